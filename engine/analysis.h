@@ -1,0 +1,124 @@
+#pragma once
+/// One run, from frames to measured vessels: the result types and the function that reads as the method does.
+
+#include <array>
+#include <functional>
+#include <limits>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "engine/calibration.h"
+#include "engine/centreline.h"
+#include "engine/diameter_profile.h"
+#include "engine/flow.h"
+#include "engine/mask_selection.h"
+#include "engine/noise_model.h"
+#include "engine/run.h"
+#include "kernels/vesselness.h"
+
+namespace cinelumen {
+
+enum class Registration { none, rigid };
+
+/// What the caller may choose. Defaults are what `cinelumen analyze` does.
+struct AnalysisOptions {
+  int first_frame = 0, last_frame = -1;                    ///< 0-based inclusive part of the run; -1: the last
+  std::optional<double> mm_per_px, mm_per_px_relative_sd;  ///< the user's calibration; SD defaults to 0.02
+  Registration registration = Registration::rigid;
+  VesselnessResponse response = VesselnessResponse::noise_calibrated;
+  std::vector<NamedRegion> regions;   ///< polygons in mask pixels
+  bool topology_every_frame = false;  ///< benchmarks: also components, thinning and graph in every frame
+};
+
+/// How the background of one frame lies relative to the mask.
+struct FrameSubtraction {
+  int frame = 0;  ///< 0-based
+  double shift_y_px = 0, shift_x_px = 0, rotation_rad = 0;
+  double residual_sd = 0;     ///< of the subtracted background, log units
+  double contrast_score = 0;  ///< noise SDs
+};
+
+struct SubtractionSummary {
+  MaskChoice mask;
+  Registration registration = Registration::none;
+  int reference_frame = 0;      ///< 0-based: the frame whose coordinates the mask's are
+  int topology_frame = -1;      ///< 0-based; -1: maximum opacification over the run
+  bool moving_vessels = false;  ///< vessels move against the background: topology from one frame, others re-found or key_frame_only
+  std::string topology_note;    ///< in words: where the topology comes from and why
+  std::vector<FrameSubtraction> frames;
+};
+
+/// A segment of the vessel graph with all that was measured along it.
+struct SegmentResult {
+  int id = 0;  ///< 1-based, as drawn
+  std::string name;
+  Centreline centreline;  ///< mask coordinates
+  double length = 0;      ///< mm, or px where uncalibrated
+  std::string filling = "not filled";
+  SegmentDiameter diameter;  ///< pooled over opacified frames
+  DiameterProfile profile;   ///< pooled over frames, per centreline point
+  SegmentFlow flow;
+};
+
+struct Finding {
+  int segment = 0;  ///< id, 0 for the whole run
+  std::string label, grade;
+  std::optional<double> narrowing_percent, extent_mm, probability;
+  std::optional<std::array<double, 2>> ci95;
+  std::array<double, 2> at_px = {0, 0};
+  std::vector<std::string> reasons;
+};
+
+struct Timing {
+  double total = 0, per_frame_p50 = 0, per_frame_p99 = 0;
+  std::map<std::string, double> stages;  ///< ms over the whole run, by stage; "decode" and "write" apart
+};
+
+/// Everything `analyze` knows at the end. Host data only.
+struct Analysis {
+  std::string device;
+  int threads = 1;
+  int rows = 0, columns = 0, frames = 0;
+  int first_frame = 0;                 ///< 0-based number in the file of the first analysed frame
+  std::vector<double> frame_times_ms;  ///< of the analysed frames; empty where unknown
+  Calibration calibration;
+  NoiseModel noise;
+  SubtractionSummary subtraction;
+  std::vector<SegmentResult> segments;
+  std::vector<BranchPoint> branch_points;
+  FlowSummary flow;
+  std::vector<Finding> findings;
+  std::vector<std::string> warnings;
+  Timing timing;
+  Image<float> maximum_opacification;  ///< mask coordinates, added log attenuation (or the log image where nothing was subtracted)
+  Image<float> time_to_peak_ms;        ///< mask coordinates, NaN where not opacified; empty where frame times are unknown
+  bool subtracted = false;             ///< false: single frame, or no mask could be made
+};
+
+/// One frame's results, handed to the observer in frame order while the run is analysed.
+struct FrameResult {
+  int frame = 0;  ///< 0-based in the file
+  double time_ms = std::numeric_limits<double>::quiet_NaN();
+  ImageView<const float> subtracted;     ///< host, the frame's own coordinates, added log attenuation
+  ImageView<const float> display;        ///< host, the same after the temporal filter
+  const std::vector<LumenPoint>* lumen;  ///< one per centreline point, the frame's coordinates
+  const FrameSubtraction* subtraction;
+};
+
+/// Receives progress and frames. All calls come from one thread at a time; frame_done in frame order.
+class AnalysisObserver {
+ public:
+  virtual ~AnalysisObserver() = default;
+  virtual void progress(const std::string& stage, int done, int total) = 0;
+  /// Called after the topology is known: `so_far` has segments and centrelines, no diameters yet.
+  virtual void topology_done(const Analysis& so_far) = 0;
+  virtual void frame_done(const FrameResult& frame) = 0;
+};
+
+/// Analyses one run on the stream's device.
+/// Throws InputError (a frame can't be read), DeviceError, std::invalid_argument (an option out of range).
+Analysis analyze(const Stream& stream, const Run& run, const AnalysisOptions& options, AnalysisObserver* observer = nullptr);
+
+}  // namespace cinelumen

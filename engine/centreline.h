@@ -1,0 +1,57 @@
+#pragma once
+/// From a vesselness map to a graph of sub-pixel centrelines (methods.md 4).
+
+#include <array>
+#include <vector>
+
+#include "kernels/image.h"
+#include "kernels/vesselness.h"
+
+namespace cinelumen {
+
+/// A point of a centreline, in pixels of the image it was found in.
+struct CentrelinePoint {
+  float y = 0, x = 0;                  ///< sub-pixel position
+  float tangent_y = 0, tangent_x = 1;  ///< unit direction along the vessel
+  float arc_length_px = 0;             ///< from the segment's first point
+  float radius_px = 0;                 ///< rough, from the winning scale; the fit's starting value
+  float z = 0;                         ///< noise gate at the point
+};
+
+/// Ordered points about 1 px apart.
+struct Centreline {
+  std::vector<CentrelinePoint> points;
+  double length_px() const { return points.empty() ? 0 : points.back().arc_length_px; }
+};
+
+/// Where three or more segments meet, or a vessel crosses another.
+struct BranchPoint {
+  double y = 0, x = 0;
+  std::vector<int> segments;  ///< indices of the segments that meet here
+  bool crossing = false;      ///< two vessels one behind the other, not a bifurcation
+};
+
+/// Segments between branch points and ends.
+struct VesselGraph {
+  struct Segment {
+    Centreline centreline;
+    int start_branch = -1, end_branch = -1;  ///< index into branch_points, -1: a free end
+    bool inferred = false;                   ///< bridged gap: never measured
+  };
+  std::vector<Segment> segments;
+  std::vector<BranchPoint> branch_points;
+};
+
+struct CentrelineOptions {
+  float z_high = 5, z_low = 2.75f;  ///< hysteresis on the noise gate
+  int minimum_area_px = 30;         ///< components smaller than this are dropped
+  float minimum_length_px = 10;     ///< segments with a free end shorter than this, or than 1.5 local radii, are spurs
+  float spline_knot_px = 5;         ///< knots of the smoothing spline
+};
+
+/// Hysteresis, components, thinning, sub-pixel ridge and graph of `image` (added attenuation, vessels bright; memory of the stream's
+/// device) with its vesselness. `valid` is 1 where the image may be read. Segments come longest first.
+VesselGraph trace_centrelines(const Stream& stream, ImageView<const float> image, const VesselnessMap& vesselness,
+                              ImageView<const std::uint8_t> valid, const CentrelineOptions& options = {});
+
+}  // namespace cinelumen

@@ -1,0 +1,212 @@
+#include "stream.h"
+
+#include <oneapi/tbb/global_control.h>
+#include <oneapi/tbb/info.h>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <limits>
+#include <mutex>
+#include <new>
+
+#include "tile.h"
+
+namespace cinelumen {
+namespace detail {
+
+#ifdef __CUDACC__
+void check_cuda(cudaError_t error, const char* call) {
+  if (error != cudaSuccess) throw DeviceError(std::string(call) + " failed: " + cudaGetErrorName(error) + ", " + cudaGetErrorString(error));
+}
+#endif
+
+void* thread_scratch(std::size_t bytes) {
+  struct Scratch {
+    void* memory = nullptr;
+    std::size_t size = 0;
+    ~Scratch() { std::free(memory); }
+  };
+  static thread_local Scratch scratch;
+  if (bytes > scratch.size) {
+    std::free(scratch.memory);
+    scratch.memory = nullptr;
+    scratch.size = (bytes + 63) / 64 * 64;
+    scratch.memory = std::aligned_alloc(64, scratch.size);
+    if (!scratch.memory) {
+      scratch.size = 0;
+      throw std::bad_alloc();
+    }
+  }
+  return scratch.memory;
+}
+
+std::shared_ptr<void> allocate(const Stream* stream, MemoryKind kind, std::size_t bytes) {
+  if (bytes == 0) return nullptr;
+#ifdef __CUDACC__
+  if (kind == MemoryKind::device) {
+    CINELUMEN_CUDA(cudaSetDevice(stream->cuda_device()));
+    void* memory = nullptr;
+    CINELUMEN_CUDA(cudaMallocAsync(&memory, bytes, stream->handle()));
+    // Freed in the stream's order; errors of a dying device are dropped here, the next call reports them.
+    return {memory, [keep = *stream](void* p) {
+              (void)cudaSetDevice(keep.cuda_device());
+              (void)cudaFreeAsync(p, keep.handle());
+            }};
+  }
+  if (kind == MemoryKind::pinned) {
+    CINELUMEN_CUDA(cudaSetDevice(stream->cuda_device()));
+    void* memory = nullptr;
+    CINELUMEN_CUDA(cudaMallocHost(&memory, bytes));
+    return {memory, [](void* p) { (void)cudaFreeHost(p); }};
+  }
+#else
+  (void)stream;
+  (void)kind;
+#endif
+  if (bytes > std::numeric_limits<std::size_t>::max() - 63) throw std::bad_alloc();
+  void* memory = std::aligned_alloc(64, (bytes + 63) / 64 * 64);
+  if (!memory) throw std::bad_alloc();
+  return {memory, [](void* p) { std::free(p); }};
+}
+
+void copy_rows([[maybe_unused]] const Stream& stream, void* to, std::ptrdiff_t to_pitch, const void* from, std::ptrdiff_t from_pitch,
+               std::size_t width, int height) {
+  if (height <= 0 || width == 0) return;
+#ifdef __CUDACC__
+  if (stream.on_cuda()) {
+    CINELUMEN_CUDA(cudaSetDevice(stream.cuda_device()));
+    if (height == 1)
+      CINELUMEN_CUDA(cudaMemcpyAsync(to, from, width, cudaMemcpyDefault, stream.handle()));
+    else
+      CINELUMEN_CUDA(cudaMemcpy2DAsync(to, static_cast<std::size_t>(to_pitch), from, static_cast<std::size_t>(from_pitch), width,
+                                       static_cast<std::size_t>(height), cudaMemcpyDefault, stream.handle()));
+    return;
+  }
+#endif
+  for (int y = 0; y < height; ++y)
+    std::memmove(static_cast<char*>(to) + y * to_pitch, static_cast<const char*>(from) + y * from_pitch, width);
+}
+
+void zero_rows([[maybe_unused]] const Stream& stream, void* to, std::ptrdiff_t pitch, std::size_t width, int height) {
+  if (height <= 0 || width == 0) return;
+#ifdef __CUDACC__
+  if (stream.on_cuda()) {
+    CINELUMEN_CUDA(cudaSetDevice(stream.cuda_device()));
+    if (height == 1)
+      CINELUMEN_CUDA(cudaMemsetAsync(to, 0, width, stream.handle()));
+    else
+      CINELUMEN_CUDA(cudaMemset2DAsync(to, static_cast<std::size_t>(pitch), 0, width, static_cast<std::size_t>(height), stream.handle()));
+    return;
+  }
+#endif
+  for (int y = 0; y < height; ++y) std::memset(static_cast<char*>(to) + y * pitch, 0, width);
+}
+
+}  // namespace detail
+
+Stream Stream::cpu(CpuSchedule schedule) {
+  auto state = std::make_shared<State>();
+  state->schedule = schedule;
+  return Stream(std::move(state));
+}
+
+Stream Stream::cuda([[maybe_unused]] int device) {
+#ifdef __CUDACC__
+  const int count = cuda_device_count();
+  if (device < 0 || device >= count)
+    throw DeviceError("no CUDA device " + std::to_string(device) + ": " + std::to_string(count) + " found");
+  CINELUMEN_CUDA(cudaSetDevice(device));
+  auto state = std::make_shared<State>();
+  CINELUMEN_CUDA(cudaStreamCreateWithFlags(&state->handle, cudaStreamNonBlocking));
+  state->cuda_device = device;
+  return Stream(std::move(state));
+#else
+  throw DeviceError("this build of CineLumen has no CUDA support");
+#endif
+}
+
+Stream::State::~State() {
+#ifdef __CUDACC__
+  if (handle) {
+    (void)cudaSetDevice(cuda_device);
+    (void)cudaStreamSynchronize(handle);
+    (void)cudaStreamDestroy(handle);
+  }
+#endif
+}
+
+void Stream::synchronize() const {
+#ifdef __CUDACC__
+  if (on_cuda()) {
+    CINELUMEN_CUDA(cudaSetDevice(cuda_device()));
+    CINELUMEN_CUDA(cudaStreamSynchronize(handle()));
+  }
+#endif
+}
+
+int cuda_device_count() noexcept {
+#ifdef __CUDACC__
+  int count = 0;
+  if (cudaGetDeviceCount(&count) != cudaSuccess) {
+    (void)cudaGetLastError();
+    return 0;
+  }
+  return count;
+#else
+  return 0;
+#endif
+}
+
+namespace {
+
+std::string cpu_model() {
+  std::ifstream cpuinfo("/proc/cpuinfo");
+  for (std::string line; std::getline(cpuinfo, line);)
+    if (line.rfind("model name", 0) == 0) return line.substr(line.find(':') + 2);
+  return "unknown processor";
+}
+
+std::unique_ptr<oneapi::tbb::global_control> thread_limit;
+std::mutex thread_limit_mutex;
+
+}  // namespace
+
+std::string device_name(const Stream& stream) {
+#ifdef __CUDACC__
+  if (stream.on_cuda()) {
+    cudaDeviceProp properties{};
+    CINELUMEN_CUDA(cudaGetDeviceProperties(&properties, stream.cuda_device()));
+    return "CUDA:" + std::to_string(stream.cuda_device()) + " (" + properties.name + ")";
+  }
+#endif
+#if defined(__AVX512F__)
+  const char* isa = "x86-64-v4";
+#elif defined(__AVX2__)
+  const char* isa = "x86-64-v3";
+#else
+  const char* isa = "baseline";
+#endif
+  return "CPU (" + cpu_model() + ", " + isa + ", " + std::to_string(stream.schedule().parallel ? cpu_threads() : 1) + " threads)";
+}
+
+void set_cpu_threads(int threads) {
+  const std::lock_guard lock(thread_limit_mutex);
+  thread_limit.reset();
+  if (threads > 0)
+    thread_limit = std::make_unique<oneapi::tbb::global_control>(oneapi::tbb::global_control::max_allowed_parallelism,
+                                                                 static_cast<std::size_t>(threads));
+}
+
+int cpu_threads() {
+  return static_cast<int>(
+      std::min<std::size_t>(oneapi::tbb::global_control::active_value(oneapi::tbb::global_control::max_allowed_parallelism),
+                            static_cast<std::size_t>(oneapi::tbb::info::default_concurrency())));
+}
+
+void parallel_for(int count, const std::function<void(int)>& body) {
+  oneapi::tbb::parallel_for(oneapi::tbb::blocked_range<int>(0, count, 1), [&](const auto& range) {
+    for (int i = range.begin(); i < range.end(); ++i) body(i);
+  });
+}
+
+}  // namespace cinelumen

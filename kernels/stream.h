@@ -1,0 +1,77 @@
+#pragma once
+/// Where work runs and in what order: the CPU pool or a CUDA stream. First argument of every kernel function.
+
+#include <cstddef>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+struct CUstream_st;  // the CUDA runtime's stream, opaque where there is no CUDA toolkit
+
+namespace cinelumen {
+
+/// How a CPU stream runs its tiles. The last two exist for tests: they show on a CPU what would go wrong on a GPU.
+struct CpuSchedule {
+  bool parallel = true;     ///< tiles over the pool (latency); false: on the calling thread (frames over the pool: throughput)
+  bool cuda_tiles = false;  ///< run with the tile shape that CUDA uses
+  bool reversed = false;    ///< tiles, and pixels within a phase, in reverse order; implies cuda_tiles
+};
+
+/// A shared handle to an ordered queue of work. Copies refer to the same queue.
+/// CPU streams run each kernel before its function returns; CUDA streams return at once: call synchronize() before reading on the host.
+class Stream {
+ public:
+  /// A stream on the CPU pool.
+  static Stream cpu(CpuSchedule schedule = {});
+  /// A new stream on CUDA device `device`, 0-based. Throws DeviceError if there is none or it can't be used.
+  static Stream cuda(int device = 0);
+
+  bool on_cuda() const { return state_->cuda_device >= 0; }
+  /// CUDA device number, -1 on the CPU.
+  int cuda_device() const { return state_->cuda_device; }
+  const CpuSchedule& schedule() const { return state_->schedule; }
+  CUstream_st* handle() const { return state_->handle; }
+  /// Returns when all work queued so far is done. Throws DeviceError if any of it failed.
+  void synchronize() const;
+
+  struct State {
+    CpuSchedule schedule;
+    int cuda_device = -1;
+    CUstream_st* handle = nullptr;
+    ~State();
+  };
+
+ private:
+  explicit Stream(std::shared_ptr<const State> state) : state_(std::move(state)) {}
+  std::shared_ptr<const State> state_;
+};
+
+/// Number of CUDA devices that can be used; 0 in a build without CUDA or on a machine without a driver. Never throws.
+int cuda_device_count() noexcept;
+
+/// Name of the device a stream runs on, as printed in results: "CPU (AMD EPYC ..., x86-64-v4, 8 threads)" or "CUDA:0 (NVIDIA H100 ...)".
+std::string device_name(const Stream& stream);
+
+/// Limits the CPU pool to `threads` >= 1; 0 restores the machine's number. Affects the whole process.
+void set_cpu_threads(int threads);
+/// Threads the CPU pool uses.
+int cpu_threads();
+
+/// Runs body(0) ... body(count - 1) over the CPU pool in no particular order; returns when all are done. The first exception is rethrown.
+void parallel_for(int count, const std::function<void(int)>& body);
+
+/// Memory of one kind, owned by the images and arrays of image.h.
+enum class MemoryKind { host, pinned, device };
+
+namespace detail {
+/// `bytes` of memory of the stream's device (or host memory), 64-byte aligned at least, uninitialised. bytes == 0 gives null.
+std::shared_ptr<void> allocate(const Stream* stream, MemoryKind kind, std::size_t bytes);
+/// Row-wise copy between host and device in the stream's order; pitches and widths in bytes.
+void copy_rows(const Stream& stream, void* to, std::ptrdiff_t to_pitch, const void* from, std::ptrdiff_t from_pitch, std::size_t width,
+               int height);
+/// Fills rows with zero bytes in the stream's order.
+void zero_rows(const Stream& stream, void* to, std::ptrdiff_t pitch, std::size_t width, int height);
+}  // namespace detail
+
+}  // namespace cinelumen

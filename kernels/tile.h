@@ -1,0 +1,282 @@
+#pragma once
+/// One kernel source, two machines. A kernel is a struct of its parameters whose call operator runs once per TILE as a few phases;
+/// each phase ends with the barrier. Scratch is a struct that the kernel declares: shared memory on CUDA, a cache-sized buffer of
+/// the running task on the CPU. Nothing per pixel survives a phase except in Scratch. `<<<` stands in this file only.
+///
+///     struct Scale {
+///       ImageView<const float> input;
+///       ImageView<float> output;
+///       float factor;
+///       template <int Height, int Width> struct Scratch {};
+///       template <int Height, int Width>
+///       CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>&) const {
+///         block.for_each_pixel(block.rows(output.height), block.columns(output.width), [&](int y, int x) {
+///           output.row(block.y0 + y)[block.x0 + x] = factor * input.row(block.y0 + y)[block.x0 + x];
+///         });
+///       }
+///     };
+///
+/// A kernel may give its own tile shapes: `using CpuTile = TileShape<64, 128>; using CudaTile = TileShape<16, 32>;`.
+
+#include <oneapi/tbb/blocked_range.h>
+#include <oneapi/tbb/parallel_for.h>
+#include <algorithm>
+
+#include "error.h"
+#include "image.h"
+
+#ifdef __CUDACC__
+#include <cuda_runtime.h>
+/// Throws DeviceError, naming the call, when a CUDA runtime call fails.
+#define CINELUMEN_CUDA(call) ::cinelumen::detail::check_cuda((call), #call)
+#endif
+
+namespace cinelumen {
+
+template <int Height, int Width>
+struct TileShape {
+  static constexpr int height = Height, width = Width;
+};
+using DefaultCpuTile = TileShape<64, 128>;  // L2 holds it with its scratch; rows are long enough for the vector unit
+using DefaultCudaTile = TileShape<16, 32>;  // 48 KiB of shared memory hold a few planes of it with a 16-pixel halo
+
+/// A plane of scratch.
+template <class T, int Height, int Width>
+struct Tile {
+  T at[Height][Width];
+  CINELUMEN_HOST_DEVICE T* operator[](int y) { return at[y]; }
+  CINELUMEN_HOST_DEVICE const T* operator[](int y) const { return at[y]; }
+};
+
+inline constexpr int sum_lanes_cuda = 256;  // one lane per thread of a block
+inline constexpr int sum_lanes_cpu = 16;    // one 512-bit register of floats
+
+/// Scratch of Block::sum_pixels for `Count` sums.
+template <int Count>
+struct SumLanes {
+#ifdef __CUDA_ARCH__
+  float lane[Count][sum_lanes_cuda];
+#else
+  float lane[Count][sum_lanes_cuda];  // the same size on both machines: host code computes the kernel's shared memory from it
+#endif
+};
+
+/// `Count` sums of one pixel, what the body of Block::sum_pixels returns.
+template <int Count>
+struct Sums {
+  float value[Count];
+};
+
+/// The tile a kernel's call operator works on.
+template <int Height, int Width>
+struct Block {
+  static_assert(Height > 0 && Width > 0);
+  static constexpr int height = Height, width = Width;
+  int y0, x0;     ///< top-left output pixel of this tile
+  int index;      ///< number of this tile, row by row: where its partial sums go
+  bool reversed;  ///< CPU tests: run pixels in reverse order
+
+  /// Rows and columns of this tile that lie inside an image of that size.
+  CINELUMEN_HOST_DEVICE int rows(int image_height) const { return image_height - y0 < Height ? image_height - y0 : Height; }
+  CINELUMEN_HOST_DEVICE int columns(int image_width) const { return image_width - x0 < Width ? image_width - x0 : Width; }
+
+  /// Runs body(y, x) for every pixel of a region_height x region_width region, 0-based; returns when all are done (barrier).
+  /// Bodies of one phase must not depend on one another.
+  template <class Body>
+  CINELUMEN_HOST_DEVICE void for_each_pixel(int region_height, int region_width, Body body) const {
+#ifdef __CUDA_ARCH__
+    for (int i = threadIdx.x; i < region_height * region_width; i += blockDim.x) body(i / region_width, i % region_width);
+    __syncthreads();
+#else
+    if constexpr (Height == DefaultCudaTile::height || Height < 32) {  // the shape of tests
+      if (reversed) {
+        for (int y = region_height; y-- > 0;)
+          for (int x = region_width; x-- > 0;) body(y, x);
+        return;
+      }
+    }
+    for (int y = 0; y < region_height; ++y)
+#pragma GCC ivdep
+      for (int x = 0; x < region_width; ++x) body(y, x);
+#endif
+  }
+
+  /// Sums body(y, x) (a Sums<Count>) over a region, in an order that depends only on the region's size and the machine's kind.
+  /// The totals are valid in every thread on return. `lanes` is scratch and free again after the next phase.
+  template <int Count, class Body>
+  CINELUMEN_HOST_DEVICE Sums<Count> sum_pixels(int region_height, int region_width, SumLanes<Count>& lanes, Body body) const {
+    Sums<Count> total;
+#ifdef __CUDA_ARCH__
+    for (int k = 0; k < Count; ++k) total.value[k] = 0;
+    for (int i = threadIdx.x; i < region_height * region_width; i += blockDim.x) {
+      const Sums<Count> one = body(i / region_width, i % region_width);
+      for (int k = 0; k < Count; ++k) total.value[k] += one.value[k];
+    }
+    for (int k = 0; k < Count; ++k) lanes.lane[k][threadIdx.x] = total.value[k];
+    __syncthreads();
+    for (int step = sum_lanes_cuda / 2; step > 0; step /= 2) {
+      for (int k = 0; k < Count; ++k)
+        if (threadIdx.x < step) lanes.lane[k][threadIdx.x] += lanes.lane[k][threadIdx.x + step];
+      __syncthreads();
+    }
+    for (int k = 0; k < Count; ++k) total.value[k] = lanes.lane[k][0];
+    __syncthreads();  // nobody may reuse the lanes before all have read the totals
+#else
+    for (int k = 0; k < Count; ++k)
+      for (int l = 0; l < sum_lanes_cpu; ++l) lanes.lane[k][l] = 0;
+    for (int y = 0; y < region_height; ++y) {
+      int x = 0;
+      for (; x + sum_lanes_cpu <= region_width; x += sum_lanes_cpu)
+#pragma GCC ivdep
+        for (int l = 0; l < sum_lanes_cpu; ++l) {
+          const Sums<Count> one = body(y, x + l);
+          for (int k = 0; k < Count; ++k) lanes.lane[k][l] += one.value[k];
+        }
+      for (int l = 0; x < region_width; ++x, ++l) {
+        const Sums<Count> one = body(y, x);
+        for (int k = 0; k < Count; ++k) lanes.lane[k][l] += one.value[k];
+      }
+    }
+    for (int k = 0; k < Count; ++k) {
+      for (int step = sum_lanes_cpu / 2; step > 0; step /= 2)
+        for (int l = 0; l < step; ++l) lanes.lane[k][l] += lanes.lane[k][l + step];
+      total.value[k] = lanes.lane[k][0];
+    }
+#endif
+    return total;
+  }
+
+  /// Runs body() once, by one thread; returns when it is done (barrier).
+  template <class Body>
+  CINELUMEN_HOST_DEVICE void once(Body body) const {
+#ifdef __CUDA_ARCH__
+    if (threadIdx.x == 0) body();
+    __syncthreads();
+#else
+    body();
+#endif
+  }
+};
+
+namespace detail {
+
+#ifdef __CUDACC__
+void check_cuda(cudaError_t error, const char* call);
+
+template <int Height, int Width, class Kernel>
+__global__ void run_tile(Kernel kernel) {
+  __shared__ typename Kernel::template Scratch<Height, Width> scratch;
+  kernel(Block<Height, Width>{static_cast<int>(blockIdx.y) * Height, static_cast<int>(blockIdx.x) * Width,
+                              static_cast<int>(blockIdx.y * gridDim.x + blockIdx.x), false},
+         scratch);
+}
+
+template <class Kernel>
+__global__ void run_items(Kernel kernel, int count) {
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < count; i += gridDim.x * blockDim.x) kernel(i);
+}
+#endif
+
+template <class Kernel>
+struct CpuTileOf {
+  using type = DefaultCpuTile;
+};
+template <class Kernel>
+requires requires { typename Kernel::CpuTile; }
+struct CpuTileOf<Kernel> {
+  using type = typename Kernel::CpuTile;
+};
+template <class Kernel>
+struct CudaTileOf {
+  using type = DefaultCudaTile;
+};
+template <class Kernel>
+requires requires { typename Kernel::CudaTile; }
+struct CudaTileOf<Kernel> {
+  using type = typename Kernel::CudaTile;
+};
+
+/// Scratch memory of the running thread, grown to the largest kernel's need and kept. 64-byte aligned.
+void* thread_scratch(std::size_t bytes);
+
+inline int tiles_along(int extent, int tile) { return (extent + tile - 1) / tile; }
+
+template <class Shape, class Kernel>
+void run_tiles_on_cpu(const CpuSchedule& schedule, int height, int width, const Kernel& kernel) {
+  using Scratch = typename Kernel::template Scratch<Shape::height, Shape::width>;
+  const int columns = tiles_along(width, Shape::width), count = tiles_along(height, Shape::height) * columns;
+  const auto run = [&](int first, int last) {
+    // Kernels never start nested parallel work, so no second tile can enter this thread's scratch while one uses it.
+    Scratch& scratch = *static_cast<Scratch*>(thread_scratch(sizeof(Scratch)));
+    for (int i = first; i < last; ++i) {
+      const int tile = schedule.reversed ? count - 1 - i : i;
+      kernel(Block<Shape::height, Shape::width>{tile / columns * Shape::height, tile % columns * Shape::width, tile, schedule.reversed},
+             scratch);
+    }
+  };
+  if (!schedule.parallel || count == 1) {
+    run(0, count);
+    return;
+  }
+  oneapi::tbb::parallel_for(oneapi::tbb::blocked_range<int>(0, count), [&](const auto& range) { run(range.begin(), range.end()); });
+}
+
+}  // namespace detail
+
+/// Number of tiles that for_each_tile runs for this kernel and image: the size of its array of partial results.
+template <class Kernel>
+int tile_count(const Stream& stream, int height, int width) {
+  using Cpu = typename detail::CpuTileOf<Kernel>::type;
+  using Cuda = typename detail::CudaTileOf<Kernel>::type;
+  if (stream.on_cuda() || stream.schedule().cuda_tiles || stream.schedule().reversed)
+    return detail::tiles_along(height, Cuda::height) * detail::tiles_along(width, Cuda::width);
+  return detail::tiles_along(height, Cpu::height) * detail::tiles_along(width, Cpu::width);
+}
+
+/// Runs the kernel once per tile of a height x width output. Does nothing for an empty image.
+template <class Kernel>
+void for_each_tile(const Stream& stream, int height, int width, const Kernel& kernel) {
+  if (height <= 0 || width <= 0) return;
+  using Cpu = typename detail::CpuTileOf<Kernel>::type;
+  using Cuda = typename detail::CudaTileOf<Kernel>::type;
+#ifdef __CUDACC__
+  if (stream.on_cuda()) {
+    CINELUMEN_CUDA(cudaSetDevice(stream.cuda_device()));
+    const dim3 grid(detail::tiles_along(width, Cuda::width), detail::tiles_along(height, Cuda::height));
+    detail::run_tile<Cuda::height, Cuda::width><<<grid, sum_lanes_cuda, 0, stream.handle()>>>(kernel);
+    CINELUMEN_CUDA(cudaGetLastError());
+    return;
+  }
+#endif
+  if (stream.schedule().cuda_tiles || stream.schedule().reversed)
+    detail::run_tiles_on_cpu<Cuda>(stream.schedule(), height, width, kernel);
+  else
+    detail::run_tiles_on_cpu<Cpu>(stream.schedule(), height, width, kernel);
+}
+
+/// Runs kernel(i) for 0 <= i < count: one CUDA thread, or one step of a CPU loop, each. Items must not depend on one another.
+/// `grain`: items a CPU task takes at a time.
+template <class Kernel>
+void for_each_item(const Stream& stream, int count, const Kernel& kernel, int grain = 64) {
+  if (count <= 0) return;
+#ifdef __CUDACC__
+  if (stream.on_cuda()) {
+    CINELUMEN_CUDA(cudaSetDevice(stream.cuda_device()));
+    constexpr int threads = 128;
+    detail::run_items<<<detail::tiles_along(count, threads), threads, 0, stream.handle()>>>(kernel, count);
+    CINELUMEN_CUDA(cudaGetLastError());
+    return;
+  }
+#endif
+  const CpuSchedule& schedule = stream.schedule();
+  const auto run = [&](int first, int last) {
+    for (int i = first; i < last; ++i) kernel(schedule.reversed ? count - 1 - i : i);
+  };
+  if (!schedule.parallel || count <= grain)
+    run(0, count);
+  else
+    oneapi::tbb::parallel_for(oneapi::tbb::blocked_range<int>(0, count, grain),
+                              [&](const auto& range) { run(range.begin(), range.end()); });
+}
+
+}  // namespace cinelumen
