@@ -1,0 +1,63 @@
+/// The yardstick itself: copy bandwidth and multiply-add rate of one thread, of the pool, and of each CUDA device.
+
+#include "kernels/device_limits.h"
+
+#include <cmath>
+#include <string>
+
+#include "bench/machine.h"
+
+namespace cinelumen {
+namespace {
+
+void copy_bandwidth(benchmark::State& state, const Stream& stream) {
+  const int side = static_cast<int>(state.range(0));
+  Image<float> host(side, side);
+  for (int y = 0; y < side; ++y)
+    for (int x = 0; x < side; ++x) host(y, x) = static_cast<float>(y + x);
+  const Image<float> from = to_device(stream, host.view());
+  Image<float> to(stream, side, side);
+  for (auto _ : state) {
+    copy_plane(stream, from, to);
+    stream.synchronize();
+  }
+  if (to_host(stream, to.view())(side - 1, side - 1) != static_cast<float>(2 * side - 2)) state.SkipWithError("wrong copy");
+  const double bytes = 2.0 * sizeof(float) * side * side;
+  state.SetBytesProcessed(static_cast<std::int64_t>(bytes * static_cast<double>(state.iterations())));
+  bench::add_limits(state, stream, bytes);
+}
+
+void multiply_add_rate(benchmark::State& state, const Stream& stream) {
+  const int side = static_cast<int>(state.range(0)), rounds = 16;
+  Image<float> output(stream, side, side);
+  for (auto _ : state) {
+    multiply_add_chains(stream, rounds, 0.5f, 1.0f, output);
+    stream.synchronize();
+  }
+  if (std::abs(to_host(stream, output.view())(0, 0) - 16) > 1e-4) state.SkipWithError("wrong sum");  // each chain tends to 2
+  const double flops = 2.0 * multiply_adds_per_round * rounds * side * side;
+  state.counters["GFLOP/s"] = benchmark::Counter(flops * 1e-9, benchmark::Counter::kIsIterationInvariantRate);
+  bench::add_limits(state, stream, sizeof(float) * side * side, flops);
+}
+
+void add_rows(const std::string& device, const Stream& stream) {
+  benchmark::RegisterBenchmark(("copy_plane/" + device).c_str(), copy_bandwidth, stream)
+      ->Arg(1024)
+      ->Arg(4096)
+      ->MeasureProcessCPUTime()
+      ->UseRealTime();
+  benchmark::RegisterBenchmark(("multiply_add_chains/" + device).c_str(), multiply_add_rate, stream)
+      ->Arg(1024)
+      ->MeasureProcessCPUTime()
+      ->UseRealTime();
+}
+
+const int registered = [] {
+  add_rows("cpu_1_thread", Stream::cpu({.parallel = false}));
+  add_rows("cpu", Stream::cpu());
+  for (int i = 0; i < cuda_device_count(); ++i) add_rows("cuda" + std::to_string(i), Stream::cuda(i));
+  return 0;
+}();
+
+}  // namespace
+}  // namespace cinelumen

@@ -1,0 +1,92 @@
+#pragma once
+/// What this machine can do, so that every benchmark can say which share of it was reached.
+
+#include <benchmark/benchmark.h>
+
+#include <algorithm>
+#include <chrono>
+#include <map>
+#include <mutex>
+#include <utility>
+
+#include "kernels/device_limits.h"
+#include "kernels/image.h"
+#include "kernels/stream.h"
+
+namespace cinelumen::bench {
+
+/// Shortest of `repeats` runs of `work` on the stream, in seconds. The first run, which warms up, does not count.
+template <class Work>
+double shortest_seconds(const Stream& stream, int repeats, Work work) {
+  double best = 1e30;
+  for (int i = 0; i <= repeats; ++i) {
+    const auto start = std::chrono::steady_clock::now();
+    work();
+    stream.synchronize();
+    const std::chrono::duration<double> time = std::chrono::steady_clock::now() - start;
+    if (i > 0) best = std::min(best, time.count());
+  }
+  return best;
+}
+
+/// Bytes read plus bytes written per second by a plane copy far larger than the caches.
+inline double measure_copy(const Stream& stream) {
+  constexpr int side = 5120;  // 100 MiB a plane
+  Image<float> from(stream, side, side), to(stream, side, side);
+  set_zero(stream, from.view());
+  // Many repeats: on a machine that others use too, the limit is what its quiet moments show.
+  return 2.0 * sizeof(float) * side * side / shortest_seconds(stream, 40, [&] { copy_plane(stream, from, to); });
+}
+
+/// Floating-point operations per second of chained single-precision multiply-adds.
+inline double measure_fma(const Stream& stream) {
+  const int side = stream.on_cuda() ? 4096 : 256, rounds = 32;
+  Image<float> output(stream, side, side);
+  return 2.0 * multiply_adds_per_round * rounds * side * side /
+         shortest_seconds(stream, 40, [&] { multiply_add_chains(stream, rounds, 0.999f, 0.001f, output); });
+}
+
+struct Limits {
+  double copy_bytes_per_second = 0, fma_flops_per_second = 0;
+};
+
+/// The limits of the stream's device with `threads` CPU threads (ignored on CUDA), measured once a process.
+inline Limits limits(const Stream& stream, int threads) {
+  static std::mutex mutex;
+  static std::map<std::pair<int, int>, Limits> measured;
+  const std::lock_guard lock(mutex);
+  const std::pair<int, int> key = {stream.cuda_device(), stream.on_cuda() ? 0 : threads};
+  const auto found = measured.find(key);
+  if (found != measured.end()) return found->second;
+  const bool other_pool = !stream.on_cuda() && threads != 1 && threads != cpu_threads();
+  if (other_pool) set_cpu_threads(threads);
+  const Stream how = stream.on_cuda() ? stream : Stream::cpu({.parallel = threads != 1});
+  const Limits result = {measure_copy(how), measure_fma(how)};
+  if (other_pool) set_cpu_threads(0);
+  return measured[key] = result;
+}
+
+/// Copy bandwidth of `threads` CPU threads (0: all), bytes read plus written per second.
+inline double copy_bytes_per_second(int threads = 0) {
+  return limits(Stream::cpu(), threads > 0 ? threads : cpu_threads()).copy_bytes_per_second;
+}
+
+/// Single-precision multiply-add rate of `threads` CPU threads (0: all), operations per second.
+inline double fma_flops_per_second(int threads = 0) {
+  return limits(Stream::cpu(), threads > 0 ? threads : cpu_threads()).fma_flops_per_second;
+}
+
+/// Adds "ms", "GB/s", and the shares of the machine's limits "of_copy" and "of_fma" for an iteration that must move `bytes` (each input
+/// and output once) and do `flops` (0: not given). Planes that stay in the caches can exceed 1 of_copy. Call it after the loop.
+inline void add_limits(benchmark::State& state, const Stream& stream, double bytes, double flops = 0) {
+  using benchmark::Counter;
+  const Limits machine = limits(stream, stream.schedule().parallel ? cpu_threads() : 1);
+  state.counters["ms"] = Counter(1e-3, Counter::kIsIterationInvariantRate | Counter::kInvert);
+  state.counters["GB/s"] = Counter(bytes * 1e-9, Counter::kIsIterationInvariantRate);
+  state.counters["of_copy"] = Counter(bytes / machine.copy_bytes_per_second, Counter::kIsIterationInvariantRate);
+  if (flops > 0) state.counters["of_fma"] = Counter(flops / machine.fma_flops_per_second, Counter::kIsIterationInvariantRate);
+}
+/// The same for the CPU pool.
+inline void add_limits(benchmark::State& state, double bytes, double flops = 0) { add_limits(state, Stream::cpu(), bytes, flops); }
+
+}  // namespace cinelumen::bench
