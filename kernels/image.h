@@ -26,7 +26,9 @@ struct ImageView {
   CINELUMEN_HOST_DEVICE T* row(int y) const { return data + y * pitch; }
   CINELUMEN_HOST_DEVICE T& operator()(int y, int x) const { return row(y)[x]; }
   /// The height x width part whose first pixel is (y, x); the caller keeps it inside.
-  ImageView part(int y, int x, int part_height, int part_width) const { return {row(y) + x, part_height, part_width, pitch}; }
+  CINELUMEN_HOST_DEVICE ImageView part(int y, int x, int part_height, int part_width) const {
+    return {row(y) + x, part_height, part_width, pitch};
+  }
   operator ImageView<const T>() const requires(!std::is_const_v<T>) { return {data, height, width, pitch}; }
 };
 

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <string>
 #include <vector>
 
@@ -10,18 +11,31 @@
 
 namespace cinelumen::test {
 
+/// The ways a kernel can run here, by name: CPU pool, CPU on one thread, CPU at the CUDA tile shape, the same reversed, every CUDA device.
+inline std::vector<std::string> all_device_names() {
+  std::vector<std::string> names = {"cpu", "cpu_serial", "cpu_cuda_tiles", "cpu_reversed"};
+  for (int i = 0; i < cuda_device_count(); ++i) names.push_back("cuda" + std::to_string(i));
+  return names;
+}
+
+/// A stream on the named device.
+inline Stream stream_on(const std::string& name) {
+  if (name == "cpu") return Stream::cpu();
+  if (name == "cpu_serial") return Stream::cpu({.parallel = false});
+  if (name == "cpu_cuda_tiles") return Stream::cpu({.cuda_tiles = true});
+  if (name == "cpu_reversed") return Stream::cpu({.reversed = true});
+  return Stream::cuda(std::stoi(name.substr(4)));
+}
+
 struct Device {
   std::string name;
   Stream stream;
 };
 
-/// CPU pool, CPU on one thread, CPU at the CUDA tile shape, the same reversed, and every CUDA device.
+/// All of them at once, for tests that compare devices.
 inline std::vector<Device> all_devices() {
-  std::vector<Device> devices = {{"cpu", Stream::cpu()},
-                                 {"cpu_serial", Stream::cpu({.parallel = false})},
-                                 {"cpu_cuda_tiles", Stream::cpu({.cuda_tiles = true})},
-                                 {"cpu_reversed", Stream::cpu({.reversed = true})}};
-  for (int i = 0; i < cuda_device_count(); ++i) devices.push_back({"cuda" + std::to_string(i), Stream::cuda(i)});
+  std::vector<Device> devices;
+  for (const std::string& name : all_device_names()) devices.push_back({name, stream_on(name)});
   return devices;
 }
 
@@ -29,18 +43,11 @@ inline std::vector<Device> all_devices() {
 /// CINELUMEN_ON_ALL_DEVICES(Name). The stream is made in the test, not before: a device that fails must fail a test.
 class DeviceTest : public ::testing::TestWithParam<std::string> {
  protected:
-  Stream stream() const {
-    for (Device& device : all_devices())
-      if (device.name == GetParam()) return device.stream;
-    throw std::logic_error("no device " + GetParam());
-  }
+  Stream stream() const { return stream_on(GetParam()); }
 };
 
-inline std::vector<std::string> all_device_names() {
-  std::vector<std::string> names = {"cpu", "cpu_serial", "cpu_cuda_tiles", "cpu_reversed"};
-  for (int i = 0; i < cuda_device_count(); ++i) names.push_back("cuda" + std::to_string(i));
-  return names;
-}
+/// True where a test should keep its images small: the devices are emulated.
+inline bool small_bodies() { return std::getenv("CINELUMEN_SMALL") != nullptr; }
 
 #define CINELUMEN_ON_ALL_DEVICES(suite)                                                         \
   INSTANTIATE_TEST_SUITE_P(, suite, ::testing::ValuesIn(::cinelumen::test::all_device_names()), \
@@ -48,6 +55,7 @@ inline std::vector<std::string> all_device_names() {
 
 /// Heights and widths around tile edges (CUDA 16 x 32, CPU 64 x 128), one pixel, and primes.
 inline std::vector<std::pair<int, int>> awkward_sizes() {
+  if (small_bodies()) return {{1, 1}, {1, 37}, {17, 33}, {31, 70}};
   return {{1, 1}, {1, 37}, {29, 1}, {15, 31}, {16, 32}, {17, 33}, {63, 127}, {64, 128}, {65, 129}, {97, 211}};
 }
 
