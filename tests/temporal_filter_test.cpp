@@ -1,0 +1,230 @@
+/// The temporal filter against its twin, and against what it is for: less noise where nothing changes, no delay and no blur where it does.
+
+#include "kernels/temporal_filter.h"
+
+#include <array>
+#include <limits>
+
+#include "kernels/math.h"
+#include "reference/temporal_filter.h"
+#include "support/devices.h"
+#include "support/images.h"
+
+namespace cinelumen {
+namespace {
+
+Image<float> noise_image(int height, int width, float sd, unsigned seed) {
+  Image<float> image(height, width);
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal(0, sd);
+  for (int y = 0; y < height; ++y)
+    for (int x = 0; x < width; ++x) image(y, x) = normal(random);
+  return image;
+}
+
+// Synchronises, so that a temporary may be uploaded.
+Image<float> upload(const Stream& stream, const Image<float>& host) {
+  Image<float> device = to_device(stream, host.view());
+  stream.synchronize();
+  return device;
+}
+
+class TemporalFilterTest : public test::DeviceTest {};
+
+TEST_P(TemporalFilterTest, AgreesWithReference) {
+  const Stream stream = this->stream();
+  const std::array<std::array<float, 2>, 4> shifts = {{{0, 0}, {0.3f, -1.6f}, {-2.25f, 0.75f}, {0, 3}}};
+  unsigned seed = 1;
+  for (const auto& [height, width] : test::awkward_sizes()) {
+    TemporalFilter filter(stream, height, width);
+    reference::TemporalFilter expected(height, width);
+    for (const auto& shift : shifts) {
+      Image<float> frame = noise_image(height, width, 0.02f, ++seed);
+      if (seed % 2 == 0)  // something that appears, so that gains between the floor and 1 occur
+        for (int y = height / 3; y < height / 2; ++y)
+          for (int x = 0; x < width / 2; ++x) frame(y, x) += 0.03f;
+      const Image<float> variance = test::random_image(height, width, 2e-4f, 6e-4f, seed);
+      const std::vector<double> twin = expected.apply(frame, variance, shift[0], shift[1]);
+      const Image<float> device_frame = upload(stream, frame), device_variance = upload(stream, variance);
+      auto filtered = test::sub_view<float>(stream, height, width);
+      filter.apply(stream, device_frame, device_variance, shift[0], shift[1], filtered.view);
+      const Image<float> result = to_host(stream, filtered.view);
+      for (int y = 0; y < height; ++y)
+        for (int x = 0; x < width; ++x)
+          ASSERT_NEAR(result(y, x), twin[static_cast<std::size_t>(y) * width + x], 2e-6)
+              << height << " x " << width << " at (" << y << ", " << x << ")";
+    }
+  }
+}
+
+TEST_P(TemporalFilterTest, ConstantNoiseIsAPlaneOfThatVariance) {
+  const Stream stream = this->stream();
+  const int height = 33, width = 70;
+  TemporalFilter by_number(stream, height, width), by_plane(stream, height, width);
+  const float noise_sd = 0.02f;
+  Image<float> variance(height, width);
+  for (int y = 0; y < height; ++y)
+    for (int x = 0; x < width; ++x) variance(y, x) = noise_sd * noise_sd;
+  const Image<float> device_variance = upload(stream, variance);
+  Image<float> a(stream, height, width), b(stream, height, width);
+  for (unsigned seed = 1; seed < 4; ++seed) {
+    const Image<float> frame = upload(stream, noise_image(height, width, noise_sd, seed));
+    by_number.apply(stream, frame, noise_sd, 0.4f, 0.2f, a);
+    by_plane.apply(stream, frame, device_variance, 0.4f, 0.2f, b);
+    test::expect_near(to_host(stream, a.view()).view(), to_host(stream, b.view()).view(), 0);
+  }
+}
+
+TEST_P(TemporalFilterTest, StaticNoiseFallsAsKalmanSays) {
+  const Stream stream = this->stream();
+  const int side = stream.on_cuda() ? 48 : 200, frames = stream.on_cuda() ? 14 : 40;
+  const float sd = 0.02f;
+  TemporalFilter filter(stream, side, side);
+  Image<float> filtered(stream, side, side);
+  Image<float> result;
+  for (int t = 0; t < frames; ++t) {
+    filter.apply(stream, upload(stream, noise_image(side, side, sd, 100 + t)), sd, 0, 0, filtered);
+    result = to_host(stream, filtered.view());
+  }
+  double sum = 0;
+  for (int y = 0; y < side; ++y)
+    for (int x = 0; x < side; ++x) sum += square(result(y, x));
+  const double expected = sd * std::sqrt(0.15 / (2 - 0.15));
+  EXPECT_NEAR(std::sqrt(sum) / side / expected, 1, stream.on_cuda() ? 0.12 : 0.05);
+}
+
+TEST_P(TemporalFilterTest, StepAppearsInFullWithinOneFrame) {
+  const Stream stream = this->stream();
+  const int height = 48, width = 64, frames = 12;
+  const float sd = 0.02f, step = 5 * sd;
+  TemporalFilter filter(stream, height, width);
+  Image<float> filtered(stream, height, width);
+  Image<float> result, last;
+  for (int t = 0; t < frames; ++t) {
+    last = noise_image(height, width, sd, 300 + t);
+    if (t == frames - 1)
+      for (int y = 16; y < 32; ++y)
+        for (int x = 20; x < 44; ++x) last(y, x) += step;
+    filter.apply(stream, upload(stream, last), sd, 0, 0, filtered);
+    result = to_host(stream, filtered.view());
+  }
+  for (int y = 16; y < 32; ++y)
+    for (int x = 20; x < 44; ++x) ASSERT_NEAR(result(y, x), last(y, x), 1e-6) << "still holds the past at " << y << ", " << x;
+}
+
+TEST_P(TemporalFilterTest, ThinVesselAppearsInFullWithinOneFrame) {
+  const Stream stream = this->stream();
+  const int height = 40, width = 40;
+  const float sd = 0.02f;
+  TemporalFilter filter(stream, height, width);
+  Image<float> filtered(stream, height, width);
+  Image<float> result, last;
+  for (int t = 0; t < 10; ++t) {
+    last = noise_image(height, width, sd, 500 + t);
+    if (t == 9)
+      for (int y = 0; y < height; ++y) last(y, 20) += 5 * sd;  // one pixel wide
+    filter.apply(stream, upload(stream, last), sd, 0, 0, filtered);
+    result = to_host(stream, filtered.view());
+  }
+  double shown = 0, real = 0;
+  for (int y = 0; y < height; ++y) shown += result(y, 20), real += last(y, 20);
+  EXPECT_GT(shown / real, 0.98);
+}
+
+// A vertical vessel of 6 px on a still background; its mean profile over rows, at sub-pixel steps, gives the width at half height.
+double half_width(ImageView<const float> image, double centre) {
+  std::vector<double> profile(static_cast<std::size_t>(image.width), 0.0);
+  for (int y = 0; y < image.height; ++y)
+    for (int x = 0; x < image.width; ++x) profile[static_cast<std::size_t>(x)] += image(y, x) / image.height;
+  const int middle = static_cast<int>(std::lround(centre));
+  const double half = 0.5 * (profile[middle - 1] + profile[middle] + profile[middle + 1]) / 3;
+  double left = 0, right = 0;
+  for (int x = middle; x > 0; --x)
+    if (profile[x - 1] < half) {
+      left = x - (profile[x] - half) / (profile[x] - profile[x - 1]);
+      break;
+    }
+  for (int x = middle; x + 1 < image.width; ++x)
+    if (profile[x + 1] < half) {
+      right = x + (profile[x] - half) / (profile[x] - profile[x + 1]);
+      break;
+    }
+  return right - left;
+}
+
+TEST_P(TemporalFilterTest, MovingVesselKeepsItsWidth) {
+  const Stream stream = this->stream();
+  if (stream.on_cuda()) GTEST_SKIP() << "too long for an emulator; the other tests cover the same code";
+  const int height = 200, width = 120;
+  const float sd = 0.02f, contrast = 0.3f;
+  for (const double speed : {0.0, 0.1, 0.3, 0.6, 1.0, 2.0, 3.5, 5.0}) {
+    TemporalFilter filter(stream, height, width);
+    Image<float> filtered(stream, height, width);
+    double raw_width = 0, filtered_width = 0;
+    int measured = 0;
+    for (int t = 0; t < 16; ++t) {
+      const double centre = 20.3 + speed * t;
+      Image<float> frame = noise_image(height, width, sd, 700 + t);
+      for (int y = 0; y < height; ++y)
+        for (int x = 0; x < width; ++x)
+          frame(y, x) += contrast * 0.5f * static_cast<float>(std::erf((x - centre + 3) / 1.4) - std::erf((x - centre - 3) / 1.4));
+      filter.apply(stream, upload(stream, frame), sd, 0, 0, filtered);
+      if (t < 8) continue;
+      raw_width += half_width(frame.view(), centre);
+      filtered_width += half_width(to_host(stream, filtered.view()).view(), centre);
+      ++measured;
+    }
+    RecordProperty("width_ratio_at_" + std::to_string(speed), std::to_string(filtered_width / raw_width));
+    EXPECT_NEAR(filtered_width / raw_width, 1, 0.03) << "at " << speed << " px/frame, " << measured << " frames";
+  }
+}
+
+TEST_P(TemporalFilterTest, StateFollowsTheBackground) {
+  const Stream stream = this->stream();
+  const int height = 64, width = 96;
+  const float sd = 0.01f;
+  TemporalFilter filter(stream, height, width);
+  Image<float> filtered(stream, height, width);
+  Image<float> result;
+  const auto scene = [](double y, double x) { return static_cast<float>(0.2 * std::sin(0.35 * y) * std::cos(0.3 * x)); };
+  double shift = 0;
+  for (int t = 0; t < 12; ++t) {
+    const double step = t == 0 ? 0 : 0.45;
+    shift += step;
+    Image<float> frame = noise_image(height, width, sd, 900 + t);
+    for (int y = 0; y < height; ++y)
+      for (int x = 0; x < width; ++x) frame(y, x) += scene(y - shift, x + 2 * shift);
+    filter.apply(stream, upload(stream, frame), sd, static_cast<float>(step), static_cast<float>(-2 * step), filtered);
+    result = to_host(stream, filtered.view());
+  }
+  double sum = 0;
+  int count = 0;
+  for (int y = 8; y < height - 8; ++y)
+    for (int x = 8; x < width - 12; ++x, ++count) sum += square(result(y, x) - scene(y - shift, x + 2 * shift));
+  EXPECT_LT(std::sqrt(sum / count), 0.45 * sd) << "a scene that moves as said must be averaged like one that stands still";
+}
+
+TEST_P(TemporalFilterTest, ArgumentsAreChecked) {
+  const Stream stream = this->stream();
+  EXPECT_THROW(TemporalFilter(stream, 0, 5), std::invalid_argument);
+  EXPECT_THROW(TemporalFilter(stream, 5, 5, {.minimum_gain = 0}), std::invalid_argument);
+  EXPECT_THROW(TemporalFilter(stream, 5, 5, {.noise_correlation = 0.5f}), std::invalid_argument);
+  TemporalFilter filter(stream, 5, 6);
+  Image<float> right(stream, 5, 6), wrong(stream, 6, 5);
+  set_zero(stream, right.view());
+  Image<float> out(stream, 5, 6);
+  EXPECT_THROW(filter.apply(stream, wrong, 0.1f, 0, 0, out), std::invalid_argument);
+  EXPECT_THROW(filter.apply(stream, right, 0.1f, 0, 0, wrong), std::invalid_argument);
+  EXPECT_THROW(filter.apply(stream, right, 0.0f, 0, 0, out), std::invalid_argument);
+  EXPECT_THROW(filter.apply(stream, right, 0.1f, std::numeric_limits<float>::quiet_NaN(), 0, out), std::invalid_argument);
+  filter.apply(stream, right, 0.1f, 0, 0, out);
+  filter.apply(stream, right, 0.1f, 1e9f, -1e9f, out);  // nothing in common with the previous frame: allowed
+  Image<float> zero(5, 6);
+  set_zero(Stream::cpu(), zero.view());
+  test::expect_near(to_host(stream, out.view()).view(), zero.view(), 0);
+}
+
+CINELUMEN_ON_ALL_DEVICES(TemporalFilterTest);
+
+}  // namespace
+}  // namespace cinelumen
