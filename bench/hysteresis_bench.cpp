@@ -1,0 +1,78 @@
+/// Double threshold and components on a vessel-like noise gate (4 to 5 % of the pixels set), beside OpenCV's connectedComponentsWithStats.
+
+#include "kernels/hysteresis.h"
+
+#include <benchmark/benchmark.h>
+
+#include <opencv2/imgproc.hpp>
+#include <string>
+
+#include "tests/support/vessel_gate.h"
+
+namespace cinelumen {
+namespace {
+
+void hysteresis(benchmark::State& state, const Stream& stream) {
+  const int side = static_cast<int>(state.range(0));
+  const Image<float> host = test::vessel_gate(side);
+  const Image<float> z = to_device(stream, host.view());
+  Image<std::uint8_t> mask(stream, side, side);
+  Hysteresis components(stream, side, side);
+  int count = components.segment(z, {}, {}, mask);
+  Image<std::uint8_t> low(side, side);
+  for (int y = 0; y < side; ++y)
+    for (int x = 0; x < side; ++x) low(y, x) = host(y, x) >= 2.75f;
+  cv::Mat labels;
+  const int all = cv::connectedComponents(cv::Mat(side, side, CV_8U, low.row(0), low.view().pitch), labels, 8);
+  Image<std::uint8_t> device_low = to_device(stream, low.view());
+  Image<int> device_labels(stream, side, side);
+  if (components.label(device_low.view(), device_labels) != all - 1) state.SkipWithError("number of components differs from OpenCV's");
+  for (auto _ : state) {
+    benchmark::DoNotOptimize(count = components.segment(z, {}, {}, mask));
+    stream.synchronize();
+  }
+  state.SetBytesProcessed(state.iterations() * side * side * 5);
+  state.counters["kept"] = count;
+}
+
+void hysteresis_cpu(benchmark::State& state) { hysteresis(state, Stream::cpu({.parallel = false})); }
+void hysteresis_cpu_pool(benchmark::State& state) { hysteresis(state, Stream::cpu()); }
+void hysteresis_opencv(benchmark::State& state) {
+  cv::setNumThreads(1);
+  const int side = static_cast<int>(state.range(0));
+  Image<float> host = test::vessel_gate(side);
+  const cv::Mat z(side, side, CV_32F, host.row(0), host.view().pitch * sizeof(float));
+  cv::Mat low, labels, stats, centroids, mask(side, side, CV_8U);
+  for (auto _ : state) {
+    cv::compare(z, 2.75, low, cv::CMP_GE);
+    const int count = cv::connectedComponentsWithStats(low, labels, stats, centroids, 8, CV_32S);
+    std::vector<std::uint8_t> high(count, 0), keep(count, 0);
+    for (int y = 0; y < side; ++y)
+      for (int x = 0; x < side; ++x)
+        if (z.at<float>(y, x) >= 5) high[labels.at<int>(y, x)] = 1;
+    for (int i = 1; i < count; ++i) keep[i] = high[i] && stats.at<int>(i, cv::CC_STAT_AREA) >= 30;
+    for (int y = 0; y < side; ++y)
+      for (int x = 0; x < side; ++x) mask.at<std::uint8_t>(y, x) = keep[labels.at<int>(y, x)];
+    benchmark::DoNotOptimize(mask.data);
+  }
+  state.SetBytesProcessed(state.iterations() * side * side * 5);
+}
+
+BENCHMARK(hysteresis_cpu)->Arg(512)->Arg(1024)->Arg(2048)->Unit(benchmark::kMillisecond)->MeasureProcessCPUTime()->UseRealTime();
+BENCHMARK(hysteresis_cpu_pool)->Arg(512)->Arg(1024)->Arg(2048)->Unit(benchmark::kMillisecond)->MeasureProcessCPUTime()->UseRealTime();
+BENCHMARK(hysteresis_opencv)->Arg(512)->Arg(1024)->Arg(2048)->Unit(benchmark::kMillisecond)->MeasureProcessCPUTime()->UseRealTime();
+const int cuda_rows = [] {
+  for (int i = 0; i < cuda_device_count(); ++i)
+    benchmark::RegisterBenchmark(("hysteresis_cuda" + std::to_string(i)).c_str(),
+                                 [i](benchmark::State& state) { hysteresis(state, Stream::cuda(i)); })
+        ->Arg(512)
+        ->Arg(1024)
+        ->Arg(2048)
+        ->Unit(benchmark::kMillisecond)
+        ->MeasureProcessCPUTime()
+        ->UseRealTime();
+  return 0;
+}();
+
+}  // namespace
+}  // namespace cinelumen
