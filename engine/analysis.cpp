@@ -1,0 +1,153 @@
+#include "engine/analysis.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <numeric>
+
+#include "engine/findings.h"
+#include "engine/frame_chain.h"
+#include "engine/mask_frame.h"
+#include "engine/segment_measurement.h"
+#include "engine/topology.h"
+
+namespace cinelumen {
+namespace {
+
+// Frames whose temporal differences show the noise: free of contrast, or of a scene in which nothing changes.
+std::vector<int> noise_frames(const MaskChoice& mask, int first, int last) {
+  constexpr int enough = 8;
+  if (mask.source == MaskSource::automatic && mask.frames.size() >= 2) return mask.frames;
+  if (mask.inflow_frame > first + 2) {
+    std::vector<int> frames(std::min(enough, mask.inflow_frame - 2 - first));
+    std::iota(frames.begin(), frames.end(), first);
+    if (frames.size() >= 2) return frames;
+  }
+  if (mask.source == MaskSource::none) {
+    const int middle = (first + last) / 2, count = std::min(enough, last - first + 1);
+    std::vector<int> frames(count);
+    std::iota(frames.begin(), frames.end(), std::clamp(middle - count / 2, first, last - count + 1));
+    return frames;
+  }
+  return {mask.reference_frame};
+}
+
+// Up to `count` well-filled frames, spread over the run: where the vessels may be traced, and compared to see whether they move.
+std::vector<int> well_filled_frames(const MaskChoice& mask, int first, int last, int count) {
+  std::vector<int> candidates;
+  if (mask.contrast_score.empty() || mask.source == MaskSource::none) {
+    for (int frame = first; frame <= last; ++frame) candidates.push_back(frame);
+  } else {
+    const double best = *std::max_element(mask.contrast_score.begin(), mask.contrast_score.end());
+    for (int frame = first; frame <= last; ++frame)
+      if (mask.contrast_score[frame - first] >= 0.75 * best) candidates.push_back(frame);
+  }
+  if (static_cast<int>(candidates.size()) <= count) return candidates;
+  std::vector<int> chosen;
+  for (int i = 0; i < count; ++i) chosen.push_back(candidates[(2 * i + 1) * candidates.size() / (2 * count)]);
+  return chosen;
+}
+
+void check(const Run& run, const AnalysisOptions& options, int last) {
+  if (options.first_frame < 0 || options.first_frame > last || last >= run.frame_count())
+    throw std::invalid_argument("frames " + std::to_string(options.first_frame + 1) + "-" + std::to_string(last + 1) +
+                                " are not all in the run: it has 1-" + std::to_string(run.frame_count()));
+  if (run.rows() < 16 || run.columns() < 16)
+    throw InputError(run.description.path + ": " + std::to_string(run.rows()) + " x " + std::to_string(run.columns()) +
+                     " pixels are too few to find vessels in, expected 16 x 16 at least");
+}
+
+}  // namespace
+
+Analysis analyze(const Stream& stream, const Run& run, const AnalysisOptions& options, AnalysisObserver* observer) {
+  const auto start = std::chrono::steady_clock::now();
+  const int first = options.first_frame, last = options.last_frame < 0 ? run.frame_count() - 1 : options.last_frame;
+  check(run, options, last);
+
+  Analysis analysis;
+  StageClock clock;
+  analysis.device = device_name(stream);
+  analysis.threads = cpu_threads();
+  analysis.rows = run.rows();
+  analysis.columns = run.columns();
+  analysis.frames = last - first + 1;
+  analysis.first_frame = first;
+  if (!run.frame_times_ms.empty())
+    analysis.frame_times_ms.assign(run.frame_times_ms.begin() + first, run.frame_times_ms.begin() + last + 1);
+  analysis.warnings = run.warnings;
+  analysis.calibration = calibrate(run.geometry, options.mm_per_px, options.mm_per_px_relative_sd);
+
+  // Intensity and noise; which frames make the mask.
+  const IntensityModel intensity = make_intensity_model(run.intensity);
+  MaskChoice mask;
+  {
+    const auto timed = clock.measure("mask");
+    mask = select_mask(run, intensity, first, last);
+  }
+  {
+    const auto timed = clock.measure("noise");
+    analysis.noise = estimate_noise(run, intensity, noise_frames(mask, first, last));
+  }
+  MaskFrame mask_frame;
+  {
+    const auto timed = clock.measure("mask");
+    mask_frame = make_mask_frame(stream, run, intensity, mask);
+  }
+  FrameChain chain(stream, run, intensity, analysis.noise, mask, std::move(mask_frame), options);
+
+  // Every frame once: register, subtract, filter, gather what the whole run shows.
+  Opacification opacification = chain.opacify(first, last, well_filled_frames(mask, first, last, 8), observer);
+
+  // The vessels: once per run.
+  Topology topology;
+  {
+    const auto timed = clock.measure("topology");
+    TopologyOptions topology_options;
+    topology_options.vesselness = chain.vesselness_options(opacification.noise_sd);
+    topology = find_topology(stream, opacification.picture, opacification.key_frames, chain.before_contrast(), chain.valid(), topology_options);
+  }
+  analysis.subtracted = mask.source != MaskSource::none;
+  analysis.subtraction.mask = mask;
+  analysis.subtraction.registration = analysis.subtracted ? options.registration : Registration::none;
+  analysis.subtraction.reference_frame = mask.reference_frame;
+  analysis.subtraction.topology_frame = topology.frame;
+  analysis.subtraction.moving_vessels = topology.moving_vessels;
+  analysis.subtraction.topology_note = topology.note;
+  analysis.subtraction.frames = opacification.frames;
+  analysis.maximum_opacification = to_host<const float>(stream, topology.picture.view());
+  if (!analysis.frame_times_ms.empty() && analysis.frames > 1 && !topology.moving_vessels)
+    analysis.time_to_peak_ms = std::move(opacification.time_to_peak_ms);
+  analysis.branch_points = topology.graph.branch_points;
+  for (std::size_t i = 0; i < topology.graph.segments.size(); ++i) {
+    SegmentResult segment;
+    segment.id = static_cast<int>(i) + 1;
+    segment.name = "segment " + std::to_string(segment.id);
+    segment.centreline = topology.graph.segments[i].centreline;
+    segment.length = segment.centreline.length_px() * analysis.calibration.mm_per_px;
+    analysis.segments.push_back(std::move(segment));
+  }
+  if (observer) observer->topology_done(analysis);
+
+  // Every frame again, now that the vessels are known: find them, measure the lumen, read the contrast.
+  SegmentMeasurements measurements = chain.measure(first, last, topology, opacification, observer);
+  {
+    const auto timed = clock.measure("statistics");
+    summarize_segments(measurements, analysis);
+    summarize_flow(measurements, options.regions, analysis);
+    analysis.findings = find_single_run_findings(analysis);
+  }
+
+  clock.merge(chain.clock());
+  const std::vector<double>& frame_ms = chain.frame_ms();
+  if (!frame_ms.empty()) {
+    std::vector<double> sorted = frame_ms;
+    std::sort(sorted.begin(), sorted.end());
+    analysis.timing.per_frame_p50 = sorted[sorted.size() / 2];
+    analysis.timing.per_frame_p99 = sorted[(sorted.size() - 1) * 99 / 100];
+  }
+  analysis.timing.stages = clock.stages();
+  analysis.timing.total = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+  return analysis;
+}
+
+}  // namespace cinelumen

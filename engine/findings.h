@@ -1,0 +1,20 @@
+#pragma once
+/// What one run alone may claim (clinical.md): narrowing and filling, never spasm.
+
+#include <vector>
+
+#include "engine/analysis.h"
+
+namespace cinelumen {
+
+/// When a single run's narrowing is worth a line. Our own choice, not clinically validated.
+struct FindingThresholds {
+  double narrowing_percent = 30;         ///< smallest narrowing that is reported
+  double narrowing_percent_lower = 15;   ///< the lower end of its 95 % interval must reach this
+  double minimum_segment_diameters = 6;  ///< the segment must be this many reference diameters long
+};
+
+/// Findings of one run, segment by segment.
+std::vector<Finding> find_single_run_findings(const Analysis& analysis, const FindingThresholds& thresholds = {});
+
+}  // namespace cinelumen

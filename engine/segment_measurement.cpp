@@ -1,0 +1,164 @@
+#include "engine/segment_measurement.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+
+namespace cinelumen {
+namespace {
+
+constexpr float not_read = std::numeric_limits<float>::quiet_NaN();
+
+// Bilinear; NaN outside the image or the field.
+float sample(ImageView<const float> image, ImageView<const std::uint8_t> valid, float y, float x) {
+  if (!(y >= 0 && x >= 0 && y <= image.height - 1 && x <= image.width - 1)) return not_read;
+  const int y0 = std::min(static_cast<int>(y), std::max(0, image.height - 2)), x0 = std::min(static_cast<int>(x), std::max(0, image.width - 2));
+  const int y1 = std::min(y0 + 1, image.height - 1), x1 = std::min(x0 + 1, image.width - 1);
+  if (!valid(y0, x0) || !valid(y1, x1)) return not_read;
+  const float fy = y - y0, fx = x - x0;
+  return (1 - fy) * ((1 - fx) * image(y0, x0) + fx * image(y0, x1)) + fy * ((1 - fx) * image(y1, x0) + fx * image(y1, x1));
+}
+
+TimeDensityCurve mean_curve(const std::vector<std::vector<float>>& contrast, const std::vector<double>& times_ms, std::size_t from,
+                            std::size_t to, double sd) {
+  TimeDensityCurve curve;
+  for (std::size_t frame = 0; frame < contrast.size(); ++frame) {
+    double sum = 0;
+    int count = 0;
+    for (std::size_t i = from; i < std::min(to, contrast[frame].size()); ++i)
+      if (std::isfinite(contrast[frame][i])) {
+        sum += contrast[frame][i];
+        ++count;
+      }
+    curve.time_ms.push_back(times_ms.empty() ? static_cast<double>(frame) : times_ms[frame]);
+    curve.contrast.push_back(count ? sum / count : std::numeric_limits<double>::quiet_NaN());
+    // Neighbouring points along the vessel share pixels: about every second one is news.
+    curve.contrast_sd.push_back(count ? sd / std::sqrt(std::max(1.0, count / 2.0)) : std::numeric_limits<double>::quiet_NaN());
+  }
+  return curve;
+}
+
+std::string classify_filling(const DiameterProfile& profile) {
+  if (profile.points.empty()) return "not filled";
+  const auto measured =
+      std::count_if(profile.points.begin(), profile.points.end(), [](const DiameterProfile::Point& p) { return p.frames > 0; });
+  const double share = static_cast<double>(measured) / profile.points.size();
+  return share >= 0.7 ? "filled" : share >= 0.15 ? "partly filled" : "not filled";
+}
+
+}  // namespace
+
+Centreline move_centreline(const Centreline& centreline, const RigidMotion& motion, int height, int width) {
+  Centreline moved = centreline;
+  const float c = std::cos(motion.rotation_rad), s = std::sin(motion.rotation_rad);
+  for (CentrelinePoint& point : moved.points) {
+    const PixelPosition to = move(motion, PixelPosition{point.y, point.x}, height, width);
+    const float ty = point.tangent_y, tx = point.tangent_x;
+    point.y = static_cast<float>(to.y);
+    point.x = static_cast<float>(to.x);
+    point.tangent_y = s * tx + c * ty;
+    point.tangent_x = c * tx - s * ty;
+  }
+  return moved;
+}
+
+std::vector<float> sample_contrast(ImageView<const float> subtracted, ImageView<const std::uint8_t> valid, const Centreline& centreline,
+                                   bool local_background) {
+  std::vector<float> contrast;
+  contrast.reserve(centreline.points.size());
+  for (const CentrelinePoint& point : centreline.points) {
+    const float ny = point.tangent_x, nx = -point.tangent_y;
+    const auto across = [&](float distance) { return sample(subtracted, valid, point.y + distance * ny, point.x + distance * nx); };
+    float value = (across(-0.7f) + across(0) + across(0.7f)) / 3;
+    if (local_background) {
+      const float beside = 2 * point.radius_px + 3;
+      value -= (across(-beside) + across(-beside - 1) + across(beside) + across(beside + 1)) / 4;
+    }
+    contrast.push_back(value);
+  }
+  return contrast;
+}
+
+void summarize_segments(const SegmentMeasurements& measurements, Analysis& analysis) {
+  for (std::size_t i = 0; i < analysis.segments.size(); ++i) {
+    SegmentResult& segment = analysis.segments[i];
+    segment.profile = pool_profile(segment.centreline, measurements.lumen[i]);
+    segment.diameter = summarize(segment.profile);
+    segment.filling = classify_filling(segment.profile);
+  }
+}
+
+void summarize_flow(const SegmentMeasurements& measurements, const std::vector<NamedRegion>& regions, Analysis& analysis) {
+  const std::vector<double>& times_ms = analysis.frame_times_ms;
+  const bool timed = !times_ms.empty() && analysis.frames > 1;
+  const double sd = measurements.contrast_sd;
+  for (std::size_t i = 0; i < analysis.segments.size(); ++i) {
+    SegmentResult& segment = analysis.segments[i];
+    const auto& contrast = measurements.contrast[i];
+    const std::size_t points = segment.centreline.points.size();
+    const TimeDensityCurve whole = mean_curve(contrast, times_ms, 0, points, sd);
+    if (!timed) {
+      segment.flow.curve = whole;
+      continue;
+    }
+    // Bins of 5 mm (or 20 px): long enough to average noise, short against the way contrast goes between two frames.
+    const double mm_per_px = analysis.calibration.mm_per_px;
+    const double bin = analysis.calibration.known() ? std::max(5.0 / mm_per_px, 8.0) : 20.0;
+    std::vector<double> arc_length;
+    std::vector<TimeDensityCurve> along;
+    for (std::size_t from = 0; from < points;) {
+      std::size_t to = from;
+      const float start = segment.centreline.points[from].arc_length_px;
+      while (to < points && segment.centreline.points[to].arc_length_px < start + bin) ++to;
+      if (to - from >= 3) {
+        arc_length.push_back((start + segment.centreline.points[to - 1].arc_length_px) / 2 * mm_per_px);
+        along.push_back(mean_curve(contrast, times_ms, from, to, sd));
+      }
+      from = to;
+    }
+    segment.flow = read_segment_flow(whole, arc_length, along, sd);
+    if (!analysis.calibration.known()) segment.flow.velocity_mm_s = segment.flow.velocity_sd_mm_s = std::nullopt;  // px/s is no velocity
+  }
+  for (std::size_t r = 0; r < regions.size(); ++r) {
+    RegionFlow region;
+    region.name = regions[r].name;
+    std::vector<std::vector<float>> per_frame;
+    for (float value : measurements.region_contrast[r]) per_frame.push_back({value});
+    region.curve = mean_curve(per_frame, times_ms, 0, 1, sd);
+    if (timed) region.times = read_times(region.curve, sd);
+    analysis.flow.regions.push_back(std::move(region));
+  }
+
+  // The inlet: what the user drew, else the widest of the segments that fill first.
+  std::optional<double> inlet_area;
+  for (const RegionFlow& region : analysis.flow.regions)
+    if (region.name == "inlet" && region.times.area) {
+      inlet_area = region.times.area;
+      analysis.flow.inlet = "the region \"inlet\"";
+    }
+  if (!inlet_area) {
+    std::optional<double> first_arrival;
+    for (const SegmentResult& segment : analysis.segments)
+      if (segment.flow.times.arrival_ms && segment.flow.times.area && segment.diameter.median)
+        first_arrival = std::min(first_arrival.value_or(*segment.flow.times.arrival_ms), *segment.flow.times.arrival_ms);
+    const SegmentResult* inlet = nullptr;
+    for (const SegmentResult& segment : analysis.segments) {
+      if (!first_arrival || !segment.flow.times.arrival_ms || !segment.flow.times.area || !segment.diameter.median) continue;
+      const double frame_ms = (times_ms.back() - times_ms.front()) / (times_ms.size() - 1);
+      if (*segment.flow.times.arrival_ms > *first_arrival + frame_ms) continue;
+      if (!inlet || *segment.diameter.median > *inlet->diameter.median) inlet = &segment;
+    }
+    if (inlet) {
+      inlet_area = inlet->flow.times.area;
+      analysis.flow.inlet = "segment " + std::to_string(inlet->id) + ", the widest of those that fill first";
+    }
+  }
+  if (!inlet_area || *inlet_area <= 0) return;
+  for (SegmentResult& segment : analysis.segments)
+    if (segment.flow.times.area) segment.flow.auc_relative_to_inlet = *segment.flow.times.area / *inlet_area;
+  for (RegionFlow& region : analysis.flow.regions)
+    if (region.times.area) region.auc_relative_to_inlet = *region.times.area / *inlet_area;
+}
+
+}  // namespace cinelumen
