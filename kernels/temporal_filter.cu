@@ -74,19 +74,19 @@ struct FilterFrame {
       scratch.history[y][x] = history;
       scratch.innovation[y][x] = (input.row(top + y)[left + x] - predicted) / sqrtf(history + noise);
     };
-    // history_* lie within the image, so a window inside them is inside the image too.
-    if (top >= history_top && left >= history_left && top + window_rows <= history_bottom && left + window_columns <= history_right)
-      block.for_each_pixel(window_rows, window_columns, innovate);
-    else
+    // history_* lie within the image, so what is inside them is inside the image too.
+    const int known_top = history_top > top ? history_top - top : 0, known_left = history_left > left ? history_left - left : 0;
+    const int known_bottom = history_bottom - top < window_rows ? history_bottom - top : window_rows;
+    const int known_right = history_right - left < window_columns ? history_right - left : window_columns;
+    if (known_bottom - known_top < window_rows || known_right - known_left < window_columns)
       block.for_each_pixel(window_rows, window_columns, [&](int y, int x) {
-        if (top + y >= history_top && top + y < history_bottom && left + x >= history_left && left + x < history_right) {
-          innovate(y, x);
-        } else {
-          scratch.predicted[y][x] = 0;
-          scratch.history[y][x] = no_history;
-          scratch.innovation[y][x] = 0;
-        }
+        scratch.predicted[y][x] = 0;
+        scratch.history[y][x] = no_history;
+        scratch.innovation[y][x] = 0;
       });
+    if (known_top < known_bottom && known_left < known_right)
+      block.for_each_pixel(known_bottom - known_top, known_right - known_left,
+                           [&](int y, int x) { innovate(known_top + y, known_left + x); });
 
     block.for_each_pixel(window_rows, columns, [&](int y, int x) {
       const float* n = scratch.innovation[y] + x;
@@ -95,7 +95,7 @@ struct FilterFrame {
     });
 
     const float least_gain = minimum_gain, first = change_first, per_sd = gain_per_sd, inverse_correlation = 1 / noise_correlation;
-    block.for_each_pixel(rows, columns, [&](int y, int x) {
+    const auto update = [&](int y, int x, float noise) {
       const int row = block.y0 + y, column = block.x0 + x;
       const int rows_below = height - 1 - row < pool ? height - 1 - row : pool, rows_above = row < pool ? row : pool;
       const int columns_right = width - 1 - column < pool ? width - 1 - column : pool, columns_left = column < pool ? column : pool;
@@ -111,7 +111,6 @@ struct FilterFrame {
       step = step < 0 ? 0 : (step > 1 ? 1 : step);
 
       const float predicted = scratch.predicted[y + pool][x + pool], history = scratch.history[y + pool][x + pool];
-      const float noise = constant_noise ? constant : noise_variance.row(row)[column];
       const float value = input.row(row)[column];
       const float kalman = history / (history + noise);
       const float gain = (kalman > least_gain ? kalman : least_gain) * (1 - step) + step;
@@ -120,7 +119,12 @@ struct FilterFrame {
       next_state.row(row)[column] = result;
       filtered.row(row)[column] = result;
       next_variance.row(row)[column] = rest * rest * history + gain * gain * noise;
-    });
+    };
+    // Two loops rather than a choice inside: GCC vectorises neither a conditional load nor so long a body around one.
+    if (constant_noise)
+      block.for_each_pixel(rows, columns, [&](int y, int x) { update(y, x, constant); });
+    else
+      block.for_each_pixel(rows, columns, [&](int y, int x) { update(y, x, noise_variance.row(block.y0 + y)[block.x0 + x]); });
   }
 };
 
