@@ -1,0 +1,157 @@
+#include "flow_statistics.h"
+
+#include <cmath>
+#include <limits>
+
+#include "tile.h"
+
+namespace cinelumen {
+namespace {
+
+constexpr float unseen = -3e38f;  // less than any contrast
+
+struct StartStatistics {
+  ImageView<const float> contrast;
+  ImageView<float> maximum, before, after, last, area, moment;
+  ImageView<int> frame_of_maximum;
+  template <int Height, int Width>
+  struct Scratch {};
+  template <int Height, int Width>
+  CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>&) const {
+    block.for_each_pixel(block.rows(contrast.height), block.columns(contrast.width), [&](int y, int x) {
+      const int row = block.y0 + y, column = block.x0 + x;
+      const float value = contrast.row(row)[column];
+      const float seen = value == value ? value : unseen;
+      maximum.row(row)[column] = seen;
+      before.row(row)[column] = seen;
+      after.row(row)[column] = seen;
+      last.row(row)[column] = seen;
+      area.row(row)[column] = 0;
+      moment.row(row)[column] = 0;
+      frame_of_maximum.row(row)[column] = 0;
+    });
+  }
+};
+
+struct UpdateStatistics {
+  ImageView<const float> contrast;
+  ImageView<float> maximum, before, after, last, area, moment;
+  ImageView<int> frame_of_maximum;
+  int frame;
+  float time_s, step_s;  // since the first frame; since the last
+  template <int Height, int Width>
+  struct Scratch {};
+  template <int Height, int Width>
+  CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>&) const {
+    const int this_frame = frame, y0 = block.y0, x0 = block.x0;
+    const float now = time_s, half_step = 0.5f * step_s, then = time_s - step_s;
+    block.for_each_pixel(block.rows(contrast.height), block.columns(contrast.width), [&](int y, int x) {
+      const int row = y0 + y, column = x0 + x;
+      const float value = contrast.row(row)[column], previous = last.row(row)[column];
+      const float current = value == value ? value : previous;
+      // The first value that a pixel shows was there before: no step from nothing.
+      const float from = previous > unseen ? previous : current;
+      const float best = maximum.row(row)[column];
+      const int best_frame = frame_of_maximum.row(row)[column];
+      const bool higher = current > best, follows = best_frame == this_frame - 1;
+      const float kept_after = after.row(row)[column], kept_before = before.row(row)[column];
+      maximum.row(row)[column] = higher ? current : best;
+      frame_of_maximum.row(row)[column] = higher ? this_frame : best_frame;
+      before.row(row)[column] = higher ? from : kept_before;
+      after.row(row)[column] = higher || follows ? current : kept_after;
+      last.row(row)[column] = current;
+      const bool seen = current > unseen;
+      area.row(row)[column] += seen ? half_step * (from + current) : 0;
+      moment.row(row)[column] += seen ? half_step * (from * then + current * now) : 0;
+    });
+  }
+};
+
+struct FinishStatistics {
+  ImageView<const float> maximum, before, after, area, moment;
+  ImageView<const int> frame_of_maximum;
+  ArrayView<const float> times_ms;  // since the first frame
+  ImageView<float> out_maximum, out_time_to_peak, out_area, out_mean_time;
+  float threshold, first_ms, not_a_number;
+  template <int Height, int Width>
+  struct Scratch {};
+  template <int Height, int Width>
+  CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>&) const {
+    block.for_each_pixel(block.rows(maximum.height), block.columns(maximum.width), [&](int y, int x) {
+      const int row = block.y0 + y, column = block.x0 + x;
+      const float best = maximum(row, column), total = area(row, column);
+      const int frame = frame_of_maximum(row, column), last_frame = times_ms.size - 1;
+      float peak = times_ms[frame];
+      if (frame > 0 && frame < last_frame) {
+        const float left = times_ms[frame] - times_ms[frame - 1], right = times_ms[frame + 1] - times_ms[frame];
+        const float rise = (best - before(row, column)) / left, fall = (best - after(row, column)) / right;
+        // Vertex of the parabola through three samples; a plateau (no curvature) keeps its first frame.
+        const float offset = 0.5f * (rise * right - fall * left) / (rise + fall);
+        if (rise + fall > 0) peak += offset < -0.5f * left ? -0.5f * left : (offset > 0.5f * right ? 0.5f * right : offset);
+      }
+      const bool seen = best > unseen, opacified = seen && best > threshold;
+      out_maximum(row, column) = seen ? best : not_a_number;
+      out_area(row, column) = seen ? total : not_a_number;
+      out_time_to_peak(row, column) = opacified ? first_ms + peak : not_a_number;
+      // Where noise leaves next to no area the quotient means nothing, and can lie anywhere.
+      const float mean_time = 1000 * (moment(row, column) / total);
+      const bool in_run = mean_time >= 0 && mean_time <= times_ms[last_frame];
+      out_mean_time(row, column) = opacified && total > 0 && in_run ? first_ms + mean_time : not_a_number;
+    });
+  }
+};
+
+}  // namespace
+
+FlowStatistics::FlowStatistics(const Stream& stream, int height, int width) {
+  require(height > 0 && width > 0, "FlowStatistics: height and width must be at least 1");
+  for (Image<float>* plane : {&maximum_, &before_, &after_, &last_, &area_, &moment_}) *plane = Image<float>(stream, height, width);
+  frame_of_maximum_ = Image<int>(stream, height, width);
+}
+
+void FlowStatistics::update(const Stream& stream, ImageView<const float> contrast, double time_ms) {
+  require(same_size(contrast, maximum_.view()), "FlowStatistics::update: contrast differs in size from the statistics");
+  require(std::isfinite(time_ms), "FlowStatistics::update: time_ms is not finite");
+  require(times_ms_.empty() || time_ms > times_ms_.back(), "FlowStatistics::update: time_ms must increase from frame to frame");
+  const int height = contrast.height, width = contrast.width;
+  if (times_ms_.empty())
+    for_each_tile(stream, height, width, StartStatistics{contrast, maximum_, before_, after_, last_, area_, moment_, frame_of_maximum_});
+  else
+    for_each_tile(stream, height, width,
+                  UpdateStatistics{contrast, maximum_, before_, after_, last_, area_, moment_, frame_of_maximum_, frame_count(),
+                                   static_cast<float>((time_ms - times_ms_.front()) / 1000),
+                                   static_cast<float>((time_ms - times_ms_.back()) / 1000)});
+  times_ms_.push_back(time_ms);
+}
+
+FlowImages FlowStatistics::finish(const Stream& stream, float noise_sd, float threshold_sd) const {
+  require(!times_ms_.empty(), "FlowStatistics::finish: no frame was given");
+  require(noise_sd >= 0 && threshold_sd >= 0, "FlowStatistics::finish: noise_sd and threshold_sd must not be negative");
+  const int height = maximum_.height(), width = maximum_.width();
+  FlowImages images{Image<float>(stream, height, width), Image<float>(stream, height, width), Image<float>(stream, height, width),
+                    Image<float>(stream, height, width)};
+  Array<float> host_times = Array<float>::staging(stream, frame_count());
+  for (int i = 0; i < frame_count(); ++i) host_times[i] = static_cast<float>(times_ms_[static_cast<std::size_t>(i)] - times_ms_.front());
+  Array<float> times(stream, frame_count());
+  copy<float>(stream, host_times.view(), times.view());
+  FinishStatistics kernel{};
+  kernel.maximum = maximum_.view();
+  kernel.before = before_.view();
+  kernel.after = after_.view();
+  kernel.area = area_.view();
+  kernel.moment = moment_.view();
+  kernel.frame_of_maximum = frame_of_maximum_.view();
+  kernel.times_ms = times.view();
+  kernel.out_maximum = images.maximum.view();
+  kernel.out_time_to_peak = images.time_to_peak_ms.view();
+  kernel.out_area = images.area.view();
+  kernel.out_mean_time = images.mean_time_ms.view();
+  kernel.threshold = threshold_sd * noise_sd;
+  kernel.first_ms = static_cast<float>(times_ms_.front());
+  kernel.not_a_number = std::numeric_limits<float>::quiet_NaN();
+  for_each_tile(stream, height, width, kernel);
+  stream.synchronize();  // host_times must outlive its copy
+  return images;
+}
+
+}  // namespace cinelumen
