@@ -24,6 +24,9 @@ inline Image<float> random_image(int height, int width, float low = 0, float hig
 /// A pitched sub-view of a larger device image, and the image that keeps it alive; the margin is filled with `margin`.
 template <class T>
 struct SubView {
+  static constexpr int top = 2;
+  /// Odd, so that nothing is aligned; for bytes on a 4-byte word, since race checkers watch whole words and blocks meet at multiples of 4.
+  static constexpr int left = sizeof(T) == 1 ? 4 : 3;
   Image<T> whole;
   ImageView<T> view;
 };
@@ -34,7 +37,7 @@ SubView<T> sub_view(const Stream& stream, int height, int width, T margin = T(7)
     for (int x = 0; x < host.width(); ++x) host(y, x) = margin;
   SubView<T> result{to_device(stream, host.view()), {}};
   stream.synchronize();
-  result.view = result.whole.view().part(2, 3, height, width);
+  result.view = result.whole.view().part(SubView<T>::top, SubView<T>::left, height, width);
   return result;
 }
 
