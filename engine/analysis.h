@@ -84,6 +84,8 @@ struct Analysis {
   int first_frame = 0;                 ///< 0-based number in the file of the first analysed frame
   std::vector<double> frame_times_ms;  ///< of the analysed frames; empty where unknown
   Calibration calibration;
+  std::string intensity_note;  ///< IntensityModel::note: what the pixel values are taken for, and why
+  bool densitometric = true;   ///< IntensityModel::densitometric
   NoiseModel noise;
   SubtractionSummary subtraction;
   std::vector<SegmentResult> segments;
