@@ -1,39 +1,87 @@
 #pragma once
-/// Multi-scale Hessian vesselness, noise-calibrated (methods.md 3).
+/// Multi-scale Hessian vesselness, noise-calibrated. All of it takes bright ridges: added attenuation.
 
 #include <array>
 #include <cstdint>
-#include <vector>
+#include <memory>
 
 #include "image.h"
 #include "stream.h"
 
 namespace cinelumen {
 
-/// Which response to compute. All take bright ridges (added attenuation).
+/// Which response to compute.
 enum class VesselnessResponse {
-  noise_calibrated,  ///< the default: Jerman's shape gated by the noise, with elongation
+  noise_calibrated,  ///< the default: ridges over the frame's own clutter and noise, summed over scales, averaged along the vessel
   frangi,            ///< Frangi et al., MICCAI 1998
-  sato,              ///< Sato et al., Med Image Anal 1998
+  sato,              ///< Sato et al., Med Image Anal 1998 (2-D: sigma^2 |lambda2|)
   jerman,            ///< Jerman et al., IEEE TMI 2016
 };
 
+/// Scales that can be used, px. The first three are computed at full resolution, the next two at half, the last three at a quarter.
+inline constexpr int vesselness_scale_count = 8;
+inline constexpr std::array<float, vesselness_scale_count> vesselness_scales_px = {1.0f, 1.4f, 2.0f, 2.8f, 4.0f, 5.6f, 8.0f, 11.2f};
+
+/// Settings; the defaults of the default response were fixed on the odd-numbered images of the DCA1 authors' training set (cinelumen_roc).
 struct VesselnessOptions {
   VesselnessResponse response = VesselnessResponse::noise_calibrated;
   float noise_sd = 0.01f;  ///< white-noise SD of the image, > 0
-  /// SD of sigma^2 L_xx for this noise over 0.244 noise_sd / sigma, per scale: > 1 where the noise is correlated.
-  std::array<float, 6> correlation_factor = {1, 1, 1, 1, 1, 1};
+  /// SD of sigma^2 L_xx for this noise over 0.244 noise_sd / sigma, per scale: > 1 where the noise is correlated. See
+  /// correlation_factors().
+  std::array<float, vesselness_scale_count> correlation_factor = {1, 1, 1, 1, 1, 1, 1, 1};
+  /// Scales within these bounds are used, at least one. A ridge of Gaussian profile w answers most at sigma = sqrt(2) w, a bar of
+  /// diameter D at D / 2.
+  float min_scale_px = 2.0f, max_scale_px = 8.0f;
+  /// Noise-calibrated: ridge over mean clutter at which the response is 1/2.
+  float half_response_ratio = 2.0f;
+  float frangi_beta = 0.5f;    ///< Frangi: blobness at which exp(-1/2)
+  float frangi_c = 0.03f;      ///< Frangi: structureness at which 1 - exp(-1/2), the image's units; fixed, not half of a frame's maximum
+  float jerman_lambda = 0.1f;  ///< Jerman: lambda_rho, the image's units; fixed, not tau times a frame's maximum
 };
 
-/// Scales used, px.
-inline constexpr std::array<float, 6> vesselness_scales_px = {1.0f, 1.4f, 2.0f, 2.8f, 4.0f, 5.6f};
-
-/// Results, memory of the stream's device, each rows x columns.
+/// Results, memory of the stream's device, all of the image's size. Outside the field of view all are 0 but scale_px.
 struct VesselnessMap {
-  Image<float> response;  ///< [0, 1] (Sato: log units)
-  Image<float> z;         ///< noise gate at the winning scale, SDs; negative: no bright ridge
+  Image<float> response;  ///< [0, 1]; Sato: the image's units, >= 0
+  Image<float> z;         ///< sigma^3 |lambda2| over its noise SD at the winning scale; negative: no bright ridge at any scale
   Image<float> angle;     ///< direction along the vessel, radians in (-pi/2, pi/2], atan2(dy, dx)
-  Image<float> scale_px;  ///< winning sigma
+  Image<float> scale_px;  ///< sigma with the largest sigma^2 |lambda2|
+};
+
+/// A map for images of this size, uninitialised.
+VesselnessMap make_vesselness_map(const Stream& stream, int height, int width);
+
+/// SD of sigma^2 L_xx (mean of both axes) for noise with this autocorrelation ([dy + 2][dx + 2], normalised by its centre, zero beyond)
+/// over that of white noise of the same SD, per scale. All 1 where the centre is not positive; never below 0.1.
+std::array<float, vesselness_scale_count> correlation_factors(const std::array<std::array<float, 5>, 5>& autocorrelation);
+
+/// Vesselness of images of one size, with all workspace allocated once. Not to be used by two threads at a time.
+///
+/// Hessian: sampled Gaussian derivatives of radius 4 sigma, sum-corrected, at full, half and quarter resolution (pre-smoothed), times
+/// sigma^2: ridge eigenvalues within 0.2 % of the continuous ones. Borders mirror about the border pixels. Outside `valid` the
+/// image is replaced by a plane fitted to what lies near (Gaussian window, 24 px), so that the field's edge does not answer.
+///
+/// Noise-calibrated response: with r_s = max(-sigma^2 lambda2, 0) and n_s = mean over the field of max(sigma^2 lambda1, 0), the
+/// answer to valleys, which vessels hardly give but noise and clutter give as often as ridges (at least what white noise gives,
+/// 0.203 noise_sd factor / sigma): R = mean over scales of r_s / n_s. A = R of the half-resolution scales averaged over +-16 px along
+/// the vessel, each point weighted by the squared cosine of its direction's difference. x = (R + A) / (2 half_response_ratio);
+/// the response is x^2 / (1 + x^2). No maximum over the frame anywhere.
+class Vesselness {
+ public:
+  /// height, width >= 1.
+  Vesselness(const Stream& stream, int height, int width);
+  ~Vesselness();
+  Vesselness(Vesselness&&) noexcept;
+  Vesselness& operator=(Vesselness&&) noexcept;
+
+  /// Vesselness of `image` (bright vessels, any units; finite where valid). `valid` is nonzero where the image may be read; an empty
+  /// view means everywhere. The map must have the image's size and may not overlap it. Throws std::invalid_argument where sizes differ from
+  /// the constructor's or an option is out of its range.
+  void compute(const Stream& stream, ImageView<const float> image, ImageView<const std::uint8_t> valid, const VesselnessOptions& options,
+               VesselnessMap& map);
+
+ private:
+  struct Workspace;
+  std::unique_ptr<Workspace> workspace_;
 };
 
 }  // namespace cinelumen
