@@ -33,18 +33,24 @@ struct PackThresholds {
   CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>& scratch) const {
     static_assert(Width % 64 == 0);
     const int rows = block.rows(z.height), columns = block.columns(z.width), words = words_per_row(columns);
-    if (valid.data)
+    if (columns % 64 == 0 && valid.data)
       block.for_each_pixel(rows, columns, [&](int y, int x) {
         const float value = z.row(block.y0 + y)[block.x0 + x];
         const int inside = valid.row(block.y0 + y)[block.x0 + x] != 0;
         scratch.flags[y][x] = static_cast<std::uint8_t>(((value >= z_low) & inside) | ((value >= z_high) & inside) << 1);
       });
-    else
+    else if (columns % 64 == 0)
       block.for_each_pixel(rows, columns, [&](int y, int x) {
         const float value = z.row(block.y0 + y)[block.x0 + x];
         scratch.flags[y][x] = static_cast<std::uint8_t>((value >= z_low) | (value >= z_high) << 1);
       });
-    block.for_each_pixel(rows, words * 64 - columns, [&](int y, int x) { scratch.flags[y][columns + x] = 0; });
+    else  // whole words also here: a warp then writes whole 32-bit words of shared memory, as nobody else does
+      block.for_each_pixel(rows, words * 64, [&](int y, int x) {
+        const int at = block.x0 + (x < columns ? x : 0);
+        const float value = z.row(block.y0 + y)[at];
+        const int inside = x < columns && (!valid.data || valid.row(block.y0 + y)[at] != 0);
+        scratch.flags[y][x] = static_cast<std::uint8_t>(((value >= z_low) & inside) | ((value >= z_high) & inside) << 1);
+      });
     block.for_each_pixel(rows, words, [&](int y, int w) {
       BitWord low_bits = 0, high_bits = 0;
       for (int group = 0; group < 8; ++group) {

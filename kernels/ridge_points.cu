@@ -1,0 +1,193 @@
+#include "ridge_points.h"
+
+#include "thrust_policy.h"  // before other Thrust headers: it chooses the device system
+
+#include <thrust/scan.h>
+
+#include <limits>
+
+#include "bit_rows.h"
+#include "math.h"
+#include "tile.h"
+
+namespace cinelumen {
+namespace {
+
+struct CountPixels {
+  ImageView<const BitWord> bits;
+  int* counts;  // one more than there are words
+  CINELUMEN_HOST_DEVICE void operator()(int i) const {
+    int count = 0;
+    if (i < bits.height * bits.width)
+      for (BitWord left = bits.row(i / bits.width)[i % bits.width]; left != 0; left &= left - 1) ++count;
+    counts[i] = count;
+  }
+};
+
+struct CollectPixels {
+  ImageView<const BitWord> bits;
+  const int* offsets;
+  ImageView<const float> z, angle, scale_px;
+  SkeletonPixel* pixels;
+  CINELUMEN_HOST_DEVICE void operator()(int i) const {
+    const BitWord word = bits.row(i / bits.width)[i % bits.width];
+    if (word == 0) return;
+    const int y = i / bits.width, x0 = i % bits.width * 64;
+    int at = offsets[i];
+    for (int bit = 0; bit < 64; ++bit) {
+      if (!(word >> bit & 1)) continue;
+      const int x = x0 + bit;
+      SkeletonPixel& pixel = pixels[at++];
+      pixel.y = y;
+      pixel.x = x;
+      pixel.z = z.row(y)[x];
+      pixel.angle = angle.row(y)[x];
+      pixel.scale_px = scale_px.row(y)[x];
+    }
+  }
+};
+
+constexpr int max_radius = 24, lanes = 8;  // 3 sigma of the largest scale; one 256-bit register of floats
+
+struct RefineRidgePoints {
+  ImageView<const float> image;
+  ArrayView<RidgePoint> points;
+  int steps;
+  float max_step_px;
+
+  CINELUMEN_HOST_DEVICE void operator()(int i) const {
+    RidgePoint point = points[i];
+    const float start_y = point.y, start_x = point.x;
+    point.last_step_px = 0;
+    for (int step = 0; step < steps; ++step) {
+      const float t = newton_step(point);
+      point.last_step_px = t;
+      if (!(t > -1e30f && t < 1e30f)) break;
+      const float limited = t < -max_step_px ? -max_step_px : (t > max_step_px ? max_step_px : t);
+      point.y += limited * point.normal_y;
+      point.x += limited * point.normal_x;
+    }
+    point.moved_px = (point.y - start_y) * point.normal_y + (point.x - start_x) * point.normal_x;
+    points[i] = point;
+  }
+
+  CINELUMEN_HOST_DEVICE float newton_step(const RidgePoint& point) const {
+    const float sigma = point.sigma_px < 0.5f ? 0.5f : (point.sigma_px > 8.0f ? 8.0f : point.sigma_px);
+    const int radius = static_cast<int>(ceilf(3 * sigma)), size = 2 * radius + 1;
+    const int x0 = static_cast<int>(floorf(point.x + 0.5f)) - radius, y0 = static_cast<int>(floorf(point.y + 0.5f)) - radius;
+    const float minus_half_over_variance = -0.5f / (sigma * sigma);
+    const int padded = (size + lanes - 1) / lanes * lanes;
+    float weight[2 * max_radius + 1 + lanes], distance[2 * max_radius + 1 + lanes];
+    for (int k = 0; k < padded; ++k) {
+      distance[k] = static_cast<float>(x0 + k) - point.x;
+      weight[k] = k < size ? fast_exp(minus_half_over_variance * distance[k] * distance[k]) : 0.0f;
+    }
+    // Relative to the centre's value: else a large constant would leak through the cut-off tails.
+    const int middle_y = mirror(y0 + radius, image.height), middle_x = mirror(x0 + radius, image.width);
+    const float reference = image.row(middle_y)[middle_x];
+    const bool inside = x0 >= 0 && x0 + padded <= image.width;
+    float slope = 0, curvature = 0;
+    for (int j = 0; j < size; ++j) {
+      const float dy = static_cast<float>(y0 + j) - point.y;
+      const float row_weight = fast_exp(minus_half_over_variance * dy * dy);
+      const float* row = image.row(mirror(y0 + j, image.height));
+      float sum[3][lanes] = {};
+      for (int k = 0; k < padded; k += lanes)
+        for (int l = 0; l < lanes; ++l) {
+          const float value = row[inside ? x0 + k + l : mirror(x0 + k + l, image.width)] - reference;
+          const float weighted = weight[k + l] * value, first = weighted * distance[k + l];
+          sum[0][l] += weighted;
+          sum[1][l] += first;
+          sum[2][l] += first * distance[k + l];
+        }
+      float moment[3];
+      for (int m = 0; m < 3; ++m) {
+        for (int half = lanes / 2; half > 0; half /= 2)
+          for (int l = 0; l < half; ++l) sum[m][l] += sum[m][l + half];
+        moment[m] = sum[m][0];
+      }
+      const float ny = point.normal_y * dy, nx = point.normal_x;
+      slope += row_weight * (ny * moment[0] + nx * moment[1]);
+      curvature += row_weight * ((ny * ny * moment[0] + 2 * ny * nx * moment[1] + nx * nx * moment[2]) / (sigma * sigma) - moment[0]);
+    }
+    return curvature < 0 ? -slope / curvature : 3e38f;
+  }
+};
+
+struct SampleAcross {
+  ImageView<const float> image;
+  ArrayView<const CrossSection> sections;
+  float step_px;
+  ImageView<float> samples;
+
+  CINELUMEN_HOST_DEVICE void operator()(int i) const {
+    const int point = i / samples.width, k = i % samples.width;
+    const CrossSection section = sections[point];
+    const float along = (static_cast<float>(k) - 0.5f * static_cast<float>(samples.width - 1)) * step_px;
+    const float y = section.y + along * section.normal_y, x = section.x + along * section.normal_x;
+    float result = nanf("");
+    if (y >= 0 && x >= 0 && y <= static_cast<float>(image.height - 1) && x <= static_cast<float>(image.width - 1)) {
+      const int iy = static_cast<int>(y), ix = static_cast<int>(x);
+      float wy[4], wx[4];
+      catmull_rom(y - static_cast<float>(iy), wy);
+      catmull_rom(x - static_cast<float>(ix), wx);
+      result = 0;
+      for (int a = 0; a < 4; ++a) {
+        const float* row = image.row(mirror(iy + a - 1, image.height));
+        float sum = 0;
+        if (ix >= 1 && ix + 2 < image.width)
+          for (int b = 0; b < 4; ++b) sum += wx[b] * row[ix + b - 1];
+        else
+          for (int b = 0; b < 4; ++b) sum += wx[b] * row[mirror(ix + b - 1, image.width)];
+        result += wy[a] * sum;
+      }
+    }
+    samples.row(point)[k] = result;
+  }
+
+  CINELUMEN_HOST_DEVICE static void catmull_rom(float t, float* weights) {
+    weights[0] = t * (-0.5f + t * (1.0f - 0.5f * t));
+    weights[1] = 1.0f + t * t * (-2.5f + 1.5f * t);
+    weights[2] = t * (0.5f + t * (2.0f - 1.5f * t));
+    weights[3] = t * t * (-0.5f + 0.5f * t);
+  }
+};
+
+}  // namespace
+
+std::vector<SkeletonPixel> collect_skeleton(const Stream& stream, ImageView<const std::uint8_t> skeleton, ImageView<const float> z,
+                                            ImageView<const float> angle, ImageView<const float> scale_px) {
+  require(same_size(skeleton, z) && same_size(skeleton, angle) && same_size(skeleton, scale_px),
+          "collect_skeleton: skeleton, z, angle and scale_px differ in size");
+  if (skeleton.height == 0 || skeleton.width == 0) return {};
+  Image<BitWord> bits(stream, skeleton.height, words_per_row(skeleton.width));
+  pack_bits(stream, skeleton, bits);
+  const int words = bits.height() * bits.width();
+  Array<int> offsets(stream, words + 1), total = Array<int>::staging(stream, 1);
+  int* const first = offsets.view().data;
+  for_each_item(stream, words + 1, CountPixels{bits, first}, 1024);
+  with_thrust_policy(stream, [&](auto policy) { thrust::exclusive_scan(policy, first, first + words + 1, first); });
+  copy<int>(stream, ArrayView<const int>{first + words, 1}, total.view());
+  stream.synchronize();
+  Array<SkeletonPixel> pixels(stream, total[0]);
+  for_each_item(stream, words, CollectPixels{bits, first, z, angle, scale_px, pixels.view().data}, 1024);
+  std::vector<SkeletonPixel> result(static_cast<std::size_t>(total[0]));
+  copy<SkeletonPixel>(stream, pixels.view(), ArrayView<SkeletonPixel>{result.data(), total[0]});
+  stream.synchronize();
+  return result;
+}
+
+void refine_ridge_points(const Stream& stream, ImageView<const float> image, ArrayView<RidgePoint> points, int steps, float max_step_px) {
+  require(steps >= 1 && max_step_px > 0, "refine_ridge_points: steps must be at least 1 and max_step_px positive");
+  require(points.size == 0 || (image.height > 0 && image.width > 0), "refine_ridge_points: the image is empty");
+  for_each_item(stream, points.size, RefineRidgePoints{image, points, steps, max_step_px}, 32);
+}
+
+void sample_across(const Stream& stream, ImageView<const float> image, ArrayView<const CrossSection> sections, float step_px,
+                   ImageView<float> samples) {
+  require(samples.height == sections.size, "sample_across: samples must have one row per section");
+  require(step_px > 0, "sample_across: step_px must be positive");
+  for_each_item(stream, samples.height * samples.width, SampleAcross{image, sections, step_px, samples}, 2048);
+}
+
+}  // namespace cinelumen

@@ -1,0 +1,50 @@
+#pragma once
+/// Single points on ridges: collecting them from a skeleton, moving them onto the ridge, reading images across them (methods.md 4 and 6).
+
+#include <cstdint>
+#include <vector>
+
+#include "image.h"
+#include "stream.h"
+
+namespace cinelumen {
+
+/// A set pixel of a skeleton with what the vesselness says there.
+struct SkeletonPixel {
+  int y = 0, x = 0;
+  float z = 0, angle = 0, scale_px = 0;
+};
+
+/// The nonzero pixels of `skeleton` in raster order with z, angle and scale_px at each; all images of one size, in the stream's memory.
+/// The result is complete on return. Throws std::invalid_argument where the sizes differ.
+std::vector<SkeletonPixel> collect_skeleton(const Stream& stream, ImageView<const std::uint8_t> skeleton, ImageView<const float> z,
+                                            ImageView<const float> angle, ImageView<const float> scale_px);
+
+/// A point to be moved along its normal onto the ridge, and what came of it.
+struct RidgePoint {
+  float y = 0, x = 0;                ///< in: where to start; out: where it ended
+  float normal_y = 0, normal_x = 1;  ///< unit vector across the vessel
+  float sigma_px = 1;                ///< scale of the Gaussian derivatives, 0.5 to 8
+  float moved_px = 0;                ///< out: sum of the steps, signed along the normal
+  float last_step_px = 0;            ///< out: the last step before it was limited; infinite where there is no bright ridge
+};
+
+/// Moves each point of `points` (the stream's memory) by `steps` Newton steps t = -(n.grad L) / (n'Hn) along its normal, each limited to
+/// max_step_px, L being `image` smoothed by a Gaussian of sigma_px about the current sub-pixel position. Borders are mirrored.
+/// Steger, "An unbiased detector of curvilinear structures", IEEE PAMI 20 (1998), with the normal given.
+/// Throws std::invalid_argument unless steps >= 1, max_step_px > 0 and the image is not empty.
+void refine_ridge_points(const Stream& stream, ImageView<const float> image, ArrayView<RidgePoint> points, int steps, float max_step_px);
+
+/// Where to read an image across a line: centre and unit normal.
+struct CrossSection {
+  float y = 0, x = 0;
+  float normal_y = 0, normal_x = 1;
+};
+
+/// samples(i, k) = image at sections[i] + (k - (samples.width - 1) / 2) step_px along its normal, by Catmull-Rom interpolation; NaN
+/// where that is outside the image (beyond the centres of its border pixels). samples is sections.size rows; all in the stream's memory.
+/// Throws std::invalid_argument where the sizes differ or step_px <= 0.
+void sample_across(const Stream& stream, ImageView<const float> image, ArrayView<const CrossSection> sections, float step_px,
+                   ImageView<float> samples);
+
+}  // namespace cinelumen
