@@ -1,0 +1,561 @@
+#include "mask_registration.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <limits>
+#include <utility>
+#include <vector>
+
+#include "bspline.h"
+#include "bspline_tile.h"
+#include "tile.h"
+
+namespace cinelumen {
+namespace {
+
+constexpr int level_count = 3;
+constexpr int iterations[level_count] = {3, 3, 4};  // finest first
+constexpr int unused_border_px = 4;
+// Planes of the mask carry a border of NaN, so that strips that reach over its edge need no separate path.
+constexpr int padding = 40;
+constexpr float unknown = std::numeric_limits<float>::quiet_NaN();
+constexpr double cut_above = 2.5, cut_below = 4.685;
+constexpr int sample_limit = 2048;  // a median absolute deviation of that many is good to 3 %
+constexpr int sum_count = 16;
+
+/// The 5-tap binomial filter along both axes, every `Step`-th pixel; NaN where `valid` (of the output's size) is given and 0.
+template <int Step>
+struct Smooth {
+  ImageView<const float> image;
+  ImageView<const std::uint8_t> valid;
+  ImageView<float> smoothed;
+
+  using CpuTile = TileShape<32, 128>;
+
+  template <int Height, int Width>
+  struct Scratch {
+    Tile<float, Step * Height + 4, Step * Width + 4> input;
+    Tile<float, Step * Height + 4, Width> along_x;
+    int row[Step * Height + 4], column[Step * Width + 4];
+  };
+
+  template <int Height, int Width>
+  CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>& scratch) const {
+    const int rows = block.rows(smoothed.height), columns = block.columns(smoothed.width);
+    const int top = Step * block.y0 - 2, left = Step * block.x0 - 2, input_rows = Step * rows + 4, input_columns = Step * columns + 4;
+    const auto filter_row = [&](int y, int x, const float* in) {
+      scratch.along_x[y][x] = 0.0625f * (in[0] + in[4]) + 0.25f * (in[1] + in[3]) + 0.375f * in[2];
+    };
+    if (top >= 0 && left >= 0 && top + input_rows <= image.height && left + input_columns <= image.width) {
+      block.for_each_pixel(input_rows, columns, [&](int y, int x) { filter_row(y, x, image.row(top + y) + left + Step * x); });
+    } else {
+      block.for_each_pixel(1, input_rows, [&](int, int i) { scratch.row[i] = mirror(top + i, image.height); });
+      block.for_each_pixel(1, input_columns, [&](int, int i) { scratch.column[i] = mirror(left + i, image.width); });
+      block.for_each_pixel(input_rows, input_columns,
+                           [&](int y, int x) { scratch.input[y][x] = image.row(scratch.row[y])[scratch.column[x]]; });
+      block.for_each_pixel(input_rows, columns, [&](int y, int x) { filter_row(y, x, scratch.input[y] + Step * x); });
+    }
+    const bool masked = valid.data != nullptr;
+    block.for_each_pixel(rows, columns, [&](int y, int x) {
+      const float* in = scratch.along_x[Step * y] + x;
+      const float sum = 0.0625f * (in[0] + in[4 * Width]) + 0.25f * (in[Width] + in[3 * Width]) + 0.375f * in[2 * Width];
+      const bool use = !masked || valid.row(block.y0 + y)[block.x0 + x] != 0;
+      smoothed.row(block.y0 + y)[block.x0 + x] = use ? sum : unknown;
+    });
+  }
+};
+
+/// The motion as one level's kernels need it.
+struct LevelMotion {
+  InverseMotion inverse;     // into the padded plane of coefficients
+  float centre_y, centre_x;  // of rotation, in that plane
+  float cosine, sine;        // of the rotation alone
+};
+
+/// Sums of the normal equations over a tile; see `solve`.
+template <int Step>
+struct NormalEquations {
+  ImageView<const float> frame, coefficients;
+  LevelMotion motion;
+  float offset, inverse_cut_above, inverse_cut_below;
+  float inverse_lever;  // 1 / half diagonal, mask pixels: keeps rotation and shift on one scale
+  ImageView<float> partial;
+
+  using CpuTile = TileShape<32, 128>;
+
+  template <int Height, int Width>
+  struct Scratch {
+    Tile<float, Height, Width> value, slope_y, slope_x;
+    SumLanes<sum_count> lanes;
+  };
+
+  template <int Height, int Width>
+  CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>& scratch) const {
+    static_assert(Width % bspline_strip == 0);
+    const int rows = block.rows(frame.height), columns = block.columns(frame.width);
+    block.for_each_pixel(rows, (columns + bspline_strip - 1) / bspline_strip, [&](int y, int strip) {
+      float* value = scratch.value[y] + strip * bspline_strip;
+      float* slope_y = scratch.slope_y[y] + strip * bspline_strip;
+      float* slope_x = scratch.slope_x[y] + strip * bspline_strip;
+      evaluate_strip<Step, true>(coefficients, motion.inverse, block.y0 + y, block.x0 + strip * bspline_strip,
+                                 [&](int i, float v, float sy, float sx, bool inside, bool mine) {
+                                   value[i] = mine ? (inside ? v : unknown) : value[i];
+                                   slope_y[i] = mine ? sy : slope_y[i];
+                                   slope_x[i] = mine ? sx : slope_x[i];
+                                 });
+    });
+    const Sums<sum_count> total = block.sum_pixels(rows, columns, scratch.lanes, [&](int y, int x) {
+      const float fy = static_cast<float>(block.y0 + y), fx = static_cast<float>(block.x0 + x);
+      const float r = frame.row(block.y0 + y)[block.x0 + x] - scratch.value[y][x] - offset;
+      const float u = r * (r > 0.0f ? inverse_cut_above : inverse_cut_below);
+      const float t = 1.0f - u * u;
+      const bool known = t == t, use = t > 0.0f;
+      const float w = use ? t * t : 0.0f;
+      const float my = use ? scratch.slope_y[y][x] : 0.0f, mx = use ? scratch.slope_x[y][x] : 0.0f;
+      const float q_y = motion.inverse.origin_y - motion.inverse.sine * fx + motion.inverse.cosine * fy - motion.centre_y;
+      const float q_x = motion.inverse.origin_x + motion.inverse.cosine * fx + motion.inverse.sine * fy - motion.centre_x;
+      const float e = use ? r : 0.0f;
+      const float gy = -(mx * motion.sine + my * motion.cosine);
+      const float gx = -(mx * motion.cosine - my * motion.sine);
+      const float gt = (mx * q_y - my * q_x) * inverse_lever;
+      const float wy = w * gy, wx = w * gx, wt = w * gt, we = w * e;
+      return Sums<sum_count>{{w, wy, wx, wt, wy * gy, wy * gx, wy * gt, wx * gx, wx * gt, wt * gt, we, we * gy, we * gx, we * gt, we * e,
+                              known ? 1.0f : 0.0f}};
+    });
+    block.for_each_pixel(1, sum_count, [&](int, int k) { partial.row(block.index)[k] = total.value[k]; });
+  }
+};
+
+/// Residuals at a lattice of pixels, for the robust scale.
+struct SampleResiduals {
+  ImageView<const float> frame, coefficients;
+  LevelMotion motion;
+  int spacing, columns;  // of the lattice
+  ArrayView<float> residual;
+
+  CINELUMEN_HOST_DEVICE void operator()(int item) const {
+    const int y = item / columns * spacing, x = item % columns * spacing;
+    const float q_y = motion.inverse.origin_y - motion.inverse.sine * x + motion.inverse.cosine * y;
+    const float q_x = motion.inverse.origin_x + motion.inverse.cosine * x + motion.inverse.sine * y;
+    float value = unknown;
+    if (q_y >= 1.0f && q_y < coefficients.height - 2.0f && q_x >= 1.0f && q_x < coefficients.width - 2.0f) {
+      const int base_y = static_cast<int>(q_y), base_x = static_cast<int>(q_x);
+      float wy[4], wx[4];
+      bspline_weights(q_y - base_y, wy[0], wy[1], wy[2], wy[3]);
+      bspline_weights(q_x - base_x, wx[0], wx[1], wx[2], wx[3]);
+      value = 0;
+      for (int j = 0; j < 4; ++j) {
+        const float* c = coefficients.row(base_y - 1 + j) + base_x - 1;
+        value += wy[j] * (wx[0] * c[0] + wx[1] * c[1] + wx[2] * c[2] + wx[3] * c[3]);
+      }
+    }
+    residual[item] = frame.row(y)[x] - value;
+  }
+};
+
+int half(int n) { return (n + 1) / 2; }
+
+/// 1 where all pixels within `radius` are valid and inside the image.
+Image<std::uint8_t> erode(ImageView<const std::uint8_t> valid, int radius) {
+  Image<std::uint8_t> along_x(valid.height, valid.width), result(valid.height, valid.width);
+  for (int y = 0; y < valid.height; ++y)
+    for (int x = 0, since_invalid = 0; x < valid.width + radius; ++x) {
+      since_invalid = x < valid.width && valid(y, x) ? since_invalid + 1 : 0;
+      if (x >= radius) along_x(y, x - radius) = since_invalid > 2 * radius;
+    }
+  for (int x = 0; x < valid.width; ++x)
+    for (int y = 0, since_invalid = 0; y < valid.height + radius; ++y) {
+      since_invalid = y < valid.height && along_x(y, x) ? since_invalid + 1 : 0;
+      if (y >= radius) result(y - radius, x) = since_invalid > 2 * radius;
+    }
+  return result;
+}
+
+Image<std::uint8_t> every_second(ImageView<const std::uint8_t> valid) {
+  Image<std::uint8_t> result(half(valid.height), half(valid.width));
+  for (int y = 0; y < result.height(); ++y)
+    for (int x = 0; x < result.width(); ++x) result(y, x) = valid(2 * y, 2 * x);
+  return result;
+}
+
+/// Coefficients of `plane` with NaN where not valid and around; memory of the stream's device.
+Image<float> padded_coefficients(const Stream& stream, ImageView<const float> plane, ImageView<const std::uint8_t> valid) {
+  Image<float> coefficients(stream, plane.height, plane.width);
+  bspline_coefficients(stream, plane, coefficients);
+  const Image<float> host = to_host(stream, coefficients.view());
+  Image<float> padded(plane.height + 2 * padding, plane.width + 2 * padding);
+  for (int y = 0; y < padded.height(); ++y)
+    for (int x = 0; x < padded.width(); ++x) {
+      const int py = y - padding, px = x - padding;
+      const bool inside = py >= 0 && py < plane.height && px >= 0 && px < plane.width;
+      padded(y, x) = inside && valid(py, px) ? host(py, px) : unknown;
+    }
+  Image<float> result = to_device(stream, padded.view());
+  stream.synchronize();
+  return result;
+}
+
+/// Solves the n x n system a x = b in place (Cholesky) and returns the inverse's diagonal. False where a is not positive definite.
+bool solve_system(std::array<std::array<double, 4>, 4> a, int n, std::array<double, 4>& b, std::array<double, 4>& inverse_diagonal) {
+  for (int j = 0; j < n; ++j) {
+    for (int k = 0; k < j; ++k) a[j][j] -= a[j][k] * a[j][k];
+    if (!(a[j][j] > 0)) return false;
+    a[j][j] = std::sqrt(a[j][j]);
+    for (int i = j + 1; i < n; ++i) {
+      for (int k = 0; k < j; ++k) a[i][j] -= a[i][k] * a[j][k];
+      a[i][j] /= a[j][j];
+    }
+  }
+  const auto solve = [&](std::array<double, 4>& v) {
+    for (int i = 0; i < n; ++i) {
+      for (int k = 0; k < i; ++k) v[i] -= a[i][k] * v[k];
+      v[i] /= a[i][i];
+    }
+    for (int i = n; i-- > 0;) {
+      for (int k = i + 1; k < n; ++k) v[i] -= a[k][i] * v[k];
+      v[i] /= a[i][i];
+    }
+  };
+  solve(b);
+  for (int i = 0; i < n; ++i) {
+    std::array<double, 4> unit{};
+    unit[i] = 1;
+    solve(unit);
+    inverse_diagonal[i] = unit[i];
+  }
+  return true;
+}
+
+double take_quantile(std::vector<float>& values, double quantile) {
+  const auto at = values.begin() + static_cast<std::ptrdiff_t>(quantile * static_cast<double>(values.size()));
+  std::nth_element(values.begin(), at, values.end());
+  return *at;
+}
+
+}  // namespace
+
+struct MaskRegistration::Mask {
+  struct Level {
+    int height = 0, width = 0;     // of the frame's grid
+    int step = 1;                  // mask pixels per grid pixel
+    double scale = 1;              // full-resolution pixels per mask pixel
+    Image<float> coefficients;     // padded
+  };
+  RegistrationOptions options;
+  int height = 0, width = 0;
+  std::array<Level, level_count> levels;  // finest first
+  int levels_used = level_count;
+  Image<std::uint8_t> valid;      // on the finest grid, device
+  Image<float> coarsest;          // host: the coarsest level's mask, NaN where not valid, for the exhaustive search
+  double gradient_smoothing = 1;  // see standard errors
+
+  double half_diagonal() const { return 0.5 * std::hypot(height - 1.0, width - 1.0); }
+};
+
+struct MaskRegistration::Workspace {
+  std::array<Image<float>, level_count> frame;  // device
+  Image<float> partial, partial_host, coarsest_host;
+  Array<float> residual, residual_host;
+  std::vector<float> sorted;
+
+  Workspace(const Stream& stream, const Mask& mask) {
+    int tiles = 0;
+    for (int l = 0; l < mask.levels_used; ++l) {
+      const Mask::Level& level = mask.levels[l];
+      frame[l] = Image<float>(stream, level.height, level.width);
+      tiles = std::max(tiles, tile_count<NormalEquations<1>>(stream, level.height, level.width));
+    }
+    partial = Image<float>(stream, tiles, sum_count);
+    partial_host = Image<float>::staging(stream, tiles, sum_count);
+    const Mask::Level& last = mask.levels[mask.levels_used - 1];
+    coarsest_host = Image<float>::staging(stream, last.height, last.width);
+    residual = Array<float>(stream, sample_limit);
+    residual_host = Array<float>::staging(stream, sample_limit);
+    sorted.reserve(sample_limit);
+  }
+};
+
+namespace {
+
+/// One frame's estimation in progress. Shifts in full-resolution pixels.
+struct State {
+  double shift_y = 0, shift_x = 0, rotation = 0, offset = 0, sigma = 0;
+  bool turn = false;  // rotation is free
+  double error_y = 0, error_x = 0, error_rotation = 0, mean_weight = 0, last_step = 0;
+  bool solved = false;
+};
+
+template <class Level>
+LevelMotion level_motion(const Level& level, int height, int width, const State& state) {
+  const double centre_y = (height - 1) / 2.0 / level.scale, centre_x = (width - 1) / 2.0 / level.scale;
+  LevelMotion result;
+  result.inverse = invert(state.shift_y / level.scale, state.shift_x / level.scale, state.rotation, centre_y, centre_x, level.step);
+  result.inverse.origin_y += padding;
+  result.inverse.origin_x += padding;
+  result.centre_y = static_cast<float>(centre_y + padding);
+  result.centre_x = static_cast<float>(centre_x + padding);
+  result.cosine = static_cast<float>(std::cos(state.rotation));
+  result.sine = static_cast<float>(std::sin(state.rotation));
+  return result;
+}
+
+}  // namespace
+
+MaskRegistration::MaskRegistration(const Stream& stream, ImageView<const float> mask_attenuation, ImageView<const std::uint8_t> valid,
+                                   const RegistrationOptions& options) {
+  require(same_size(mask_attenuation, valid), "MaskRegistration: mask_attenuation and valid differ in size");
+  require(mask_attenuation.height > 0 && mask_attenuation.width > 0, "MaskRegistration: the mask is empty");
+  require(options.search_radius_px >= 0, "MaskRegistration: search_radius_px must not be negative");
+  auto mask = std::make_shared<Mask>();
+  mask->options = options;
+  const int height = mask->height = mask_attenuation.height, width = mask->width = mask_attenuation.width;
+
+  Image<float> smooth(stream, height, width);
+  for_each_tile(stream, height, width, Smooth<1>{mask_attenuation, {}, smooth});
+  const Image<std::uint8_t> valid_host = to_host(stream, valid);
+  const Image<std::uint8_t> usable = erode(valid_host.view(), unused_border_px);
+  mask->levels[0] = {half(height), half(width), 2, 1, padded_coefficients(stream, smooth.view(), usable.view())};
+  Image<std::uint8_t> level_valid = every_second(usable.view());
+  mask->valid = to_device(stream, level_valid.view());
+  stream.synchronize();
+
+  // Smoothing the gradient once more shows how much of the noise, which smoothing has correlated, reaches the estimate.
+  {
+    Image<float> twice(stream, height, width);
+    for_each_tile(stream, height, width, Smooth<1>{smooth, {}, twice});
+    const Image<float> once_host = to_host(stream, smooth.view()), twice_host = to_host(stream, twice.view());
+    double once_sum = 0, twice_sum = 0;
+    for (int y = 1; y < height; ++y)
+      for (int x = 1; x < width; ++x)
+        if (usable(y, x)) {
+          once_sum += std::pow(once_host(y, x) - once_host(y, x - 1), 2) + std::pow(once_host(y, x) - once_host(y - 1, x), 2);
+          twice_sum += std::pow(twice_host(y, x) - twice_host(y, x - 1), 2) + std::pow(twice_host(y, x) - twice_host(y - 1, x), 2);
+        }
+    mask->gradient_smoothing = once_sum > 0 ? twice_sum / once_sum : 1;
+  }
+
+  Image<float> plane(stream, half(height), half(width));
+  for_each_tile(stream, half(height), half(width), Smooth<2>{mask_attenuation, {}, plane});
+  for (int l = 1; l < level_count; ++l) {
+    const int h = half(plane.height()), w = half(plane.width());
+    if (std::min(h, w) < 16) {
+      mask->levels_used = l;
+      break;
+    }
+    Image<float> next(stream, h, w);
+    for_each_tile(stream, h, w, Smooth<2>{plane, {}, next});
+    const Image<std::uint8_t> eroded = erode(level_valid.view(), 2);
+    level_valid = every_second(eroded.view());
+    mask->levels[l] = {h, w, 1, static_cast<double>(2 << l), padded_coefficients(stream, next.view(), level_valid.view())};
+    plane = std::move(next);
+  }
+  mask->coarsest = to_host(stream, plane.view());
+  for (int y = 0; y < mask->coarsest.height(); ++y)
+    for (int x = 0; x < mask->coarsest.width(); ++x)
+      if (!level_valid(y, x)) mask->coarsest(y, x) = unknown;
+  mask_ = std::move(mask);
+  workspace_ = std::make_unique<Workspace>(stream, *mask_);
+}
+
+MaskRegistration::MaskRegistration(std::shared_ptr<const Mask> mask, std::unique_ptr<Workspace> workspace)
+    : mask_(std::move(mask)), workspace_(std::move(workspace)) {}
+MaskRegistration MaskRegistration::another(const Stream& stream) const {
+  return MaskRegistration(mask_, std::make_unique<Workspace>(stream, *mask_));
+}
+MaskRegistration::MaskRegistration(MaskRegistration&&) noexcept = default;
+MaskRegistration& MaskRegistration::operator=(MaskRegistration&&) noexcept = default;
+MaskRegistration::~MaskRegistration() = default;
+
+namespace {
+
+/// Best whole-pixel shift (y, x) of `mask` onto `frame` within `radius`, by the truncated differences of neighbouring pixels, which do not
+/// see an offset and give contrast, where it is, a bounded say.
+std::pair<int, int> search(ImageView<const float> frame, ImageView<const float> mask, int radius) {
+  const int height = frame.height, width = frame.width;
+  std::vector<float> steps;
+  for (int y = 0; y < height; ++y)
+    for (int x = 1; x < width; ++x)
+      if (const float step = std::abs(frame(y, x) - frame(y, x - 1)); step == step) steps.push_back(step);
+  if (steps.empty()) return {0, 0};
+  const auto high = steps.begin() + static_cast<std::ptrdiff_t>(steps.size() * 9 / 10);
+  std::nth_element(steps.begin(), high, steps.end());
+  const float limit = *high;
+  constexpr int lanes = 16;
+  double best = std::numeric_limits<double>::infinity(), counted_at_zero = 0;
+  std::pair<int, int> best_shift{0, 0};
+  const auto score = [&](int sy, int sx) {
+    float sum[lanes] = {}, count[lanes] = {};
+    const int x_low = std::max(0, sx), x_high = std::min(width, width + sx) - 1;
+    for (int y = std::max(0, sy); y < std::min(height, height + sy) - 1; ++y) {
+      const float *f0 = frame.row(y), *f1 = frame.row(y + 1), *m0 = mask.row(y - sy) - sx, *m1 = mask.row(y + 1 - sy) - sx;
+      for (int x = x_low; x + lanes <= x_high; x += lanes)
+#pragma GCC ivdep
+        for (int l = 0; l < lanes; ++l) {
+          const float d = f0[x + l] - m0[x + l];
+          const float across = std::fabs(f0[x + l + 1] - m0[x + l + 1] - d), down = std::fabs(f1[x + l] - m1[x + l] - d);
+          const bool known = across + down < 1e30f;
+          sum[l] += known ? (across < limit ? across : limit) + (down < limit ? down : limit) : 0.0f;
+          count[l] += known ? 1.0f : 0.0f;
+        }
+    }
+    double s = 0, n = 0;
+    for (int l = 0; l < lanes; ++l) {
+      s += sum[l];
+      n += count[l];
+    }
+    if (sy == 0 && sx == 0) counted_at_zero = n;
+    // A small overlap fits by chance.
+    return n > 0 && n >= 0.4 * counted_at_zero ? s / n : std::numeric_limits<double>::infinity();
+  };
+  best = score(0, 0);
+  for (int sy = -radius; sy <= radius; ++sy)
+    for (int sx = -radius; sx <= radius; ++sx)
+      if (const double s = score(sy, sx); s < best) {
+        best = s;
+        best_shift = {sy, sx};
+      }
+  return best_shift;
+}
+
+}  // namespace
+
+RigidEstimate MaskRegistration::estimate(const Stream& stream, ImageView<const float> frame_attenuation,
+                                         std::optional<RigidMotion> start) {
+  const Mask& mask = *mask_;
+  Workspace& work = *workspace_;
+  require(frame_attenuation.height == mask.height && frame_attenuation.width == mask.width,
+          "MaskRegistration::estimate: frame and mask differ in size");
+  require(!start || (std::isfinite(start->shift_y_px) && std::isfinite(start->shift_x_px) && std::isfinite(start->rotation_rad)),
+          "MaskRegistration::estimate: start must be finite");
+  const int levels = mask.levels_used;
+  for (int l = 0; l < levels; ++l) {
+    ImageView<const float> from = l == 0 ? frame_attenuation : ImageView<const float>(work.frame[l - 1]);
+    // NaN spreads by itself to the coarser levels.
+    for_each_tile(stream, work.frame[l].height(), work.frame[l].width(),
+                  Smooth<2>{from, l == 0 ? mask.valid.view() : ImageView<const std::uint8_t>{}, work.frame[l]});
+  }
+
+  State state;
+  state.turn = mask.options.rotation;
+  const Mask::Level& coarsest = mask.levels[levels - 1];
+  if (start) {
+    state.shift_y = start->shift_y_px;
+    state.shift_x = start->shift_x_px;
+    state.rotation = state.turn ? start->rotation_rad : 0;
+  } else {
+    copy<float>(stream, work.frame[levels - 1], work.coarsest_host);
+    stream.synchronize();
+    const double grid = coarsest.scale * coarsest.step;
+    const int reach = std::min({static_cast<int>(mask.options.search_radius_px / grid), coarsest.height / 4, coarsest.width / 4});
+    const auto [sy, sx] = search(work.coarsest_host.view(), mask.coarsest.view(), reach);
+    state.shift_y = grid * sy;
+    state.shift_x = grid * sx;
+  }
+
+  const double half_diagonal = std::max(mask.half_diagonal(), 1.0);
+  // Median and scale of the residual where the motion now stands. False where nothing can be compared. `quantile` of the absolute
+  // deviation that the scale is read from: the median, or higher while edges are still far from one another: they would be taken
+  // for outliers, though they are what shows the way.
+  const auto measure_scale = [&](const Mask::Level& level, const Image<float>& frame, double quantile, double normal_quantile) {
+    int spacing = 1;
+    while (((level.height + spacing - 1) / spacing) * ((level.width + spacing - 1) / spacing) > sample_limit) ++spacing;
+    const int columns = (level.width + spacing - 1) / spacing, count = (level.height + spacing - 1) / spacing * columns;
+    const LevelMotion motion = level_motion(level, mask.height, mask.width, state);
+    const ArrayView<float> residual{work.residual.view().data, count}, host{work.residual_host.view().data, count};
+    for_each_item(stream, count, SampleResiduals{frame, level.coefficients, motion, spacing, columns, residual}, 256);
+    copy<float>(stream, residual, host);
+    stream.synchronize();
+    work.sorted.clear();
+    for (const float r : host)
+      if (r == r) work.sorted.push_back(r);
+    if (work.sorted.size() < 20) return false;
+    state.offset = take_quantile(work.sorted, 0.5);
+    for (float& r : work.sorted) r = std::abs(r - static_cast<float>(state.offset));
+    state.sigma = std::max(take_quantile(work.sorted, quantile) / normal_quantile, 1e-6);
+    return true;
+  };
+  const auto iterate = [&](const Mask::Level& level, const Image<float>& frame) {
+    const LevelMotion motion = level_motion(level, mask.height, mask.width, state);
+    const double lever = half_diagonal / level.scale;
+    const auto launch = [&](auto kernel) {
+      for_each_tile(stream, level.height, level.width, kernel);
+      return tile_count<decltype(kernel)>(stream, level.height, level.width);
+    };
+    const float offset = static_cast<float>(state.offset), above = static_cast<float>(1 / (cut_above * state.sigma)),
+                below = static_cast<float>(1 / (cut_below * state.sigma)), inverse_lever = static_cast<float>(1 / lever);
+    const int tiles = level.step == 2 ? launch(NormalEquations<2>{frame, level.coefficients, motion, offset, above, below, inverse_lever,
+                                                                 work.partial})
+                                      : launch(NormalEquations<1>{frame, level.coefficients, motion, offset, above, below, inverse_lever,
+                                                                 work.partial});
+    const ImageView<float> host = work.partial_host.view().part(0, 0, tiles, sum_count);
+    copy<float>(stream, work.partial.view().part(0, 0, tiles, sum_count), host);
+    stream.synchronize();
+    std::array<double, sum_count> s{};
+    for (int tile = 0; tile < tiles; ++tile)
+      for (int k = 0; k < sum_count; ++k) s[k] += host(tile, k);
+    state.solved = false;
+    if (!(s[0] >= 20)) return;
+    state.mean_weight = s[0] / s[15];
+    // Unknowns: offset, shift y, shift x (mask pixels), rotation x lever.
+    std::array<std::array<double, 4>, 4> a{{{s[0], s[1], s[2], s[3]}, {s[1], s[4], s[5], s[6]}, {s[2], s[5], s[7], s[8]}, {s[3], s[6], s[8], s[9]}}};
+    std::array<double, 4> b{s[10], s[11], s[12], s[13]}, variance{};
+    // Holds still what the image says nothing about: as if each step were known to be zero to 5 px.
+    for (int k = 1; k < 4; ++k) a[k][k] += state.sigma * state.sigma / 25;
+    if (!solve_system(a, state.turn ? 4 : 3, b, variance)) return;
+    const double step = std::max({std::abs(b[1]), std::abs(b[2]), std::abs(b[3])}), shorten = step > 2 ? 2 / step : 1;
+    state.offset += b[0];
+    state.shift_y += shorten * b[1] * level.scale;
+    state.shift_x += shorten * b[2] * level.scale;
+    if (state.turn) state.rotation += shorten * b[3] / lever;
+    // Of the smoothed noise, whose variance is 0.0748 of the white noise's, a sum weighted by a smooth gradient keeps nearly all.
+    constexpr double kept = (70.0 / 256) * (70.0 / 256);
+    const double grid_pixels = static_cast<double>(level.step) * level.step;
+    const double factor = state.sigma * std::sqrt(std::max(1.0, mask.gradient_smoothing / kept / grid_pixels));
+    state.error_y = factor * std::sqrt(variance[1]) * level.scale;
+    state.error_x = factor * std::sqrt(variance[2]) * level.scale;
+    state.error_rotation = state.turn ? factor * std::sqrt(variance[3]) / lever : 0;
+    state.last_step = step * shorten * level.scale;
+    state.solved = true;
+  };
+  const auto rotation_matters = [&] {
+    return std::abs(state.rotation) * half_diagonal >= 0.05 && std::abs(state.rotation) >= 3 * state.error_rotation;
+  };
+
+  bool comparable = false;
+  for (int l = levels; l-- > 0;) {
+    const Mask::Level& level = mask.levels[l];
+    for (int i = 0; i < iterations[l]; ++i) {
+      if (l == levels - 1 && i == 0)
+        comparable = measure_scale(level, work.frame[l], 0.95, 1.95996);
+      else if (l == levels - 1 && i == 1)
+        comparable = measure_scale(level, work.frame[l], 0.8, 1.28155);
+      else if (i < 2 || l == levels - 1)
+        comparable = measure_scale(level, work.frame[l], 0.5, 0.67449);
+      if (!comparable) break;
+      iterate(level, work.frame[l]);
+    }
+  }
+  if (state.turn && comparable && !rotation_matters()) {
+    state.turn = false;
+    state.rotation = 0;
+    for (int i = 0; i < 2; ++i) iterate(mask.levels[0], work.frame[0]);
+  }
+
+  RigidEstimate result;
+  if (!comparable || !state.solved) {
+    if (start) result.motion = *start;
+    return result;
+  }
+  result.motion = {static_cast<float>(state.shift_y), static_cast<float>(state.shift_x), static_cast<float>(state.rotation)};
+  result.offset = static_cast<float>(state.offset);
+  result.residual_sd = static_cast<float>(state.sigma);
+  result.standard_error_y_px = static_cast<float>(state.error_y);
+  result.standard_error_x_px = static_cast<float>(state.error_x);
+  result.standard_error_rotation_rad = static_cast<float>(state.error_rotation);
+  result.inlier_fraction = static_cast<float>(state.mean_weight);
+  result.converged = state.last_step < 0.1;
+  return result;
+}
+
+}  // namespace cinelumen
