@@ -1,0 +1,624 @@
+#include "engine/noise_model.h"
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <numeric>
+#include <tuple>
+
+#include "kernels/stream.h"
+
+namespace cinelumen {
+namespace {
+
+constexpr int block_side = 16, block_pixels = block_side * block_side;
+constexpr int most_pairs = 8;
+constexpr int most_bins = 64;
+
+double median(std::vector<double> values) {
+  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
+}
+
+// --- intensity ---
+
+struct Range {
+  double low, high;
+};
+
+Range range_of(const std::vector<float>& values) {
+  const auto [low, high] = std::minmax_element(values.begin(), values.end());
+  return {*low, *high};
+}
+
+// Pixel values of one stored step where the table is straight, else 1.
+double value_per_count(const std::vector<float>& value) {
+  if (value.size() < 2) return 1;
+  const double step = (static_cast<double>(value.back()) - value.front()) / static_cast<double>(value.size() - 1);
+  if (step == 0) return 1;
+  for (std::size_t i = 1; i < value.size(); ++i)
+    if (std::abs(value[i] - value[i - 1] - step) > 0.02 * std::abs(step) + 1e-6 * std::abs(value[i])) return 1;
+  return std::abs(step);
+}
+
+std::vector<float> finite_values(const IntensityEncoding& encoding, int bits) {
+  std::vector<float> value = encoding.value;
+  if (value.empty()) {
+    value.resize(std::size_t{1} << bits);
+    std::iota(value.begin(), value.end(), 0.0f);
+  }
+  float last = 0;
+  for (float& v : value) v = last = std::isfinite(v) ? v : last;
+  return value;
+}
+
+std::string stored_name(const IntensityEncoding& encoding) {
+  return encoding.relationship_as_stored.empty() ? "absent" : "\"" + encoding.relationship_as_stored + "\"";
+}
+
+}  // namespace
+
+IntensityModel make_intensity_model(const IntensityEncoding& encoding) {
+  const int bits = std::clamp(encoding.bits_stored, 1, 16);
+  const std::vector<float> value = finite_values(encoding, bits);
+  const Range range = range_of(value);
+  const double full_log = bits * std::log(2.0);
+  // Larger where more X-rays arrive, from 0 for none.
+  const auto toward_light = [&](float v) { return encoding.sign < 0 ? range.high - v : static_cast<double>(v); };
+
+  IntensityModel model;
+  model.attenuation.resize(value.size());
+  const bool usable = range.high > range.low;
+  if (encoding.relationship == IntensityRelationship::linear && usable && (encoding.sign < 0 || range.high > 0)) {
+    const double count = value_per_count(value);
+    const double most = std::max(0.5, (encoding.sign < 0 ? range.high - range.low : range.high) / count);
+    model.linear.resize(value.size());
+    for (std::size_t i = 0; i < value.size(); ++i) {
+      const double intensity = std::max(0.5, toward_light(value[i]) / count);
+      model.linear[i] = static_cast<float>(intensity);
+      model.attenuation[i] = static_cast<float>(-std::log(intensity / most));
+    }
+    model.densitometric = true;
+    model.note = "Pixel values are linear in X-ray intensity: L = -ln(I / I0), the detector's offset taken as 0.";
+  } else if (encoding.relationship == IntensityRelationship::logarithmic && usable) {
+    const double scale = full_log / (range.high - range.low), most = std::exp2(bits);
+    model.linear.resize(value.size());
+    for (std::size_t i = 0; i < value.size(); ++i) {
+      const double attenuation = scale * (encoding.sign < 0 ? value[i] - range.low : range.high - value[i]);
+      model.attenuation[i] = static_cast<float>(attenuation);
+      model.linear[i] = static_cast<float>(most * std::exp(-attenuation));
+    }
+    model.densitometric = true;
+    model.relative = true;
+    model.note = "Pixel values are logarithmic, their scale is not in the file: the full range is taken as ln 2^" + std::to_string(bits) +
+                 "; ratios of contrast hold, its absolute size does not.";
+  } else {
+    // Grey in units of an 8-bit display, so that the offset that tames the logarithm of black is the same for all.
+    const double to_grey = usable ? 255 / (range.high - range.low) : 1;
+    constexpr double offset = 8;
+    for (std::size_t i = 0; i < value.size(); ++i) {
+      const double grey = to_grey * (encoding.sign < 0 ? range.high - value[i] : value[i] - range.low);
+      model.attenuation[i] = static_cast<float>(-std::log((grey + offset) / (255 + offset)));
+    }
+    model.sd_inflation = display_sd_inflation;
+    model.note = "Pixel Intensity Relationship is " + stored_name(encoding) +
+                 ": display grey, no densitometry; -ln(grey + 8 of 256) stands in for attenuation, SDs are doubled.";
+  }
+  return model;
+}
+
+namespace {
+
+// --- noise ---
+
+struct Block {
+  int frame_pair, y, x;
+  double intensity;   // mean over the block and both frames
+  double structure;   // variance of the pair's mean: noise plus what the scene shows
+  double difference;  // mean of the difference
+  bool saturated;
+};
+
+// Stored values at which the detector or the export clips: the ends of the table, or a pile-up at the end of what is seen.
+struct Clipping {
+  int low, high;  // stored <= low or >= high is clipped
+};
+
+Clipping find_clipping(const std::vector<Image<std::uint16_t>>& frames, ImageView<const std::uint8_t> valid, std::size_t values) {
+  std::vector<std::int64_t> count(values, 0);
+  for (const auto& frame : frames)
+    for (int y = 0; y < frame.height(); ++y)
+      for (int x = 0; x < frame.width(); ++x)
+        if (valid(y, x)) ++count[std::min<std::size_t>(frame(y, x), values - 1)];
+  int first = 0, last = static_cast<int>(values) - 1;
+  while (first < last && count[static_cast<std::size_t>(first)] == 0) ++first;
+  while (last > first && count[static_cast<std::size_t>(last)] == 0) --last;
+  const auto piled_up = [&](int end, int inward) {
+    std::int64_t beside = 0;
+    for (int i = 1; i <= 4; ++i) {
+      const int at = end + i * inward;
+      if (at >= first && at <= last) beside += count[static_cast<std::size_t>(at)];
+    }
+    return count[static_cast<std::size_t>(end)] > 64 && count[static_cast<std::size_t>(end)] > 4 * beside;
+  };
+  Clipping clipping{0, static_cast<int>(values) - 1};
+  if (last - first > 8) {
+    if (piled_up(first, 1)) clipping.low = first;
+    if (piled_up(last, -1)) clipping.high = last;
+  } else {
+    clipping = {-1, static_cast<int>(values)};  // a nearly constant picture is not clipped at both its ends
+  }
+  return clipping;
+}
+
+// Variance of samples with mean 0, Gaussian but for outliers. `step` is the smallest difference two samples can have.
+double robust_variance(std::vector<float>& samples, double step) {
+  const auto middle = samples.begin() + static_cast<std::ptrdiff_t>(samples.size() / 2);
+  std::nth_element(samples.begin(), middle, samples.end(), [](float a, float b) { return std::abs(a) < std::abs(b); });
+  double sd = 1.4826 * std::abs(*middle);
+  constexpr double truncated_variance = 0.973337;  // of a Gaussian cut at 3 SD
+  for (int i = 0; i < 4; ++i) {
+    // Never narrower than a step and a half: of coarse samples most are 0, and the rest are no outliers.
+    const double limit = std::max(3 * sd, 1.5 * step);
+    double sum = 0, count = 0;
+    for (const float sample : samples) {
+      const bool inside = std::abs(sample) <= limit;
+      sum += inside ? static_cast<double>(sample) * sample : 0;
+      count += inside;
+    }
+    sd = count > 0 ? std::sqrt(sum / count / (3 * sd >= 1.5 * step ? truncated_variance : 1)) : 0;
+  }
+  return sd * sd;
+}
+
+struct Bin {
+  double intensity, variance, count;
+};
+
+struct Line {
+  double slope, offset;
+};
+
+// variance = slope x intensity + offset, both >= 0: Theil-Sen, then reweighted least squares with Tukey's weights.
+Line fit_line(const std::vector<Bin>& bins) {
+  std::vector<double> slopes, offsets;
+  for (std::size_t i = 0; i < bins.size(); ++i)
+    for (std::size_t j = i + 1; j < bins.size(); ++j)
+      if (bins[j].intensity != bins[i].intensity)
+        slopes.push_back((bins[j].variance - bins[i].variance) / (bins[j].intensity - bins[i].intensity));
+  Line line{slopes.empty() ? 0 : median(slopes), 0};
+  for (const Bin& bin : bins) offsets.push_back(bin.variance - line.slope * bin.intensity);
+  line.offset = median(offsets);
+
+  for (int iteration = 0; iteration < 20; ++iteration) {
+    std::vector<double> residuals;
+    const auto predicted = [&](const Bin& bin) { return std::max(line.slope * bin.intensity + line.offset, 0.05 * bin.variance + 1e-12); };
+    const auto residual = [&](const Bin& bin) {
+      return (bin.variance - line.slope * bin.intensity - line.offset) / (predicted(bin) * std::sqrt(2 / bin.count));
+    };
+    for (const Bin& bin : bins) residuals.push_back(std::abs(residual(bin)));
+    const double scale = std::max(1.0, 1.4826 * median(residuals));
+    double w = 0, wx = 0, wy = 0, wxx = 0, wxy = 0;
+    for (const Bin& bin : bins) {
+      const double u = residual(bin) / (4.685 * scale);
+      if (std::abs(u) >= 1) continue;
+      const double weight = (1 - u * u) * (1 - u * u) * bin.count / (predicted(bin) * predicted(bin));
+      w += weight;
+      wx += weight * bin.intensity;
+      wy += weight * bin.variance;
+      wxx += weight * bin.intensity * bin.intensity;
+      wxy += weight * bin.intensity * bin.variance;
+    }
+    if (w <= 0) break;
+    const double determinant = w * wxx - wx * wx;
+    Line next = line;
+    if (determinant > 1e-12 * w * wxx) next = {(w * wxy - wx * wy) / determinant, (wxx * wy - wx * wxy) / determinant};
+    if (next.offset < 0) next = {wxx > 0 ? wxy / wxx : 0, 0};
+    if (next.slope < 0) next = {0, wy / w};
+    const bool settled = std::abs(next.slope - line.slope) <= 1e-9 * std::abs(line.slope) && std::abs(next.offset - line.offset) <= 1e-9;
+    line = next;
+    if (settled) break;
+  }
+  return {std::max(0.0, line.slope), std::max(0.0, line.offset)};
+}
+
+class NoiseEstimator {
+ public:
+  NoiseEstimator(const Run& run, const IntensityModel& intensity, const std::vector<int>& frames)
+      : run_(run), intensity_(intensity), height_(run.rows()), width_(run.columns()) {
+    if (frames.empty()) throw std::invalid_argument("estimate_noise: no frame was given");
+    for (const int frame : frames)
+      if (frame < 0 || frame >= run.frame_count())
+        throw std::invalid_argument("estimate_noise: frame " + std::to_string(frame) + " is not in the run of " +
+                                    std::to_string(run.frame_count()));
+    choose_frames(frames);
+    make_scale();
+  }
+
+  NoiseModel estimate() {
+    clipping_ = find_clipping(stored_, run_.field.valid(), scale_.size());
+    std::vector<Bin> bins;
+    if (!pairs_.empty()) {
+      model_.temporal = true;
+      collect(pairs_);
+      bins = measure_bins(difference_step_);
+      if (bins.empty()) {
+        model_.temporal = false;
+        why_spatial_ = "the contrast-free frames are copies of one another or have no flat part";
+      }
+    } else {
+      why_spatial_ = "there is one contrast-free frame only";
+    }
+    if (!model_.temporal) {
+      collect_spatial();
+      bins = measure_bins(spatial_step_);
+    }
+    finish(bins);
+    return std::move(model_);
+  }
+
+ private:
+  struct Pair {
+    std::size_t first, second;  // indices into stored_
+  };
+
+  void choose_frames(const std::vector<int>& frames) {
+    std::vector<int> wanted;
+    std::vector<std::array<int, 2>> chosen;
+    const int possible = static_cast<int>(frames.size()) - 1, count = std::min(possible, most_pairs);
+    for (int i = 0; i < count; ++i) {
+      const auto at = static_cast<std::size_t>(i * possible / count);
+      chosen.push_back({frames[at], frames[at + 1]});
+      wanted.insert(wanted.end(), {frames[at], frames[at + 1]});
+    }
+    if (count <= 0) wanted.push_back(frames.front());
+    std::sort(wanted.begin(), wanted.end());
+    wanted.erase(std::unique(wanted.begin(), wanted.end()), wanted.end());
+    const auto index = [&](int frame) {
+      return static_cast<std::size_t>(std::lower_bound(wanted.begin(), wanted.end(), frame) - wanted.begin());
+    };
+    for (const auto& pair : chosen)
+      if (pair[0] != pair[1]) pairs_.push_back({index(pair[0]), index(pair[1])});
+    for (std::size_t i = 0; i < wanted.size(); ++i) stored_.emplace_back(height_, width_);
+    parallel_for(static_cast<int>(wanted.size()),
+                 [&](int i) { run_.frames->read_frame(wanted[static_cast<std::size_t>(i)], stored_[static_cast<std::size_t>(i)].view()); });
+  }
+
+  // The scale on which the noise is measured: linear counts, or grey as stored.
+  void make_scale() {
+    scale_ = intensity_.linear;
+    if (scale_.empty()) {
+      scale_.resize(intensity_.attenuation.size());
+      std::iota(scale_.begin(), scale_.end(), 0.0f);
+    }
+    const std::size_t n = scale_.size();
+    quantisation_.resize(n, 1.0 / 12);
+    for (std::size_t i = 0; i < n && n > 1; ++i) {
+      const std::size_t below = i > 0 ? i - 1 : 0, above = std::min(i + 1, n - 1);
+      const double step = (static_cast<double>(scale_[above]) - scale_[below]) / static_cast<double>(above - below);
+      quantisation_[i] = step * step / 12;
+    }
+    uniform_ = true;  // apart from the ends and what is clamped
+    for (std::size_t i = 1; i + 1 < n; ++i)
+      if (scale_[i - 1] > 0.5f && scale_[i + 1] > 0.5f && std::abs(quantisation_[i] - 1.0 / 12) > 0.05 / 12) uniform_ = false;
+  }
+
+  // Also what the intensity model clamped at half a count.
+  bool is_clipped(std::uint16_t stored) const {
+    return stored <= clipping_.low || stored >= clipping_.high || (!intensity_.linear.empty() && on_scale(stored) <= 0.5f);
+  }
+
+  float on_scale(std::uint16_t stored) const { return scale_[std::min<std::size_t>(stored, scale_.size() - 1)]; }
+
+  // Means and variances of all blocks inside the field, then the flattest half of each class of intensity, its samples by bin.
+  void collect(const std::vector<Pair>& pairs) {
+    const int rows = height_ / block_side, columns = width_ / block_side;
+    std::vector<std::vector<Block>> found(pairs.size());
+    parallel_for(static_cast<int>(pairs.size()), [&](int p) {
+      for (int y = 0; y < rows; ++y)
+        for (int x = 0; x < columns; ++x) measure_block(pairs[static_cast<std::size_t>(p)], p, y * block_side, x * block_side, found);
+    });
+    std::vector<Block> blocks;
+    for (const auto& part : found) blocks.insert(blocks.end(), part.begin(), part.end());
+    // A repeated frame differs nowhere: it says nothing of the noise.
+    std::vector<char> copied(pairs.size(), 1);
+    for (std::size_t p = 0; p < pairs.size(); ++p) copied[p] = is_copy(pairs[p]);
+    std::erase_if(blocks, [&](const Block& block) { return copied[static_cast<std::size_t>(block.frame_pair)]; });
+    choose_blocks(blocks);
+    for (std::size_t b = 0; b < chosen_.size(); ++b)
+      for (const Block& block : chosen_[b]) {
+        const Pair& pair = pairs[static_cast<std::size_t>(block.frame_pair)];
+        for (int y = 0; y < block_side; ++y) {
+          const std::uint16_t* one = stored_[pair.first].row(block.y + y) + block.x;
+          const std::uint16_t* two = stored_[pair.second].row(block.y + y) + block.x;
+          for (int x = 0; x < block_side; ++x)
+            samples_[b].push_back(static_cast<float>(on_scale(two[x]) - on_scale(one[x]) - block.difference));
+        }
+      }
+  }
+
+  bool is_copy(const Pair& pair) const {
+    const ImageView<const std::uint8_t> valid = run_.field.valid();
+    std::int64_t different = 0, seen = 0;
+    for (int y = 0; y < height_; ++y)
+      for (int x = 0; x < width_; ++x) {
+        seen += valid(y, x) != 0;
+        different += valid(y, x) && stored_[pair.first](y, x) != stored_[pair.second](y, x);
+      }
+    return different * 1000 < seen;
+  }
+
+  void measure_block(const Pair& pair, int p, int y0, int x0, std::vector<std::vector<Block>>& found) const {
+    const ImageView<const std::uint8_t> valid = run_.field.valid();
+    double sum = 0, square_sum = 0, difference = 0;
+    bool saturated = false;
+    for (int y = y0; y < y0 + block_side; ++y) {
+      const std::uint16_t* one = stored_[pair.first].row(y) + x0;
+      const std::uint16_t* two = stored_[pair.second].row(y) + x0;
+      const std::uint8_t* inside = valid.row(y) + x0;
+      for (int x = 0; x < block_side; ++x) {
+        if (!inside[x]) return;
+        const double a = on_scale(one[x]), b = on_scale(two[x]), mean = 0.5 * (a + b);
+        sum += mean;
+        square_sum += mean * mean;
+        difference += b - a;
+        saturated |= is_clipped(one[x]) || is_clipped(two[x]);
+      }
+    }
+    const double mean = sum / block_pixels;
+    found[static_cast<std::size_t>(p)].push_back(
+        {p, y0, x0, mean, square_sum / block_pixels - mean * mean, difference / block_pixels, saturated});
+  }
+
+  // Sorts blocks into bins of intensity and keeps the flattest half of each. Choosing by the pair's mean does not bias what its
+  // difference says: the two are uncorrelated. Bins with many saturated blocks are left out, they are cut off on one side.
+  void choose_blocks(const std::vector<Block>& blocks) {
+    chosen_.clear();
+    samples_.clear();
+    if (blocks.empty()) return;
+    double low = blocks[0].intensity, high = low;
+    for (const Block& block : blocks) {
+      low = std::min(low, block.intensity);
+      high = std::max(high, block.intensity);
+    }
+    const int count = std::clamp(static_cast<int>(blocks.size() / 8), 1, most_bins);
+    std::vector<std::vector<Block>> bins(static_cast<std::size_t>(count));
+    for (const Block& block : blocks)
+      bins[static_cast<std::size_t>(std::clamp(static_cast<int>((block.intensity - low) / (high - low + 1e-9) * count), 0, count - 1))]
+          .push_back(block);
+    for (std::vector<Block>& bin : bins) {
+      const std::size_t all = bin.size();
+      std::erase_if(bin, [](const Block& block) { return block.saturated; });
+      if (bin.empty() || (all - bin.size()) * 5 > all) continue;
+      const std::size_t keep = (bin.size() + 1) / 2;
+      // Ties by place: the choice must not depend on the sort.
+      std::sort(bin.begin(), bin.end(), [](const Block& a, const Block& b) {
+        return std::tie(a.structure, a.frame_pair, a.y, a.x) < std::tie(b.structure, b.frame_pair, b.y, b.x);
+      });
+      bin.resize(std::min(keep, std::size_t{1024}));  // a quarter of a million samples a bin are enough
+      chosen_.push_back(std::move(bin));
+    }
+    samples_.resize(chosen_.size());
+  }
+
+  // Immerkaer's difference of Laplacians, SD 1 for white noise of SD 1.
+  void collect_spatial() {
+    const int rows = height_ / block_side, columns = width_ / block_side;
+    std::vector<std::vector<Block>> found(1);
+    for (int y = 0; y < rows; ++y)
+      for (int x = 0; x < columns; ++x) measure_block({0, 0}, 0, y * block_side, x * block_side, found);
+    choose_blocks(found[0]);
+    const Image<std::uint16_t>& frame = stored_[0];
+    for (std::size_t b = 0; b < chosen_.size(); ++b)
+      for (const Block& block : chosen_[b])
+        for (int y = block.y + 1; y < block.y + block_side - 1; ++y)
+          for (int x = block.x + 1; x < block.x + block_side - 1; ++x) {
+            const auto at = [&](int dy, int dx) { return on_scale(frame(y + dy, x + dx)); };
+            samples_[b].push_back(
+                ((at(-1, -1) + at(-1, 1) + at(1, -1) + at(1, 1)) - 2 * (at(-1, 0) + at(1, 0) + at(0, -1) + at(0, 1)) + 4 * at(0, 0)) / 6);
+          }
+  }
+
+  // Variance per bin, of one frame, without the quantisation where that varies along the scale.
+  std::vector<Bin> measure_bins(double step) {
+    std::vector<Bin> bins(samples_.size());
+    bin_sd_.assign(samples_.size(), 0);
+    parallel_for(static_cast<int>(samples_.size()), [&](int i) {
+      const auto b = static_cast<std::size_t>(i);
+      double intensity = 0;
+      for (const Block& block : chosen_[b]) intensity += block.intensity;
+      intensity /= static_cast<double>(chosen_[b].size());
+      const double local_step = std::sqrt(12 * quantisation_at(intensity));
+      const double variance = robust_variance(samples_[b], step * local_step);
+      bin_sd_[b] = std::sqrt(variance);
+      bins[b] = {intensity, model_.temporal ? 0.5 * variance : variance, static_cast<double>(samples_[b].size())};
+    });
+    if (model_.temporal && !bins.empty()) {
+      measure_autocorrelation();
+      // The block's mean took its share of the noise along, the larger the more neighbours go together.
+      double sum = 0;
+      for (const auto& row : model_.autocorrelation)
+        for (const float r : row) sum += r;
+      const double kept = 1 - std::clamp(sum, 0.2, 25.0) / block_pixels;
+      for (Bin& bin : bins) bin.variance /= kept;
+    }
+    return bins;
+  }
+
+  // Quantisation variance where the scale has this value.
+  double quantisation_at(double intensity) const {
+    if (uniform_) return 1.0 / 12;
+    const bool rising = scale_.back() >= scale_.front();
+    const auto at = rising ? std::lower_bound(scale_.begin(), scale_.end(), static_cast<float>(intensity))
+                           : std::lower_bound(scale_.begin(), scale_.end(), static_cast<float>(intensity), std::greater<>());
+    return quantisation_[static_cast<std::size_t>(
+        std::clamp<std::ptrdiff_t>(at - scale_.begin(), 0, static_cast<std::ptrdiff_t>(scale_.size()) - 1))];
+  }
+
+  // Over whole blocks, outliers cut at 4 SD; symmetric, so half the lags are measured.
+  void measure_autocorrelation() {
+    constexpr int reach = 2;
+    std::array<std::array<double, 5>, 3> sum{}, count{};
+    double square_sum = 0, square_count = 0;
+    std::size_t used = 0;
+    std::array<std::array<float, block_side>, block_side> tile{};
+    for (std::size_t b = 0; b < chosen_.size(); ++b) {
+      if (bin_sd_[b] <= 0) continue;
+      const std::size_t share = std::max<std::size_t>(1, 4096 / chosen_.size());
+      for (std::size_t k = 0; k < std::min(share, chosen_[b].size()); ++k, ++used) {
+        // The samples of a bin were reordered by the median: the block is read again.
+        const Block& block = chosen_[b][k];
+        const Pair& pair = pairs_[static_cast<std::size_t>(block.frame_pair)];
+        const double inverse = 1 / bin_sd_[b];
+        for (int y = 0; y < block_side; ++y)
+          for (int x = 0; x < block_side; ++x) {
+            const double d =
+                on_scale(stored_[pair.second](block.y + y, block.x + x)) - on_scale(stored_[pair.first](block.y + y, block.x + x));
+            tile[y][x] = static_cast<float>(std::clamp((d - block.difference) * inverse, -4.0, 4.0));
+            square_sum += static_cast<double>(tile[y][x]) * tile[y][x];
+          }
+        square_count += block_pixels;
+        for (int dy = 0; dy <= reach; ++dy)
+          for (int dx = -reach; dx <= reach; ++dx) {
+            float lag = 0;
+            for (int y = 0; y + dy < block_side; ++y)
+              for (int x = std::max(0, -dx); x < block_side - std::max(0, dx); ++x) lag += tile[y][x] * tile[y + dy][x + dx];
+            sum[dy][dx + reach] += lag;
+            count[dy][dx + reach] += (block_side - dy) * (block_side - std::abs(dx));
+          }
+      }
+    }
+    auto& result = model_.autocorrelation;
+    result = {};
+    result[reach][reach] = 1;
+    if (used == 0 || square_sum <= 0) return;
+    const double variance = square_sum / square_count;
+    double total = 1;
+    for (int pass = 0; pass < 4; ++pass) {
+      // Taking the block's mean away lowers every lag by about total / pixels of the block.
+      const double lost = std::clamp(total, 0.0, 25.0) / block_pixels;
+      total = 0;
+      for (int dy = 0; dy <= reach; ++dy)
+        for (int dx = -reach; dx <= reach; ++dx) {
+          const double r = (sum[dy][dx + reach] / count[dy][dx + reach] / variance) * (1 - lost) + lost;
+          const float clipped = dy == 0 && dx == 0 ? 1.0f : static_cast<float>(std::clamp(r, -1.0, 1.0));
+          result[reach + dy][reach + dx] = clipped;
+          result[reach - dy][reach - dx] = clipped;
+        }
+      for (const auto& row : result)
+        for (const float r : row) total += r;
+    }
+  }
+
+  void finish(std::vector<Bin> bins) {
+    if (!model_.temporal) {
+      model_.autocorrelation = {};
+      model_.autocorrelation[2][2] = 1;
+    }
+    std::erase_if(bins, [](const Bin& bin) { return bin.count < 128 || !std::isfinite(bin.variance); });
+    double measured = 0, known = 0;  // at the middle bin: total, and what quantisation alone would give
+    Line line{0, 0};
+    std::string how;
+    if (bins.empty()) {
+      how = "No flat part of the field could be read: quantisation is the only noise that is known.";
+    } else {
+      const Bin& middle = bins[bins.size() / 2];
+      measured = middle.variance;
+      known = quantisation_at(middle.intensity);
+      for (Bin& bin : bins) bin.variance = std::max(0.0, bin.variance - quantisation_at(bin.intensity));
+      const double low = bins.front().intensity, high = bins.back().intensity;
+      if (bins.size() >= 3 && high > 1.3 * std::max(low, 1e-9)) {
+        line = fit_line(bins);
+        how = "Robust line through the variances of " + std::to_string(bins.size()) + " bins of intensity.";
+      } else {
+        std::vector<double> ratios;
+        for (const Bin& bin : bins) ratios.push_back(bin.intensity > 0 ? bin.variance / bin.intensity : 0);
+        line = {median(ratios), 0};
+        how = "The field has one intensity only: all noise but the quantisation is taken as quantum noise.";
+      }
+    }
+    model_.gain = line.slope;
+    model_.electronic_sd = std::sqrt(line.offset + (uniform_ ? 1.0 / 12 : 0));
+    fill_table(line, bins);
+
+    model_.note = model_.temporal ? "Noise from differences of " + std::to_string(pairs_.size() + 1) + " contrast-free frames. "
+                                  : "Noise from the fine structure of one frame (" + why_spatial_ +
+                                        "); correlated noise is underestimated so, and its correlation not known. ";
+    model_.note += how;
+    if (!bins.empty() && measured < 2 * known)
+      model_.note +=
+          " The variance hardly exceeds the quantisation's: compression or smoothing has taken noise away, and SDs are lower bounds.";
+  }
+
+  void fill_table(const Line& line, const std::vector<Bin>& bins) {
+    const std::size_t n = scale_.size();
+    const std::vector<float>& attenuation = intensity_.attenuation;
+    model_.variance.resize(n);
+    for (std::size_t i = 0; i < n; ++i) {
+      double variance = 0, slope = 0;
+      if (intensity_.densitometric) {
+        variance = line.slope * scale_[i] + line.offset;
+        slope = 1 / static_cast<double>(scale_[i]);
+      } else {
+        // A display curve bends the line: what was measured counts, between and beyond the bins their neighbours.
+        variance = interpolate(bins, scale_[i]);
+        const std::size_t below = i > 0 ? i - 1 : 0, above = std::min(i + 1, n - 1);
+        slope = above > below ? (static_cast<double>(attenuation[above]) - attenuation[below]) / static_cast<double>(above - below) : 0;
+      }
+      model_.variance[i] = static_cast<float>(std::max(1e-12, (variance + quantisation_[i]) * slope * slope));
+    }
+    // The stored value in the middle of the field.
+    std::vector<std::uint16_t> values;
+    const ImageView<const std::uint8_t> valid = run_.field.valid();
+    for (int y = 0; y < height_; y += 2)
+      for (int x = 0; x < width_; ++x)
+        if (valid(y, x)) values.push_back(stored_[0](y, x));
+    std::size_t at = n / 2;
+    if (!values.empty()) {
+      const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+      std::nth_element(values.begin(), middle, values.end());
+      at = std::min<std::size_t>(*middle, n - 1);
+    }
+    model_.log_sd_at_median = std::sqrt(static_cast<double>(model_.variance[at]));
+  }
+
+  // Piecewise linear through the bins, each the median of itself and its neighbours.
+  static double interpolate(const std::vector<Bin>& bins, double intensity) {
+    if (bins.empty()) return 0;
+    const auto smooth = [&](std::size_t i) {
+      const std::size_t last = bins.size() - 1;
+      return median({bins[i > 0 ? i - 1 : 0].variance, bins[i].variance, bins[std::min(i + 1, last)].variance});
+    };
+    if (intensity <= bins.front().intensity) return smooth(0);
+    if (intensity >= bins.back().intensity) return smooth(bins.size() - 1);
+    std::size_t i = 0;
+    while (bins[i + 1].intensity < intensity) ++i;
+    const double f = (intensity - bins[i].intensity) / (bins[i + 1].intensity - bins[i].intensity);
+    return (1 - f) * smooth(i) + f * smooth(i + 1);
+  }
+
+  const Run& run_;
+  const IntensityModel& intensity_;
+  int height_, width_;
+  std::vector<Image<std::uint16_t>> stored_;
+  std::vector<Pair> pairs_;
+  std::vector<float> scale_;          // per stored value
+  std::vector<double> quantisation_;  // variance on that scale, per stored value
+  bool uniform_ = true;               // quantisation_ is 1/12 everywhere
+  Clipping clipping_{0, 0};
+  std::vector<std::vector<Block>> chosen_;  // by bin, and their samples
+  std::vector<std::vector<float>> samples_;
+  std::vector<double> bin_sd_;
+  std::string why_spatial_;
+  NoiseModel model_;
+  static constexpr double difference_step_ = 1, spatial_step_ = 1.0 / 6;  // of samples, in steps of the scale
+};
+
+}  // namespace
+
+NoiseModel estimate_noise(const Run& run, const IntensityModel& intensity, const std::vector<int>& frames) {
+  return NoiseEstimator(run, intensity, frames).estimate();
+}
+
+}  // namespace cinelumen
