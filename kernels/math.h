@@ -47,6 +47,25 @@ CINELUMEN_HOST_DEVICE inline float fast_log(float x) {
   return (m * z * p - 2.12194440e-4f * e - 0.5f * z + m) + 0.693359375f * e;
 }
 
+/// atan2(y, x) in (-pi, pi], absolute error <= 4e-7; 0 at (0, 0). Finite arguments.
+CINELUMEN_HOST_DEVICE inline float fast_atan2(float y, float x) {
+  const float ay = y < 0 ? -y : y, ax = x < 0 ? -x : x;
+  const float low = ay < ax ? ay : ax, high = ay < ax ? ax : ay;
+  const float t = low / (high > 1.17549435e-38f ? high : 1.17549435e-38f), u = t * t;
+  float p = -4.668773307e-3f;
+  p = p * u + 2.416618952e-2f;
+  p = p * u - 5.936710079e-2f;
+  p = p * u + 9.906096896e-2f;
+  p = p * u - 1.401658506e-1f;
+  p = p * u + 1.996923539e-1f;
+  p = p * u - 3.333195972e-1f;
+  p = p * u + 9.999998978e-1f;
+  p *= t;
+  p = ay > ax ? 1.57079633f - p : p;
+  p = x < 0 ? 3.14159265f - p : p;
+  return y < 0 ? -p : p;
+}
+
 CINELUMEN_HOST_DEVICE inline float square(float x) { return x * x; }
 CINELUMEN_HOST_DEVICE inline int clamp_int(int x, int low, int high) { return x < low ? low : (x > high ? high : x); }
 
