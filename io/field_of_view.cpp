@@ -4,6 +4,7 @@
 #include <cmath>
 #include <opencv2/core.hpp>
 #include <opencv2/imgproc.hpp>
+#include <optional>
 
 namespace cinelumen {
 namespace {
@@ -229,20 +230,22 @@ FieldOfView find_field(const FrameSource& frames) {
   for (int x = 0; x < columns; ++x) border.insert(border.end(), {mean.at<float>(1, x), mean.at<float>(rows - 2, x)});
   for (int y = 0; y < rows; ++y) border.insert(border.end(), {mean.at<float>(y, 1), mean.at<float>(y, columns - 2)});
   cv::Mat inside(rows, columns, CV_8U, cv::Scalar(1));
-  bool found = false;
-  // A surround is dark, or of one value on much of the border; noise asks for more tolerance, dark anatomy for less.
+  // A surround is dark, or of one value on much of the border; noise asks for more tolerance, dark anatomy for less. Once it is found,
+  // more tolerance may only take small corners off it.
+  std::optional<float> level_found;
   for (const float tolerance : {0.04f * range, 0.08f * range, 0.16f * range})
     for (const float level : {quantile(border, 0.1), quantile(border, 0.5), quantile(border, 0.9)}) {
-      if (found) break;
+      if (level_found && *level_found != level) continue;
       const float width = std::max(1.5f, tolerance);
       const auto close =
           std::count_if(border.begin(), border.end(), [&](float value) { return std::abs(value - level) <= 0.01f * range + 0.5f; });
       if (level > dark + 2 * width && static_cast<double>(close) < 0.5 * static_cast<double>(border.size())) continue;
       const cv::Mat candidate = without_surround(mean, level, width);
-      if (candidate.empty()) continue;
+      if (candidate.empty() || (level_found && share(candidate) < share(inside) - 0.02)) continue;
       inside = candidate;
-      found = true;
+      level_found = level;
     }
+  bool found = level_found.has_value();
   found = cut_blades(mean, inside, 0.02f * range - std::min(dark, 0.f)) || found;
   if (!found || share(inside) < 0.1) return whole_image(rows, columns);
   return {to_image(inside), "pixels"};
