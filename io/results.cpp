@@ -1,0 +1,465 @@
+#include "io/results.h"
+
+#include <algorithm>
+#include <charconv>
+#include <chrono>
+#include <cmath>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "io/byte_source.h"
+#include "io/derived_dicom.h"
+#include "io/output_folder.h"
+#include "io/pictures.h"
+#include "io/report.h"
+
+namespace cinelumen {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr int report_side = 768, report_frames = 120;
+
+/// Rounded to seven significant digits: more would be noise of the arithmetic.
+Json number(double value) {
+  if (!std::isfinite(value)) return nullptr;
+  char text[32];
+  std::snprintf(text, sizeof text, "%.7g", value);
+  return std::strtod(text, nullptr);
+}
+Json number(const std::optional<double>& value) { return value ? number(*value) : Json(nullptr); }
+Json scaled(const std::optional<double>& value, double factor) { return value ? number(*value * factor) : Json(nullptr); }
+Json words(const std::string& text) { return text.empty() ? Json(nullptr) : Json(clean_text(text, 1 << 16)); }
+Json texts(const std::vector<std::string>& list) {
+  Json result = Json::array();
+  for (const std::string& text : list) result.push_back(clean_text(text, 1 << 16));
+  return result;
+}
+Json numbers(const std::vector<double>& list) {
+  Json result = Json::array();
+  for (const double value : list) result.push_back(number(value));
+  return result;
+}
+template <class Pair>
+Json pair(const Pair& values) {
+  return Json::array({number(values[0]), number(values[1])});
+}
+double hundredths(double value) { return std::round(value * 100) / 100; }
+
+/// Objects over several lines, lists of numbers on one: short enough to read, small enough for centrelines.
+void print(const Json& value, std::size_t indent, std::string& out) {
+  const auto flat = [](const Json& list) {
+    return std::none_of(list.begin(), list.end(), [](const Json& item) {
+      return item.is_object() ||
+             (item.is_array() && std::any_of(item.begin(), item.end(), [](const Json& i) { return i.is_structured(); }));
+    });
+  };
+  if (value.is_object() && !value.empty()) {
+    out += "{";
+    bool first = true;
+    for (const auto& [key, item] : value.items()) {
+      out += first ? "\n" : ",\n";
+      out.append(indent + 2, ' ');
+      out += Json(key).dump() + ": ";
+      print(item, indent + 2, out);
+      first = false;
+    }
+    out += "\n" + std::string(indent, ' ') + "}";
+  } else if (value.is_array() && !flat(value)) {
+    out += "[";
+    for (std::size_t i = 0; i < value.size(); ++i) {
+      out += i ? ",\n" : "\n";
+      out.append(indent + 2, ' ');
+      print(value[i], indent + 2, out);
+    }
+    out += "\n" + std::string(indent, ' ') + "]";
+  } else {
+    out += value.dump(-1, ' ', false, Json::error_handler_t::replace);
+  }
+}
+
+void append_number(std::string& line, double value, int decimals) {
+  if (!std::isfinite(value)) return;
+  char text[64];
+  const auto [end, error] = std::to_chars(text, text + sizeof text, value, std::chars_format::fixed, decimals);
+  if (error == std::errc()) line.append(text, end);
+}
+void append_number(std::string& line, int value) {
+  char text[16];
+  line.append(text, std::to_chars(text, text + sizeof text, value).ptr);
+}
+
+double time_of(const Analysis& analysis, std::size_t i) {
+  return i < analysis.frame_times_ms.size() ? analysis.frame_times_ms[i] : std::numeric_limits<double>::quiet_NaN();
+}
+
+std::string frame_list(const std::vector<int>& frames) {
+  std::string text;
+  for (std::size_t i = 0; i < frames.size(); ++i) {
+    std::size_t last = i;
+    while (last + 1 < frames.size() && frames[last + 1] == frames[last] + 1) ++last;
+    text += (text.empty() ? "" : ",") + std::to_string(frames[i] + 1);
+    if (last > i) text += "-" + std::to_string(frames[last] + 1);
+    i = last;
+  }
+  return text;
+}
+
+Derivation derivation_of(const Analysis& so_far, const AnalysisOptions& options, const GreyWindow& window) {
+  Derivation derivation;
+  derivation.subtracted = so_far.subtracted;
+  derivation.first_frame = so_far.first_frame;
+  derivation.frames = so_far.frames;
+  derivation.version = software_version();
+  derivation.window = window;
+  const MaskChoice& mask = so_far.subtraction.mask;
+  if (so_far.subtracted) {
+    derivation.description = "log subtraction; mask " + std::string(to_string(mask.source));
+    if (!mask.frames.empty() && mask.frames.size() < 32) derivation.description += ", frames " + frame_list(mask.frames);
+    derivation.description += options.registration == Registration::rigid ? "; mask registered to every frame (rigid)" : "; not registered";
+  } else {
+    derivation.description = "log attenuation of each frame; nothing was subtracted";
+  }
+  derivation.description +=
+      "; frames " + std::to_string(so_far.first_frame + 1) + "-" + std::to_string(so_far.first_frame + so_far.frames) + " of the source";
+  return derivation;
+}
+
+double median_step_ms(const std::vector<double>& times) {
+  std::vector<double> steps;
+  for (std::size_t i = 1; i < times.size(); ++i)
+    if (times[i] > times[i - 1]) steps.push_back(times[i] - times[i - 1]);
+  if (steps.empty()) return 0;
+  std::nth_element(steps.begin(), steps.begin() + static_cast<std::ptrdiff_t>(steps.size() / 2), steps.end());
+  return steps[steps.size() / 2];
+}
+
+}  // namespace
+
+const char* software_version() { return CINELUMEN_VERSION; }
+const char* software_commit() { return CINELUMEN_COMMIT; }
+
+std::string analysis_json(const Run& run, const Analysis& analysis) {
+  const RunDescription& description = run.description;
+  const Calibration& calibration = analysis.calibration;
+  const SubtractionSummary& subtraction = analysis.subtraction;
+  const bool calibrated = calibration.known();
+  const double mm = calibrated ? calibration.mm_per_px : std::numeric_limits<double>::quiet_NaN();
+
+  Json root;
+  root["schema"] = "cinelumen.analysis/1";
+  root["software"] = {{"name", "CineLumen"},
+                      {"version", software_version()},
+                      {"commit", software_commit()},
+                      {"device", words(analysis.device)},
+                      {"threads", analysis.threads}};
+  root["input"] = {{"path", words(description.path)},
+                   {"sha256", words(description.sha256)},
+                   {"sop_instance_uid", words(description.sop_instance_uid)},
+                   {"rows", run.rows()},
+                   {"columns", run.columns()},
+                   {"frames", run.frame_count()},
+                   {"bits_stored", run.intensity.bits_stored},
+                   {"transfer_syntax", words(description.transfer_syntax)},
+                   {"pixel_intensity_relationship", words(run.intensity.relationship_as_stored)},
+                   {"frame_times_ms", run.frame_times_ms.empty() ? Json(nullptr) : numbers(run.frame_times_ms)},
+                   {"first_frame", analysis.first_frame + 1},
+                   {"last_frame", analysis.first_frame + analysis.frames}};
+  root["calibration"] = {{"source", to_string(calibration.source)},
+                         {"mm_per_px", number(mm)},
+                         {"relative_sd", calibrated ? number(calibration.relative_sd) : Json(nullptr)},
+                         {"note", words(calibration.note)}};
+  const NoiseModel& noise = analysis.noise;
+  const auto if_positive = [](double value) { return value > 0 ? number(value) : Json(nullptr); };
+  root["noise"] = {{"gain", if_positive(noise.gain)},
+                   {"electronic_sd", noise.gain > 0 ? number(noise.electronic_sd) : Json(nullptr)},
+                   {"log_sd_at_median", if_positive(noise.log_sd_at_median)},
+                   {"note", words(noise.note)}};
+
+  Json mask_frames = Json::array(), frames = Json::array();
+  for (const int frame : subtraction.mask.frames) mask_frames.push_back(frame + 1);
+  for (const FrameSubtraction& frame : subtraction.frames)
+    frames.push_back({{"frame", frame.frame + 1},
+                      {"shift_px", Json::array({number(frame.shift_y_px), number(frame.shift_x_px)})},
+                      {"rotation_rad", number(frame.rotation_rad)},
+                      {"residual_sd", number(frame.residual_sd)},
+                      {"contrast_score", number(frame.contrast_score)}});
+  root["subtraction"] = {{"reference_frame", subtraction.reference_frame + 1},
+                         {"topology_frame", subtraction.topology_frame < 0 ? Json(nullptr) : Json(subtraction.topology_frame + 1)},
+                         {"topology_note", words(subtraction.topology_note)},
+                         {"moving_vessels", subtraction.moving_vessels},
+                         {"mask_source", to_string(subtraction.mask.source)},
+                         {"mask_frames", mask_frames},
+                         {"mask_notes", texts(subtraction.mask.notes)},
+                         {"inflow_frame", subtraction.mask.inflow_frame < 0 ? Json(nullptr) : Json(subtraction.mask.inflow_frame + 1)},
+                         {"registration", subtraction.registration == Registration::rigid ? "rigid" : "none"},
+                         {"frames", frames}};
+
+  root["segments"] = Json::array();
+  for (const SegmentResult& segment : analysis.segments) {
+    Json centreline = Json::array();
+    for (const CentrelinePoint& point : segment.centreline.points)
+      centreline.push_back(Json::array({number(hundredths(point.y)), number(hundredths(point.x))}));
+    const SegmentDiameter& diameter = segment.diameter;
+    const SegmentFlow& flow = segment.flow;
+    const Json minimum_at = diameter.minimum ? pair(diameter.minimum_at_px) : Json(nullptr);
+    const auto diameters = [&](double factor) {
+      return Json{{"median", scaled(diameter.median, factor)},       {"sd", scaled(diameter.sd, factor)},
+                  {"minimum", scaled(diameter.minimum, factor)},     {"minimum_at_px", minimum_at},
+                  {"reference", scaled(diameter.reference, factor)}, {"percent_stenosis", number(diameter.percent_stenosis)}};
+    };
+    root["segments"].push_back({{"id", segment.id},
+                                {"name", words(segment.name)},
+                                {"length_mm", calibrated ? number(segment.length) : Json(nullptr)},
+                                {"length_px", number(segment.centreline.length_px())},
+                                {"centreline_px", centreline},
+                                {"filling", segment.filling},
+                                {"arrival_ms", number(flow.times.arrival_ms)},
+                                {"arrival_sd_ms", number(flow.times.arrival_sd_ms)},
+                                {"time_to_peak_ms", number(flow.times.time_to_peak_ms)},
+                                {"mean_transit_ms", number(flow.times.mean_transit_ms)},
+                                {"velocity_mm_s", calibrated ? number(flow.velocity_mm_s) : Json(nullptr)},
+                                {"velocity_sd_mm_s", calibrated ? number(flow.velocity_sd_mm_s) : Json(nullptr)},
+                                {"velocity_is_lower_bound", flow.velocity_is_lower_bound},
+                                {"auc_relative_to_inlet", number(flow.auc_relative_to_inlet)},
+                                {"role", nullptr},
+                                {"diameter_mm", diameters(mm)},
+                                {"diameter_px", diameters(1)}});
+  }
+
+  Json regions = Json::array();
+  for (const RegionFlow& region : analysis.flow.regions)
+    regions.push_back({{"name", words(region.name)},
+                       {"peak", number(region.times.peak)},
+                       {"auc_relative_to_inlet", number(region.auc_relative_to_inlet)},
+                       {"arrival_ms", number(region.times.arrival_ms)}});
+  root["flow"] = {{"arch_filled", nullptr}, {"arch_arrival_ms", nullptr},           {"steal_fraction", nullptr},
+                  {"steal_sd", nullptr},    {"early_venous_return", Json::array()}, {"inlet", words(analysis.flow.inlet)},
+                  {"regions", regions}};
+
+  root["findings"] = Json::array();
+  for (const Finding& finding : analysis.findings)
+    root["findings"].push_back({{"segment", finding.segment > 0 ? Json(finding.segment) : Json(nullptr)},
+                                {"label", finding.label},
+                                {"grade", words(finding.grade)},
+                                {"narrowing_percent", number(finding.narrowing_percent)},
+                                {"ci95", finding.ci95 ? pair(*finding.ci95) : Json(nullptr)},
+                                {"extent_mm", number(finding.extent_mm)},
+                                {"at_px", pair(finding.at_px)},
+                                {"probability", number(finding.probability)},
+                                {"reasons", texts(finding.reasons)}});
+
+  Json stages = Json::object();
+  for (const auto& [stage, ms] : analysis.timing.stages) stages[stage] = number(ms);
+  root["timing_ms"] = {{"total", number(analysis.timing.total)},
+                       {"per_frame_p50", number(analysis.timing.per_frame_p50)},
+                       {"per_frame_p99", number(analysis.timing.per_frame_p99)},
+                       {"stages", stages}};
+  root["warnings"] = texts(analysis.warnings);
+  std::string text;
+  print(root, 0, text);
+  return text + "\n";
+}
+
+std::string csv_cell(const std::string& text) {
+  std::string cell = clean_text(text);
+  // A spreadsheet takes these first characters for the start of a formula.
+  if (!cell.empty() && std::string("=+-@").find(cell.front()) != std::string::npos) cell.insert(cell.begin(), '\'');
+  if (cell.find_first_of(",\"\r\n") == std::string::npos) return cell;
+  std::string quoted = "\"";
+  for (const char c : cell) quoted += c == '"' ? std::string("\"\"") : std::string(1, c);
+  return quoted + "\"";
+}
+
+std::string time_density_csv(const Analysis& analysis) {
+  std::string text = "frame,time_ms,segment,contrast\n";
+  const auto rows = [&](const std::string& cell, const TimeDensityCurve& curve) {
+    for (std::size_t i = 0; i < curve.contrast.size(); ++i) {
+      append_number(text, analysis.first_frame + static_cast<int>(i) + 1);
+      text += ',';
+      append_number(text, time_of(analysis, i), 3);
+      text += ',' + cell + ',';
+      append_number(text, curve.contrast[i], 6);
+      text += '\n';
+    }
+  };
+  for (const SegmentResult& segment : analysis.segments) rows(std::to_string(segment.id), segment.flow.curve);
+  for (const RegionFlow& region : analysis.flow.regions) rows(csv_cell(region.name), region.curve);
+  return text;
+}
+
+struct ResultWriter::State {
+  State(const Run& r, const AnalysisOptions& a, ResultOptions o)
+      : run(r),
+        analysis_options(a),
+        options(std::move(o)),
+        folder(options.folder, {"analysis.json", "lumen.csv", "time_density.csv", "subtracted.dcm", "maximum_opacification.png",
+                                "overlay.mp4", "report.html"}) {}
+
+  void write_rows(const FrameResult& frame) {
+    if (!frame.lumen) return;
+    text.clear();
+    std::string head;
+    append_number(head, frame.frame + 1);
+    head += ',';
+    append_number(head, frame.time_ms, 3);
+    head += ',';
+    const double mm = calibrated ? mm_per_px : std::numeric_limits<double>::quiet_NaN();
+    for (const LumenPoint& point : *frame.lumen) {
+      const bool measured = std::isfinite(point.diameter_px) && point.diameter_px > 0;
+      const bool with_sd = measured && std::isfinite(point.sd_px) && point.sd_px > 0;
+      const auto index = static_cast<std::size_t>(point.segment);
+      const auto cell = [&](double value, int decimals) { append_number(text, value, decimals), text += ','; };
+      text += head;
+      append_number(text, index < ids.size() ? ids[index] : point.segment + 1);
+      text += ',';
+      append_number(text, point.point);
+      text += ',';
+      cell(point.arc_length_px * mm, 3);
+      cell(point.y_px, 2);
+      cell(point.x_px, 2);
+      cell(measured ? point.diameter_px * mm : NAN, 4);
+      cell(with_sd ? point.sd_px * mm : NAN, 4);
+      cell(measured ? point.diameter_px : NAN, 3);
+      cell(point.contrast, 4);
+      text += point.used ? "1," : "0,";
+      if (point.reason != Exclusion::none) text += to_string(point.reason);
+      text += '\n';
+      if (index < counts.size()) {
+        ++counts[index].points;
+        if (point.used)
+          ++counts[index].used;
+        else
+          ++counts[index].excluded[static_cast<std::size_t>(point.reason)];
+      }
+    }
+    lumen->write(text);
+  }
+
+  void draw(const FrameResult& frame) {
+    const bool shown = seen * report_total / analysed != (seen + 1) * report_total / analysed || seen == 0;
+    if (!shown && !video) return;
+    const ImageView<const float> picture = frame.display.data ? frame.display : frame.subtracted;
+    to_grey(picture, window, grey);
+    if (shown && static_cast<int>(frames.size()) < report_frames + 1) {
+      ReportFrame kept{frame.frame, frame.time_ms, 0, 0, encode_jpeg(grey.view(), report_side)};
+      if (frame.subtraction) kept.shift_y_px = frame.subtraction->shift_y_px, kept.shift_x_px = frame.subtraction->shift_x_px;
+      frames.push_back(std::move(kept));
+    }
+    if (video) video->add(grey.view(), frame, ids);
+  }
+
+  const Run& run;
+  const AnalysisOptions& analysis_options;
+  ResultOptions options;
+  OutputFolder folder;
+  std::optional<OutputFile> lumen;
+  std::optional<DerivedDicomWriter> dicom;
+  std::optional<OverlayVideo> video;
+  std::vector<std::string> warnings;
+  GreyWindow window;
+  Image<std::uint8_t> grey;
+  std::vector<int> ids;
+  std::vector<MeasurementCount> counts;
+  std::vector<ReportFrame> frames;
+  std::string text;
+  bool calibrated = false;
+  double mm_per_px = 1;
+  std::int64_t analysed = 0, report_total = 0, seen = 0;
+  std::chrono::steady_clock::duration spent{};
+};
+
+namespace {
+
+/// Adds the time until it goes to a sum.
+class Stopwatch {
+ public:
+  explicit Stopwatch(std::chrono::steady_clock::duration& sum) : sum_(sum) {}
+  ~Stopwatch() { sum_ += std::chrono::steady_clock::now() - start_; }
+
+ private:
+  std::chrono::steady_clock::duration& sum_;
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
+}  // namespace
+
+ResultWriter::ResultWriter(const Run& run, const AnalysisOptions& analysis_options, ResultOptions options)
+    : state_(std::make_unique<State>(run, analysis_options, std::move(options))) {}
+
+ResultWriter::~ResultWriter() = default;
+
+void ResultWriter::progress(const std::string& stage, int done, int total) {
+  if (state_->options.progress) state_->options.progress(stage, done, total);
+}
+
+void ResultWriter::topology_done(const Analysis& so_far) {
+  State& state = *state_;
+  const Stopwatch stopwatch(state.spent);
+  state.analysed = std::max(1, so_far.frames);
+  state.report_total = std::min<std::int64_t>(state.analysed, report_frames);
+  state.calibrated = so_far.calibration.known();
+  state.mm_per_px = so_far.calibration.mm_per_px;
+  for (const SegmentResult& segment : so_far.segments) state.ids.push_back(segment.id);
+  state.counts.resize(state.ids.size());
+  if (!so_far.maximum_opacification.empty()) state.window = choose_window(so_far.maximum_opacification.view(), so_far.subtracted);
+  state.grey = Image<std::uint8_t>(state.run.rows(), state.run.columns());
+  state.lumen.emplace(state.folder.temporary("lumen.csv"));
+  state.lumen->write("frame,time_ms,segment,point,arc_length_mm,y_px,x_px,diameter_mm,diameter_sd_mm,diameter_px,contrast,used,reason\n");
+  state.dicom.emplace(state.run, state.folder.temporary("subtracted.dcm"), derivation_of(so_far, state.analysis_options, state.window));
+  if (state.options.video) {
+    const double step_ms = median_step_ms(so_far.frame_times_ms);
+    state.video.emplace(state.folder.scratch(), state.run.rows(), state.run.columns(), step_ms > 0 ? 1000 / step_ms : 15);
+    if (!state.video->available()) {
+      state.video.reset();
+      state.warnings.push_back(
+          "overlay.mp4 was not written: OpenCV finds no H.264 encoder here (avc1 through FFmpeg, as Debian's and Ubuntu's have it)");
+    }
+  }
+}
+
+void ResultWriter::frame_done(const FrameResult& frame) {
+  State& state = *state_;
+  const Stopwatch stopwatch(state.spent);
+  if (!state.dicom) throw std::logic_error("ResultWriter: a frame before the topology");
+  // Each of the three has its own file and is much the same work.
+  parallel_for(3, [&](int part) {
+    if (part == 0) state.dicom->add(frame.subtracted);
+    if (part == 1) state.draw(frame);
+    if (part == 2) state.write_rows(frame);
+  });
+  ++state.seen;
+}
+
+void ResultWriter::finish(Analysis& analysis) {
+  State& state = *state_;
+  {
+    const Stopwatch stopwatch(state.spent);
+    if (!state.dicom) throw std::logic_error("ResultWriter: finished before the topology");
+    state.lumen->close();
+    state.dicom->finish();
+    if (state.video) state.video->finish(state.folder.temporary("overlay.mp4"));
+    analysis.warnings.insert(analysis.warnings.end(), state.warnings.begin(), state.warnings.end());
+    state.warnings.clear();
+    state.folder.write("time_density.csv", time_density_csv(analysis));
+    const std::vector<std::uint8_t> picture = draw_maximum_opacification(analysis, state.window);
+    state.folder.write("maximum_opacification.png", {reinterpret_cast<const char*>(picture.data()), picture.size()});
+    ReportInput input;
+    input.window = state.window;
+    input.frames = std::move(state.frames);
+    input.counts = state.counts;
+    input.has_video = state.video.has_value();
+    input.version = software_version();
+    input.commit = software_commit();
+    state.folder.write("report.html", report_html(state.run, analysis, input));
+  }
+  analysis.timing.stages["write"] = write_ms();
+  const Stopwatch stopwatch(state.spent);
+  state.folder.write("analysis.json", analysis_json(state.run, analysis));
+  state.folder.commit();
+}
+
+double ResultWriter::write_ms() const { return std::chrono::duration<double, std::milli>(state_->spent).count(); }
+
+}  // namespace cinelumen
