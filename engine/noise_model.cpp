@@ -128,7 +128,7 @@ struct Clipping {
 Clipping find_clipping(const std::vector<Image<std::uint16_t>>& frames, ImageView<const std::uint8_t> valid, std::size_t values) {
   std::vector<std::int64_t> count(values, 0);
   for (const auto& frame : frames)
-    for (int y = 0; y < frame.height(); ++y)
+    for (int y = 0; y < frame.height(); y += 4)  // a quarter of the rows shows where values pile up
       for (int x = 0; x < frame.width(); ++x)
         if (valid(y, x)) ++count[std::min<std::size_t>(frame(y, x), values - 1)];
   int first = 0, last = static_cast<int>(values) - 1;
@@ -140,7 +140,7 @@ Clipping find_clipping(const std::vector<Image<std::uint16_t>>& frames, ImageVie
       const int at = end + i * inward;
       if (at >= first && at <= last) beside += count[static_cast<std::size_t>(at)];
     }
-    return count[static_cast<std::size_t>(end)] > 64 && count[static_cast<std::size_t>(end)] > 4 * beside;
+    return count[static_cast<std::size_t>(end)] > 16 && count[static_cast<std::size_t>(end)] > 4 * beside;
   };
   Clipping clipping{0, static_cast<int>(values) - 1};
   if (last - first > 8) {
@@ -153,19 +153,41 @@ Clipping find_clipping(const std::vector<Image<std::uint16_t>>& frames, ImageVie
 }
 
 // Variance of samples with mean 0, Gaussian but for outliers. `step` is the smallest difference two samples can have.
-double robust_variance(std::vector<float>& samples, double step) {
-  const auto middle = samples.begin() + static_cast<std::ptrdiff_t>(samples.size() / 2);
-  std::nth_element(samples.begin(), middle, samples.end(), [](float a, float b) { return std::abs(a) < std::abs(b); });
-  double sd = 1.4826 * std::abs(*middle);
+double robust_variance(const std::vector<float>& samples, double step) {
+  // The median absolute deviation only starts the search: a few thousand samples are enough for it.
+  std::vector<float> size;
+  const std::size_t stride = std::max<std::size_t>(1, samples.size() / 4096);
+  for (std::size_t i = 0; i < samples.size(); i += stride) size.push_back(std::abs(samples[i]));
+  const auto middle = size.begin() + static_cast<std::ptrdiff_t>(size.size() / 2);
+  std::nth_element(size.begin(), middle, size.end());
+  double sd = 1.4826 * *middle;
   constexpr double truncated_variance = 0.973337;  // of a Gaussian cut at 3 SD
   for (int i = 0; i < 4; ++i) {
     // Never narrower than a step and a half: of coarse samples most are 0, and the rest are no outliers.
     const double limit = std::max(3 * sd, 1.5 * step);
+    // Sums of short stretches in single precision, which the compiler vectorises over eight lanes.
+    const float most = static_cast<float>(limit);
     double sum = 0, count = 0;
-    for (const float sample : samples) {
-      const bool inside = std::abs(sample) <= limit;
-      sum += inside ? static_cast<double>(sample) * sample : 0;
-      count += inside;
+    for (std::size_t from = 0; from < samples.size(); from += 1024) {
+      const std::size_t to = std::min(from + 1024, samples.size());
+      std::array<float, 8> lane_sum{}, lane_count{};
+      std::size_t at = from;
+      for (; at + 8 <= to; at += 8)
+        for (std::size_t l = 0; l < 8; ++l) {
+          const float sample = samples[at + l];
+          const float inside = std::abs(sample) <= most ? 1.0f : 0.0f;
+          lane_sum[l] += inside * sample * sample;
+          lane_count[l] += inside;
+        }
+      for (; at < to; ++at)
+        if (std::abs(samples[at]) <= most) {
+          lane_sum[0] += samples[at] * samples[at];
+          lane_count[0] += 1;
+        }
+      for (std::size_t l = 0; l < 8; ++l) {
+        sum += lane_sum[l];
+        count += lane_count[l];
+      }
     }
     sd = count > 0 ? std::sqrt(sum / count / (3 * sd >= 1.5 * step ? truncated_variance : 1)) : 0;
   }
@@ -326,7 +348,9 @@ class NoiseEstimator {
     for (std::size_t p = 0; p < pairs.size(); ++p) copied[p] = is_copy(pairs[p]);
     std::erase_if(blocks, [&](const Block& block) { return copied[static_cast<std::size_t>(block.frame_pair)]; });
     choose_blocks(blocks);
-    for (std::size_t b = 0; b < chosen_.size(); ++b)
+    parallel_for(static_cast<int>(chosen_.size()), [&](int i) {
+      const auto b = static_cast<std::size_t>(i);
+      samples_[b].reserve(chosen_[b].size() * block_pixels);
       for (const Block& block : chosen_[b]) {
         const Pair& pair = pairs[static_cast<std::size_t>(block.frame_pair)];
         for (int y = 0; y < block_side; ++y) {
@@ -336,12 +360,13 @@ class NoiseEstimator {
             samples_[b].push_back(static_cast<float>(on_scale(two[x]) - on_scale(one[x]) - block.difference));
         }
       }
+    });
   }
 
   bool is_copy(const Pair& pair) const {
     const ImageView<const std::uint8_t> valid = run_.field.valid();
     std::int64_t different = 0, seen = 0;
-    for (int y = 0; y < height_; ++y)
+    for (int y = 0; y < height_; y += 4)
       for (int x = 0; x < width_; ++x) {
         seen += valid(y, x) != 0;
         different += valid(y, x) && stored_[pair.first](y, x) != stored_[pair.second](y, x);
@@ -396,7 +421,7 @@ class NoiseEstimator {
       std::sort(bin.begin(), bin.end(), [](const Block& a, const Block& b) {
         return std::tie(a.structure, a.frame_pair, a.y, a.x) < std::tie(b.structure, b.frame_pair, b.y, b.x);
       });
-      bin.resize(std::min(keep, std::size_t{1024}));  // a quarter of a million samples a bin are enough
+      bin.resize(std::min(keep, std::size_t{256}));  // 65 thousand samples: a variance to half a percent
       chosen_.push_back(std::move(bin));
     }
     samples_.resize(chosen_.size());
@@ -467,7 +492,6 @@ class NoiseEstimator {
       if (bin_sd_[b] <= 0) continue;
       const std::size_t share = std::max<std::size_t>(1, 4096 / chosen_.size());
       for (std::size_t k = 0; k < std::min(share, chosen_[b].size()); ++k, ++used) {
-        // The samples of a bin were reordered by the median: the block is read again.
         const Block& block = chosen_[b][k];
         const Pair& pair = pairs_[static_cast<std::size_t>(block.frame_pair)];
         const double inverse = 1 / bin_sd_[b];
