@@ -104,7 +104,7 @@ Analysis analyze(const Stream& stream, const Run& run, const AnalysisOptions& op
     const auto timed = clock.measure("topology");
     TopologyOptions topology_options;
     topology_options.vesselness = chain.vesselness_options(opacification.noise_sd);
-    topology = find_topology(stream, opacification.picture, opacification.key_frames, chain.before_contrast(), chain.valid(), topology_options);
+    topology = find_topology(stream, opacification.picture, opacification.key_frames, chain.valid(), topology_options);
   }
   analysis.subtracted = mask.source != MaskSource::none;
   analysis.subtraction.mask = mask;

@@ -41,8 +41,6 @@ class FrameChain {
 
   /// Settings of the vesselness for an image whose noise has this SD.
   VesselnessOptions vesselness_options(double noise_sd) const;
-  /// The mask's attenuation, or an empty view where there is none.
-  ImageView<const float> before_contrast() const;
   ImageView<const std::uint8_t> valid() const { return valid_.view(); }
   const StageClock& clock() const { return clock_; }
   /// Milliseconds of work on each frame, decoding and writing apart.

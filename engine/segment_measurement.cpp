@@ -13,7 +13,8 @@ constexpr float not_read = std::numeric_limits<float>::quiet_NaN();
 // Bilinear; NaN outside the image or the field.
 float sample(ImageView<const float> image, ImageView<const std::uint8_t> valid, float y, float x) {
   if (!(y >= 0 && x >= 0 && y <= image.height - 1 && x <= image.width - 1)) return not_read;
-  const int y0 = std::min(static_cast<int>(y), std::max(0, image.height - 2)), x0 = std::min(static_cast<int>(x), std::max(0, image.width - 2));
+  const int y0 = std::min(static_cast<int>(y), std::max(0, image.height - 2)),
+            x0 = std::min(static_cast<int>(x), std::max(0, image.width - 2));
   const int y1 = std::min(y0 + 1, image.height - 1), x1 = std::min(x0 + 1, image.width - 1);
   if (!valid(y0, x0) || !valid(y1, x1)) return not_read;
   const float fy = y - y0, fx = x - x0;

@@ -4,7 +4,6 @@
 #include <cmath>
 #include <numeric>
 
-
 namespace cinelumen {
 namespace {
 
@@ -112,7 +111,7 @@ double confirmed_share(const VesselGraph& a, const VesselGraph& b, float toleran
 }
 
 Topology find_topology(const Stream& stream, ImageView<const float> whole_run, const std::vector<KeyFrame>& key_frames,
-                       ImageView<const float> before_contrast, ImageView<const std::uint8_t> valid, const TopologyOptions& options) {
+                       ImageView<const std::uint8_t> valid, const TopologyOptions& options) {
   const int height = whole_run.height, width = whole_run.width;
   Vesselness vesselness(stream, height, width);
   VesselnessMap map = make_vesselness_map(stream, height, width);
@@ -162,18 +161,19 @@ Topology find_topology(const Stream& stream, ImageView<const float> whole_run, c
     return share(segment.centreline, [&](const CentrelinePoint& point) { return near_edge(point, host_valid, options.edge_margin_px); }) >
            options.edge_share;
   });
-  if (topology.moving_vessels && before_contrast.data) {
-    // What stands there before contrast comes is no vessel, but its movement leaves a residue that looks like one.
-    const VesselGraph before = trace(before_contrast);
-    constexpr float reach_px = 6;
-    const PointGrid grid(before, reach_px);
-    topology.removed_static = remove_segments(topology.graph, [&](const VesselGraph::Segment& segment) {
+  if (topology.moving_vessels) {
+    Image<float> lost = to_host<const float>(stream, topology.picture.view());
+    for (int y = 0; y < height; ++y)
+      for (int x = 0; x < width; ++x) lost(y, x) = -lost(y, x);
+    const VesselGraph lost_ridges = trace(to_device(stream, lost.view()).view());
+    const PointGrid grid(lost_ridges, options.displaced_reach_px);
+    topology.removed_displaced = remove_segments(topology.graph, [&](const VesselGraph::Segment& segment) {
       return share(segment.centreline, [&](const CentrelinePoint& point) {
                return grid.any_near(point.y, point.x, [&](const CentrelinePoint& other) {
-                 const float along = std::abs(point.tangent_y * other.tangent_y + point.tangent_x * other.tangent_x);
-                 return along > 0.9f && other.z > 0.5f * point.z;
+                 const float parallel = std::abs(point.tangent_y * other.tangent_y + point.tangent_x * other.tangent_x);
+                 return parallel > 0.95f && other.z > 0.5f * point.z && other.radius_px < 2 * point.radius_px;
                });
-             }) > 0.5;
+             }) > options.displaced_share;
     });
   }
   return topology;

@@ -19,30 +19,33 @@ struct KeyFrame {
 /// The vessel graph of a run and where it came from.
 struct Topology {
   VesselGraph graph;
-  int frame = -1;               ///< 0-based key frame; -1: the whole run's image
-  bool moving_vessels = false;  ///< vessels move against the background
-  double agreement = 1;         ///< median share of one key frame's centrelines that another's confirm
-  std::string note;             ///< in words
-  int removed_static = 0, removed_edge = 0;  ///< segments dropped: seen before contrast too, along the field's edge
-  Image<float> picture;         ///< device: the image it was traced in
+  int frame = -1;                               ///< 0-based key frame; -1: the whole run's image
+  bool moving_vessels = false;                  ///< vessels move against the background
+  double agreement = 1;                         ///< median share of one key frame's centrelines that another's confirm
+  std::string note;                             ///< in words
+  int removed_displaced = 0, removed_edge = 0;  ///< segments dropped: moved background, the field's edge
+  Image<float> picture;                         ///< device: the image it was traced in
 };
 
 struct TopologyOptions {
   VesselnessOptions vesselness;
   CentrelineOptions centreline;
-  float still_tolerance_px = 2.0f;   ///< centrelines of two frames this close are the same vessel standing still
-  double still_agreement = 0.6;      ///< below it the vessels are said to move
-  float edge_margin_px = 6;          ///< centrelines this close to the field's edge ...
-  double edge_share = 0.5;           ///< ... over this share of their length are the edge, not a vessel
+  float still_tolerance_px = 2.0f;  ///< centrelines of two frames this close are the same vessel standing still
+  double still_agreement = 0.6;     ///< below it the vessels are said to move
+  float displaced_reach_px = 25;    ///< a dark ridge with a bright one running beside it this near is something that moved ...
+  double displaced_share = 0.5;     ///< ... over this share of its length
+  float edge_margin_px = 6;         ///< centrelines this close to the field's edge ...
+  double edge_share = 0.5;          ///< ... over this share of their length are the edge, not a vessel
 };
 
 /// Share of a's centreline points that lie within `tolerance_px` of a centreline point of b. 1 where a has none.
 double confirmed_share(const VesselGraph& a, const VesselGraph& b, float tolerance_px);
 
 /// Traces `whole_run` (maximum opacification, or mean) if the key frames agree on where the vessels lie; else the key frame with the
-/// longest, clearest centrelines. Then drops segments that run along the field's edge and, where vessels move, those that lie on
-/// structures already seen in `before_contrast` (may be empty), such as a catheter or a rib. Images: device, rows x columns.
+/// longest, clearest centrelines. Then drops segments that run along the field's edge and, where vessels move, those with a ridge of
+/// removed attenuation running beside them: a catheter, a wire or a rib that was elsewhere in the mask leaves both. Images: device,
+/// rows x columns.
 Topology find_topology(const Stream& stream, ImageView<const float> whole_run, const std::vector<KeyFrame>& key_frames,
-                       ImageView<const float> before_contrast, ImageView<const std::uint8_t> valid, const TopologyOptions& options);
+                       ImageView<const std::uint8_t> valid, const TopologyOptions& options);
 
 }  // namespace cinelumen
