@@ -79,6 +79,8 @@ Analysis analyze(const Stream& stream, const Run& run, const AnalysisOptions& op
 
   // Intensity and noise; which frames make the mask.
   const IntensityModel intensity = make_intensity_model(run.intensity);
+  analysis.intensity_note = intensity.note;
+  analysis.densitometric = intensity.densitometric;
   MaskChoice mask;
   {
     const auto timed = clock.measure("mask");
