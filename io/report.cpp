@@ -154,7 +154,7 @@ class Plot {
       down = here;
     }
     body_ += "<path fill=none stroke-linejoin=round stroke-linecap=round stroke=\"" + colour + "\" stroke-width=" + coordinate(thickness) +
-             " d=\"" + path + "\" " + more + "/>";
+             " d=\"" + path + "\" " + more + " />";
   }
   /// The area between two lines, one piece per unbroken stretch.
   void band(const std::vector<double>& xs, const std::vector<double>& low, const std::vector<double>& high, const std::string& colour) {
@@ -173,7 +173,7 @@ class Plot {
   /// A horizontal line over the whole width.
   void level(double value, const std::string& more) {
     body_ += "<line x1=" + coordinate(left_) + " x2=" + coordinate(width_ - right_) + " y1=" + coordinate(y(value)) +
-             " y2=" + coordinate(y(value)) + " " + more + "/>";
+             " y2=" + coordinate(y(value)) + " " + more + " />";
   }
   /// A shaded stretch of x.
   void shade(double from, double to, const std::string& colour) {
@@ -246,7 +246,10 @@ class Page {
   std::string chip(int id) const {
     return "<span class=chip style=\"background:" + to_hex(segment_colour(id)) + "\">" + std::to_string(id) + "</span>";
   }
-  std::string paragraph(const std::string& text) const { return "<p>" + escape_html(text) + "</p>"; }
+  /// The segment's name, escaped; empty where it is nothing but its number.
+  static std::string name(const SegmentResult& segment) {
+    return segment.name == "segment " + std::to_string(segment.id) ? "" : escape_html(segment.name);
+  }
   /// x positions of the analysed frames: seconds where times are known, else frame numbers.
   std::vector<double> frame_axis() const {
     std::vector<double> axis;
@@ -315,8 +318,8 @@ class Page {
 
     const Calibration& c = analysis_.calibration;
     if (calibrated_)
-      fact("Calibration", fixed(c.mm_per_px, 4) + " <small>mm/px ± " + fixed(100 * c.relative_sd, 1) + " %</small>",
-           "source: " + escape_html(to_string(c.source)));
+      fact("Calibration", fixed(c.mm_per_px, 4) + " <small>mm/px</small>",
+           "± " + fixed(100 * c.relative_sd, 1) + " %, source: " + escape_html(to_string(c.source)));
     else
       fact("Calibration", "none", "every length below is in pixels");
 
@@ -364,8 +367,8 @@ class Page {
         if (i % stride == 0 || i + 1 == line.size()) points += coordinate(line[i].x + 0.5) + "," + coordinate(line[i].y + 0.5) + " ";
       halos += "<polyline class=halo points=\"" + points + "\"/>";
       svg += "<polyline class=seg data-seg=" + std::to_string(segment.id) + " stroke=\"" + to_hex(segment_colour(segment.id)) +
-             "\" points=\"" + points + "\"><title>" + std::to_string(segment.id) +
-             (segment.name.empty() ? "" : " " + escape_html(segment.name)) + "</title></polyline>";
+             "\" points=\"" + points + "\"><title>" + std::to_string(segment.id) + (name(segment).empty() ? "" : " " + name(segment)) +
+             "</title></polyline>";
     }
     if (!numbers) return svg;
     const double radius = std::max(rows, columns) / 52.0;
@@ -377,6 +380,10 @@ class Page {
              colour + "\" stroke=#fff stroke-width=" + coordinate(radius / 7) + " /><text x=" + x + " y=" + y +
              " font-size=" + coordinate(radius * (label.id > 99 ? 0.9 : 1.15)) + ">" + std::to_string(label.id) + "</text></g>";
     }
+    for (const Finding& finding : analysis_.findings)
+      for (int line = 0; line < 2; ++line)
+        svg += "<circle class=spot cx=" + coordinate(finding.at_px[1] + 0.5) + " cy=" + coordinate(finding.at_px[0] + 0.5) +
+               " r=" + coordinate(radius * 1.2) + " />";
     return halos + svg;
   }
   std::string view_box() const { return "0 0 " + std::to_string(run_.columns()) + " " + std::to_string(run_.rows()); }
@@ -480,17 +487,17 @@ class Page {
     }
     const std::string unit = "<small>" + unit_ + "</small>";
     page_ += "<h2>Segments</h2><div class=scroll><table class=linked><thead><tr><th class=l>No.<th class=l>Name<th>Length" + unit +
-             "<th>Median diameter" + unit + "<th>Minimum" + unit + "<th>Reference" + unit +
+             "<th>Median<br>diameter" + unit + "<th>Minimum" + unit + "<th>Reference" + unit +
              "<th>Stenosis<small>%</small><th class=l>Filling<th>Arrival<small>s</small><th>Time to "
              "peak<small>s</small><th>Transit<small>s</small>";
     if (calibrated_) page_ += "<th>Velocity<small>mm/s</small>";
-    page_ += "<th>Area under curve<small>of the inlet's</small></thead><tbody>";
+    page_ += "<th>Area under<br>curve<small>of the inlet's</small></thead><tbody>";
     const auto cell = [&](const std::string& text) { page_ += text == "–" ? "<td class=none>–" : "<td>" + text; };
     const auto scaled = [&](const std::optional<double>& value) { return fixed(value ? *value * scale_ : nan, calibrated_ ? 2 : 1); };
     const auto seconds = [&](const std::optional<double>& ms) { return fixed(ms ? *ms / 1000 : nan, 2); };
     for (const SegmentResult& segment : analysis_.segments) {
-      page_ +=
-          "<tr data-seg=" + std::to_string(segment.id) + "><td class=l>" + chip(segment.id) + "<td class=l>" + escape_html(segment.name);
+      page_ += "<tr data-seg=" + std::to_string(segment.id) + "><td class=l>" + chip(segment.id) + "<td class=\"l name\">" +
+               escape_html(segment.name);
       cell(fixed(segment.length, 1));
       const SegmentDiameter& d = segment.diameter;
       cell(d.median && d.sd ? scaled(d.median) + " ± " + scaled(d.sd) : scaled(d.median));
@@ -518,15 +525,14 @@ class Page {
 
   void profiles() {
     if (analysis_.segments.empty()) return;
-    double highest = 0;
-    for (const SegmentResult& segment : analysis_.segments)
-      for (const DiameterProfile::Point& point : segment.profile.points)
-        if (point.sd_px > 0) highest = std::max(highest, double(point.diameter_px + point.sd_px) * scale_);
     page_ +=
         "<h2>Lumen diameter along each segment</h2><p class=lead>Pooled over every opacified frame; the band is ± 1.96 standard "
-        "deviations, without the calibration's. A gap was not measured, and why stands below it. All plots share one scale of diameter. "
+        "deviations, without the calibration's. A gap was not measured, and why stands below it. Each scale begins at zero. "
         "Dashed: median; ring: minimum.</p><div class=\"multiples linked\">";
-    for (std::size_t rank = 0; rank < std::min(most_profiles, longest_.size()); ++rank) profile(longest_[rank], highest);
+    std::vector<std::size_t> shown(longest_.begin(),
+                                   longest_.begin() + static_cast<std::ptrdiff_t>(std::min(most_profiles, longest_.size())));
+    std::sort(shown.begin(), shown.end());
+    for (const std::size_t index : shown) profile(index);
     page_ += "</div>";
     if (longest_.size() > most_profiles)
       page_ += "<p class=small>The " + std::to_string(most_profiles) + " longest of " + std::to_string(longest_.size()) +
@@ -534,7 +540,7 @@ class Page {
     page_ += "\n";
   }
 
-  void profile(std::size_t index, double highest) {
+  void profile(std::size_t index) {
     const SegmentResult& segment = analysis_.segments[index];
     const auto& points = segment.profile.points;
     std::vector<double> along, diameter, low, high;
@@ -546,6 +552,9 @@ class Page {
       low.push_back(known ? std::max(0.0, (points[i].diameter_px - 1.96 * points[i].sd_px) * scale_) : nan);
       high.push_back(known ? (points[i].diameter_px + 1.96 * points[i].sd_px) * scale_ : nan);
     }
+    double highest = 0;
+    for (const double value : high)
+      if (value > highest) highest = value;
     const double length = std::max(segment.centreline.length_px() * scale_, 1e-3);
     Plot plot(360, 190, 0, length, 0, highest > 0 ? highest * 1.05 : 1, "along the segment, " + unit_, "diameter, " + unit_);
     const std::string colour = to_hex(segment_colour(segment.id));
@@ -572,7 +581,8 @@ class Page {
                  "</text>");
       }
     }
-    page_ += "<figure data-seg=" + std::to_string(segment.id) + "><h3>" + chip(segment.id) + " " + escape_html(segment.name) + "</h3>" +
+    page_ += "<figure data-seg=" + std::to_string(segment.id) + "><h3>" + chip(segment.id) + " " + name(segment) + " <small>" +
+             fixed(segment.length, 0) + " " + unit_ + "</small>" + "</h3>" +
              plot.svg("Diameter along segment " + std::to_string(segment.id)) + "<p class=small>" + measured_share(index) + "</p></figure>";
   }
 
@@ -660,7 +670,7 @@ class Page {
       }
       plot.raw("</g>");
       legend += "<span data-seg=" + id + "><i class=swatch style=\"border-color:" + colour + "\"></i>" + id +
-                (segment.name.empty() ? "" : " " + escape_html(segment.name)) + "</span>";
+                (name(segment).empty() ? "" : " " + name(segment)) + "</span>";
     }
     page_ += "<figure class=\"linked dims\">" + plot.svg("Time-density curves") + "<div class=legend>" + legend +
              "</div><figcaption>Mean contrast of each segment" + std::string(analysis_.flow.regions.empty() ? "" : " and region") +
@@ -739,7 +749,7 @@ class Page {
                          ", as asked for.");
     const std::string as_stored = run_.intensity.relationship_as_stored;
     text = "Pixel Intensity Relationship is " + (as_stored.empty() ? std::string("absent") : "“" + escape_html(as_stored) + "”") + ", " +
-           std::to_string(run_.intensity.bits_stored) + " bits stored. " + escape_html(analysis_.intensity_note);
+           std::to_string(run_.intensity.bits_stored) + " bits stored. " + sentence(analysis_.intensity_note);
     if (!analysis_.densitometric)
       text +=
           " The grey values were made for looking at: diameters come from geometry alone, with wider error bars, and contrast is not an "
@@ -748,7 +758,7 @@ class Page {
     text = analysis_.noise.gain > 0 ? "Variance = " + fixed(analysis_.noise.gain, 3) + " per stored count + (" +
                                           fixed(analysis_.noise.electronic_sd, 2) + " counts)². "
                                     : "";
-    step("Noise", text + escape_html(analysis_.noise.note));
+    step("Noise", text + sentence(analysis_.noise.note));
     if (!run_.field.source.empty()) step("Field", "What lies outside the " + escape_html(run_.field.source) + " is not read.");
     switch (s.mask.source) {
       case MaskSource::dicom:
