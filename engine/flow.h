@@ -14,25 +14,41 @@ struct NamedRegion {
   std::vector<std::array<double, 2>> polygon_px;  ///< (y, x)
 };
 
+/// The pixels (y, x) of a rows x columns image whose centres lie inside the polygon, even-odd rule, row by row. A polygon of fewer than
+/// three points, or with one that is not finite, has none.
+std::vector<std::array<int, 2>> pixels_in(const NamedRegion& region, int rows, int columns);
+
 /// Mean contrast over time; NaN where it could not be read.
 struct TimeDensityCurve {
   std::vector<double> time_ms, contrast, contrast_sd;
 };
 
-/// What a curve says. Empty where the run is too short, unfilled, or has no frame times.
+/// What a curve says, always finite. A figure is empty where the run is too short for it, the vessel not filled, or no frame times are
+/// known.
 struct FlowTimes {
-  std::optional<double> arrival_ms, arrival_sd_ms, time_to_peak_ms, mean_transit_ms, wash_in_per_s, peak, area;
+  /// When the contrast reaches half its maximum, on the run's clock, and its SD. Empty where it was there from the start.
+  std::optional<double> arrival_ms, arrival_sd_ms;
+  std::optional<double> time_to_peak_ms;  ///< when it is largest, on the run's clock; empty for a curve without a rise or a fall
+  std::optional<double> mean_transit_ms;  ///< from arrival to the curve's centre of gravity; empty where the wash-out was not seen
+  std::optional<double> wash_in_per_s;    ///< steepest rise, contrast per second
+  std::optional<double> peak;             ///< largest contrast, noise taken out
+  std::optional<double> area;             ///< contrast integrated over the run by trapezoids, contrast x s
 };
 
-/// Arrival by gamma-variate fit, else half-rise of a monotone fit; time to peak; mean transit time; area under the curve.
-/// `noise_sd`: SD of one sample where contrast_sd is empty.
+/// Arrival by a gamma-variate fit (Levenberg-Marquardt), where it describes the curve (reduced chi^2 below 2), else by the half-rise of
+/// a monotone cubic through the isotonic regression of the rise. `noise_sd` > 0: SD of one sample where contrast_sd has none.
+/// Samples that are not finite, or not later than the one before, are left out; fewer than three, or none above the noise: all empty.
 FlowTimes read_times(const TimeDensityCurve& curve, double noise_sd);
+
+/// Area under a curve over that of the inlet; empty where one is not known or the inlet's is not positive.
+std::optional<double> auc_relative_to_inlet(const FlowTimes& times, const FlowTimes& inlet);
 
 struct SegmentFlow {
   TimeDensityCurve curve;
   FlowTimes times;
-  std::optional<double> velocity_mm_s, velocity_sd_mm_s, auc_relative_to_inlet;
-  bool velocity_is_lower_bound = false;
+  std::optional<double> velocity_mm_s, velocity_sd_mm_s, auc_relative_to_inlet;  ///< velocity > 0
+  bool velocity_is_lower_bound = false;  ///< velocity_mm_s is what the flow exceeds with 95 % probability; no SD then
+  bool against_arc_length = false;       ///< contrast moves towards the segment's first point
 };
 
 struct RegionFlow {
@@ -47,8 +63,10 @@ struct FlowSummary {
   std::string inlet;  ///< in words: what areas are relative to
 };
 
-/// Transit velocity along a segment from curves at increasing arc length (mm), by shifted least squares; empty where fewer than three
-/// frames of transit were seen (then a lower bound is given and marked). One curve per arc-length bin.
+/// Transit velocity along a segment from curves at increasing arc length (mm), one per bin, by shifted least squares: all curves are one
+/// curve, a cubic spline fitted along, of their own height each and delayed in proportion to arc length. Empty where no rise was seen,
+/// with fewer than three readable curves, or where the delay is not twice its SD; where it is less than three frames a lower bound is
+/// given and marked. Throws std::invalid_argument where arc_length_mm and along differ in size.
 SegmentFlow read_segment_flow(const TimeDensityCurve& mean_curve, const std::vector<double>& arc_length_mm,
                               const std::vector<TimeDensityCurve>& along, double noise_sd);
 
