@@ -309,12 +309,11 @@ DicomLayout read_dicom_layout(const ByteSource& file) {
   std::uint64_t at = layout.dataset_offset;
   layout.pixel_data_offset = bytes.size();
   while (at < bytes.size()) {
-    Element element;
+    const bool after_pixels = layout.has_pixel_data;
     try {
-      element = walk.element(at);
-      if (layout.has_pixel_data && element.tag <= pixel_data_tag) throw InputError("");
-      if (element.tag >> 16 == 0xFFFE)
-        throw InputError(bytes.path() + ": byte " + std::to_string(at) + ": " + tag_name(element.tag) + " outside a sequence");
+      const Element element = walk.element(at);
+      if (element.tag >> 16 == 0xFFFE || (after_pixels && element.tag <= pixel_data_tag))
+        throw InputError(bytes.path() + ": byte " + std::to_string(at) + ": " + tag_name(element.tag) + " where it doesn't belong");
       if (element.tag == pixel_data_tag) {
         layout.has_pixel_data = true;
         layout.pixel_data_offset = at;
@@ -322,13 +321,13 @@ DicomLayout read_dicom_layout(const ByteSource& file) {
         layout.pixel_words = !layout.explicit_vr || (element.vr[0] == 'O' && element.vr[1] == 'W');
         if (!layout.encapsulated) layout.pixels = {element.value, element.length};
         at = layout.encapsulated ? walk.skip_fragments(element, bytes.size(), &layout) : element.value + element.length;
-        continue;
+      } else {
+        if (element.tag == 0x7FE00001u && element.length != undefined_length) layout.extended_offsets = {element.value, element.length};
+        at = is_sequence(element) ? walk.skip_sequence(element, bytes.size()) : element.value + element.length;
       }
-      if (element.tag == 0x7FE00001u && element.length != undefined_length) layout.extended_offsets = {element.value, element.length};
-      at = is_sequence(element) ? walk.skip_sequence(element, bytes.size()) : element.value + element.length;
     } catch (const InputError&) {
-      // What follows the pixels is of no use here, so it can't spoil them; a broken Pixel Data is another matter.
-      if (!layout.has_pixel_data || element.tag == pixel_data_tag) throw;
+      // What follows the pixels is of no use here, so it can't spoil them.
+      if (!after_pixels) throw;
       layout.warnings.push_back("The file goes on after its pixels, from byte " + std::to_string(at) +
                                 ", with bytes that are not DICOM; they were ignored.");
       break;

@@ -289,6 +289,50 @@ class DicomFrames final : public FrameSource {
   std::vector<std::vector<ByteRange>> codestreams_;
 };
 
+struct CodestreamSize {
+  std::int64_t rows = 0, columns = 0;
+};
+
+/// The size that a codestream's first bytes state, where they do.
+std::optional<CodestreamSize> stated_size(Codec codec, std::span<const std::uint8_t> head) {
+  if (codec != Codec::jpeg_2000) {
+    const auto header = read_jpeg_header(head);
+    return header ? std::optional(CodestreamSize{header->rows, header->columns}) : std::nullopt;
+  }
+  constexpr std::uint8_t start[] = {0xFF, 0x4F, 0xFF, 0x51};
+  const auto found = std::search(head.begin(), head.end(), std::begin(start), std::end(start));
+  if (head.end() - found < 24) return std::nullopt;
+  const auto number = [&](std::ptrdiff_t at) {
+    std::int64_t value = 0;
+    for (int i = 0; i < 4; ++i) value = value << 8 | found[at + i];
+    return value;
+  };
+  return CodestreamSize{number(12) - number(20), number(8) - number(16)};
+}
+
+/// A header may claim any size: nothing is allocated for it before the first frame's codestream has been seen to agree.
+void check_first_codestream(const DicomLayout& layout, const PixelFormat& format, Codec codec, const std::vector<ByteRange>& pieces) {
+  const std::string where = layout.bytes.path() + ": frame 1 of Pixel Data (7fe0,0010): ";
+  std::uint64_t size = 0;
+  for (const ByteRange& piece : pieces) size += piece.size;
+  const std::uint64_t frame_bytes = static_cast<std::uint64_t>(format.rows) * static_cast<std::uint64_t>(format.columns) *
+                                    static_cast<std::uint64_t>(format.bits_allocated / 8);
+  if (codec == Codec::rle) {
+    // Two bytes of RLE give 128 at most.
+    if (size * 64 < frame_bytes) throw InputError(where + std::to_string(size) + " bytes of RLE can't hold " + std::to_string(frame_bytes));
+    return;
+  }
+  const std::uint64_t head_size = std::min<std::uint64_t>(pieces.front().size, std::uint64_t(1) << 20);
+  const std::vector<std::uint8_t> head = layout.bytes.read(pieces.front().offset, head_size);
+  const auto stated = stated_size(codec, head);
+  if (stated && (stated->rows != format.rows || stated->columns != format.columns))
+    throw InputError(where + "the codestream is " + std::to_string(stated->columns) + " x " + std::to_string(stated->rows) +
+                     " pixels, the header says " + std::to_string(format.columns) + " x " + std::to_string(format.rows));
+  if (!stated && pieces.size() == 1)
+    throw InputError(where + "no " + (codec == Codec::jpeg_2000 ? "JPEG 2000" : "JPEG") + " frame header in its first " +
+                     std::to_string(head_size) + " bytes");
+}
+
 class CachedFrames final : public FrameSource {
  public:
   CachedFrames(std::shared_ptr<const FrameSource> frames, std::size_t bytes)
@@ -368,7 +412,9 @@ std::shared_ptr<const FrameSource> open_dicom_frames(const DicomLayout& layout, 
                      (layout.encapsulated ? "encapsulated" : "not encapsulated"));
   if (!native) {
     if (layout.fragments.empty()) throw InputError(path + ": no pixels: Pixel Data (7fe0,0010) has no fragments");
-    return std::make_shared<DicomFrames>(layout, format, *syntax, frame_fragments(layout, format.frames, warnings));
+    auto codestreams = frame_fragments(layout, format.frames, warnings);
+    check_first_codestream(layout, format, syntax->codec, codestreams.front());
+    return std::make_shared<DicomFrames>(layout, format, *syntax, std::move(codestreams));
   }
   const std::uint64_t frame_bytes = static_cast<std::uint64_t>(format.rows) * static_cast<std::uint64_t>(format.columns) *
                                     static_cast<std::uint64_t>(format.bits_allocated / 8);
