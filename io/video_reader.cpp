@@ -177,10 +177,13 @@ class VideoFrames final : public FrameSource {
   void open() const {
     kept_.clear();
     position_ = 0;
-    try {
-      capture_.open(path_);
-    } catch (const cv::Exception&) {
-      capture_.release();
+    // Not every back end: one takes a video's name for a pattern of images, another for a pipeline.
+    for (const int back_end : {cv::CAP_FFMPEG, cv::CAP_OPENCV_MJPEG}) {
+      try {
+        if (capture_.open(path_, back_end)) break;
+      } catch (const cv::Exception&) {
+        capture_.release();
+      }
     }
     if (!capture_.isOpened()) throw InputError(path_ + ": the video can't be opened; expected a file that OpenCV decodes");
   }
