@@ -12,6 +12,7 @@ namespace cinelumen {
 namespace {
 
 constexpr int block_side = 16, block_pixels = block_side * block_side;
+constexpr int spatial_spacing = 3;
 constexpr int most_pairs = 8;
 constexpr int most_bins = 64;
 
@@ -427,7 +428,8 @@ class NoiseEstimator {
     samples_.resize(chosen_.size());
   }
 
-  // Immerkaer's difference of Laplacians, SD 1 for white noise of SD 1.
+  // Immerkaer's difference of Laplacians (Comput Vis Image Underst 1996), SD 1 for white noise of SD 1; its pixels stand apart, so that
+  // noise which neighbours share (scintillator, compression, interpolation) counts in full.
   void collect_spatial() {
     const int rows = height_ / block_side, columns = width_ / block_side;
     std::vector<std::vector<Block>> found(1);
@@ -437,9 +439,9 @@ class NoiseEstimator {
     const Image<std::uint16_t>& frame = stored_[0];
     for (std::size_t b = 0; b < chosen_.size(); ++b)
       for (const Block& block : chosen_[b])
-        for (int y = block.y + 1; y < block.y + block_side - 1; ++y)
-          for (int x = block.x + 1; x < block.x + block_side - 1; ++x) {
-            const auto at = [&](int dy, int dx) { return on_scale(frame(y + dy, x + dx)); };
+        for (int y = block.y + spatial_spacing; y < block.y + block_side - spatial_spacing; ++y)
+          for (int x = block.x + spatial_spacing; x < block.x + block_side - spatial_spacing; ++x) {
+            const auto at = [&](int dy, int dx) { return on_scale(frame(y + spatial_spacing * dy, x + spatial_spacing * dx)); };
             samples_[b].push_back(
                 ((at(-1, -1) + at(-1, 1) + at(1, -1) + at(1, 1)) - 2 * (at(-1, 0) + at(1, 0) + at(0, -1) + at(0, 1)) + 4 * at(0, 0)) / 6);
           }
@@ -568,7 +570,7 @@ class NoiseEstimator {
 
     model_.note = model_.temporal ? "Noise from differences of " + std::to_string(pairs_.size() + 1) + " contrast-free frames. "
                                   : "Noise from the fine structure of one frame (" + why_spatial_ +
-                                        "); correlated noise is underestimated so, and its correlation not known. ";
+                                        "); fine structure of the scene may count as noise, and the noise's correlation is not known. ";
     model_.note += how;
     if (!bins.empty() && measured < 2 * known)
       model_.note +=
