@@ -496,8 +496,7 @@ class Page {
     const auto scaled = [&](const std::optional<double>& value) { return fixed(value ? *value * scale_ : nan, calibrated_ ? 2 : 1); };
     const auto seconds = [&](const std::optional<double>& ms) { return fixed(ms ? *ms / 1000 : nan, 2); };
     for (const SegmentResult& segment : analysis_.segments) {
-      page_ += "<tr data-seg=" + std::to_string(segment.id) + "><td class=l>" + chip(segment.id) + "<td class=\"l name\">" +
-               escape_html(segment.name);
+      page_ += "<tr data-seg=" + std::to_string(segment.id) + "><td class=l>" + chip(segment.id) + "<td class=\"l name\">" + name(segment);
       cell(fixed(segment.length, 1));
       const SegmentDiameter& d = segment.diameter;
       cell(d.median && d.sd ? scaled(d.median) + " ± " + scaled(d.sd) : scaled(d.median));
