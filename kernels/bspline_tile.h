@@ -52,99 +52,120 @@ inline constexpr int bspline_strip = 1;  // one pixel a thread
 inline constexpr int bspline_strip = 16;  // pixels of a row that share their first row and column of coefficients, nearly always
 #endif
 
+/// Where column x of the mask stands in a row of coefficients. With Step 2 all even columns come before all odd ones (the width is even),
+/// so that the taps of every second pixel lie side by side.
+template <int Step>
+CINELUMEN_HOST_DEVICE inline int coefficient_column(int x, int width) {
+  if constexpr (Step == 2)
+    return (x >> 1) + (x & 1) * (width >> 1);
+  else
+    return x;
+}
+
+/// One polynomial piece of the spline along a strip: second coefficient at (base_y, base_x + Step * i) for all its pixels. With `All`
+/// false only positions whose fractions lie in [low, high) are written.
+template <int Step, bool Slopes, bool All>
+CINELUMEN_HOST_DEVICE inline void evaluate_piece(const ImageView<const float>& coefficients, int base_y, int base_x, float from_y,
+                                                 float from_x, float sine, float cosine, float low_y, float high_y, float low_x,
+                                                 float high_x, float* __restrict value, float* __restrict slope_y,
+                                                 float* __restrict slope_x) {
+  const float* __restrict c0 = coefficients.row(base_y - 1);
+  const float* __restrict c1 = c0 + coefficients.pitch;
+  const float* __restrict c2 = c1 + coefficients.pitch;
+  const float* __restrict c3 = c2 + coefficients.pitch;
+  const int width = coefficients.width;
+  const int k0 = coefficient_column<Step>(base_x - 1, width), k1 = coefficient_column<Step>(base_x, width),
+            k2 = coefficient_column<Step>(base_x + 1, width), k3 = coefficient_column<Step>(base_x + 2, width);
+#pragma GCC ivdep
+  for (int i = 0; i < bspline_strip; ++i) {
+    const float fi = static_cast<float>(i);
+    const float part_y = from_y - sine * fi, part_x = from_x + (cosine - Step) * fi;
+    float wx0, wx1, wx2, wx3, wy0, wy1, wy2, wy3;
+    bspline_weights(part_x, wx0, wx1, wx2, wx3);
+    bspline_weights(part_y, wy0, wy1, wy2, wy3);
+    const float a0 = wx0 * c0[k0 + i] + wx1 * c0[k1 + i] + wx2 * c0[k2 + i] + wx3 * c0[k3 + i];
+    const float a1 = wx0 * c1[k0 + i] + wx1 * c1[k1 + i] + wx2 * c1[k2 + i] + wx3 * c1[k3 + i];
+    const float a2 = wx0 * c2[k0 + i] + wx1 * c2[k1 + i] + wx2 * c2[k2 + i] + wx3 * c2[k3 + i];
+    const float a3 = wx0 * c3[k0 + i] + wx1 * c3[k1 + i] + wx2 * c3[k2 + i] + wx3 * c3[k3 + i];
+    const bool mine = All || ((part_y >= low_y) & (part_y < high_y) & (part_x >= low_x) & (part_x < high_x));
+    const float v = wy0 * a0 + wy1 * a1 + wy2 * a2 + wy3 * a3;
+    value[i] = mine ? v : value[i];
+    if constexpr (Slopes) {
+      float dx0, dx1, dx2, dx3, dy0, dy1, dy2, dy3;
+      bspline_slopes(part_x, dx0, dx1, dx2, dx3);
+      bspline_slopes(part_y, dy0, dy1, dy2, dy3);
+      const float sy = dy0 * a0 + dy1 * a1 + dy2 * a2 + dy3 * a3;
+      const float sx = dx0 * (wy0 * c0[k0 + i] + wy1 * c1[k0 + i] + wy2 * c2[k0 + i] + wy3 * c3[k0 + i]) +
+                       dx1 * (wy0 * c0[k1 + i] + wy1 * c1[k1 + i] + wy2 * c2[k1 + i] + wy3 * c3[k1 + i]) +
+                       dx2 * (wy0 * c0[k2 + i] + wy1 * c1[k2 + i] + wy2 * c2[k2 + i] + wy3 * c3[k2 + i]) +
+                       dx3 * (wy0 * c0[k3 + i] + wy1 * c1[k3 + i] + wy2 * c2[k3 + i] + wy3 * c3[k3 + i]);
+      slope_y[i] = mine ? sy : slope_y[i];
+      slope_x[i] = mine ? sx : slope_x[i];
+    }
+  }
+}
+
 /// Evaluates the spline along a strip of bspline_strip output pixels whose first is (y, x); every `Step`-th mask pixel at zero rotation.
-/// Calls write(i, value, slope_y, slope_x, inside, mine) for pixel x + i, perhaps several times: the call with mine = true counts.
-/// inside: the position is at most a pixel off the mask (coefficients are mirrored there). Slopes are zero unless `Slopes`.
-template <int Step, bool Slopes, class Write>
+/// value[i] is NaN where the position is more than a pixel off the mask (coefficients are mirrored up to there). The slopes, per mask
+/// pixel, are written where `Slopes`.
+template <int Step, bool Slopes>
 CINELUMEN_HOST_DEVICE inline void evaluate_strip(const ImageView<const float>& coefficients, const InverseMotion& motion, int y, int x,
-                                                 const Write& write) {
+                                                 float* value, float* slope_y, float* slope_x) {
   constexpr int n = bspline_strip;
   const int height = coefficients.height, width = coefficients.width;
-  const float fy = static_cast<float>(y);
-  const float row_y = motion.origin_y + motion.cosine * fy, row_x = motion.origin_x + motion.sine * fy;
+  const float fy = static_cast<float>(y), fx = static_cast<float>(x), sine = motion.sine, cosine = motion.cosine;
+  const float first_y = motion.origin_y + cosine * fy - sine * fx, first_x = motion.origin_x + sine * fy + cosine * fx;
   // Far-off positions are clamped so that their integer parts exist.
-  const auto at_y = [&](int i) {
-    const float q = row_y - motion.sine * static_cast<float>(x + i);
-    return q < -2.0f ? -2.0f : (q > height + 1.0f ? height + 1.0f : q);
-  };
-  const auto at_x = [&](int i) { return row_x + motion.cosine * static_cast<float>(x + i); };
-  const auto floor_y = [&](int i) { return static_cast<int>(floorf(at_y(i))); };
-  // Column relative to Step * i, so that it stays the same along the strip.
-  const auto floor_x = [&](int i) {
-    float q = at_x(i);
-    q = q < -1.0e6f ? -1.0e6f : (q > 1.0e6f ? 1.0e6f : q);
-    return static_cast<int>(floorf(q)) - Step * i;
-  };
-  const int ya = floor_y(0), yb = floor_y(n - 1), xa = floor_x(0), xb = floor_x(n - 1);
+  const auto whole = [](float q) { return static_cast<int>(floorf(q < -1.0e6f ? -1.0e6f : (q > 1.0e6f ? 1.0e6f : q))); };
+  // Columns relative to Step * i, so that they stay the same along the strip.
+  const int ya = whole(first_y), yb = whole(first_y - sine * (n - 1)), xa = whole(first_x),
+            xb = whole(first_x + cosine * (n - 1)) - Step * (n - 1);
   const int y_low = ya < yb ? ya : yb, y_high = ya < yb ? yb : ya, x_low = xa < xb ? xa : xb, x_high = xa < xb ? xb : xa;
   const bool within = y_low >= 1 && y_high + 2 < height && x_low >= 1 && x_high + Step * (n - 1) + 2 < width;
-  if (within) {
+  if (within && y_low == y_high && x_low == x_high) {
+    evaluate_piece<Step, Slopes, true>(coefficients, y_low, x_low, first_y - y_low, first_x - x_low, sine, cosine, 0, 0, 0, 0, value,
+                                       slope_y, slope_x);
+  } else if (within) {
+    // Open at the ends: a position that rounds differently in evaluate_piece still finds its piece.
+    constexpr float open = 1.0e9f;
     for (int base_y = y_low; base_y <= y_high; ++base_y)
-      for (int base_x = x_low; base_x <= x_high; ++base_x) {
-        const float* c0 = coefficients.row(base_y - 1) + (base_x - 1);
-        const float* c1 = c0 + coefficients.pitch;
-        const float* c2 = c1 + coefficients.pitch;
-        const float* c3 = c2 + coefficients.pitch;
-#pragma GCC ivdep
-        for (int i = 0; i < n; ++i) {
-          const float part_y = at_y(i) - static_cast<float>(base_y), part_x = at_x(i) - static_cast<float>(base_x + Step * i);
-          float wx0, wx1, wx2, wx3, wy0, wy1, wy2, wy3;
-          bspline_weights(part_x, wx0, wx1, wx2, wx3);
-          bspline_weights(part_y, wy0, wy1, wy2, wy3);
-          const int k = Step * i;
-          const float a0 = wx0 * c0[k] + wx1 * c0[k + 1] + wx2 * c0[k + 2] + wx3 * c0[k + 3];
-          const float a1 = wx0 * c1[k] + wx1 * c1[k + 1] + wx2 * c1[k + 2] + wx3 * c1[k + 3];
-          const float a2 = wx0 * c2[k] + wx1 * c2[k + 1] + wx2 * c2[k + 2] + wx3 * c2[k + 3];
-          const float a3 = wx0 * c3[k] + wx1 * c3[k + 1] + wx2 * c3[k + 2] + wx3 * c3[k + 3];
-          const float value = wy0 * a0 + wy1 * a1 + wy2 * a2 + wy3 * a3;
-          float slope_y = 0, slope_x = 0;
-          if constexpr (Slopes) {
-            float dx0, dx1, dx2, dx3, dy0, dy1, dy2, dy3;
-            bspline_slopes(part_x, dx0, dx1, dx2, dx3);
-            bspline_slopes(part_y, dy0, dy1, dy2, dy3);
-            slope_y = dy0 * a0 + dy1 * a1 + dy2 * a2 + dy3 * a3;
-            slope_x = wy0 * (dx0 * c0[k] + dx1 * c0[k + 1] + dx2 * c0[k + 2] + dx3 * c0[k + 3]) +
-                      wy1 * (dx0 * c1[k] + dx1 * c1[k + 1] + dx2 * c1[k + 2] + dx3 * c1[k + 3]) +
-                      wy2 * (dx0 * c2[k] + dx1 * c2[k + 1] + dx2 * c2[k + 2] + dx3 * c2[k + 3]) +
-                      wy3 * (dx0 * c3[k] + dx1 * c3[k + 1] + dx2 * c3[k + 2] + dx3 * c3[k + 3]);
-          }
-          // Open at the ends: a position that rounds differently here than in floor_y and floor_x still finds its piece.
-          const bool mine = (base_y == y_low || part_y >= 0.0f) && (base_y == y_high || part_y < 1.0f) &&
-                            (base_x == x_low || part_x >= 0.0f) && (base_x == x_high || part_x < 1.0f);
-          write(i, value, slope_y, slope_x, true, mine);
-        }
+      for (int base_x = x_low; base_x <= x_high; ++base_x)
+        evaluate_piece<Step, Slopes, false>(coefficients, base_y, base_x, first_y - base_y, first_x - base_x, sine, cosine,
+                                            base_y == y_low ? -open : 0, base_y == y_high ? open : 1, base_x == x_low ? -open : 0,
+                                            base_x == x_high ? open : 1, value, slope_y, slope_x);
+  } else {
+    for (int i = 0; i < n; ++i) {
+      const float q_y = first_y - sine * i, q_x = first_x + cosine * i;
+      if (!(q_y >= -1.0f && q_y <= static_cast<float>(height) && q_x >= -1.0f && q_x <= static_cast<float>(width))) {
+        value[i] = std::bit_cast<float>(0x7fc00000);  // NaN
+        if constexpr (Slopes) slope_y[i] = slope_x[i] = 0;
+        continue;
       }
-    return;
-  }
-  for (int i = 0; i < n; ++i) {
-    const float q_y = row_y - motion.sine * static_cast<float>(x + i), q_x = at_x(i);
-    const bool inside = q_y >= -1.0f && q_y <= static_cast<float>(height) && q_x >= -1.0f && q_x <= static_cast<float>(width);
-    float value = 0, slope_y = 0, slope_x = 0;
-    if (inside) {
       const float whole_y = floorf(q_y), whole_x = floorf(q_x);
       float wx[4], wy[4], dx[4], dy[4];
       bspline_weights(q_x - whole_x, wx[0], wx[1], wx[2], wx[3]);
       bspline_weights(q_y - whole_y, wy[0], wy[1], wy[2], wy[3]);
-      if constexpr (Slopes) {
-        bspline_slopes(q_x - whole_x, dx[0], dx[1], dx[2], dx[3]);
-        bspline_slopes(q_y - whole_y, dy[0], dy[1], dy[2], dy[3]);
-      }
+      bspline_slopes(q_x - whole_x, dx[0], dx[1], dx[2], dx[3]);
+      bspline_slopes(q_y - whole_y, dy[0], dy[1], dy[2], dy[3]);
+      float v = 0, sy = 0, sx = 0;
       for (int j = 0; j < 4; ++j) {
         const float* c = coefficients.row(mirror_near(static_cast<int>(whole_y) - 1 + j, height));
         float a = 0, d = 0;
         for (int k = 0; k < 4; ++k) {
-          const float v = c[mirror_near(static_cast<int>(whole_x) - 1 + k, width)];
-          a += wx[k] * v;
-          if constexpr (Slopes) d += dx[k] * v;
+          const float one = c[coefficient_column<Step>(mirror_near(static_cast<int>(whole_x) - 1 + k, width), width)];
+          a += wx[k] * one;
+          d += dx[k] * one;
         }
-        value += wy[j] * a;
-        if constexpr (Slopes) {
-          slope_y += dy[j] * a;
-          slope_x += wy[j] * d;
-        }
+        v += wy[j] * a;
+        sy += dy[j] * a;
+        sx += wy[j] * d;
+      }
+      value[i] = v;
+      if constexpr (Slopes) {
+        slope_y[i] = sy;
+        slope_x[i] = sx;
       }
     }
-    write(i, value, slope_y, slope_x, inside, true);
   }
 }
 

@@ -79,7 +79,7 @@ struct TurnedMask {
 
   template <int Height, int Width>
   struct Scratch {
-    Tile<float, Height, Width> mask, reaches;
+    Tile<float, Height, Width> mask;
   };
 
   template <int Height, int Width>
@@ -87,18 +87,13 @@ struct TurnedMask {
     static_assert(Width % bspline_strip == 0);
     const int rows = block.rows(output.image.height), columns = block.columns(output.image.width);
     block.for_each_pixel(rows, (columns + bspline_strip - 1) / bspline_strip, [&](int y, int strip) {
-      float* mask = scratch.mask[y] + strip * bspline_strip;
-      float* reaches = scratch.reaches[y] + strip * bspline_strip;
-      evaluate_strip<1, false>(coefficients, motion, block.y0 + y, block.x0 + strip * bspline_strip,
-                               [&](int i, float value, float, float, bool inside, bool mine) {
-                                 mask[i] = mine ? value : mask[i];
-                                 reaches[i] = inside ? 1.0f : 0.0f;
-                               });
+      const int x = strip * bspline_strip;
+      evaluate_strip<1, false>(coefficients, motion, block.y0 + y, block.x0 + x, scratch.mask[y] + x, nullptr, nullptr);
     });
     block.for_each_pixel(rows, columns, [&](int y, int x) {
       const int oy = block.y0 + y, ox = block.x0 + x;
-      bool use = scratch.reaches[y][x] != 0.0f;
       float value = scratch.mask[y][x];
+      bool use = value == value;
       if constexpr (Subtract) {
         value = output.attenuation.row(oy)[ox] - value - output.offset;
         use = use & (output.valid.row(oy)[ox] != 0);

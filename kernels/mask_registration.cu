@@ -18,7 +18,7 @@ constexpr int level_count = 3;
 constexpr int iterations[level_count] = {3, 3, 4};  // finest first
 constexpr int unused_border_px = 4;
 // Planes of the mask carry a border of NaN, so that strips that reach over its edge need no separate path.
-constexpr int padding = 40;
+constexpr int padding = 40;  // even: columns keep their parity
 constexpr float unknown = std::numeric_limits<float>::quiet_NaN();
 constexpr double cut_above = 2.5, cut_below = 4.685;
 constexpr int sample_limit = 2048;  // a median absolute deviation of that many is good to 3 %
@@ -95,15 +95,9 @@ struct NormalEquations {
     static_assert(Width % bspline_strip == 0);
     const int rows = block.rows(frame.height), columns = block.columns(frame.width);
     block.for_each_pixel(rows, (columns + bspline_strip - 1) / bspline_strip, [&](int y, int strip) {
-      float* value = scratch.value[y] + strip * bspline_strip;
-      float* slope_y = scratch.slope_y[y] + strip * bspline_strip;
-      float* slope_x = scratch.slope_x[y] + strip * bspline_strip;
-      evaluate_strip<Step, true>(coefficients, motion.inverse, block.y0 + y, block.x0 + strip * bspline_strip,
-                                 [&](int i, float v, float sy, float sx, bool inside, bool mine) {
-                                   value[i] = mine ? (inside ? v : unknown) : value[i];
-                                   slope_y[i] = mine ? sy : slope_y[i];
-                                   slope_x[i] = mine ? sx : slope_x[i];
-                                 });
+      const int x = strip * bspline_strip;
+      evaluate_strip<Step, true>(coefficients, motion.inverse, block.y0 + y, block.x0 + x, scratch.value[y] + x, scratch.slope_y[y] + x,
+                                 scratch.slope_x[y] + x);
     });
     const Sums<sum_count> total = block.sum_pixels(rows, columns, scratch.lanes, [&](int y, int x) {
       const float fy = static_cast<float>(block.y0 + y), fx = static_cast<float>(block.x0 + x);
@@ -132,6 +126,7 @@ struct SampleResiduals {
   ImageView<const float> frame, coefficients;
   LevelMotion motion;
   int spacing, columns;  // of the lattice
+  bool split;            // even columns of coefficients before odd ones
   ArrayView<float> residual;
 
   CINELUMEN_HOST_DEVICE void operator()(int item) const {
@@ -146,8 +141,11 @@ struct SampleResiduals {
       bspline_weights(q_x - base_x, wx[0], wx[1], wx[2], wx[3]);
       value = 0;
       for (int j = 0; j < 4; ++j) {
-        const float* c = coefficients.row(base_y - 1 + j) + base_x - 1;
-        value += wy[j] * (wx[0] * c[0] + wx[1] * c[1] + wx[2] * c[2] + wx[3] * c[3]);
+        const float* c = coefficients.row(base_y - 1 + j);
+        for (int k = 0; k < 4; ++k) {
+          const int column = base_x - 1 + k;
+          value += wy[j] * wx[k] * c[split ? coefficient_column<2>(column, coefficients.width) : column];
+        }
       }
     }
     residual[item] = frame.row(y)[x] - value;
@@ -179,17 +177,18 @@ Image<std::uint8_t> every_second(ImageView<const std::uint8_t> valid) {
   return result;
 }
 
-/// Coefficients of `plane` with NaN where not valid and around; memory of the stream's device.
+/// Coefficients of `plane` with NaN where not valid and around, columns in coefficient_column<Step>'s order; memory of the stream's device.
+template <int Step>
 Image<float> padded_coefficients(const Stream& stream, ImageView<const float> plane, ImageView<const std::uint8_t> valid) {
   Image<float> coefficients(stream, plane.height, plane.width);
   bspline_coefficients(stream, plane, coefficients);
   const Image<float> host = to_host(stream, coefficients.view());
-  Image<float> padded(plane.height + 2 * padding, plane.width + 2 * padding);
+  Image<float> padded(plane.height + 2 * padding, (plane.width + 2 * padding + 1) / 2 * 2);
   for (int y = 0; y < padded.height(); ++y)
     for (int x = 0; x < padded.width(); ++x) {
       const int py = y - padding, px = x - padding;
       const bool inside = py >= 0 && py < plane.height && px >= 0 && px < plane.width;
-      padded(y, x) = inside && valid(py, px) ? host(py, px) : unknown;
+      padded(y, coefficient_column<Step>(x, padded.width())) = inside && valid(py, px) ? host(py, px) : unknown;
     }
   Image<float> result = to_device(stream, padded.view());
   stream.synchronize();
@@ -237,10 +236,10 @@ double take_quantile(std::vector<float>& values, double quantile) {
 
 struct MaskRegistration::Mask {
   struct Level {
-    int height = 0, width = 0;     // of the frame's grid
-    int step = 1;                  // mask pixels per grid pixel
-    double scale = 1;              // full-resolution pixels per mask pixel
-    Image<float> coefficients;     // padded
+    int height = 0, width = 0;  // of the frame's grid
+    int step = 1;               // mask pixels per grid pixel
+    double scale = 1;           // full-resolution pixels per mask pixel
+    Image<float> coefficients;  // padded
   };
   RegistrationOptions options;
   int height = 0, width = 0;
@@ -315,7 +314,7 @@ MaskRegistration::MaskRegistration(const Stream& stream, ImageView<const float> 
   for_each_tile(stream, height, width, Smooth<1>{mask_attenuation, {}, smooth});
   const Image<std::uint8_t> valid_host = to_host(stream, valid);
   const Image<std::uint8_t> usable = erode(valid_host.view(), unused_border_px);
-  mask->levels[0] = {half(height), half(width), 2, 1, padded_coefficients(stream, smooth.view(), usable.view())};
+  mask->levels[0] = {half(height), half(width), 2, 1, padded_coefficients<2>(stream, smooth.view(), usable.view())};
   Image<std::uint8_t> level_valid = every_second(usable.view());
   mask->valid = to_device(stream, level_valid.view());
   stream.synchronize();
@@ -347,7 +346,7 @@ MaskRegistration::MaskRegistration(const Stream& stream, ImageView<const float> 
     for_each_tile(stream, h, w, Smooth<2>{plane, {}, next});
     const Image<std::uint8_t> eroded = erode(level_valid.view(), 2);
     level_valid = every_second(eroded.view());
-    mask->levels[l] = {h, w, 1, static_cast<double>(2 << l), padded_coefficients(stream, next.view(), level_valid.view())};
+    mask->levels[l] = {h, w, 1, static_cast<double>(2 << l), padded_coefficients<1>(stream, next.view(), level_valid.view())};
     plane = std::move(next);
   }
   mask->coarsest = to_host(stream, plane.view());
@@ -369,21 +368,18 @@ MaskRegistration::~MaskRegistration() = default;
 
 namespace {
 
-/// Best whole-pixel shift (y, x) of `mask` onto `frame` within `radius`, by the truncated differences of neighbouring pixels, which do not
-/// see an offset and give contrast, where it is, a bounded say.
-std::pair<int, int> search(ImageView<const float> frame, ImageView<const float> mask, int radius) {
+/// Best whole-pixel shift (y, x) of `mask` onto `frame` within `radius` of `centre`, by the truncated differences of neighbouring pixels,
+/// which do not see an offset and give contrast, where it is, a bounded say.
+std::pair<int, int> search(ImageView<const float> frame, ImageView<const float> mask, std::pair<int, int> centre, int radius) {
   const int height = frame.height, width = frame.width;
   std::vector<float> steps;
   for (int y = 0; y < height; ++y)
     for (int x = 1; x < width; ++x)
       if (const float step = std::abs(frame(y, x) - frame(y, x - 1)); step == step) steps.push_back(step);
-  if (steps.empty()) return {0, 0};
-  const auto high = steps.begin() + static_cast<std::ptrdiff_t>(steps.size() * 9 / 10);
-  std::nth_element(steps.begin(), high, steps.end());
-  const float limit = *high;
+  if (steps.empty()) return centre;
+  const float limit = take_quantile(steps, 0.9);
   constexpr int lanes = 16;
-  double best = std::numeric_limits<double>::infinity(), counted_at_zero = 0;
-  std::pair<int, int> best_shift{0, 0};
+  double most = 0;
   const auto score = [&](int sy, int sx) {
     float sum[lanes] = {}, count[lanes] = {};
     const int x_low = std::max(0, sx), x_high = std::min(width, width + sx) - 1;
@@ -404,13 +400,14 @@ std::pair<int, int> search(ImageView<const float> frame, ImageView<const float> 
       s += sum[l];
       n += count[l];
     }
-    if (sy == 0 && sx == 0) counted_at_zero = n;
+    most = std::max(most, n);
     // A small overlap fits by chance.
-    return n > 0 && n >= 0.4 * counted_at_zero ? s / n : std::numeric_limits<double>::infinity();
+    return n > 0 && n >= 0.4 * most ? s / n : std::numeric_limits<double>::infinity();
   };
-  best = score(0, 0);
-  for (int sy = -radius; sy <= radius; ++sy)
-    for (int sx = -radius; sx <= radius; ++sx)
+  double best = score(centre.first, centre.second);
+  std::pair<int, int> best_shift = centre;
+  for (int sy = centre.first - radius; sy <= centre.first + radius; ++sy)
+    for (int sx = centre.second - radius; sx <= centre.second + radius; ++sx)
       if (const double s = score(sy, sx); s < best) {
         best = s;
         best_shift = {sy, sx};
@@ -418,10 +415,25 @@ std::pair<int, int> search(ImageView<const float> frame, ImageView<const float> 
   return best_shift;
 }
 
+Image<float> binned(ImageView<const float> image) {
+  Image<float> result(image.height / 2, image.width / 2);
+  for (int y = 0; y < result.height(); ++y)
+    for (int x = 0; x < result.width(); ++x)
+      result(y, x) = 0.25f * (image(2 * y, 2 * x) + image(2 * y, 2 * x + 1) + image(2 * y + 1, 2 * x) + image(2 * y + 1, 2 * x + 1));
+  return result;
+}
+
+/// The same in two steps where the images are large: on a grid twice as coarse, then around what was found there.
+std::pair<int, int> search(ImageView<const float> frame, ImageView<const float> mask, int radius) {
+  if (std::min(frame.height, frame.width) < 96 || radius < 4) return search(frame, mask, {0, 0}, radius);
+  const Image<float> coarse_frame = binned(frame), coarse_mask = binned(mask);
+  const auto [y, x] = search(coarse_frame.view(), coarse_mask.view(), {0, 0}, radius / 2);
+  return search(frame, mask, {2 * y, 2 * x}, 2);
+}
+
 }  // namespace
 
-RigidEstimate MaskRegistration::estimate(const Stream& stream, ImageView<const float> frame_attenuation,
-                                         std::optional<RigidMotion> start) {
+RigidEstimate MaskRegistration::estimate(const Stream& stream, ImageView<const float> frame_attenuation, std::optional<RigidMotion> start) {
   const Mask& mask = *mask_;
   Workspace& work = *workspace_;
   require(frame_attenuation.height == mask.height && frame_attenuation.width == mask.width,
@@ -463,7 +475,7 @@ RigidEstimate MaskRegistration::estimate(const Stream& stream, ImageView<const f
     const int columns = (level.width + spacing - 1) / spacing, count = (level.height + spacing - 1) / spacing * columns;
     const LevelMotion motion = level_motion(level, mask.height, mask.width, state);
     const ArrayView<float> residual{work.residual.view().data, count}, host{work.residual_host.view().data, count};
-    for_each_item(stream, count, SampleResiduals{frame, level.coefficients, motion, spacing, columns, residual}, 256);
+    for_each_item(stream, count, SampleResiduals{frame, level.coefficients, motion, spacing, columns, level.step == 2, residual}, 256);
     copy<float>(stream, residual, host);
     stream.synchronize();
     work.sorted.clear();
@@ -475,7 +487,7 @@ RigidEstimate MaskRegistration::estimate(const Stream& stream, ImageView<const f
     state.sigma = std::max(take_quantile(work.sorted, quantile) / normal_quantile, 1e-6);
     return true;
   };
-  const auto iterate = [&](const Mask::Level& level, const Image<float>& frame) {
+  const auto iterate = [&](const Mask::Level& level, const Image<float>& frame, bool last) {
     const LevelMotion motion = level_motion(level, mask.height, mask.width, state);
     const double lever = half_diagonal / level.scale;
     const auto launch = [&](auto kernel) {
@@ -484,10 +496,9 @@ RigidEstimate MaskRegistration::estimate(const Stream& stream, ImageView<const f
     };
     const float offset = static_cast<float>(state.offset), above = static_cast<float>(1 / (cut_above * state.sigma)),
                 below = static_cast<float>(1 / (cut_below * state.sigma)), inverse_lever = static_cast<float>(1 / lever);
-    const int tiles = level.step == 2 ? launch(NormalEquations<2>{frame, level.coefficients, motion, offset, above, below, inverse_lever,
-                                                                 work.partial})
-                                      : launch(NormalEquations<1>{frame, level.coefficients, motion, offset, above, below, inverse_lever,
-                                                                 work.partial});
+    const int tiles =
+        level.step == 2 ? launch(NormalEquations<2>{frame, level.coefficients, motion, offset, above, below, inverse_lever, work.partial})
+                        : launch(NormalEquations<1>{frame, level.coefficients, motion, offset, above, below, inverse_lever, work.partial});
     const ImageView<float> host = work.partial_host.view().part(0, 0, tiles, sum_count);
     copy<float>(stream, work.partial.view().part(0, 0, tiles, sum_count), host);
     stream.synchronize();
@@ -498,12 +509,15 @@ RigidEstimate MaskRegistration::estimate(const Stream& stream, ImageView<const f
     if (!(s[0] >= 20)) return;
     state.mean_weight = s[0] / s[15];
     // Unknowns: offset, shift y, shift x (mask pixels), rotation x lever.
-    std::array<std::array<double, 4>, 4> a{{{s[0], s[1], s[2], s[3]}, {s[1], s[4], s[5], s[6]}, {s[2], s[5], s[7], s[8]}, {s[3], s[6], s[8], s[9]}}};
+    std::array<std::array<double, 4>, 4> a{
+        {{s[0], s[1], s[2], s[3]}, {s[1], s[4], s[5], s[6]}, {s[2], s[5], s[7], s[8]}, {s[3], s[6], s[8], s[9]}}};
     std::array<double, 4> b{s[10], s[11], s[12], s[13]}, variance{};
     // Holds still what the image says nothing about: as if each step were known to be zero to 5 px.
     for (int k = 1; k < 4; ++k) a[k][k] += state.sigma * state.sigma / 25;
+    const State before = state;
+    const std::array<double, 4> right = b;
     if (!solve_system(a, state.turn ? 4 : 3, b, variance)) return;
-    const double step = std::max({std::abs(b[1]), std::abs(b[2]), std::abs(b[3])}), shorten = step > 2 ? 2 / step : 1;
+    const double step = std::max({std::abs(b[1]), std::abs(b[2]), state.turn ? std::abs(b[3]) : 0.0}), shorten = step > 2 ? 2 / step : 1;
     state.offset += b[0];
     state.shift_y += shorten * b[1] * level.scale;
     state.shift_x += shorten * b[2] * level.scale;
@@ -512,16 +526,27 @@ RigidEstimate MaskRegistration::estimate(const Stream& stream, ImageView<const f
     constexpr double kept = (70.0 / 256) * (70.0 / 256);
     const double grid_pixels = static_cast<double>(level.step) * level.step;
     const double factor = state.sigma * std::sqrt(std::max(1.0, mask.gradient_smoothing / kept / grid_pixels));
-    state.error_y = factor * std::sqrt(variance[1]) * level.scale;
-    state.error_x = factor * std::sqrt(variance[2]) * level.scale;
-    state.error_rotation = state.turn ? factor * std::sqrt(variance[3]) / lever : 0;
+    const auto set_errors = [&] {
+      state.error_y = factor * std::sqrt(variance[1]) * level.scale;
+      state.error_x = factor * std::sqrt(variance[2]) * level.scale;
+      state.error_rotation = state.turn ? factor * std::sqrt(variance[3]) / lever : 0;
+    };
+    set_errors();
     state.last_step = step * shorten * level.scale;
     state.solved = true;
+    if (last && state.turn && (std::abs(state.rotation) * half_diagonal < 0.05 || std::abs(state.rotation) < 3 * state.error_rotation)) {
+      // The same equations for a rotation of zero.
+      b = right;
+      for (int k = 0; k < 3; ++k) b[k] += a[k][3] * before.rotation * lever;
+      if (!solve_system(a, 3, b, variance)) return;
+      state.turn = false;
+      state.rotation = 0;
+      state.offset = before.offset + b[0];
+      state.shift_y = before.shift_y + b[1] * level.scale;
+      state.shift_x = before.shift_x + b[2] * level.scale;
+      set_errors();
+    }
   };
-  const auto rotation_matters = [&] {
-    return std::abs(state.rotation) * half_diagonal >= 0.05 && std::abs(state.rotation) >= 3 * state.error_rotation;
-  };
-
   bool comparable = false;
   for (int l = levels; l-- > 0;) {
     const Mask::Level& level = mask.levels[l];
@@ -533,13 +558,8 @@ RigidEstimate MaskRegistration::estimate(const Stream& stream, ImageView<const f
       else if (i < 2 || l == levels - 1)
         comparable = measure_scale(level, work.frame[l], 0.5, 0.67449);
       if (!comparable) break;
-      iterate(level, work.frame[l]);
+      iterate(level, work.frame[l], l == 0 && i == iterations[l] - 1);
     }
-  }
-  if (state.turn && comparable && !rotation_matters()) {
-    state.turn = false;
-    state.rotation = 0;
-    for (int i = 0; i < 2; ++i) iterate(mask.levels[0], work.frame[0]);
   }
 
   RigidEstimate result;
