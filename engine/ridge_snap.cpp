@@ -36,7 +36,7 @@ std::vector<int> best_path(ImageView<const float> samples, int first, int last, 
   for (int i = 0; i < count; ++i)
     for (int k = 0; k < width; ++k) {
       const float z = samples(first + i, k);
-      const float gain = z > 0 ? std::min(z * unit, 1.25f) : 0;  // NaN too: no gain outside the image
+      const float gain = z > 0 ? std::min(z * unit, 1.0f) : 0;  // NaN too: no gain outside the image
       float best = 0;
       int best_from = 0;
       if (i > 0) {

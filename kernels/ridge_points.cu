@@ -47,7 +47,7 @@ struct CollectPixels {
   }
 };
 
-constexpr int max_radius = 24, lanes = 8;  // 3 sigma of the largest scale; one 256-bit register of floats
+constexpr int lanes = 8;  // one 256-bit register of floats
 
 struct RefineRidgePoints {
   ImageView<const float> image;
@@ -71,46 +71,47 @@ struct RefineRidgePoints {
     points[i] = point;
   }
 
+  CINELUMEN_HOST_DEVICE static float limited_sigma(float sigma) { return sigma < 0.5f ? 0.5f : (sigma > 8.0f ? 8.0f : sigma); }
+
   CINELUMEN_HOST_DEVICE float newton_step(const RidgePoint& point) const {
-    const float sigma = point.sigma_px < 0.5f ? 0.5f : (point.sigma_px > 8.0f ? 8.0f : point.sigma_px);
-    const int radius = static_cast<int>(ceilf(3 * sigma)), size = 2 * radius + 1;
-    const int x0 = static_cast<int>(floorf(point.x + 0.5f)) - radius, y0 = static_cast<int>(floorf(point.y + 0.5f)) - radius;
-    const float minus_half_over_variance = -0.5f / (sigma * sigma);
-    const int padded = (size + lanes - 1) / lanes * lanes;
-    float weight[2 * max_radius + 1 + lanes], distance[2 * max_radius + 1 + lanes];
-    for (int k = 0; k < padded; ++k) {
-      distance[k] = static_cast<float>(x0 + k) - point.x;
-      weight[k] = k < size ? fast_exp(minus_half_over_variance * distance[k] * distance[k]) : 0.0f;
-    }
+    const float across = limited_sigma(point.sigma_px), along = limited_sigma(point.along_sigma_px);
+    const float ny = point.normal_y, nx = point.normal_x;
+    // The box around the ellipse of three sigma.
+    const int radius_y = static_cast<int>(ceilf(3 * sqrtf(square(across * ny) + square(along * nx))));
+    const int radius_x = static_cast<int>(ceilf(3 * sqrtf(square(across * nx) + square(along * ny))));
+    const int x0 = static_cast<int>(floorf(point.x + 0.5f)) - radius_x, y0 = static_cast<int>(floorf(point.y + 0.5f)) - radius_y;
+    const int columns = (2 * radius_x + lanes) / lanes * lanes;
+    const float u_factor = 1 / across, v_factor = 1 / along;
     // Relative to the centre's value: else a large constant would leak through the cut-off tails.
-    const int middle_y = mirror(y0 + radius, image.height), middle_x = mirror(x0 + radius, image.width);
-    const float reference = image.row(middle_y)[middle_x];
-    const bool inside = x0 >= 0 && x0 + padded <= image.width;
-    float slope = 0, curvature = 0;
-    for (int j = 0; j < size; ++j) {
+    const float reference = image.row(mirror(y0 + radius_y, image.height))[mirror(x0 + radius_x, image.width)];
+    const bool inside = x0 >= 0 && x0 + columns <= image.width;
+    float slope[lanes] = {}, curvature[lanes] = {};
+    for (int j = 0; j <= 2 * radius_y; ++j) {
       const float dy = static_cast<float>(y0 + j) - point.y;
-      const float row_weight = fast_exp(minus_half_over_variance * dy * dy);
       const float* row = image.row(mirror(y0 + j, image.height));
-      float sum[3][lanes] = {};
-      for (int k = 0; k < padded; k += lanes)
+      for (int k = 0; k < columns; k += lanes) {
+        float values[lanes];
+        if (inside)
+          for (int l = 0; l < lanes; ++l) values[l] = row[x0 + k + l];
+        else
+          for (int l = 0; l < lanes; ++l) values[l] = row[mirror(x0 + k + l, image.width)];
         for (int l = 0; l < lanes; ++l) {
-          const float value = row[inside ? x0 + k + l : mirror(x0 + k + l, image.width)] - reference;
-          const float weighted = weight[k + l] * value, first = weighted * distance[k + l];
-          sum[0][l] += weighted;
-          sum[1][l] += first;
-          sum[2][l] += first * distance[k + l];
+          const float dx = static_cast<float>(x0 + k + l) - point.x;
+          const float u = u_factor * (ny * dy + nx * dx), v = v_factor * (nx * dy - ny * dx);
+          const float distance2 = u * u + v * v;
+          const float weight = fast_exp(-0.5f * distance2);
+          const float weighted = distance2 < 9.0f ? weight * (values[l] - reference) : 0.0f;
+          slope[l] += weighted * u;
+          curvature[l] += weighted * (u * u - 1.0f);
         }
-      float moment[3];
-      for (int m = 0; m < 3; ++m) {
-        for (int half = lanes / 2; half > 0; half /= 2)
-          for (int l = 0; l < half; ++l) sum[m][l] += sum[m][l + half];
-        moment[m] = sum[m][0];
       }
-      const float ny = point.normal_y * dy, nx = point.normal_x;
-      slope += row_weight * (ny * moment[0] + nx * moment[1]);
-      curvature += row_weight * ((ny * ny * moment[0] + 2 * ny * nx * moment[1] + nx * nx * moment[2]) / (sigma * sigma) - moment[0]);
     }
-    return curvature < 0 ? -slope / curvature : 3e38f;
+    for (int half = lanes / 2; half > 0; half /= 2)
+      for (int l = 0; l < half; ++l) {
+        slope[l] += slope[l + half];
+        curvature[l] += curvature[l + half];
+      }
+    return curvature[0] < 0 ? -slope[0] / curvature[0] * across : 3e38f;
   }
 };
 

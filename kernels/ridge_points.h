@@ -24,13 +24,14 @@ std::vector<SkeletonPixel> collect_skeleton(const Stream& stream, ImageView<cons
 struct RidgePoint {
   float y = 0, x = 0;                ///< in: where to start; out: where it ended
   float normal_y = 0, normal_x = 1;  ///< unit vector across the vessel
-  float sigma_px = 1;                ///< scale of the Gaussian derivatives, 0.5 to 8
+  float sigma_px = 1;                ///< scale of the Gaussian derivatives across the vessel, limited to 0.5 to 8
+  float along_sigma_px = 1;          ///< and along it, the same limits: larger is less noisy, but pulls bends inwards
   float moved_px = 0;                ///< out: sum of the steps, signed along the normal
   float last_step_px = 0;            ///< out: the last step before it was limited; infinite where there is no bright ridge
 };
 
 /// Moves each point of `points` (the stream's memory) by `steps` Newton steps t = -(n.grad L) / (n'Hn) along its normal, each limited to
-/// max_step_px, L being `image` smoothed by a Gaussian of sigma_px about the current sub-pixel position. Borders are mirrored.
+/// max_step_px, L being `image` smoothed by a Gaussian of these scales about the current sub-pixel position. Borders are mirrored.
 /// Steger, "An unbiased detector of curvilinear structures", IEEE PAMI 20 (1998), with the normal given.
 /// Throws std::invalid_argument unless steps >= 1, max_step_px > 0 and the image is not empty.
 void refine_ridge_points(const Stream& stream, ImageView<const float> image, ArrayView<RidgePoint> points, int steps, float max_step_px);
