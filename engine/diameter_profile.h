@@ -1,6 +1,8 @@
 #pragma once
 /// Lumen diameter with its standard deviation along centrelines, frame by frame and pooled (methods.md 5).
 
+#include <array>
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>
@@ -27,7 +29,45 @@ struct LumenPoint {
   float background = 0;
   bool used = false;
   Exclusion reason = Exclusion::no_fit;
+  float contrast_sd = 0;   ///< one SD of contrast
+  float kappa = 0;         ///< attenuation per px of lumen
+  float chi2_per_dof = 0;  ///< of the fit
 };
+
+/// What measure_frame needs to know beside the image. All in px and log units.
+struct LumenOptions {
+  float noise_sd = 0.01f;           ///< of one pixel of the image (frame and mask together), > 0
+  ImageView<const float> variance;  ///< of each pixel, memory of the stream's device; without data: noise_sd everywhere
+  std::array<std::array<float, 5>, 5> autocorrelation{};  ///< of the noise, as NoiseModel; centre 0: taken as white
+  float sd_inflation = 1;                                 ///< on SDs, for what a display grey scale hides; >= 1
+  float psf_px = 0.7f, psf_sd_px = 0.15f;  ///< Gaussian SD of the point spread without the pixel: estimate_psf, or what is usual
+  int rows = 2;                            ///< pixels along the vessel per profile, 1 to 3
+  float free_kappa_ratio =
+      4.8f;  ///< kappa is the profile's own where radius / point spread exceeds this (2 mm at 0.2 mm); else the segment's
+  float minimum_contrast_ratio = 4;  ///< contrast / its SD below which a point counts as unfilled
+  float maximum_relative_sd = 0.3f;  ///< sd / diameter above which the contrast is too low to measure
+  float maximum_misfit = 0.25f;      ///< rms residual beyond noise / contrast above which the model does not hold
+};
+
+/// The point spread, estimated from wide, well filled profiles.
+struct PsfEstimate {
+  double psf_px = 0, sd_px = 0;  ///< Gaussian SD without the pixel; SD of it over profiles and what their shape leaves open
+  int profiles = 0;
+};
+
+/// Fits the point spread with the cylinder at points whose radius is several point spreads and whose contrast is high, and pools them
+/// robustly. Arguments as measure_frame. Empty where fewer than ten profiles serve. Synchronises the stream.
+std::optional<PsfEstimate> estimate_psf(const Stream& stream, ImageView<const float> subtracted, ImageView<const std::uint8_t> valid,
+                                        const std::vector<Centreline>& centrelines, const LumenOptions& options);
+
+/// Measures the lumen at every point of every centreline in one frame: a cylinder fit with kappa free gives each segment's kappa where
+/// the vessel is wide; narrow points are fitted again with that kappa as a prior (the frame's, less certain, where a segment is narrow
+/// throughout; none where the whole frame is). subtracted: added attenuation, the frame's own coordinates, memory of the stream's device.
+/// valid: same size (or without data), 1 where it may be read. centrelines: in the frame's coordinates, after re-snapping.
+/// Returns, per centreline, one LumenPoint per centreline point. Synchronises the stream; throws std::invalid_argument.
+std::vector<std::vector<LumenPoint>> measure_frame(const Stream& stream, ImageView<const float> subtracted,
+                                                   ImageView<const std::uint8_t> valid, const std::vector<Centreline>& centrelines,
+                                                   const LumenOptions& options);
 
 /// Diameter along one segment, pooled over frames.
 struct DiameterProfile {
@@ -39,16 +79,19 @@ struct DiameterProfile {
   std::vector<Point> points;
 };
 
-/// Figures of one segment. In px; the caller multiplies by the calibration.
+/// Figures of one segment. In px; the caller multiplies by the calibration. sd: of the median, as measured (not how the vessel varies).
 struct SegmentDiameter {
   std::optional<double> median, sd, minimum, reference, percent_stenosis;
   std::array<double, 2> minimum_at_px = {0, 0};
 };
 
-/// Pools one segment's points over frames (robustly, weights 1/SD^2): `frames` has, per frame, that segment's points.
+/// Pools one segment's points over frames: Huber's mean with weights 1 / (sd^2 + between-frame variance), its SD from the same.
+/// `frames` has, per frame, that segment's points; only used ones count.
 DiameterProfile pool_profile(const Centreline& centreline, const std::vector<std::vector<LumenPoint>>& frames);
 
-/// Minimum, reference (healthy calibre interpolated from both sides of the minimum) and percent stenosis of a pooled profile.
+/// Median, minimum (over three neighbouring points), reference and percent stenosis of a pooled profile. The reference is the robust
+/// straight line (Theil-Sen) through the healthy calibre on both sides of the minimum, read at the minimum; null, with the stenosis, where
+/// fewer than ten healthy points, or none on one side, were measured.
 SegmentDiameter summarize(const DiameterProfile& profile);
 
 }  // namespace cinelumen

@@ -259,7 +259,7 @@ struct LumenFitKernel {
       for (int row = 0; row < 3; ++row) {
         const Pixel at = pixel_at(p, i - reach_px, row, 3);
         distance += at.distance;
-        if (readable(at.y, at.x)) {
+        if (at.distance >= p.from_px && at.distance <= p.to_px && readable(at.y, at.x)) {
           sum += image(at.y, at.x);
           weight += 1;
         }
@@ -338,16 +338,21 @@ struct LumenFitKernel {
       const float n_major = fabsf(p.normal_x) >= fabsf(p.normal_y) ? p.normal_x : p.normal_y;
       const int middle = static_cast<int>(floorf(store.start_centre[l] * n_major + 0.5f));
       const Pixel at = pixel_at(p, (i / options.rows - side) * store.stride[l] + middle, i % options.rows, options.rows);
-      const bool use = i < store.count[l] && readable(at.y, at.x);
+      const bool inside = i < store.count[l] && at.distance >= p.from_px && at.distance <= p.to_px;
+      const bool use = inside && readable(at.y, at.x);
       store.x[i][l] = at.distance;
       store.value[i][l] = use ? image(at.y, at.x) : 0;
       store.weight[i][l] = use ? 1.0f / (variance.data ? fmaxf(variance(at.y, at.x), 1e-12f) : options.variance) : 0;
     });
     block.for_each_pixel(1, lanes, [&](int, int l) {
-      int used = 0;
-      for (int i = 0; i < store.count[l]; ++i) used += store.weight[i][l] > 0 ? 1 : 0;
+      const LumenFitPoint p = point(block.x0 + l);
+      int used = 0, inside = 0;
+      for (int i = 0; i < store.count[l]; ++i) {
+        used += store.weight[i][l] > 0 ? 1 : 0;
+        inside += store.x[i][l] >= p.from_px && store.x[i][l] <= p.to_px ? 1 : 0;
+      }
       store.used[l] = used;
-      store.lost[l] = 1.0f - static_cast<float>(used) / static_cast<float>(store.count[l]);
+      store.lost[l] = inside > 0 ? 1.0f - static_cast<float>(used) / static_cast<float>(inside) : 1.0f;
     });
   }
 

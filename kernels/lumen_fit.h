@@ -10,13 +10,14 @@ namespace cinelumen {
 
 /// Where to fit, and what is known beforehand. One profile each.
 struct LumenFitPoint {
-  float y = 0, x = 0;                ///< on the centreline, px
-  float normal_y = 0, normal_x = 1;  ///< unit vector across the vessel
-  float radius_px = 3;               ///< start; with LumenFitOptions::search only the scale of the search
-  float kappa = 0;                   ///< prior attenuation per px of chord
-  float kappa_sd = 0;                ///< its SD: small holds kappa, 0 leaves it free
-  float psf_px = 0.7f;               ///< Gaussian SD of the point spread without the pixel, px
-  float psf_sd_px = 0.1f;            ///< its SD: goes into sd_px; the prior where LumenFitOptions::fit_psf
+  float y = 0, x = 0;                   ///< on the centreline, px
+  float normal_y = 0, normal_x = 1;     ///< unit vector across the vessel
+  float radius_px = 3;                  ///< start; with LumenFitOptions::search only the scale of the search
+  float kappa = 0;                      ///< prior attenuation per px of chord
+  float kappa_sd = 0;                   ///< its SD: small holds kappa, 0 leaves it free
+  float psf_px = 0.7f;                  ///< Gaussian SD of the point spread without the pixel, px
+  float psf_sd_px = 0.1f;               ///< its SD: goes into sd_px; the prior where LumenFitOptions::fit_psf
+  float from_px = -1e6f, to_px = 1e6f;  ///< pixels at distances outside are left out: another vessel lies there
 };
 
 /// A fitted profile. SDs are for white noise of the given variance, widened by sqrt(chi2_per_dof) where that exceeds 1.

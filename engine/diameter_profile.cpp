@@ -1,0 +1,479 @@
+#include "engine/diameter_profile.h"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <stdexcept>
+#include <unordered_map>
+
+#include "engine/lumen_bound.h"
+#include "kernels/lumen_fit.h"
+
+namespace cinelumen {
+namespace {
+
+double median_of(std::vector<double> values) {
+  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+  std::nth_element(values.begin(), middle, values.end());
+  if (values.size() % 2) return *middle;
+  return 0.5 * (*middle + *std::max_element(values.begin(), middle));
+}
+
+double robust_sd(const std::vector<double>& values, double centre) {
+  std::vector<double> away;
+  for (const double value : values) away.push_back(std::abs(value - centre));
+  return 1.4826 * median_of(away);
+}
+
+float with_pixel(float psf_px) { return std::sqrt(psf_px * psf_px + 1.0f / 12); }
+
+// All points of all centrelines in one row, with what lies around them.
+struct Site {
+  int segment, point;
+  bool overlap = false;
+};
+
+struct Neighbourhood {
+  std::vector<Site> sites;
+  std::vector<LumenFitPoint> fit_points;
+};
+
+// Points on a grid of cells, to find the other vessels near a profile.
+class PointGrid {
+ public:
+  explicit PointGrid(const std::vector<Centreline>& centrelines) : centrelines_(centrelines) {
+    for (int s = 0; s < static_cast<int>(centrelines.size()); ++s)
+      for (int i = 0; i < static_cast<int>(centrelines[s].points.size()); ++i)
+        cells_[key(cell(centrelines[s].points[i].y), cell(centrelines[s].points[i].x))].push_back({s, i});
+  }
+  template <class Visit>
+  void near(float y, float x, float radius, Visit visit) const {
+    for (int cy = cell(y - radius); cy <= cell(y + radius); ++cy)
+      for (int cx = cell(x - radius); cx <= cell(x + radius); ++cx)
+        if (const auto found = cells_.find(key(cy, cx)); found != cells_.end())
+          for (const auto& [segment, point] : found->second) visit(segment, point, centrelines_[segment].points[point]);
+  }
+
+ private:
+  static int cell(float at) { return static_cast<int>(std::floor(at / 12)); }
+  static std::int64_t key(int y, int x) { return (static_cast<std::int64_t>(y) << 32) ^ static_cast<std::uint32_t>(x); }
+  const std::vector<Centreline>& centrelines_;
+  std::unordered_map<std::int64_t, std::vector<std::pair<int, int>>> cells_;
+};
+
+// Where an end of a segment meets another segment, with the widest vessel there.
+struct Junction {
+  float y, x, radius;
+};
+std::vector<Junction> find_junctions(const std::vector<Centreline>& centrelines, const PointGrid& grid) {
+  std::vector<Junction> junctions;
+  for (int s = 0; s < static_cast<int>(centrelines.size()); ++s) {
+    const auto& points = centrelines[s].points;
+    if (points.empty()) continue;
+    for (const CentrelinePoint* end : {&points.front(), &points.back()}) {
+      const float reach = std::max(3.0f, end->radius_px);
+      float radius = 0;
+      grid.near(end->y, end->x, reach, [&](int other, int, const CentrelinePoint& p) {
+        if (other != s && std::hypot(p.y - end->y, p.x - end->x) <= reach) radius = std::max({radius, p.radius_px, end->radius_px});
+      });
+      if (radius > 0) junctions.push_back({end->y, end->x, radius});
+    }
+  }
+  return junctions;
+}
+
+// A profile sees a neighbour's lumen as a pedestal: its window ends short of it. Where the neighbour comes too near for any background
+// between the two, or vessels meet, the point is an overlap.
+Neighbourhood look_around(const std::vector<Centreline>& centrelines, const LumenOptions& options) {
+  const float s = with_pixel(options.psf_px);
+  const PointGrid grid(centrelines);
+  const std::vector<Junction> junctions = find_junctions(centrelines, grid);
+  Neighbourhood result;
+  float widest = 0;
+  for (const Centreline& centreline : centrelines)
+    for (const CentrelinePoint& p : centreline.points) widest = std::max(widest, p.radius_px);
+  for (int seg = 0; seg < static_cast<int>(centrelines.size()); ++seg)
+    for (int i = 0; i < static_cast<int>(centrelines[seg].points.size()); ++i) {
+      const CentrelinePoint& p = centrelines[seg].points[i];
+      Site site{seg, i};
+      LumenFitPoint fit;
+      fit.y = p.y;
+      fit.x = p.x;
+      const float length = std::hypot(p.tangent_y, p.tangent_x);
+      fit.normal_y = length > 0 ? p.tangent_x / length : 0;
+      fit.normal_x = length > 0 ? -p.tangent_y / length : 1;
+      fit.radius_px = std::clamp(p.radius_px, 0.8f, 60.0f);
+      fit.psf_px = options.psf_px;
+      fit.psf_sd_px = options.psf_sd_px;
+      const float window = 1.5f * fit.radius_px + 5 * s + 2;
+      grid.near(p.y, p.x, window + widest + 2, [&](int other, int j, const CentrelinePoint& q) {
+        const float dy = q.y - p.y, dx = q.x - p.x;
+        const float across = dy * fit.normal_y + dx * fit.normal_x, along = dx * fit.normal_y - dy * fit.normal_x;
+        if (std::abs(along) > 2) return;
+        // The same segment only where it comes back.
+        if (other == seg && std::abs(centrelines[seg].points[j].arc_length_px - p.arc_length_px) < 3 * (std::abs(across) + 4)) return;
+        const float free = std::abs(across) - q.radius_px - 2 * s;
+        if (free < fit.radius_px + 2.5f * s)
+          site.overlap = true;
+        else if (across > 0)
+          fit.to_px = std::min(fit.to_px, free);
+        else
+          fit.from_px = std::max(fit.from_px, -free);
+      });
+      for (const Junction& junction : junctions)
+        if (std::hypot(junction.y - p.y, junction.x - p.x) < junction.radius + 0.5f * fit.radius_px + 2) site.overlap = true;
+      result.sites.push_back(site);
+      result.fit_points.push_back(fit);
+    }
+  return result;
+}
+
+std::vector<LumenFit> fit_all(const Stream& stream, ImageView<const float> image, ImageView<const std::uint8_t> valid,
+                              const std::vector<LumenFitPoint>& points, const LumenOptions& options, bool search, bool fit_psf) {
+  const int count = static_cast<int>(points.size());
+  std::vector<LumenFit> result(points.size());
+  if (count == 0) return result;
+  LumenFitOptions fit_options;
+  fit_options.rows = options.rows;
+  fit_options.search = search;
+  fit_options.fit_psf = fit_psf;
+  fit_options.variance = options.noise_sd * options.noise_sd;
+  auto staging = Array<LumenFitPoint>::staging(stream, count);
+  std::copy(points.begin(), points.end(), staging.begin());
+  auto fits = Array<LumenFit>::staging(stream, count);
+  if (stream.on_cuda()) {
+    Array<LumenFitPoint> device_points(stream, count);
+    Array<LumenFit> device_fits(stream, count);
+    copy<LumenFitPoint>(stream, staging.view(), device_points.view());
+    fit_lumen(stream, image, options.variance, valid, device_points.view(), device_fits.view(), fit_options);
+    copy<LumenFit>(stream, device_fits.view(), fits.view());
+    stream.synchronize();
+  } else {
+    fit_lumen(stream, image, options.variance, valid, staging.view(), fits.view(), fit_options);
+  }
+  std::copy(fits.begin(), fits.end(), result.begin());
+  return result;
+}
+
+// Rms of what the model leaves beyond the noise, over the contrast.
+float misfit(const LumenFit& fit, const LumenOptions& options) {
+  return options.noise_sd * std::sqrt(std::max(fit.chi2_per_dof - 1.5f, 0.0f)) / std::max(fit.contrast, 1e-6f);
+}
+
+bool sound(const LumenFit& fit, const LumenOptions& options) {
+  return fit.converged && !fit.at_bound && fit.lost < 0.05f && fit.contrast > options.minimum_contrast_ratio * fit.contrast_sd &&
+         fit.sd_px < options.maximum_relative_sd * fit.diameter_px && misfit(fit, options) < options.maximum_misfit &&
+         std::abs(fit.centre_px) < 0.5f * fit.diameter_px + 1;
+}
+
+struct Kappa {
+  double value = 0, sd = 0;  // sd 0: not known
+};
+
+// Kappa of wide points, pooled. Its SD is how far kappa strays from point to point (mixing), not how well its mean is known: a narrow
+// point may stray as far.
+Kappa pool_kappa(const std::vector<double>& values, const std::vector<double>& sds, double least_relative_sd) {
+  if (values.size() < 5) return {};
+  const double centre = median_of(values), spread = robust_sd(values, centre), measured = median_of(sds);
+  if (!(centre > 0)) return {};
+  const double strays = std::sqrt(std::max(spread * spread - measured * measured, 0.0));
+  return {centre, std::hypot(strays, std::max(measured / std::sqrt(values.size() / 3.0), least_relative_sd * centre))};
+}
+
+// Factor on SDs for correlated noise, by radius: a few radii are enough, it varies slowly.
+class NoiseFactor {
+ public:
+  explicit NoiseFactor(const LumenOptions& options) {
+    for (std::size_t k = 0; k < factor_.size(); ++k) {
+      ProfileCase profile;
+      profile.radius_px = first_radius_ * std::pow(ratio_, static_cast<double>(k));
+      profile.psf_px = options.psf_px;
+      profile.kappa_free = profile.radius_px > options.free_kappa_ratio * with_pixel(options.psf_px);
+      factor_[k] = correlated_noise_factor(profile, options.autocorrelation, options.rows);
+    }
+  }
+  double at(double radius_px) const {
+    const double position = std::clamp(std::log(std::max(radius_px, first_radius_) / first_radius_) / std::log(ratio_), 0.0,
+                                       static_cast<double>(factor_.size()) - 1.001);
+    const auto k = static_cast<std::size_t>(position);
+    return factor_[k] + (position - static_cast<double>(k)) * (factor_[k + 1] - factor_[k]);
+  }
+
+ private:
+  static constexpr double first_radius_ = 1, ratio_ = 1.6;
+  std::array<double, 8> factor_{};
+};
+
+void check(const char* name, ImageView<const float> image, ImageView<const std::uint8_t> valid, const LumenOptions& options) {
+  const auto demand = [&](bool met, const char* what) {
+    if (!met) throw std::invalid_argument(std::string(name) + ": " + what);
+  };
+  demand(valid.data == nullptr || same_size(image, valid), "valid differs from the image in size");
+  demand(options.noise_sd > 0 && std::isfinite(options.noise_sd), "noise_sd must be positive");
+  demand(options.psf_px > 0 && options.psf_sd_px >= 0, "psf_px must be positive, its SD not negative");
+  demand(options.sd_inflation >= 1, "sd_inflation must be at least 1");
+}
+
+Exclusion judge(const LumenFit& fit, const Site& site, const LumenOptions& options) {
+  if (fit.lost >= 0.05f) return Exclusion::edge;
+  if (site.overlap) return Exclusion::overlap;
+  if (!(fit.contrast > options.minimum_contrast_ratio * fit.contrast_sd)) return Exclusion::unfilled;
+  if (!sound(fit, options))
+    return fit.converged && !fit.at_bound && fit.sd_px >= options.maximum_relative_sd * fit.diameter_px ? Exclusion::low_contrast
+                                                                                                        : Exclusion::no_fit;
+  return Exclusion::none;
+}
+
+}  // namespace
+
+const char* to_string(Exclusion reason) {
+  switch (reason) {
+    case Exclusion::none:
+      return "";
+    case Exclusion::unfilled:
+      return "unfilled";
+    case Exclusion::overlap:
+      return "overlap";
+    case Exclusion::edge:
+      return "edge";
+    case Exclusion::low_contrast:
+      return "low_contrast";
+    case Exclusion::motion:
+      return "motion";
+    case Exclusion::no_fit:
+      return "no_fit";
+    case Exclusion::inferred:
+      return "inferred";
+    case Exclusion::display_grey:
+      return "display_grey";
+    case Exclusion::key_frame_only:
+      return "key_frame_only";
+  }
+  return "";
+}
+
+std::optional<PsfEstimate> estimate_psf(const Stream& stream, ImageView<const float> subtracted, ImageView<const std::uint8_t> valid,
+                                        const std::vector<Centreline>& centrelines, const LumenOptions& options) {
+  check("estimate_psf", subtracted, valid, options);
+  const Neighbourhood around = look_around(centrelines, options);
+  std::vector<LumenFitPoint> points;
+  for (std::size_t i = 0; i < around.sites.size(); ++i)
+    if (!around.sites[i].overlap) {
+      points.push_back(around.fit_points[i]);
+      points.back().psf_sd_px = 0;  // no prior: these profiles are to speak for themselves
+    }
+  const std::vector<LumenFit> fits = fit_all(stream, subtracted, valid, points, options, true, true);
+  std::vector<double> values, sds;
+  for (const LumenFit& fit : fits)
+    if (sound(fit, options) && fit.diameter_px > 2 * options.free_kappa_ratio * with_pixel(fit.psf_px) && fit.psf_sd_px < 0.4f) {
+      values.push_back(fit.psf_px);
+      sds.push_back(fit.psf_sd_px);
+    }
+  if (values.size() < 10) return {};
+  PsfEstimate estimate;
+  estimate.profiles = static_cast<int>(values.size());
+  estimate.psf_px = median_of(values);
+  // Neighbouring profiles share pixels: a third of them count as independent. What a point spread that is no Gaussian leaves open, 0.02 px,
+  // does not average out.
+  const double spread = std::max(robust_sd(values, estimate.psf_px), median_of(sds));
+  estimate.sd_px = std::hypot(1.2533 * spread / std::sqrt(values.size() / 3.0), 0.02);
+  return estimate;
+}
+
+std::vector<std::vector<LumenPoint>> measure_frame(const Stream& stream, ImageView<const float> subtracted,
+                                                   ImageView<const std::uint8_t> valid, const std::vector<Centreline>& centrelines,
+                                                   const LumenOptions& options) {
+  check("measure_frame", subtracted, valid, options);
+  Neighbourhood around = look_around(centrelines, options);
+  std::vector<LumenFit> fits = fit_all(stream, subtracted, valid, around.fit_points, options, true, false);
+
+  const float narrow_below = options.free_kappa_ratio * with_pixel(options.psf_px);
+  std::vector<std::vector<double>> values(centrelines.size()), sds(centrelines.size());
+  for (std::size_t i = 0; i < fits.size(); ++i)
+    if (!around.sites[i].overlap && fits[i].diameter_px >= 2 * narrow_below && sound(fits[i], options)) {
+      values[around.sites[i].segment].push_back(fits[i].kappa);
+      sds[around.sites[i].segment].push_back(fits[i].kappa_sd);
+    }
+  std::vector<Kappa> kappa(centrelines.size());
+  std::vector<double> all_values, all_sds;
+  for (std::size_t s = 0; s < centrelines.size(); ++s) {
+    kappa[s] = pool_kappa(values[s], sds[s], 0.02);
+    all_values.insert(all_values.end(), values[s].begin(), values[s].end());
+    all_sds.insert(all_sds.end(), sds[s].begin(), sds[s].end());
+  }
+  const Kappa of_frame = pool_kappa(all_values, all_sds, 0.15);
+
+  std::vector<LumenFitPoint> again;
+  std::vector<std::size_t> places;
+  for (std::size_t i = 0; i < fits.size(); ++i) {
+    const Kappa& prior = kappa[around.sites[i].segment].sd > 0 ? kappa[around.sites[i].segment] : of_frame;
+    const bool wide = fits[i].diameter_px >= 2 * narrow_below && fits[i].converged && !fits[i].at_bound;
+    if (wide || !(prior.sd > 0) || around.sites[i].overlap) continue;
+    LumenFitPoint point = around.fit_points[i];
+    if (fits[i].converged && !fits[i].at_bound) {
+      point.radius_px = 0.5f * fits[i].diameter_px;
+    }
+    point.kappa = static_cast<float>(prior.value);
+    point.kappa_sd = static_cast<float>(prior.sd);
+    again.push_back(point);
+    places.push_back(i);
+  }
+  const std::vector<LumenFit> held = fit_all(stream, subtracted, valid, again, options, false, false);
+  for (std::size_t k = 0; k < held.size(); ++k) fits[places[k]] = held[k];
+
+  const NoiseFactor noise_factor(options);
+  std::vector<std::vector<LumenPoint>> result(centrelines.size());
+  for (std::size_t i = 0; i < fits.size(); ++i) {
+    LumenFit& fit = fits[i];
+    const Site& site = around.sites[i];
+    const CentrelinePoint& p = centrelines[site.segment].points[site.point];
+    const LumenFitPoint& at = around.fit_points[i];
+    const float factor = options.sd_inflation * static_cast<float>(noise_factor.at(0.5 * fit.diameter_px));
+    fit.sd_px *= factor;
+    fit.contrast_sd *= factor;
+    LumenPoint point;
+    point.segment = site.segment;
+    point.point = site.point;
+    point.arc_length_px = p.arc_length_px;
+    point.reason = judge(fit, site, options);
+    point.used = point.reason == Exclusion::none;
+    const float move = point.used ? fit.centre_px : 0;
+    point.y_px = p.y + move * at.normal_y;
+    point.x_px = p.x + move * at.normal_x;
+    point.normal_y = at.normal_y;
+    point.normal_x = at.normal_x;
+    point.diameter_px = fit.diameter_px;
+    point.sd_px = fit.sd_px;
+    point.contrast = fit.contrast;
+    point.contrast_sd = fit.contrast_sd;
+    point.background = fit.background;
+    point.kappa = fit.kappa;
+    point.chi2_per_dof = fit.chi2_per_dof;
+    result[site.segment].push_back(point);
+  }
+  return result;
+}
+
+DiameterProfile pool_profile(const Centreline& centreline, const std::vector<std::vector<LumenPoint>>& frames) {
+  DiameterProfile profile;
+  const std::size_t count = centreline.points.size();
+  std::vector<std::vector<double>> diameters(count), sds(count);
+  for (const auto& frame : frames)
+    for (const LumenPoint& point : frame)
+      if (point.used && point.sd_px > 0 && point.point >= 0 && static_cast<std::size_t>(point.point) < count) {
+        diameters[point.point].push_back(point.diameter_px);
+        sds[point.point].push_back(point.sd_px);
+      }
+  for (std::size_t i = 0; i < count; ++i) {
+    const CentrelinePoint& p = centreline.points[i];
+    DiameterProfile::Point pooled;
+    pooled.arc_length_px = p.arc_length_px;
+    pooled.y_px = p.y;
+    pooled.x_px = p.x;
+    const auto& d = diameters[i];
+    const auto& s = sds[i];
+    const std::size_t n = d.size();
+    if (n > 0) {
+      double mean = median_of(d), between = 0;
+      if (n >= 3) {
+        const double spread = robust_sd(d, mean), typical = median_of(s);
+        between = std::max(spread * spread - typical * typical, 0.0);
+      }
+      double weights = 0, squares = 0;
+      for (int iteration = 0; iteration < 20; ++iteration) {
+        double sum = 0;
+        weights = squares = 0;
+        for (std::size_t k = 0; k < n; ++k) {
+          const double variance = s[k] * s[k] + between, away = std::abs(d[k] - mean) / std::sqrt(variance);
+          const double weight = (away > 1.5 ? 1.5 / away : 1) / variance;
+          weights += weight;
+          sum += weight * d[k];
+          squares += weight * std::min(away, 1.5) * std::min(away, 1.5) * variance;
+        }
+        const double next = sum / weights;
+        const bool settled = std::abs(next - mean) < 1e-6;
+        mean = next;
+        if (settled) break;
+      }
+      const double scatter = n > 1 ? std::max(1.0, squares / static_cast<double>(n - 1)) : 1.0;
+      pooled.diameter_px = static_cast<float>(mean);
+      pooled.sd_px = static_cast<float>(std::sqrt(scatter / weights));
+      pooled.frames = static_cast<int>(n);
+    }
+    profile.points.push_back(pooled);
+  }
+  return profile;
+}
+
+SegmentDiameter summarize(const DiameterProfile& profile) {
+  SegmentDiameter result;
+  std::vector<const DiameterProfile::Point*> measured;
+  for (const auto& point : profile.points)
+    if (point.sd_px > 0) measured.push_back(&point);
+  const std::size_t n = measured.size();
+  if (n < 3) return result;
+
+  std::vector<double> diameters, variances;
+  for (const auto* point : measured) {
+    diameters.push_back(point->diameter_px);
+    variances.push_back(static_cast<double>(point->sd_px) * point->sd_px);
+  }
+  const double median = median_of(diameters);
+  result.median = median;
+  // Neighbours share pixels (windows overlap by about one row): half of them count as independent.
+  result.sd = 1.2533 * std::sqrt(median_of(variances) / std::max(1.0, static_cast<double>(n) / 2));
+
+  // Three neighbouring points, weighted: the minimum of single noisy points would be low by the noise.
+  std::vector<double> smooth(n);
+  for (std::size_t i = 0; i < n; ++i) {
+    double sum = 0, weights = 0;
+    for (std::size_t k = i > 0 ? i - 1 : 0; k < std::min(n, i + 2); ++k)
+      if (std::abs(measured[k]->arc_length_px - measured[i]->arc_length_px) < 3) {
+        sum += diameters[k] / variances[k];
+        weights += 1 / variances[k];
+      }
+    smooth[i] = sum / weights;
+  }
+  const auto lowest = static_cast<std::size_t>(std::min_element(smooth.begin(), smooth.end()) - smooth.begin());
+  result.minimum = smooth[lowest];
+  result.minimum_at_px = {measured[lowest]->y_px, measured[lowest]->x_px};
+
+  // Healthy: outside the run of points about the minimum that lie below half-way from the minimum to the upper quartile (whose flanks
+  // are left out as well), and outside one diameter of it in any case.
+  std::vector<double> sorted = smooth;
+  std::sort(sorted.begin(), sorted.end());
+  const double upper = sorted[n * 3 / 4], half_way = 0.5 * (smooth[lowest] + upper),
+               flank = smooth[lowest] + 0.85 * (upper - smooth[lowest]);
+  std::size_t first = lowest, last = lowest;
+  while (first > 0 && smooth[first - 1] < half_way) --first;
+  while (last + 1 < n && smooth[last + 1] < half_way) ++last;
+  while (first > 0 && smooth[first - 1] < flank && smooth[first - 1] >= smooth[first]) --first;
+  while (last + 1 < n && smooth[last + 1] < flank && smooth[last + 1] >= smooth[last]) ++last;
+  const double at = measured[lowest]->arc_length_px;
+  std::vector<double> place, healthy;
+  int before = 0, after = 0;
+  for (std::size_t i = 0; i < n; ++i) {
+    const double s = measured[i]->arc_length_px;
+    if ((i >= first && i <= last) || std::abs(s - at) < upper) continue;
+    place.push_back(s);
+    healthy.push_back(smooth[i]);
+    ++(s < at ? before : after);
+  }
+  if (healthy.size() < 10 || before < 3 || after < 3) return result;
+  std::vector<double> slopes;
+  const std::size_t stride = std::max<std::size_t>(1, healthy.size() / 150);
+  for (std::size_t a = 0; a < healthy.size(); a += stride)
+    for (std::size_t b = a + stride; b < healthy.size(); b += stride)
+      if (place[b] - place[a] > 2) slopes.push_back((healthy[b] - healthy[a]) / (place[b] - place[a]));
+  if (slopes.empty()) return result;
+  const double slope = median_of(slopes);
+  std::vector<double> levels;
+  for (std::size_t a = 0; a < healthy.size(); ++a) levels.push_back(healthy[a] - slope * (place[a] - at));
+  const double reference = median_of(levels);
+  if (!(reference > 0)) return result;
+  result.reference = reference;
+  result.percent_stenosis = std::max(0.0, 100 * (1 - *result.minimum / reference));
+  return result;
+}
+
+}  // namespace cinelumen
