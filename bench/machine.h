@@ -40,7 +40,7 @@ inline double measure_copy(const Stream& stream) {
 
 /// Floating-point operations per second of chained single-precision multiply-adds.
 inline double measure_fma(const Stream& stream) {
-  const int side = stream.on_cuda() ? 4096 : 256, rounds = 32;
+  const int side = stream.on_cuda() ? 4096 : 256, rounds = 64;
   Image<float> output(stream, side, side);
   return 2.0 * multiply_adds_per_round * rounds * side * side /
          shortest_seconds(stream, 40, [&] { multiply_add_chains(stream, rounds, 0.999f, 0.001f, output); });

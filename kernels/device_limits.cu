@@ -39,8 +39,7 @@ struct MultiplyAddChains {
       block.for_each_pixel(rows, columns, [&](int y, int x) {
         const float start = scratch.sum[y][x];
         float x0 = start, x1 = start + 1, x2 = start + 2, x3 = start + 3, x4 = start + 4, x5 = start + 5, x6 = start + 6, x7 = start + 7;
-        // Unrolled in full: GCC vectorises over pixels only what has no inner loop.
-#pragma GCC unroll 32
+        // Few enough steps for GCC to unroll in full: it vectorises over pixels only what has no inner loop.
         for (int i = 0; i < multiply_adds_per_round / 8; ++i) {
           x0 = fmaf(x0, a, b);
           x1 = fmaf(x1, a, b);
