@@ -57,8 +57,9 @@ std::array<float, vesselness_scale_count> correlation_factors(const std::array<s
 /// Vesselness of images of one size, with all workspace allocated once. Not to be used by two threads at a time.
 ///
 /// Hessian: sampled Gaussian derivatives of radius 4 sigma, sum-corrected, at full, half and quarter resolution (pre-smoothed), times
-/// sigma^2: ridge eigenvalues within 0.2 % of the continuous ones. Borders mirror about the border pixels. Outside `valid` the
-/// image is replaced by a plane fitted to what lies near (Gaussian window, 24 px), so that the field's edge does not answer.
+/// sigma^2: eigenvalues of ridges of 1 px or more within 0.2 % rms of the continuous ones up to 4 px, 0.5 % above. Borders mirror about the
+/// border pixels. Outside `valid` the image is replaced by a plane fitted to what lies near (Gaussian window, 24 px), so that the field's
+/// edge does not answer.
 ///
 /// Noise-calibrated response: with r_s = max(-sigma^2 lambda2, 0) and n_s = mean over the field of max(sigma^2 lambda1, 0), the
 /// answer to valleys, which vessels hardly give but noise and clutter give as often as ridges (at least what white noise gives,
