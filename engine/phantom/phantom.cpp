@@ -1,0 +1,533 @@
+#include "engine/phantom/phantom.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+#include <sstream>
+#include <stdexcept>
+
+#include "engine/phantom/bolus.h"
+#include "engine/phantom/projection.h"
+#include "engine/phantom/random.h"
+#include "engine/phantom/scene.h"
+#include "kernels/stream.h"
+
+namespace cinelumen {
+namespace {
+
+using namespace phantom;
+
+// Columnar CsI of about 0.6 mm: MTF 0.74 at 1 and 0.43 at 2 line pairs per mm, with the slow tail that a single Gaussian lacks.
+constexpr std::array<double, 2> scintillator_sigma_mm = {0.10, 0.25};
+constexpr std::array<double, 2> scintillator_weight = {0.75, 0.25};
+constexpr double dispersion_mm2_s = 30;
+constexpr double log_range = 256;  // LOG spans this ratio of linear counts
+
+template <class Value>
+void check(bool valid, const char* option, const Value& value, const char* expected) {
+  if (valid) return;
+  std::ostringstream text;
+  text << "phantom: " << option << " is " << value << ", expected " << expected;
+  throw std::invalid_argument(text.str());
+}
+
+PhantomOptions complete(PhantomOptions options) {
+  const auto& names = phantom_scenarios();
+  std::string known;
+  for (const std::string& name : names) known += (known.empty() ? "" : " or ") + name;
+  check(std::find(names.begin(), names.end(), options.scenario) != names.end(), "scenario", options.scenario, known.c_str());
+  const bool tubes = options.scenario == "tubes";
+  if (!options.frames) options.frames = tubes ? 24 : 48;
+  if (!options.detector_pitch_mm) options.detector_pitch_mm = 0.154 * 1024 / std::max(1, std::max(options.rows, options.columns));
+  if (!options.noise_log_sd) options.noise_log_sd = options.frame_time_ms < 100 ? 0.03 : 0.01;
+  if (!options.motion_px) options.motion_px = tubes ? 2 : 1.5;
+  if (!options.rotation_deg) options.rotation_deg = tubes ? 0 : 0.02;
+  check(options.rows >= 64 && options.rows <= 4096, "rows", options.rows, "64 to 4096");
+  check(options.columns >= 64 && options.columns <= 4096, "columns", options.columns, "64 to 4096");
+  check(*options.frames >= 1 && *options.frames <= 10000, "frames", *options.frames, "1 to 10000");
+  check(options.frame_time_ms >= 1 && options.frame_time_ms <= 60000, "frame time", options.frame_time_ms, "1 to 60000 ms");
+  check(options.contrast_free_frames >= 0, "contrast-free frames", options.contrast_free_frames, "0 or more");
+  check(*options.detector_pitch_mm >= 0.02 && *options.detector_pitch_mm <= 4, "detector pitch", *options.detector_pitch_mm,
+        "0.02 to 4 mm");
+  check(options.source_to_detector_mm >= 500 && options.source_to_detector_mm <= 3000, "source to detector", options.source_to_detector_mm,
+        "500 to 3000 mm");
+  check(options.magnification >= 1 && options.magnification <= 2.5, "magnification", options.magnification, "1 to 2.5");
+  check(options.encoding != IntensityRelationship::display, "encoding", "display", "linear or logarithmic");
+  check(options.bits_stored >= 8 && options.bits_stored <= 16, "bits stored", options.bits_stored, "8 to 16");
+  check(*options.noise_log_sd >= 0 && *options.noise_log_sd <= 0.3, "noise", *options.noise_log_sd, "0 to 0.3");
+  check(options.electronic_sd >= 0 && options.electronic_sd <= 100, "electronic noise", options.electronic_sd, "0 to 100 counts");
+  check(*options.motion_px >= 0 && *options.motion_px <= 8, "motion", *options.motion_px, "0 to 8 px");
+  check(*options.rotation_deg >= 0 && *options.rotation_deg <= 0.3, "rotation", *options.rotation_deg, "0 to 0.3 degrees");
+  check(options.attenuation_per_mm > 0 && options.attenuation_per_mm <= 2, "attenuation", options.attenuation_per_mm,
+        "above 0, to 2 per mm");
+  check(options.focal_spot_mm >= 0 && options.focal_spot_mm <= 2, "focal spot", options.focal_spot_mm, "0 to 2 mm");
+  check(options.scatter_fraction >= 0 && options.scatter_fraction <= 2, "scatter", options.scatter_fraction, "0 to 2");
+  check(options.bolus_duration_ms >= 0, "bolus duration", options.bolus_duration_ms, "0 or more ms");
+  check(options.inlet_velocity_mm_s >= 1 && options.inlet_velocity_mm_s <= 1000, "inlet velocity", options.inlet_velocity_mm_s,
+        "1 to 1000 mm/s");
+  if (*options.noise_log_sd == 0) options.electronic_sd = 0;
+  return options;
+}
+
+double full_scale(const PhantomOptions& options) { return std::ldexp(1.0, options.bits_stored) - 1; }
+
+std::vector<PhantomMotion> make_motion(const PhantomOptions& options) {
+  const double amplitude = *options.motion_px, angle = *options.rotation_deg * std::numbers::pi / 180;
+  RandomStream random(options.seed, Purpose::motion, 0, 0);
+  const double phase_y = 6.28 * random.uniform(), phase_x = 6.28 * random.uniform(), phase_r = 6.28 * random.uniform();
+  const double towards = 6.28 * random.uniform();
+  std::vector<PhantomMotion> motion;
+  for (int f = 0; f < *options.frames; ++f) {
+    RandomStream jitter(options.seed, Purpose::motion, static_cast<std::uint32_t>(f), 1);
+    PhantomMotion m;
+    m.dy_px = amplitude * (0.55 * (std::sin(0.31 * f + phase_y) - std::sin(phase_y)) + (f > 0 ? 0.12 * jitter.normal() : 0));
+    m.dx_px = amplitude * (0.55 * (std::sin(0.23 * f + phase_x) - std::sin(phase_x)) + (f > 0 ? 0.12 * jitter.normal() : 0));
+    m.rotation_rad = angle * 0.5 * (std::sin(0.4 * f + phase_r) - std::sin(phase_r));
+    if (options.scenario == "foot") {
+      // The patient starts at the warmth of the contrast, and comes to rest a little beside where he was.
+      const double since = f - options.contrast_free_frames - 0.25 * (*options.frames - options.contrast_free_frames);
+      const double jolt = since < 0 ? 0 : 1.1 + 0.9 * std::exp(-since / 1.5);
+      m.dy_px += amplitude * jolt * std::sin(towards);
+      m.dx_px += amplitude * jolt * std::cos(towards);
+    }
+    motion.push_back(m);
+  }
+  return motion;
+}
+
+/// Where scintillation light made in one pixel is seen, on the pixel grid: what correlates the noise.
+struct LightSpread {
+  int reach = 0;
+  std::array<std::vector<double>, 2> taps;
+
+  explicit LightSpread(const std::array<double, 2>& sigma_px) {
+    reach = static_cast<int>(std::ceil(4 * std::max(sigma_px[0], sigma_px[1]))) + 1;
+    for (std::size_t g = 0; g < 2; ++g) {
+      double sum = 0;
+      for (int k = -reach; k <= reach; ++k) {
+        const auto cdf = [&](double u) { return 0.5 * std::erfc(-u / (std::numbers::sqrt2 * sigma_px[g])); };
+        sum += taps[g].emplace_back(cdf(k + 0.5) - cdf(k - 0.5));
+      }
+      for (double& tap : taps[g]) tap /= sum;
+    }
+  }
+  double at(int dy, int dx) const {
+    if (std::abs(dy) > reach || std::abs(dx) > reach) return 0;
+    double sum = 0;
+    for (std::size_t g = 0; g < 2; ++g)
+      sum += scintillator_weight[g] * taps[g][static_cast<std::size_t>(dy + reach)] * taps[g][static_cast<std::size_t>(dx + reach)];
+    return sum;
+  }
+  /// Sum of products of the spread with itself, moved by (dy, dx).
+  double overlap(int dy, int dx) const {
+    double sum = 0;
+    for (int y = -reach; y <= reach; ++y)
+      for (int x = -reach; x <= reach; ++x) sum += at(y, x) * at(y + dy, x + dx);
+    return sum;
+  }
+};
+
+/// The scene projected, the bolus run, the truth written: all but the frames.
+class Studio {
+ public:
+  explicit Studio(const PhantomOptions& requested)
+      : options_(complete(requested)),
+        light_({scintillator_sigma_mm[0] / *options_.detector_pitch_mm, scintillator_sigma_mm[1] / *options_.detector_pitch_mm}) {
+    beam_.source_to_detector_mm = options_.source_to_detector_mm;
+    beam_.source_to_isocentre_mm = options_.source_to_detector_mm / options_.magnification;
+    beam_.pitch_mm = *options_.detector_pitch_mm;
+    beam_.centre_y_px = (options_.rows - 1) / 2.0;
+    beam_.centre_x_px = (options_.columns - 1) / 2.0;
+    Scene scene = options_.scenario == "tubes" ? make_tubes(beam_, options_.rows, options_.columns, options_.seed)
+                                               : make_foot(beam_, options_.rows, options_.columns, options_.seed);
+    tree_ = grow(scene);
+    fill();
+    build_projector(scene);
+    describe_detector();
+    describe_vessels();
+  }
+
+  const PhantomTruth& truth() const { return truth_; }
+
+  /// Linear counts without noise, scatter included.
+  Image<float> expected(int frame) const {
+    Image<float> counts = projector_->transmission(truth_.motion[static_cast<std::size_t>(frame)], attenuation(frame));
+    for (int y = 0; y < options_.rows; ++y)
+      for (int x = 0; x < options_.columns; ++x) counts(y, x) = static_cast<float>(truth_.air_count) * (counts(y, x) + scatter(y, x));
+    return counts;
+  }
+
+  Image<std::uint16_t> expose(int frame) const {
+    Image<float> counts = expected(frame);
+    const int rows = options_.rows, columns = options_.columns;
+    if (*options_.noise_log_sd > 0) {
+      // Quanta around the field too, or noise would be another at the edge.
+      const int reach = light_.reach, width = columns + 2 * reach;
+      const double quanta_per_count = light_.overlap(0, 0) / truth_.noise_gain;
+      Image<float> deviation(rows + 2 * reach, width), along(rows + 2 * reach, columns);
+      for (int y = 0; y < deviation.height(); ++y)
+        for (int x = 0; x < width; ++x) {
+          const double mean = quanta_per_count * counts(std::clamp(y - reach, 0, rows - 1), std::clamp(x - reach, 0, columns - 1));
+          RandomStream random(options_.seed, Purpose::quanta, static_cast<std::uint32_t>(frame), static_cast<std::uint32_t>(y * width + x));
+          deviation(y, x) = static_cast<float>((random.poisson(mean) - mean) / quanta_per_count);
+        }
+      for (std::size_t g = 0; g < 2; ++g) {
+        const auto& taps = light_.taps[g];
+        for (int y = 0; y < deviation.height(); ++y) {
+          float* to = along.row(y);
+          std::fill(to, to + columns, 0.0f);
+          for (int k = 0; k <= 2 * reach; ++k) {
+            const float tap = static_cast<float>(taps[static_cast<std::size_t>(k)]);
+            const float* from = deviation.row(y) + k;
+            for (int x = 0; x < columns; ++x) to[x] += tap * from[x];
+          }
+        }
+        for (int y = 0; y < rows; ++y)
+          for (int k = 0; k <= 2 * reach; ++k) {
+            const float tap = static_cast<float>(scintillator_weight[g] * taps[static_cast<std::size_t>(k)]);
+            const float* from = along.row(y + k);
+            float* to = counts.row(y);
+            for (int x = 0; x < columns; ++x) to[x] += tap * from[x];
+          }
+      }
+      if (truth_.electronic_sd > 0)
+        for (int y = 0; y < rows; ++y)
+          for (int x = 0; x < columns; ++x) {
+            RandomStream random(options_.seed, Purpose::electronics, static_cast<std::uint32_t>(frame),
+                                static_cast<std::uint32_t>(y * columns + x));
+            counts(y, x) += static_cast<float>(truth_.electronic_sd * random.normal());
+          }
+    }
+    Image<std::uint16_t> stored(rows, columns);
+    const double top = full_scale(options_);
+    const bool logarithmic = options_.encoding == IntensityRelationship::logarithmic;
+    for (int y = 0; y < rows; ++y)
+      for (int x = 0; x < columns; ++x) {
+        const double count = counts(y, x);
+        const double value = logarithmic ? truth_.log_offset + truth_.log_slope * std::log(std::max(count, 1e-3)) : count;
+        stored(y, x) = static_cast<std::uint16_t>(std::lround(std::clamp(value, 0.0, top)));
+      }
+    return stored;
+  }
+
+ private:
+  void fill() {
+    std::vector<Conduit> conduits;
+    for (const Edge& edge : tree_.edges) conduits.push_back({edge.from, edge.to, edge.length_mm, edge.radius_mm});
+    double area = 0, shares = 0;
+    for (const Terminal& terminal : tree_.terminals) {
+      if (terminal.inflow_mm3_s <= 0) continue;
+      shares += terminal.inflow_mm3_s;
+      for (const Edge& edge : tree_.edges)
+        if (edge.from == terminal.node) area += std::numbers::pi * edge.radius_mm.front() * edge.radius_mm.front();
+    }
+    for (Terminal& terminal : tree_.terminals) terminal.inflow_mm3_s *= options_.inlet_velocity_mm_s * area / shares;
+    const int nodes = static_cast<int>(tree_.node_names.size());
+    flow_ = solve_flow(nodes, conduits, tree_.terminals);
+    const double start = options_.contrast_free_frames * options_.frame_time_ms, rise = 500, decay = 1500;
+    const double stop = options_.scenario == "tubes" ? std::numeric_limits<double>::infinity() : start + rise + options_.bolus_duration_ms;
+    const auto inlet = [=](double time_ms) {
+      const double f = std::clamp((time_ms - start) / rise, 0.0, 1.0);
+      return f * f * (3 - 2 * f) * (time_ms > stop ? std::exp(-(time_ms - stop) / decay) : 1);
+    };
+    const double duration = std::max(1.0, (*options_.frames - 1) * options_.frame_time_ms);
+    bolus_ = run_bolus(nodes, conduits, tree_.terminals, flow_, inlet, duration, dispersion_mm2_s);
+  }
+
+  void build_projector(const Scene& scene) {
+    for (std::size_t e = 0; e < tree_.edges.size(); ++e) {
+      // In the direction of flow from here on.
+      Edge edge = tree_.edges[e];
+      if (flow_[e] < 0) {
+        std::reverse(edge.curve.begin(), edge.curve.end());
+        std::reverse(edge.radius_mm.begin(), edge.radius_mm.end());
+      }
+      points_.push_back(project(edge, beam_, 1));
+    }
+    std::vector<Joint> joints;
+    for (int node = 0; node < static_cast<int>(tree_.node_names.size()); ++node) {
+      Joint widest;
+      bool found = false;
+      for (std::size_t e = 0; e < tree_.edges.size(); ++e) {
+        const bool backwards = flow_[e] < 0;
+        for (const bool at_start : {true, false}) {
+          if ((at_start != backwards ? tree_.edges[e].from : tree_.edges[e].to) != node) continue;
+          const ProjectedPoint& end = at_start ? points_[e].front() : points_[e].back();
+          if (found && end.radius_mm <= widest.at.radius_mm) continue;
+          widest = {end, static_cast<int>(e), at_start ? 0 : static_cast<int>(points_[e].size()) - 1};
+          found = true;
+        }
+      }
+      if (found) joints.push_back(widest);
+    }
+    PointSpread spread;
+    spread.focal_px = options_.focal_spot_mm * (options_.magnification - 1) / *options_.detector_pitch_mm;
+    for (std::size_t g = 0; g < 2; ++g) spread.sigma_px[g] = scintillator_sigma_mm[g] / *options_.detector_pitch_mm;
+    spread.weight = scintillator_weight;
+    truth_.psf_sigma_px = spread.edge_sigma_px();
+    truth_.psf_rms_px = std::sqrt(spread.weight[0] * spread.sigma_px[0] * spread.sigma_px[0] +
+                                  spread.weight[1] * spread.sigma_px[1] * spread.sigma_px[1] + spread.focal_px * spread.focal_px / 12);
+    truth_.scintillator_sigma_px = spread.sigma_px;
+    truth_.scintillator_weight = spread.weight;
+    truth_.focal_blur_px = spread.focal_px;
+    projector_.emplace(scene.attenuation.view(), scene.margin, options_.rows, options_.columns, spread, points_, joints);
+  }
+
+  void describe_detector() {
+    truth_.options = options_;
+    truth_.motion = make_motion(options_);
+    const Image<float> background = projector_->transmission({}, no_contrast());
+    std::vector<float> values;
+    for (int y = 0; y < options_.rows; ++y) values.insert(values.end(), background.row(y), background.row(y) + options_.columns);
+    make_scatter(background);
+    const double top = full_scale(options_);
+    const float brightest = *std::max_element(values.begin(), values.end());
+    // The object's, not the air's around it.
+    std::erase_if(values, [](float value) { return value > 0.74f; });
+    check(!values.empty(), "field of view", "empty", "an object in the beam");
+    std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2), values.end());
+    // The exposure control keeps the brightest part of the field below saturation.
+    truth_.air_count = 0.94 * top / (brightest * (1 + options_.scatter_fraction));
+    truth_.median_count = truth_.air_count * values[values.size() / 2];
+    truth_.electronic_sd = options_.electronic_sd * (top + 1) / 4096;
+    const double variance = *options_.noise_log_sd * *options_.noise_log_sd * truth_.median_count * truth_.median_count;
+    check(variance == 0 || variance > 1.2 * truth_.electronic_sd * truth_.electronic_sd, "electronic noise", options_.electronic_sd,
+          "well below the noise at the median intensity");
+    truth_.noise_gain = variance == 0 ? 0 : (variance - truth_.electronic_sd * truth_.electronic_sd) / truth_.median_count;
+    const double whole = light_.overlap(0, 0);
+    for (int dy = -2; dy <= 2; ++dy)
+      for (int dx = -2; dx <= 2; ++dx)
+        truth_.noise_autocorrelation[static_cast<std::size_t>(dy + 2)][static_cast<std::size_t>(dx + 2)] = light_.overlap(dy, dx) / whole;
+    if (options_.encoding == IntensityRelationship::logarithmic) {
+      truth_.log_slope = top / std::log(log_range);
+      truth_.log_offset = top - truth_.log_slope * std::log(top);
+    }
+  }
+
+  void describe_vessels() {
+    truth_.mm_per_px = beam_.mm_per_px();
+    truth_.attenuation_per_mm = options_.attenuation_per_mm;
+    const int frames = *options_.frames;
+    for (int f = 0; f < frames; ++f) {
+      truth_.frame_times_ms.push_back(f * options_.frame_time_ms);
+      const std::size_t s =
+          std::min(bolus_.injected.size() - 1, static_cast<std::size_t>(std::lround(f * options_.frame_time_ms / bolus_.step_ms)));
+      truth_.mass.push_back({bolus_.injected[s], bolus_.in_vessels[s], bolus_.drained[s]});
+    }
+    const auto inside = [&](const ProjectedPoint& p) {
+      return p.y >= 0 && p.x >= 0 && p.y <= options_.rows - 1 && p.x <= options_.columns - 1;
+    };
+    for (std::size_t n = 0; n < tree_.node_names.size(); ++n) {
+      const auto at = beam_.project(tree_.node_positions[n]);
+      truth_.nodes.push_back({at[0], at[1], tree_.node_names[n], {}});
+    }
+    truth_.first_contrast_frame = frames;
+    for (std::size_t e = 0; e < tree_.edges.size(); ++e) {
+      const Edge& edge = tree_.edges[e];
+      const auto& projected = points_[e];
+      // The longest stretch inside the image.
+      std::size_t first = 0, count = 0;
+      for (std::size_t i = 0; i < projected.size();) {
+        std::size_t j = i;
+        while (j < projected.size() && inside(projected[j])) ++j;
+        if (j - i > count) {
+          first = i;
+          count = j - i;
+        }
+        i = j + 1;
+      }
+      if (count < 2) continue;
+      const bool backwards = flow_[e] < 0;
+      PhantomSegment segment;
+      segment.id = static_cast<int>(truth_.segments.size()) + 1;
+      segment.name = edge.name;
+      segment.role = edge.role;
+      segment.flow_mm3_s = std::abs(flow_[e]);
+      if (first == 0) segment.start = backwards ? edge.to : edge.from;
+      if (first + count == projected.size()) segment.end = backwards ? edge.from : edge.to;
+      for (const int node : {segment.start, segment.end})
+        if (node >= 0) truth_.nodes[static_cast<std::size_t>(node)].segments.push_back(segment.id - 1);
+      for (std::size_t i = first; i < first + count; ++i) {
+        const ProjectedPoint& p = projected[i];
+        PhantomPoint point;
+        point.y_px = p.y;
+        point.x_px = p.x;
+        point.arc_length_mm = p.arc_mm - projected[first].arc_mm;
+        point.depth_mm = p.depth_mm;
+        point.radius_mm = p.radius_mm;
+        point.radius_px = p.radius_px;
+        point.diameter_calibration_mm = 2 * p.radius_px * truth_.mm_per_px;
+        point.path_factor = p.path_factor;
+        point.velocity_mm_s = segment.flow_mm3_s / (std::numbers::pi * p.radius_mm * p.radius_mm);
+        point.arrival_ms = bolus_.arrival_ms(static_cast<int>(e), conduit_arc(e, p.arc_mm));
+        segment.points.push_back(point);
+      }
+      for (int f = 0; f < frames; ++f) {
+        auto& filling = segment.filling.emplace_back();
+        for (std::size_t i = first; i < first + count; ++i) {
+          filling.push_back(concentration(e, i, f));
+          if (filling.back() > 0.01f) truth_.first_contrast_frame = std::min(truth_.first_contrast_frame, f);
+        }
+      }
+      truth_.segments.push_back(std::move(segment));
+    }
+    parallel_for(static_cast<int>(truth_.segments.size()), [&](int k) {
+      PhantomSegment& segment = truth_.segments[static_cast<std::size_t>(k)];
+      for (PhantomPoint& point : segment.points)
+        for (const PhantomSegment& other : truth_.segments) {
+          if (&other == &segment) continue;
+          for (const PhantomPoint& q : other.points) {
+            const double distance = std::hypot(point.y_px - q.y_px, point.x_px - q.x_px);
+            if (distance < 100) point.gap_px = std::min(point.gap_px, distance - point.radius_px - q.radius_px);
+          }
+          if (point.gap_px > 50) point.gap_px = std::numeric_limits<double>::infinity();
+        }
+    });
+  }
+
+  void make_scatter(const Image<float>& background) {
+    scatter_ = Image<float>(options_.rows, options_.columns);
+    for (int y = 0; y < options_.rows; ++y) std::fill(scatter_.row(y), scatter_.row(y) + options_.columns, 0.0f);
+    if (options_.scatter_fraction == 0) return;
+    // Means of blocks, spread over about a tenth of the field, then interpolated.
+    const int block = std::max(8, std::max(options_.rows, options_.columns) / 32), reach = 10;
+    const int height = (options_.rows + block - 1) / block, width = (options_.columns + block - 1) / block;
+    Image<float> mean(height, width), spread(height, width);
+    for (int j = 0; j < height; ++j)
+      for (int i = 0; i < width; ++i) {
+        double sum = 0;
+        int count = 0;
+        for (int y = j * block; y < std::min(options_.rows, (j + 1) * block); ++y)
+          for (int x = i * block; x < std::min(options_.columns, (i + 1) * block); ++x, ++count) sum += background(y, x);
+        mean(j, i) = static_cast<float>(sum / count);
+      }
+    for (int j = 0; j < height; ++j)
+      for (int i = 0; i < width; ++i) {
+        double sum = 0, weights = 0;
+        for (int dy = -reach; dy <= reach; ++dy)
+          for (int dx = -reach; dx <= reach; ++dx) {
+            const double weight = std::exp(-(dy * dy + dx * dx) / (2 * 3.2 * 3.2));
+            sum += weight * mean(std::clamp(j + dy, 0, height - 1), std::clamp(i + dx, 0, width - 1));
+            weights += weight;
+          }
+        spread(j, i) = static_cast<float>(options_.scatter_fraction * sum / weights);
+      }
+    for (int y = 0; y < options_.rows; ++y)
+      for (int x = 0; x < options_.columns; ++x) {
+        const double v = std::clamp((y + 0.5) / block - 0.5, 0.0, height - 1.0), u = std::clamp((x + 0.5) / block - 0.5, 0.0, width - 1.0);
+        const int j = static_cast<int>(v), i = static_cast<int>(u), j1 = std::min(j + 1, height - 1), i1 = std::min(i + 1, width - 1);
+        const double fv = v - j, fu = u - i;
+        scatter_(y, x) = static_cast<float>((1 - fv) * ((1 - fu) * spread(j, i) + fu * spread(j, i1)) +
+                                            fv * ((1 - fu) * spread(j1, i) + fu * spread(j1, i1)));
+      }
+  }
+
+  float scatter(int y, int x) const { return scatter_(y, x); }
+  double conduit_arc(std::size_t e, double arc_mm) const { return flow_[e] < 0 ? tree_.edges[e].length_mm - arc_mm : arc_mm; }
+  float concentration(std::size_t e, std::size_t point, int frame) const {
+    return static_cast<float>(
+        bolus_.concentration(static_cast<int>(e), conduit_arc(e, points_[e][point].arc_mm), frame * options_.frame_time_ms));
+  }
+  std::vector<std::vector<float>> no_contrast() const {
+    std::vector<std::vector<float>> none;
+    for (const auto& points : points_) none.emplace_back(points.size(), 0.0f);
+    return none;
+  }
+  std::vector<std::vector<float>> attenuation(int frame) const {
+    std::vector<std::vector<float>> result = no_contrast();
+    for (std::size_t e = 0; e < result.size(); ++e)
+      for (std::size_t i = 0; i < result[e].size(); ++i) {
+        const float c = concentration(e, i, frame);
+        result[e][i] = c > 1e-6f ? static_cast<float>(options_.attenuation_per_mm) * c : 0;
+      }
+    return result;
+  }
+
+  PhantomOptions options_;
+  LightSpread light_;
+  ConeBeam beam_;
+  VesselTree tree_;
+  std::vector<double> flow_;
+  BolusHistory bolus_;
+  std::vector<std::vector<ProjectedPoint>> points_;
+  std::optional<Projector> projector_;
+  Image<float> scatter_;
+  PhantomTruth truth_;
+};
+
+class FramesInMemory : public FrameSource {
+ public:
+  explicit FramesInMemory(const std::vector<Image<std::uint16_t>>& frames) {
+    for (const auto& frame : frames) {
+      Image<std::uint16_t> copied(frame.height(), frame.width());
+      for (int y = 0; y < frame.height(); ++y) std::copy(frame.row(y), frame.row(y) + frame.width(), copied.row(y));
+      frames_.push_back(std::move(copied));
+    }
+  }
+  int frame_count() const override { return static_cast<int>(frames_.size()); }
+  int rows() const override { return frames_.front().height(); }
+  int columns() const override { return frames_.front().width(); }
+  void read_frame(int frame, ImageView<std::uint16_t> stored) const override {
+    if (frame < 0 || frame >= frame_count()) throw InputError("phantom: frame " + std::to_string(frame) + " does not exist");
+    const Image<std::uint16_t>& from = frames_[static_cast<std::size_t>(frame)];
+    for (int y = 0; y < rows(); ++y) std::copy(from.row(y), from.row(y) + columns(), stored.row(y));
+  }
+
+ private:
+  std::vector<Image<std::uint16_t>> frames_;
+};
+
+}  // namespace
+
+const std::vector<std::string>& phantom_scenarios() {
+  static const std::vector<std::string> names = {"tubes", "foot"};
+  return names;
+}
+
+PhantomRun make_phantom(const PhantomOptions& options) {
+  const Studio studio(options);
+  PhantomRun run;
+  run.truth = studio.truth();
+  run.frames.resize(run.truth.frame_times_ms.size());
+  parallel_for(static_cast<int>(run.frames.size()), [&](int frame) { run.frames[static_cast<std::size_t>(frame)] = studio.expose(frame); });
+  return run;
+}
+
+Image<float> expected_counts(const PhantomOptions& options, int frame) {
+  const Studio studio(options);
+  const int frames = static_cast<int>(studio.truth().frame_times_ms.size());
+  check(frame >= 0 && frame < frames, "frame", frame, "0 to the number of frames less one");
+  return studio.expected(frame);
+}
+
+std::vector<float> linear_counts(const PhantomTruth& truth) {
+  std::vector<float> counts;
+  for (int v = 0; v <= static_cast<int>(full_scale(truth.options)); ++v)
+    counts.push_back(static_cast<float>(truth.log_slope > 0 ? std::exp((v - truth.log_offset) / truth.log_slope) : v));
+  return counts;
+}
+
+Run make_run(const PhantomRun& phantom) {
+  const PhantomOptions& options = phantom.truth.options;
+  Run run;
+  run.frames = std::make_shared<FramesInMemory>(phantom.frames);
+  run.description.modality = "XA";
+  run.description.manufacturer = "CineLumen phantom";
+  run.description.series_description = options.scenario;
+  run.description.body_part = options.scenario == "foot" ? "FOOT" : "PHANTOM";
+  run.intensity.relationship = IntensityRelationship::linear;
+  run.intensity.relationship_as_stored = options.encoding == IntensityRelationship::logarithmic ? "LOG" : "LIN";
+  run.intensity.bits_stored = options.bits_stored;
+  run.intensity.value = linear_counts(phantom.truth);
+  run.geometry.source_to_detector_mm = options.source_to_detector_mm;
+  run.geometry.source_to_patient_mm = options.source_to_detector_mm / options.magnification;
+  run.geometry.magnification = options.magnification;
+  run.geometry.imager_pixel_spacing_mm = {*options.detector_pitch_mm, *options.detector_pitch_mm};
+  run.field.mask = Image<std::uint8_t>(options.rows, options.columns);
+  for (int y = 0; y < options.rows; ++y) std::fill(run.field.mask.row(y), run.field.mask.row(y) + options.columns, std::uint8_t{1});
+  run.field.source = "whole image";
+  run.frame_times_ms = phantom.truth.frame_times_ms;
+  return run;
+}
+
+}  // namespace cinelumen

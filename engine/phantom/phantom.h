@@ -1,0 +1,134 @@
+#pragma once
+/// Synthetic runs whose truth is known (methods.md 9). Shares no code with what it tests: its own integrator, point spread and noise.
+///
+/// A run is made in this order. Vessels are tubes around 3-D curves, projected by a cone beam: the chord through a tube in closed form,
+/// averaged over cells of 1/4 pixel; where tubes meet, the attenuation of their union. The background is a smooth function of continuous
+/// position (a cubic B-spline in transmission), so that motion moves the scene and never resamples pixels. Both pass focal spot,
+/// scintillator (a sum of two Gaussians) and pixel aperture in intensity, not in attenuation. Quanta are Poisson; the scintillator spreads
+/// their deviation over neighbouring pixels, which correlates the noise. Then scatter, electronic noise, and quantisation, LIN or LOG.
+
+#include <array>
+#include <cstdint>
+#include <limits>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "engine/run.h"
+#include "kernels/image.h"
+
+namespace cinelumen {
+
+/// What to make. Empty optionals take the scenario's default.
+struct PhantomOptions {
+  std::string scenario = "foot";            ///< one of phantom_scenarios()
+  int rows = 1024, columns = 1024;          ///< 64 to 4096
+  std::optional<int> frames;                ///< 1 to 10000; tubes 24, foot 48
+  double frame_time_ms = 250;               ///< > 0
+  int contrast_free_frames = 8;             ///< frames before the bolus enters; >= 0
+  std::uint64_t seed = 1;                   ///< noise, motion and texture; the vessels are the same for every seed
+  std::optional<double> detector_pitch_mm;  ///< default 0.154 at 1024 and the same field of view at other sizes
+  double source_to_detector_mm = 1000, magnification = 1.2;
+  IntensityRelationship encoding = IntensityRelationship::linear;  ///< linear or logarithmic
+  int bits_stored = 12;                                            ///< 8 to 16
+  std::optional<double> noise_log_sd;  ///< SD of log intensity at the object's median; 0.01, or 0.03 for frame times below 100 ms; 0: none
+  double electronic_sd = 1;            ///< of 4096 counts, scaled with bits_stored; none where noise_log_sd is 0
+  std::optional<double> motion_px;     ///< amplitude of the translation; tubes 2, foot 1.5
+  std::optional<double> rotation_deg;  ///< amplitude of the rotation about the image centre; tubes 0, foot 0.02
+  double attenuation_per_mm = 0.15;    ///< kappa: of undiluted contrast medium in blood, above blood
+  double focal_spot_mm = 0.6;          ///< side of the square focal spot
+  double scatter_fraction = 0;         ///< scattered over primary intensity, blurred over the field, noise-free; 0 to 2
+  double bolus_duration_ms = 6000;     ///< foot only: length of the plateau at the inlet
+  double inlet_velocity_mm_s = 90;     ///< mean velocity where contrast enters
+};
+
+/// One point of a true centreline. Positions are those of frame 0.
+struct PhantomPoint {
+  double y_px = 0, x_px = 0;
+  double arc_length_mm = 0;            ///< along the 3-D curve
+  double depth_mm = 0;                 ///< towards the source, 0 in the plane of calibration
+  double radius_mm = 0;                ///< of the lumen, in space
+  double radius_px = 0;                ///< half the width of the projected lumen, perpendicular to the projected centreline
+  double diameter_calibration_mm = 0;  ///< 2 radius_px x mm_per_px: the lumen in the plane of calibration
+  double path_factor = 1;              ///< chord of the ray through the axis / lumen diameter: 1 / sin(angle between ray and axis)
+  double velocity_mm_s = 0;            ///< mean over the cross-section, along the stored direction of the segment (the way it fills)
+  double arrival_ms = std::numeric_limits<double>::quiet_NaN();  ///< concentration first reaches half its maximum; NaN: never opacified
+  double gap_px =
+      std::numeric_limits<double>::infinity();  ///< to the nearest edge of another vessel; negative: overlap; infinite beyond 50
+};
+
+/// A vessel between two branch points or ends; the part of it inside the image at frame 0.
+struct PhantomSegment {
+  int id = 0;                ///< 1-based
+  std::string name;          ///< "lateral plantar vein 2"
+  std::string role;          ///< as in analysis.json: inflow, main, plantar, arch, perforator, collateral ...; "tube"
+  int start = -1, end = -1;  ///< index into PhantomTruth::nodes; -1 where cut off by the image's edge
+  double flow_mm3_s = 0;
+  std::vector<PhantomPoint> points;         ///< about 1 px apart, in the direction of flow
+  std::vector<std::vector<float>> filling;  ///< [frame][point]: concentration of contrast, 1 = undiluted
+};
+
+/// Where vessels meet or end.
+struct PhantomNode {
+  double y_px = 0, x_px = 0;
+  std::string name;
+  std::vector<int> segments;  ///< indices of the segments that meet here
+};
+
+/// How frame 0's scene is moved: position p goes to centre + rotation (p - centre) + (dy, dx). Positive rotation takes +x to +y.
+struct PhantomMotion {
+  double dy_px = 0, dx_px = 0, rotation_rad = 0;
+};
+
+/// Where the injected contrast is at one frame, mm^3 of undiluted medium.
+struct PhantomMass {
+  double injected = 0, in_vessels = 0, drained = 0;
+};
+
+/// Everything there is to know about a synthetic run.
+struct PhantomTruth {
+  PhantomOptions options;  ///< with all defaults filled in
+  std::vector<PhantomSegment> segments;
+  std::vector<PhantomNode> nodes;
+  std::vector<double> frame_times_ms;
+  std::vector<PhantomMotion> motion;  ///< per frame
+  std::vector<PhantomMass> mass;      ///< per frame, whole vessel tree, also outside the image
+  int first_contrast_frame = 0;       ///< 0-based: the first frame in which any vessel holds contrast in view; frame count: none
+  double mm_per_px = 0;               ///< in the plane of calibration, through the isocentre
+  double attenuation_per_mm = 0;      ///< kappa of undiluted contrast
+  double psf_sigma_px = 0;            ///< of the Gaussian with the same 25 to 75 % rise of an edge; without the pixel's aperture
+  double psf_rms_px = 0;              ///< second moment, without the pixel's aperture
+  std::array<double, 2> scintillator_sigma_px{}, scintillator_weight{};
+  double focal_blur_px = 0;  ///< side of the focal spot's image, px
+  double air_count = 0;      ///< linear counts without any object
+  double median_count = 0;   ///< linear counts at the median of the background where it transmits less than 0.74
+  double noise_gain = 0;     ///< variance per linear count, after the scintillator, without quantisation
+  double electronic_sd = 0;  ///< linear counts
+  std::array<std::array<double, 5>, 5> noise_autocorrelation{};  ///< of quantum noise; [dy + 2][dx + 2]
+  double log_offset = 0, log_slope = 0;                          ///< LOG: stored = offset + slope ln(linear count), clipped; 0 for LIN
+};
+
+/// A finished run.
+struct PhantomRun {
+  std::vector<Image<std::uint16_t>> frames;
+  PhantomTruth truth;
+};
+
+/// Names that make_phantom() knows.
+const std::vector<std::string>& phantom_scenarios();
+
+/// Makes a run. The same options give the same bytes on any number of threads. Throws std::invalid_argument "phantom: <option> ..., value,
+/// expected".
+PhantomRun make_phantom(const PhantomOptions& options);
+
+/// The expected linear counts of one frame: all of the chain but quanta, electronic noise and quantisation.
+Image<float> expected_counts(const PhantomOptions& options, int frame);
+
+/// The linear count that belongs to each stored value: the inverse of the encoding, 2^bits_stored values.
+std::vector<float> linear_counts(const PhantomTruth& truth);
+
+/// The run as io/ would read it from the phantom's DICOM file: linear or logarithmic encoding (LOG brought to linear by its LUT),
+/// whole-image field, geometry, frame times, no mask instruction. Copies the frames.
+Run make_run(const PhantomRun& phantom);
+
+}  // namespace cinelumen

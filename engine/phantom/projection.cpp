@@ -1,0 +1,376 @@
+#include "engine/phantom/projection.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+#include <utility>
+
+#include "kernels/stream.h"
+
+namespace cinelumen::phantom {
+namespace {
+
+constexpr int fine = 4;  // samples per pixel and axis
+constexpr int tile_px = 64;
+
+double square(double x) { return x * x; }
+double normal_cdf(double u) { return 0.5 * std::erfc(-u / std::numbers::sqrt2); }
+double normal_density(double u) { return std::exp(-0.5 * u * u) / std::sqrt(2 * std::numbers::pi); }
+/// Antiderivative of a Gaussian's cumulative distribution.
+double ramp(double u, double sigma) { return u * normal_cdf(u / sigma) + sigma * normal_density(u / sigma); }
+
+/// Mean of sqrt(R^2 - v^2)+ over v in [u - h/2, u + h/2].
+double mean_half_chord(double u, double radius, double h) {
+  const double r2 = radius * radius;
+  if (std::abs(u) < 0.6 * radius && h < 0.3 * radius) {
+    const double s2 = r2 - u * u, s = std::sqrt(s2);
+    return s - h * h / 24 * r2 / (s * s2);
+  }
+  const double a = std::clamp(u - h / 2, -radius, radius), b = std::clamp(u + h / 2, -radius, radius);
+  if (b <= a) return 0;
+  const auto area = [&](double v) { return 0.5 * (v * std::sqrt(std::max(0.0, r2 - v * v)) + r2 * std::asin(v / radius)); };
+  return (area(b) - area(a)) / h;
+}
+
+std::array<double, 4> bspline_weights(double f) {
+  const double g = 1 - f;
+  return {g * g * g / 6, (4 - 6 * f * f + 3 * f * f * f) / 6, (4 - 6 * g * g + 3 * g * g * g) / 6, f * f * f / 6};
+}
+
+struct Interval {
+  int sample;
+  float low, high, per_mm;
+};
+
+/// Attenuation of the union: where intervals overlap the densest counts once.
+double union_attenuation(const std::vector<Interval>& parts) {
+  std::vector<float> ends;
+  for (const Interval& part : parts) {
+    ends.push_back(part.low);
+    ends.push_back(part.high);
+  }
+  std::sort(ends.begin(), ends.end());
+  double sum = 0;
+  for (std::size_t i = 0; i + 1 < ends.size(); ++i) {
+    const float middle = 0.5f * (ends[i] + ends[i + 1]);
+    float densest = 0;
+    for (const Interval& part : parts)
+      if (part.low <= middle && middle <= part.high) densest = std::max(densest, part.per_mm);
+    sum += static_cast<double>(densest) * (ends[i + 1] - ends[i]);
+  }
+  return sum;
+}
+
+}  // namespace
+
+double PointSpread::profile(int gaussian, double u) const {
+  const double sigma = sigma_px[static_cast<std::size_t>(gaussian)], a = 0.5, b = std::max(focal_px, 1e-3) / 2;
+  return (ramp(u + a + b, sigma) - ramp(u + a - b, sigma) - ramp(u - a + b, sigma) + ramp(u - a - b, sigma)) / (4 * a * b);
+}
+
+double PointSpread::edge(double u) const {
+  const double b = std::max(focal_px, 1e-3) / 2;
+  double sum = 0;
+  for (std::size_t i = 0; i < 2; ++i) sum += weight[i] * (ramp(u + b, sigma_px[i]) - ramp(u - b, sigma_px[i])) / (2 * b);
+  return sum;
+}
+
+double PointSpread::edge_sigma_px() const {
+  double low = 0, high = 100;
+  for (int i = 0; i < 60; ++i) {
+    const double middle = 0.5 * (low + high);
+    (edge(middle) < 0.75 ? low : high) = middle;
+  }
+  return low / 0.6744897501960817;
+}
+
+std::vector<ProjectedPoint> project(const Edge& edge, const ConeBeam& beam, double step_px) {
+  std::vector<std::array<double, 2>> image;
+  std::vector<double> arc = {0};
+  for (const Vec3& p : edge.curve) {
+    image.push_back(beam.project(p));
+    if (image.size() > 1) {
+      const auto &a = image[image.size() - 2], &b = image.back();
+      arc.push_back(arc.back() + std::hypot(b[0] - a[0], b[1] - a[1]));
+    }
+  }
+  const int steps = std::max(2, static_cast<int>(std::lround(arc.back() / step_px)));
+  const double dense_step_mm = edge.length_mm / static_cast<double>(edge.curve.size() - 1);
+  std::vector<ProjectedPoint> points;
+  std::size_t at = 0;
+  for (int k = 0; k <= steps; ++k) {
+    const double wanted = arc.back() * k / steps;
+    while (at + 2 < arc.size() && arc[at + 1] < wanted) ++at;
+    const double f = std::clamp((wanted - arc[at]) / std::max(1e-12, arc[at + 1] - arc[at]), 0.0, 1.0);
+    const Vec3 p = edge.curve[at] * (1 - f) + edge.curve[at + 1] * f;
+    // The axis over a few dense steps: differences of neighbours carry the parametrisation's kinks.
+    const std::size_t before = at >= 3 ? at - 3 : 0, after = std::min(at + 4, edge.curve.size() - 1);
+    const Vec3 axis = unit(edge.curve[after] - edge.curve[before]);
+    const Vec3 ray = unit(p - beam.source());
+    ProjectedPoint point;
+    const auto middle = beam.project(p);
+    point.y = middle[0];
+    point.x = middle[1];
+    const auto ahead = beam.project(p + axis * 0.05), behind = beam.project(p - axis * 0.05);
+    const double length = std::hypot(ahead[0] - behind[0], ahead[1] - behind[1]);
+    point.tangent_y = (ahead[0] - behind[0]) / length;
+    point.tangent_x = (ahead[1] - behind[1]) / length;
+    point.radius_mm = edge.radius_mm[at] * (1 - f) + edge.radius_mm[at + 1] * f;
+    const Vec3 across = cross(axis, ray);
+    const double sine = norm(across);
+    const Vec3 offset = across * (point.radius_mm / sine);
+    const auto left = beam.project(p + offset), right = beam.project(p - offset);
+    point.radius_px = 0.5 * std::abs((left[0] - right[0]) * point.tangent_x - (left[1] - right[1]) * point.tangent_y);
+    point.depth_mm = p.z;
+    point.path_factor = std::min(1 / sine, 4.0);
+    point.arc_mm = (static_cast<double>(at) + f) * dense_step_mm;
+    points.push_back(point);
+  }
+  return points;
+}
+
+Projector::Projector(ImageView<const float> attenuation, int margin, int rows, int columns, PointSpread spread,
+                     std::vector<std::vector<ProjectedPoint>> vessels, std::vector<Joint> joints)
+    : sharp_(attenuation.height, attenuation.width),
+      blurred_(attenuation.height, attenuation.width),
+      margin_(margin),
+      rows_(rows),
+      columns_(columns),
+      spread_(spread),
+      vessels_(std::move(vessels)),
+      joints_(std::move(joints)) {
+  const double widest = std::max(spread.sigma_px[0], spread.sigma_px[1]);
+  reach_px_ = static_cast<int>(std::ceil(0.5 + spread.focal_px / 2 + 4.5 * widest));
+  for (int g = 0; g < 2; ++g) {
+    std::vector<double> taps;
+    for (int j = -reach_px_ * fine; j < reach_px_ * fine; ++j) taps.push_back(spread.profile(g, (j + 0.5) / fine));
+    double sum = 0;
+    for (double tap : taps) sum += tap;
+    for (double tap : taps) fine_taps_[static_cast<std::size_t>(g)].push_back(static_cast<float>(tap / sum));
+  }
+  const int height = attenuation.height, width = attenuation.width;
+  parallel_for(height, [&](int y) {
+    for (int x = 0; x < width; ++x) sharp_(y, x) = std::exp(-attenuation(y, x));
+  });
+  // The background passes the same spread; as coefficients of the spline, it does so at every sub-pixel position.
+  Image<float> along(height, width);
+  for (int g = 0; g < 2; ++g) {
+    std::vector<double> taps;
+    double sum = 0;
+    for (int k = -reach_px_; k <= reach_px_; ++k) sum += taps.emplace_back(spread.profile(g, k));
+    for (double& tap : taps) tap /= sum;
+    parallel_for(height, [&](int y) {
+      for (int x = 0; x < width; ++x) {
+        double value = 0;
+        for (int k = -reach_px_; k <= reach_px_; ++k)
+          value += taps[static_cast<std::size_t>(k + reach_px_)] * sharp_(y, std::clamp(x + k, 0, width - 1));
+        along(y, x) = static_cast<float>(value);
+      }
+    });
+    const double weight = spread.weight[static_cast<std::size_t>(g)];
+    parallel_for(height, [&](int y) {
+      for (int x = 0; x < width; ++x) {
+        double value = 0;
+        for (int k = -reach_px_; k <= reach_px_; ++k)
+          value += taps[static_cast<std::size_t>(k + reach_px_)] * along(std::clamp(y + k, 0, height - 1), x);
+        blurred_(y, x) = static_cast<float>((g == 0 ? 0 : blurred_(y, x)) + weight * value);
+      }
+    });
+  }
+}
+
+double Projector::background(ImageView<const float> coefficients, double y, double x) const {
+  const double py = std::clamp(y + margin_, 1.0, coefficients.height - 3.0), px = std::clamp(x + margin_, 1.0, coefficients.width - 3.0);
+  const int iy = static_cast<int>(py), ix = static_cast<int>(px);
+  const auto wy = bspline_weights(py - iy), wx = bspline_weights(px - ix);
+  double sum = 0;
+  for (int j = 0; j < 4; ++j) {
+    const float* row = coefficients.row(iy - 1 + j) + ix - 1;
+    sum += wy[static_cast<std::size_t>(j)] * (wx[0] * row[0] + wx[1] * row[1] + wx[2] * row[2] + wx[3] * row[3]);
+  }
+  return sum;
+}
+
+Image<float> Projector::transmission(const PhantomMotion& motion, const std::vector<std::vector<float>>& attenuation_per_mm) const {
+  Image<float> image(rows_, columns_);
+  const double cy = (rows_ - 1) / 2.0, cx = (columns_ - 1) / 2.0, c = std::cos(motion.rotation_rad), s = std::sin(motion.rotation_rad);
+  for (int y = 0; y < rows_; ++y)
+    for (int x = 0; x < columns_; ++x) {
+      const double qy = y - cy - motion.dy_px, qx = x - cx - motion.dx_px;
+      image(y, x) = static_cast<float>(background(blurred_.view(), cy + c * qy - s * qx, cx + c * qx + s * qy));
+    }
+  subtract_vessels(motion, attenuation_per_mm, image);
+  return image;
+}
+
+struct Projector::Scratch {
+  explicit Scratch(int side) : count(samples(side)), first(samples(side)), deficit(samples(side)), rows(samples(side)) {}
+  static std::size_t samples(int side) { return static_cast<std::size_t>(side) * static_cast<std::size_t>(side); }
+  std::vector<std::uint8_t> count;
+  std::vector<Interval> first, more;
+  std::vector<float> deficit, rows;
+};
+
+// Transmission T W = T - T (1 - W): what the vessels take away is zero outside them, so only tiles that a vessel touches are worked on, and
+// a frame without contrast is the background to the last bit.
+void Projector::subtract_vessels(const PhantomMotion& motion, const std::vector<std::vector<float>>& attenuation_per_mm,
+                                 Image<float>& image) const {
+  const double cy = (rows_ - 1) / 2.0, cx = (columns_ - 1) / 2.0, c = std::cos(motion.rotation_rad), s = std::sin(motion.rotation_rad);
+  const auto move = [&](ProjectedPoint p) {
+    const double qy = p.y - cy, qx = p.x - cx;
+    p.y = cy + c * qy + s * qx + motion.dy_px;
+    p.x = cx + c * qx - s * qy + motion.dx_px;
+    const double ty = p.tangent_y, tx = p.tangent_x;
+    p.tangent_y = c * ty + s * tx;
+    p.tangent_x = c * tx - s * ty;
+    return p;
+  };
+  std::vector<std::vector<ProjectedPoint>> moved;
+  for (const auto& vessel : vessels_) {
+    auto& points = moved.emplace_back();
+    for (const ProjectedPoint& point : vessel) points.push_back(move(point));
+  }
+  struct Piece {
+    int vessel, point;  // from point to point + 1; vessel -1: joint number `point`
+  };
+  const int tiles_y = (rows_ + tile_px - 1) / tile_px, tiles_x = (columns_ + tile_px - 1) / tile_px;
+  std::vector<std::vector<Piece>> work(static_cast<std::size_t>(tiles_y * tiles_x));
+  const auto enlist = [&](Piece piece, double y0, double y1, double x0, double x1) {
+    const int first_y = std::max(0, static_cast<int>(std::floor((y0 - reach_px_ - 1) / tile_px)));
+    const int last_y = std::min(tiles_y - 1, static_cast<int>(std::floor((y1 + reach_px_ + 1) / tile_px)));
+    const int first_x = std::max(0, static_cast<int>(std::floor((x0 - reach_px_ - 1) / tile_px)));
+    const int last_x = std::min(tiles_x - 1, static_cast<int>(std::floor((x1 + reach_px_ + 1) / tile_px)));
+    for (int ty = first_y; ty <= last_y; ++ty)
+      for (int tx = first_x; tx <= last_x; ++tx) work[static_cast<std::size_t>(ty * tiles_x + tx)].push_back(piece);
+  };
+  for (std::size_t v = 0; v < moved.size(); ++v)
+    for (std::size_t i = 0; i + 1 < moved[v].size(); ++i) {
+      if (attenuation_per_mm[v][i] <= 0 && attenuation_per_mm[v][i + 1] <= 0) continue;
+      const ProjectedPoint &a = moved[v][i], &b = moved[v][i + 1];
+      const double r = std::max(a.radius_px, b.radius_px) + 1;
+      enlist({static_cast<int>(v), static_cast<int>(i)}, std::min(a.y, b.y) - r, std::max(a.y, b.y) + r, std::min(a.x, b.x) - r,
+             std::max(a.x, b.x) + r);
+    }
+  for (std::size_t i = 0; i < joints_.size(); ++i) {
+    const Joint& joint = joints_[i];
+    if (attenuation_per_mm[static_cast<std::size_t>(joint.edge)][static_cast<std::size_t>(joint.point)] <= 0) continue;
+    const ProjectedPoint p = move(joint.at);
+    const double r = p.radius_px + 1;
+    enlist({-1, static_cast<int>(i)}, p.y - r, p.y + r, p.x - r, p.x + r);
+  }
+
+  const int side = (tile_px + 2 * reach_px_) * fine;
+  Scratch scratch(side);
+  std::vector<Interval> here;
+  for (int tile = 0; tile < tiles_y * tiles_x; ++tile) {
+    const auto& pieces = work[static_cast<std::size_t>(tile)];
+    if (pieces.empty()) continue;
+    const int tile_y = tile / tiles_x * tile_px, tile_x = tile % tiles_x * tile_px;
+    std::fill(scratch.count.begin(), scratch.count.end(), std::uint8_t{0});
+    std::fill(scratch.deficit.begin(), scratch.deficit.end(), 0.0f);
+    scratch.more.clear();
+    // Position of fine sample j: centre of its cell, in px.
+    const auto position = [&](int j, int origin) { return origin - reach_px_ + (j + 0.5) / fine - 0.5; };
+    const auto first_index = [&](double p, int origin) {
+      return std::clamp(static_cast<int>(std::floor((p + 0.5 - origin + reach_px_) * fine)), 0, side);
+    };
+    const auto put = [&](int j, int i, double depth, double half, double per_mm) {
+      const int sample = j * side + i;
+      const Interval interval{sample, static_cast<float>(depth - half), static_cast<float>(depth + half), static_cast<float>(per_mm)};
+      auto& count = scratch.count[static_cast<std::size_t>(sample)];
+      if (count == 0) {
+        scratch.first[static_cast<std::size_t>(sample)] = interval;
+        count = 1;
+      } else {
+        scratch.more.push_back(interval);
+        count = 2;
+      }
+    };
+    for (const Piece& piece : pieces) {
+      constexpr double cell = 1.0 / fine;
+      if (piece.vessel < 0) {
+        const Joint& joint = joints_[static_cast<std::size_t>(piece.point)];
+        const ProjectedPoint p = move(joint.at);
+        const double per_mm = attenuation_per_mm[static_cast<std::size_t>(joint.edge)][static_cast<std::size_t>(joint.point)];
+        const double r = p.radius_px + cell;
+        for (int j = first_index(p.y - r, tile_y); j < first_index(p.y + r + cell, tile_y); ++j)
+          for (int i = first_index(p.x - r, tile_x); i < first_index(p.x + r + cell, tile_x); ++i) {
+            const double u = std::hypot(position(j, tile_y) - p.y, position(i, tile_x) - p.x);
+            const double half = mean_half_chord(u, p.radius_px, cell) * p.radius_mm / p.radius_px;
+            if (half > 0) put(j, i, p.depth_mm, half, per_mm);
+          }
+        continue;
+      }
+      const auto v = static_cast<std::size_t>(piece.vessel), k = static_cast<std::size_t>(piece.point);
+      const ProjectedPoint &a = moved[v][k], &b = moved[v][k + 1];
+      const double ka = attenuation_per_mm[v][k], kb = attenuation_per_mm[v][k + 1];
+      const double r = std::max(a.radius_px, b.radius_px) + cell;
+      const int first_j = first_index(std::min(a.y, b.y) - r, tile_y), last_j = first_index(std::max(a.y, b.y) + r + cell, tile_y);
+      const int first_i = first_index(std::min(a.x, b.x) - r, tile_x), last_i = first_index(std::max(a.x, b.x) + r + cell, tile_x);
+      for (int j = first_j; j < last_j; ++j)
+        for (int i = first_i; i < last_i; ++i) {
+          const double y = position(j, tile_y), x = position(i, tile_x);
+          // Between the normal planes of both ends: neighbouring pieces share a plane, so every sample belongs to one.
+          const double da = (y - a.y) * a.tangent_y + (x - a.x) * a.tangent_x;
+          if (da < 0) continue;
+          const double db = (y - b.y) * b.tangent_y + (x - b.x) * b.tangent_x;
+          if (db >= 0) continue;
+          const double f = da / (da - db), g = 1 - f;
+          const double u = std::sqrt(square(y - g * a.y - f * b.y) + square(x - g * a.x - f * b.x));
+          const double radius_px = g * a.radius_px + f * b.radius_px;
+          const double half = mean_half_chord(u, radius_px, cell);
+          if (half <= 0) continue;
+          put(j, i, g * a.depth_mm + f * b.depth_mm,
+              half * (g * a.radius_mm + f * b.radius_mm) / radius_px * (g * a.path_factor + f * b.path_factor), g * ka + f * kb);
+        }
+    }
+    std::stable_sort(scratch.more.begin(), scratch.more.end(), [](const Interval& p, const Interval& q) { return p.sample < q.sample; });
+    const auto store = [&](int sample, double attenuation) {
+      const double qy = position(sample / side, tile_y) - cy - motion.dy_px, qx = position(sample % side, tile_x) - cx - motion.dx_px;
+      scratch.deficit[static_cast<std::size_t>(sample)] =
+          static_cast<float>(-std::expm1(-attenuation) * background(sharp_.view(), cy + c * qy - s * qx, cx + c * qx + s * qy));
+    };
+    for (std::size_t n = 0; n < scratch.count.size(); ++n)
+      if (scratch.count[n] == 1) {
+        const Interval& only = scratch.first[n];
+        store(static_cast<int>(n), static_cast<double>(only.per_mm) * (only.high - only.low));
+      }
+    for (std::size_t n = 0; n < scratch.more.size();) {
+      const int sample = scratch.more[n].sample;
+      here.assign(1, scratch.first[static_cast<std::size_t>(sample)]);
+      for (; n < scratch.more.size() && scratch.more[n].sample == sample; ++n) here.push_back(scratch.more[n]);
+      store(sample, union_attenuation(here));
+    }
+    // Down to pixels: each axis in turn, evaluated at pixel centres only.
+    const int taps = 2 * reach_px_ * fine, height = std::min(tile_px, rows_ - tile_y), width = std::min(tile_px, columns_ - tile_x);
+    std::vector<float> total(static_cast<std::size_t>(height * width), 0.0f);
+    for (std::size_t g = 0; g < 2; ++g) {
+      const float* tap = fine_taps_[g].data();
+      for (int j = 0; j < side; ++j) {
+        const float* from = scratch.deficit.data() + static_cast<std::ptrdiff_t>(j) * side;
+        float* to = scratch.rows.data() + static_cast<std::ptrdiff_t>(j) * tile_px;
+        for (int x = 0; x < width; ++x) {
+          // The pixel's centre lies between fine samples 4 x + 1 and 4 x + 2 of its own.
+          const float* window = from + (x + reach_px_) * fine + fine / 2 - taps / 2;
+          float lanes[8] = {};
+          for (int k = 0; k < taps; k += 8)
+            for (int l = 0; l < 8; ++l) lanes[l] += tap[k + l] * window[k + l];
+          to[x] = ((lanes[0] + lanes[4]) + (lanes[1] + lanes[5])) + ((lanes[2] + lanes[6]) + (lanes[3] + lanes[7]));
+        }
+      }
+      const float weight = static_cast<float>(spread_.weight[g]);
+      for (int y = 0; y < height; ++y) {
+        float* to = total.data() + static_cast<std::ptrdiff_t>(y) * width;
+        for (int k = 0; k < taps; ++k) {
+          const float* from = scratch.rows.data() + static_cast<std::ptrdiff_t>((y + reach_px_) * fine + fine / 2 - taps / 2 + k) * tile_px;
+          const float factor = weight * tap[k];
+          for (int x = 0; x < width; ++x) to[x] += factor * from[x];
+        }
+      }
+    }
+    for (int y = 0; y < height; ++y)
+      for (int x = 0; x < width; ++x) image(tile_y + y, tile_x + x) -= total[static_cast<std::size_t>(y * width + x)];
+  }
+}
+
+}  // namespace cinelumen::phantom

@@ -1,0 +1,65 @@
+#pragma once
+/// The beam's way through vessels and background to the detector's plane, without noise.
+
+#include <memory>
+#include <vector>
+
+#include "engine/phantom/phantom.h"
+#include "engine/phantom/scene.h"
+
+namespace cinelumen::phantom {
+
+/// Blur between the object and the stored pixel: square focal spot, two-Gaussian scintillator, pixel aperture; all in px.
+struct PointSpread {
+  double focal_px = 0;
+  std::array<double, 2> sigma_px{}, weight{};
+
+  /// One-dimensional profile of part `gaussian` at distance u_px, with focal spot and pixel aperture; integral 1.
+  double profile(int gaussian, double u_px) const;
+  /// Response to an edge at 0, without the pixel's aperture; rises from 0 to 1.
+  double edge(double u_px) const;
+  /// SD of the Gaussian with the same 25 to 75 % rise.
+  double edge_sigma_px() const;
+};
+
+/// One point of a projected vessel, frame 0.
+struct ProjectedPoint {
+  double y = 0, x = 0, tangent_y = 0, tangent_x = 1;
+  double radius_px = 0, radius_mm = 0, depth_mm = 0, path_factor = 1, arc_mm = 0;
+};
+
+/// Points about `step_px` apart along the projection of an edge, first and last at its nodes.
+std::vector<ProjectedPoint> project(const Edge& edge, const ConeBeam& beam, double step_px);
+
+/// A ball at a node: it closes the wedge between tubes that meet there.
+struct Joint {
+  ProjectedPoint at;
+  int edge = 0, point = 0;  ///< whose concentration fills it
+};
+
+/// Renders expected detector signals of a moved, partly filled scene. Const calls may run at the same time.
+class Projector {
+ public:
+  /// `attenuation`: see Scene. `vessels`: their points.
+  Projector(ImageView<const float> attenuation, int margin, int rows, int columns, PointSpread spread,
+            std::vector<std::vector<ProjectedPoint>> vessels, std::vector<Joint> joints);
+
+  /// Transmitted fraction of the primary beam in each pixel (rows x columns). `attenuation_per_mm`: at each point of each vessel, zero
+  /// where there is no contrast.
+  Image<float> transmission(const PhantomMotion& motion, const std::vector<std::vector<float>>& attenuation_per_mm) const;
+
+ private:
+  struct Scratch;
+  double background(ImageView<const float> coefficients, double y, double x) const;
+  void subtract_vessels(const PhantomMotion& motion, const std::vector<std::vector<float>>& attenuation_per_mm, Image<float>& image) const;
+
+  Image<float> sharp_, blurred_;
+  int margin_, rows_, columns_;
+  PointSpread spread_;
+  std::vector<std::vector<ProjectedPoint>> vessels_;
+  std::vector<Joint> joints_;
+  int reach_px_ = 0;
+  std::array<std::vector<float>, 2> fine_taps_;
+};
+
+}  // namespace cinelumen::phantom

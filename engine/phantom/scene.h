@@ -1,0 +1,106 @@
+#pragma once
+/// What stands in the beam: vessels as 3-D curves with radii, and the background's attenuation. One scenario, one function.
+
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "engine/phantom/bolus.h"
+#include "engine/phantom/phantom.h"
+#include "kernels/image.h"
+
+namespace cinelumen::phantom {
+
+/// mm; x right, y down, z towards the source; the isocentre at 0.
+struct Vec3 {
+  double x = 0, y = 0, z = 0;
+  Vec3 operator+(const Vec3& o) const { return {x + o.x, y + o.y, z + o.z}; }
+  Vec3 operator-(const Vec3& o) const { return {x - o.x, y - o.y, z - o.z}; }
+  Vec3 operator*(double s) const { return {x * s, y * s, z * s}; }
+};
+inline double dot(const Vec3& a, const Vec3& b) { return a.x * b.x + a.y * b.y + a.z * b.z; }
+inline Vec3 cross(const Vec3& a, const Vec3& b) { return {a.y * b.z - a.z * b.y, a.z * b.x - a.x * b.z, a.x * b.y - a.y * b.x}; }
+inline double norm(const Vec3& a) { return std::sqrt(dot(a, a)); }
+inline Vec3 unit(const Vec3& a) { return a * (1 / norm(a)); }
+
+/// A point source opposite a flat detector; the central ray meets the image's centre.
+struct ConeBeam {
+  double source_to_detector_mm = 1000, source_to_isocentre_mm = 1000 / 1.2, pitch_mm = 0.154;
+  double centre_y_px = 0, centre_x_px = 0;
+
+  /// (y, x) in px.
+  std::array<double, 2> project(const Vec3& p) const {
+    const double scale = source_to_detector_mm / (source_to_isocentre_mm - p.z) / pitch_mm;
+    return {centre_y_px + scale * p.y, centre_x_px + scale * p.x};
+  }
+  Vec3 source() const { return {0, 0, source_to_isocentre_mm}; }
+  /// Unit vector from the source to the middle of a pixel.
+  Vec3 ray(double y_px, double x_px) const {
+    return unit({(x_px - centre_x_px) * pitch_mm, (y_px - centre_y_px) * pitch_mm, -source_to_detector_mm});
+  }
+  /// In the isocentre's plane.
+  double mm_per_px() const { return pitch_mm * source_to_isocentre_mm / source_to_detector_mm; }
+};
+
+/// A point that a vessel passes through; vessels meet where they share a node's name (the first one given fixes its place and radius).
+struct ControlPoint {
+  Vec3 at;
+  double radius_mm = 1;
+  std::string node;
+};
+
+/// A vessel from its first control point, a node, to its last, a node too.
+struct VesselPlan {
+  std::string name, role;
+  std::vector<ControlPoint> points;
+};
+
+/// Where blood enters or leaves.
+struct TerminalPlan {
+  std::string node;
+  double inflow_share = 0;  ///< of the whole inflow; > 0: inlet
+  double conductance = 0;   ///< > 0: outlet
+};
+
+/// Vessels and background of one scenario.
+struct Scene {
+  std::vector<VesselPlan> vessels;
+  std::vector<TerminalPlan> terminals;
+  double tortuosity_mm = 0;      ///< SD of each vessel's wandering about its plan
+  double calibre_variation = 0;  ///< SD of the radius about its plan, relative
+  Image<float> attenuation;      ///< background, (rows + 2 margin) x (columns + 2 margin), pixel (0, 0) of the image at (margin, margin)
+  int margin = 32;
+};
+
+/// Tubes of constant diameter, 0.6 to 5 mm, in several orientations and depths over a smooth, finely textured background.
+Scene make_tubes(const ConeBeam& beam, int rows, int columns, std::uint64_t seed);
+
+/// A foot, seen from the lateral side and obliquely: bones, soft tissue, air, and its deep and superficial veins.
+Scene make_foot(const ConeBeam& beam, int rows, int columns, std::uint64_t seed);
+
+/// Band-limited noise in the plane with about equal power per octave from `longest_mm` down to `shortest_mm` (1/f); unit variance, roughly.
+double fractal_noise(double y_mm, double x_mm, double longest_mm, double shortest_mm, std::uint64_t seed);
+
+/// A piece of vessel between two nodes as a dense curve with unit parameter steps of equal length.
+struct Edge {
+  std::string name, role;
+  int from = 0, to = 0;
+  std::vector<Vec3> curve;
+  std::vector<double> radius_mm;
+  double length_mm = 0;
+};
+
+/// Edges and nodes of a plan.
+struct VesselTree {
+  std::vector<Edge> edges;
+  std::vector<std::string> node_names;
+  std::vector<Vec3> node_positions;
+  std::vector<Terminal> terminals;
+  int node(const std::string& name) const;  ///< index; -1 where there is none
+};
+
+/// Draws smooth curves (centripetal Catmull-Rom) through the control points of a scene, lets them wander where it says so, and cuts them at
+/// nodes. Terminals' flows are shares until scaled.
+VesselTree grow(const Scene& scene);
+
+}  // namespace cinelumen::phantom

@@ -1,0 +1,298 @@
+#include "io/phantom_writer.h"
+
+#include <dcmtk/config/osconfig.h>
+// DCMTK's configuration comes before its other headers.
+#include <dcmtk/dcmdata/dctk.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <vector>
+
+#include "io/derived_dicom.h"
+#include "io/output_folder.h"
+
+namespace cinelumen {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+/// Rounded to a number of decimals; null where it is not a finite number.
+Json number(double value, int decimals) {
+  if (!std::isfinite(value)) return nullptr;
+  const double scale = std::pow(10.0, decimals), rounded = std::round(value * scale) / scale;
+  return rounded == 0 ? 0.0 : rounded;  // no "-0.0"
+}
+
+Json column(const PhantomSegment& segment, int decimals, const std::function<double(const PhantomPoint&)>& value) {
+  Json values = Json::array();
+  for (const PhantomPoint& point : segment.points) values.push_back(number(value(point), decimals));
+  return values;
+}
+
+Json segment_json(const PhantomSegment& segment, const PhantomTruth& truth) {
+  const auto node = [&](int index) -> Json { return index < 0 ? Json(nullptr) : Json(truth.nodes[static_cast<std::size_t>(index)].name); };
+  Json json = {{"id", segment.id},
+               {"name", segment.name},
+               {"role", segment.role},
+               {"start", node(segment.start)},
+               {"end", node(segment.end)},
+               {"length_mm", number(segment.points.back().arc_length_mm, 4)},
+               {"flow_mm3_s", number(segment.flow_mm3_s, 3)}};
+  Json centreline = Json::array();
+  for (const PhantomPoint& point : segment.points) centreline.push_back({number(point.y_px, 4), number(point.x_px, 4)});
+  json["centreline_px"] = std::move(centreline);
+  json["arc_length_mm"] = column(segment, 4, [](const PhantomPoint& p) { return p.arc_length_mm; });
+  json["depth_mm"] = column(segment, 3, [](const PhantomPoint& p) { return p.depth_mm; });
+  json["radius_mm"] = column(segment, 5, [](const PhantomPoint& p) { return p.radius_mm; });
+  json["radius_px"] = column(segment, 5, [](const PhantomPoint& p) { return p.radius_px; });
+  json["diameter_mm"] = column(segment, 5, [](const PhantomPoint& p) { return p.diameter_calibration_mm; });
+  json["path_factor"] = column(segment, 5, [](const PhantomPoint& p) { return p.path_factor; });
+  json["velocity_mm_s"] = column(segment, 2, [](const PhantomPoint& p) { return p.velocity_mm_s; });
+  json["arrival_ms"] = column(segment, 2, [](const PhantomPoint& p) { return p.arrival_ms; });
+  json["gap_px"] = column(segment, 2, [](const PhantomPoint& p) { return p.gap_px; });
+  Json filling = Json::array();
+  for (const auto& frame : segment.filling) {
+    Json values = Json::array();
+    for (const float value : frame) values.push_back(number(value, 4));
+    filling.push_back(std::move(values));
+  }
+  json["filling"] = std::move(filling);
+  return json;
+}
+
+/// JSON with objects and the outer arrays of segments and frames broken into lines, inner arrays not: megabytes that can still be read.
+void print(const Json& json, int indent, std::string& text) {
+  const std::string margin(static_cast<std::size_t>(indent), ' ');
+  const bool nested =
+      json.is_object() || (json.is_array() && !json.empty() && (json[0].is_object() || (json[0].is_array() && json[0].size() > 6)));
+  if (!nested || json.empty()) {
+    text += json.dump();
+    return;
+  }
+  text += json.is_object() ? "{\n" : "[\n";
+  bool first = true;
+  for (const auto& [key, value] : json.items()) {
+    if (!first) text += ",\n";
+    first = false;
+    text += margin + " ";
+    if (json.is_object()) text += Json(key).dump() + ": ";
+    print(value, indent + 1, text);
+  }
+  text += "\n" + margin + (json.is_object() ? "}" : "]");
+}
+
+bool logarithmic(const PhantomTruth& truth) { return truth.options.encoding == IntensityRelationship::logarithmic; }
+
+/// Everything that changes pixels, so that UIDs differ where runs do.
+std::string identity(const PhantomOptions& o) {
+  char text[512];
+  std::snprintf(text, sizeof text,
+                "%s %dx%dx%d %.9g ms free %d seed %llu pitch %.9g sid %.9g m %.9g enc %d bits %d noise %.9g e %.9g motion %.9g %.9g "
+                "kappa %.9g focus %.9g scatter %.9g bolus %.9g %.9g",
+                o.scenario.c_str(), o.rows, o.columns, *o.frames, o.frame_time_ms, o.contrast_free_frames,
+                static_cast<unsigned long long>(o.seed), *o.detector_pitch_mm, o.source_to_detector_mm, o.magnification,
+                static_cast<int>(o.encoding), o.bits_stored, *o.noise_log_sd, o.electronic_sd, *o.motion_px, *o.rotation_deg,
+                o.attenuation_per_mm, o.focal_spot_mm, o.scatter_fraction, o.bolus_duration_ms, o.inlet_velocity_mm_s);
+  return text;
+}
+
+std::string decimal(double value) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.8g", value);
+  return text;
+}
+
+void check(const OFCondition& condition, const std::string& path) {
+  if (condition.bad()) throw OutputError(path + ": can't be written: " + condition.text());
+}
+
+void write_dicom(const PhantomRun& phantom, const std::filesystem::path& path) {
+  const PhantomTruth& truth = phantom.truth;
+  const PhantomOptions& options = truth.options;
+  Derivation derivation;
+  derivation.frames = static_cast<int>(phantom.frames.size());
+  derivation.description = identity(options);
+  derivation.version = CINELUMEN_VERSION;
+  const auto uid = [&](const char* purpose) { return derived_uid("cinelumen phantom", derivation, purpose); };
+  const bool foot = options.scenario == "foot";
+
+  DcmFileFormat file;
+  DcmDataset& data = *file.getDataset();
+  const auto put = [&](const DcmTagKey& tag, const std::string& value) {
+    check(data.putAndInsertString(tag, value.c_str()), path.string());
+  };
+  const auto put_number = [&](const DcmTagKey& tag, int value) {
+    check(data.putAndInsertUint16(tag, static_cast<Uint16>(value)), path.string());
+  };
+  put(DCM_SpecificCharacterSet, "ISO_IR 192");
+  put(DCM_ImageType, "ORIGINAL\\PRIMARY\\SINGLE PLANE");
+  put(DCM_SOPClassUID, UID_XRayAngiographicImageStorage);
+  put(DCM_SOPInstanceUID, uid("instance"));
+  for (const DcmTagKey& tag : {DCM_StudyDate, DCM_SeriesDate, DCM_AcquisitionDate, DCM_ContentDate}) put(tag, "20260101");
+  for (const DcmTagKey& tag : {DCM_StudyTime, DCM_SeriesTime, DCM_AcquisitionTime, DCM_ContentTime}) put(tag, "120000");
+  put(DCM_AccessionNumber, "");
+  put(DCM_Modality, "XA");
+  put(DCM_Manufacturer, "CineLumen phantom");
+  put(DCM_ManufacturerModelName, options.scenario);
+  put(DCM_SoftwareVersions, CINELUMEN_VERSION);
+  put(DCM_ReferringPhysicianName, "");
+  put(DCM_StudyDescription, "Synthetic angiogram");
+  put(DCM_SeriesDescription, "Phantom " + options.scenario + ", seed " + std::to_string(options.seed));
+  put(DCM_PatientName, foot ? "PHANTOM^FOOT" : "PHANTOM^TUBES");
+  put(DCM_PatientID, "PHANTOM-" + std::to_string(options.seed));
+  put(DCM_PatientBirthDate, "");
+  put(DCM_PatientSex, "O");
+  put(DCM_StudyInstanceUID, uid("study"));
+  put(DCM_SeriesInstanceUID, uid("series"));
+  put(DCM_StudyID, "1");
+  put(DCM_SeriesNumber, "1");
+  put(DCM_InstanceNumber, "1");
+  put(DCM_PatientOrientation, "");
+  put(DCM_BodyPartExamined, foot ? "FOOT" : "PHANTOM");
+  put(DCM_ContrastBolusAgent, "synthetic");
+  put(DCM_KVP, "70");
+  put(DCM_RadiationSetting, *options.noise_log_sd > 0.02 ? "SC" : "GR");
+  put(DCM_XRayTubeCurrent, "");
+  put(DCM_ExposureTime, "");
+  put(DCM_Exposure, "");
+  put(DCM_ImagerPixelSpacing, decimal(*options.detector_pitch_mm) + "\\" + decimal(*options.detector_pitch_mm));
+  put(DCM_DistanceSourceToDetector, decimal(options.source_to_detector_mm));
+  put(DCM_DistanceSourceToPatient, decimal(options.source_to_detector_mm / options.magnification));
+  put(DCM_EstimatedRadiographicMagnificationFactor, decimal(options.magnification));
+  put(DCM_FocalSpots, decimal(options.focal_spot_mm));
+  put(DCM_PositionerMotion, "STATIC");
+  put(DCM_PositionerPrimaryAngle, "0");
+  put(DCM_PositionerSecondaryAngle, "0");
+  put(DCM_LossyImageCompression, "00");
+
+  put_number(DCM_SamplesPerPixel, 1);
+  put(DCM_PhotometricInterpretation, "MONOCHROME2");
+  put_number(DCM_Rows, options.rows);
+  put_number(DCM_Columns, options.columns);
+  put(DCM_NumberOfFrames, std::to_string(phantom.frames.size()));
+  put(DCM_FrameTime, decimal(options.frame_time_ms));
+  const int rate = std::max(1, static_cast<int>(std::lround(1000 / options.frame_time_ms)));
+  put(DCM_CineRate, std::to_string(rate));
+  put(DCM_RecommendedDisplayFrameRate, std::to_string(rate));
+  check(data.putAndInsertTagKey(DCM_FrameIncrementPointer, DCM_FrameTime), path.string());
+  const int allocated = options.bits_stored <= 8 ? 8 : 16;
+  put_number(DCM_BitsAllocated, allocated);
+  put_number(DCM_BitsStored, options.bits_stored);
+  put_number(DCM_HighBit, options.bits_stored - 1);
+  put_number(DCM_PixelRepresentation, 0);
+  put(DCM_PixelIntensityRelationship, logarithmic(truth) ? "LOG" : "LIN");
+  check(data.putAndInsertSint16(DCM_PixelIntensityRelationshipSign, 1), path.string());
+  const double top = std::ldexp(1.0, options.bits_stored) - 1;
+  if (logarithmic(truth)) {
+    put(DCM_WindowCenter, decimal(std::round(0.5 * top)));
+    put(DCM_WindowWidth, decimal(top));
+    // Linear counts fill 16 bits; the factor is a gain, which no reader needs.
+    const std::vector<float> counts = linear_counts(truth);
+    std::vector<Uint16> table;
+    for (const float count : counts) table.push_back(static_cast<Uint16>(std::lround(std::min(65535.0, 65535.0 * count / top))));
+    const Uint16 descriptor[3] = {static_cast<Uint16>(table.size() == 65536 ? 0 : table.size()), 0, 16};
+    DcmItem* item = nullptr;
+    check(data.findOrCreateSequenceItem(DCM_PixelIntensityRelationshipLUTSequence, item), path.string());
+    check(item->putAndInsertUint16Array(DCM_LUTDescriptor, descriptor, 3), path.string());
+    check(item->putAndInsertString(DCM_LUTFunction, "TO_LINEAR"), path.string());
+    check(item->putAndInsertUint16Array(DCM_LUTData, table.data(), static_cast<unsigned long>(table.size())), path.string());
+  } else {
+    const double brightest = std::min(top, truth.air_count), darkest = 0.25 * truth.median_count;
+    put(DCM_WindowCenter, decimal(std::round(0.5 * (brightest + darkest))));
+    put(DCM_WindowWidth, decimal(std::round(brightest - darkest)));
+  }
+
+  const std::size_t size = static_cast<std::size_t>(options.rows) * static_cast<std::size_t>(options.columns) * phantom.frames.size();
+  if (allocated == 8) {
+    std::vector<Uint8> pixels;
+    pixels.reserve(size + 1);
+    for (const auto& frame : phantom.frames)
+      for (int y = 0; y < options.rows; ++y) pixels.insert(pixels.end(), frame.row(y), frame.row(y) + options.columns);
+    if (pixels.size() % 2) pixels.push_back(0);
+    check(data.putAndInsertUint8Array(DCM_PixelData, pixels.data(), static_cast<unsigned long>(pixels.size())), path.string());
+  } else {
+    std::vector<Uint16> pixels;
+    pixels.reserve(size);
+    for (const auto& frame : phantom.frames)
+      for (int y = 0; y < options.rows; ++y) pixels.insert(pixels.end(), frame.row(y), frame.row(y) + options.columns);
+    check(data.putAndInsertUint16Array(DCM_PixelData, pixels.data(), static_cast<unsigned long>(pixels.size())), path.string());
+  }
+  check(file.saveFile(path.c_str(), EXS_LittleEndianExplicit), path.string());
+}
+
+}  // namespace
+
+std::string truth_json(const PhantomRun& phantom) {
+  const PhantomTruth& truth = phantom.truth;
+  const PhantomOptions& options = truth.options;
+  Json run = {{"file", "run_01.dcm"},
+              {"rows", options.rows},
+              {"columns", options.columns},
+              {"frames", phantom.frames.size()},
+              {"frame_times_ms", truth.frame_times_ms},
+              {"bits_stored", options.bits_stored},
+              {"pixel_intensity_relationship", logarithmic(truth) ? "LOG" : "LIN"}};
+  if (logarithmic(truth)) run["log_encoding"] = {{"offset", truth.log_offset}, {"slope", truth.log_slope}};
+  run["calibration"] = {{"mm_per_px", truth.mm_per_px},
+                        {"detector_pitch_mm", *options.detector_pitch_mm},
+                        {"source_to_detector_mm", options.source_to_detector_mm},
+                        {"magnification", options.magnification}};
+  run["first_contrast_frame"] =
+      truth.first_contrast_frame < static_cast<int>(phantom.frames.size()) ? Json(truth.first_contrast_frame + 1) : Json(nullptr);
+  run["attenuation_per_mm"] = truth.attenuation_per_mm;
+  run["psf"] = {{"edge_sigma_px", truth.psf_sigma_px},
+                {"rms_px", truth.psf_rms_px},
+                {"scintillator_sigma_px", truth.scintillator_sigma_px},
+                {"scintillator_weight", truth.scintillator_weight},
+                {"focal_blur_px", truth.focal_blur_px},
+                {"note", "without the pixel's aperture of 1 px; edge_sigma_px: Gaussian with the same 25 to 75 % rise of an edge"}};
+  run["noise"] = {{"log_sd_at_median", *options.noise_log_sd},
+                  {"median_count", truth.median_count},
+                  {"air_count", truth.air_count},
+                  {"gain", truth.noise_gain},
+                  {"electronic_sd", truth.electronic_sd},
+                  {"scatter_fraction", options.scatter_fraction},
+                  {"autocorrelation", truth.noise_autocorrelation}};
+  Json motion = Json::array(), mass = Json::array();
+  for (std::size_t f = 0; f < truth.motion.size(); ++f) {
+    const PhantomMotion& m = truth.motion[f];
+    motion.push_back({{"frame", f + 1}, {"shift_px", {m.dy_px, m.dx_px}}, {"rotation_rad", m.rotation_rad}});
+    const PhantomMass& contrast = truth.mass[f];
+    mass.push_back({{"frame", f + 1}, {"injected", contrast.injected}, {"in_vessels", contrast.in_vessels}, {"drained", contrast.drained}});
+  }
+  run["motion"] = std::move(motion);
+  run["contrast_mm3"] = std::move(mass);
+  Json nodes = Json::array();
+  for (const PhantomNode& node : truth.nodes) {
+    Json ids = Json::array();
+    for (const int index : node.segments) ids.push_back(truth.segments[static_cast<std::size_t>(index)].id);
+    if (!ids.empty())
+      nodes.push_back({{"name", node.name}, {"at_px", {number(node.y_px, 4), number(node.x_px, 4)}}, {"segments", std::move(ids)}});
+  }
+  run["branch_points"] = std::move(nodes);
+  Json segments = Json::array();
+  for (const PhantomSegment& segment : truth.segments) segments.push_back(segment_json(segment, truth));
+  run["segments"] = std::move(segments);
+  const Json json = {{"schema", "cinelumen.phantom/1"},
+                     {"software", {{"name", "cinelumen"}, {"version", CINELUMEN_VERSION}, {"commit", CINELUMEN_COMMIT}}},
+                     {"scenario", options.scenario},
+                     {"seed", options.seed},
+                     {"events", Json::array()},
+                     {"runs", Json::array({std::move(run)})}};
+  std::string text;
+  print(json, 0, text);
+  return text + "\n";
+}
+
+void write_phantom(const PhantomRun& phantom, const std::filesystem::path& folder) {
+  OutputFolder output(folder, {"truth.json", "run_01.dcm", "events.json"});
+  write_dicom(phantom, output.temporary("run_01.dcm"));
+  output.write("events.json", "[]\n");
+  output.write("truth.json", truth_json(phantom));
+  output.commit();
+}
+
+}  // namespace cinelumen

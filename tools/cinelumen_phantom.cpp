@@ -1,0 +1,66 @@
+#include <cstdio>
+#include <map>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "engine/phantom/phantom.h"
+#include "io/phantom_writer.h"
+#include "tools/commands.h"
+
+namespace cinelumen {
+
+void add_phantom_command(CLI::App& app, const GlobalOptions& global, Command& command) {
+  struct Options {
+    PhantomOptions phantom;
+    std::string output;
+    std::string encoding = "LIN";
+    int size = 0;
+  };
+  const auto options = std::make_shared<Options>();
+  CLI::App* phantom = app.add_subcommand("phantom", "Write a synthetic run as DICOM, with truth.json beside it");
+  phantom->add_option("SCENARIO", options->phantom.scenario, "tubes: tubes of known diameter; foot: the veins of a foot filling")
+      ->required()
+      ->check(CLI::IsMember(phantom_scenarios()));
+  phantom->add_option("-o,--output", options->output, "Folder for run_01.dcm, truth.json and events.json; default phantom_SCENARIO");
+  phantom->add_option("--seed", options->phantom.seed, "Noise, motion and texture")->capture_default_str();
+  phantom->add_option("--size", options->size, "Rows and columns, 64 to 4096; default 1024");
+  phantom->add_option("--rows", options->phantom.rows, "Rows, 64 to 4096")->capture_default_str()->excludes("--size");
+  phantom->add_option("--columns", options->phantom.columns, "Columns, 64 to 4096")->capture_default_str()->excludes("--size");
+  phantom->add_option("--frames", options->phantom.frames, "Number of frames; default tubes 24, foot 48");
+  phantom->add_option("--frame-time", options->phantom.frame_time_ms, "ms from frame to frame")->capture_default_str();
+  phantom->add_option("--contrast-free", options->phantom.contrast_free_frames, "Frames before contrast enters")->capture_default_str();
+  phantom->add_option("--noise", options->phantom.noise_log_sd,
+                      "SD of the log intensity at the object's median, 0 for none; default 0.01, or 0.03 for frame times below 100 ms");
+  phantom->add_option("--motion", options->phantom.motion_px, "Amplitude of the translation in px; default tubes 2, foot 1.5");
+  phantom->add_option("--rotation", options->phantom.rotation_deg, "Amplitude of the rotation in degrees; default tubes 0, foot 0.02");
+  phantom->add_option("--pitch", options->phantom.detector_pitch_mm,
+                      "Detector pixel in mm; default 0.154 at 1024, else the same field of view");
+  phantom->add_option("--attenuation", options->phantom.attenuation_per_mm, "Of undiluted contrast, per mm")->capture_default_str();
+  phantom->add_option("--scatter", options->phantom.scatter_fraction, "Scattered over primary intensity")->capture_default_str();
+  phantom->add_option("--encoding", options->encoding, "LIN or LOG")->check(CLI::IsMember({"LIN", "LOG"}))->capture_default_str();
+  phantom->add_option("--bits", options->phantom.bits_stored, "Bits stored, 8 to 16")->capture_default_str();
+  phantom->callback([&global, &command, options] {
+    command = [&global, options] {
+      PhantomOptions& wanted = options->phantom;
+      if (options->size != 0) wanted.rows = wanted.columns = options->size;
+      wanted.encoding = options->encoding == "LOG" ? IntensityRelationship::logarithmic : IntensityRelationship::linear;
+      const std::string folder = options->output.empty() ? "phantom_" + wanted.scenario : options->output;
+      const PhantomRun run = make_phantom(wanted);
+      write_phantom(run, folder);
+      const PhantomTruth& truth = run.truth;
+      if (global.json) {
+        const nlohmann::ordered_json summary = {
+            {"output", folder},          {"scenario", wanted.scenario},       {"frames", run.frames.size()}, {"rows", wanted.rows},
+            {"columns", wanted.columns}, {"segments", truth.segments.size()}, {"mm_per_px", truth.mm_per_px}};
+        std::printf("%s\n", summary.dump(2).c_str());
+      } else if (!global.quiet) {
+        std::printf("%s: run_01.dcm (%zu frames of %d x %d), truth.json (%zu segments), events.json\n", folder.c_str(), run.frames.size(),
+                    wanted.rows, wanted.columns, truth.segments.size());
+      }
+      return 0;
+    };
+  });
+}
+
+}  // namespace cinelumen
