@@ -101,6 +101,12 @@ bool is_sequence(const Element& element) {
   return DcmTag(static_cast<Uint16>(element.tag >> 16), static_cast<Uint16>(element.tag & 0xFFFF)).getEVR() == EVR_SQ;
 }
 
+/// Refused for its depth: also where the content is only perhaps a sequence.
+class TooDeep : public InputError {
+ public:
+  using InputError::InputError;
+};
+
 class Walk {
  public:
   Walk(const ByteSource& bytes, bool explicit_vr, bool big) : bytes_(bytes), window_(bytes), explicit_vr_(explicit_vr), big_(big) {}
@@ -121,7 +127,7 @@ class Walk {
   Element element(std::uint64_t offset) { return element(offset, bytes_.size(), explicit_vr_); }
 
   /// Walks over what stands in a sequence and returns where it ends. No recursion: the file decides the depth, not our stack.
-  std::uint64_t skip_sequence(const Element& sequence, std::uint64_t limit) {
+  std::uint64_t skip_sequence(const Element& sequence, std::uint64_t limit, std::size_t depth = 0) {
     struct Level {
       bool items;        ///< the content is items, else elements
       bool explicit_vr;  ///< of the elements inside
@@ -132,9 +138,9 @@ class Walk {
     const auto inside_explicit = [&](const Element& e, bool now) { return e.vr[0] == 'U' && e.vr[1] == 'N' ? false : now; };
     std::vector<Level> levels;
     const auto enter = [&](const Element& e, bool items, bool explicit_vr, std::uint64_t end) {
-      if (levels.size() >= 2 * depth_limit)
-        throw InputError(bytes_.path() + ": byte " + std::to_string(e.value) + ": sequences nested more than " +
-                         std::to_string(depth_limit) + " deep");
+      if (depth + levels.size() >= 2 * depth_limit)
+        throw TooDeep(bytes_.path() + ": byte " + std::to_string(e.value) + ": sequences nested more than " + std::to_string(depth_limit) +
+                      " deep");
       const bool defined = e.length != undefined_length;
       levels.push_back({items, explicit_vr, defined, defined ? e.value + e.length : end});
       return e.value;
@@ -162,10 +168,26 @@ class Walk {
       } else if (is_sequence(next)) {
         at = enter(next, true, inside_explicit(next, level.explicit_vr), level.end);
       } else {
+        check_private(next, depth + levels.size());
         at = next.value + next.length;
       }
     }
     return at;
+  }
+
+  /// In implicit VR only a private dictionary knows which private elements are sequences, and DCMTK has one: what begins like a
+  /// sequence must not nest too deep, whatever else it turns out to be.
+  void check_private(const Element& element, std::size_t depth) {
+    if (element.vr[0] != 0 || (element.tag >> 16) % 2 == 0 || element.length < 8) return;
+    const std::uint8_t* first = window_.at(element.value, 4);
+    if ((std::uint32_t(number16(first, big_)) << 16 | number16(first + 2, big_)) != item_tag) return;
+    try {
+      skip_sequence(element, element.value + element.length, depth);
+    } catch (const TooDeep&) {
+      throw;
+    } catch (const InputError&) {
+      // Bytes of another kind.
+    }
   }
 
   /// Walks over encapsulated pixel data, notes the fragments in `layout` where given, and returns where it ends.
@@ -323,6 +345,7 @@ DicomLayout read_dicom_layout(const ByteSource& file) {
         at = layout.encapsulated ? walk.skip_fragments(element, bytes.size(), &layout) : element.value + element.length;
       } else {
         if (element.tag == 0x7FE00001u && element.length != undefined_length) layout.extended_offsets = {element.value, element.length};
+        if (!is_sequence(element)) walk.check_private(element, 0);
         at = is_sequence(element) ? walk.skip_sequence(element, bytes.size()) : element.value + element.length;
       }
     } catch (const InputError&) {

@@ -754,6 +754,41 @@ TEST_F(DicomReader, DeepNestingIsRefusedBeforeAnyParser) {
   }
 }
 
+TEST_F(DicomReader, DeepNestingInPrivateElementsOfImplicitFilesIsRefused) {
+  WrittenRun run;
+  run.transfer_syntax = UID_LittleEndianImplicitTransferSyntax;
+  const std::string path = write_dicom(folder_ / "nested.dcm", run);
+  const std::vector<std::uint8_t> good = test::file_bytes(path);
+  const DicomLayout layout = read_dicom_layout(ByteSource::file(path));
+  const auto with = [&](const std::vector<std::uint8_t>& value) {
+    std::vector<std::uint8_t> bytes(good.begin(), good.begin() + static_cast<std::ptrdiff_t>(layout.pixel_data_offset));
+    bytes.insert(bytes.end(), {0x29, 0x00, 0x20, 0x10});
+    for (int k = 0; k < 4; ++k) bytes.push_back(static_cast<std::uint8_t>(value.size() >> (8 * k)));
+    bytes.insert(bytes.end(), value.begin(), value.end());
+    bytes.insert(bytes.end(), good.begin() + static_cast<std::ptrdiff_t>(layout.pixel_data_offset), good.end());
+    test::write_bytes(path, bytes);
+  };
+  std::vector<std::uint8_t> nest;
+  constexpr int depth = 20000;
+  for (int i = 0; i < depth; ++i) {
+    const auto put = [&](std::uint32_t number) {
+      for (int k = 0; k < 4; ++k) nest.push_back(static_cast<std::uint8_t>(number >> (8 * k)));
+    };
+    const std::uint32_t left = static_cast<std::uint32_t>((depth - 1 - i) * 16);
+    put(0xE000FFFEu);
+    put(left);
+    if (i + 1 == depth) break;
+    nest.insert(nest.end(), {0x29, 0x00, 0x20, 0x10});
+    put(left - 8);
+  }
+  with(nest);
+  expect_refused(path, {"nested more than 64 deep"});
+  // A private element that only begins like a sequence is none of our business.
+  with({0xFE, 0xFF, 0x00, 0xE0, 0xFF, 0xFF, 0x00, 0x00, 'a', 'b'});
+  run.fill();
+  expect_pixels(read_run(path), run);
+}
+
 TEST_F(DicomReader, DeflateBombIsCapped) {
   WrittenRun run;
   run.transfer_syntax = UID_DeflatedExplicitVRLittleEndianTransferSyntax;
