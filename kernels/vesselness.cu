@@ -7,6 +7,13 @@
 #include "math.h"
 #include "tile.h"
 
+// Taps are unrolled so that the loop over pixels around them vectorises.
+#ifdef __CUDACC__
+#define CINELUMEN_UNROLL _Pragma("unroll")
+#else
+#define CINELUMEN_UNROLL _Pragma("GCC unroll 16")
+#endif
+
 namespace cinelumen {
 namespace {
 
@@ -135,7 +142,9 @@ struct ExtendImage {
   ImageView<float> output;
 
   template <int Height, int Width>
-  struct Scratch {};
+  struct Scratch {
+    SumLanes<1> lanes;
+  };
 
   CINELUMEN_HOST_DEVICE float plane_at(int y, int x) const {
     const float v = (y + 0.5f) / cell_size - 0.5f, u = (x + 0.5f) / cell_size - 0.5f;
@@ -152,10 +161,13 @@ struct ExtendImage {
   }
 
   template <int Height, int Width>
-  CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>&) const {
+  CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>& scratch) const {
     const int height = block.rows(output.height), width = block.columns(output.width);
     block.for_each_pixel(height, width,
                          [&](int y, int x) { output.row(block.y0 + y)[block.x0 + x] = image.row(block.y0 + y)[block.x0 + x]; });
+    const Sums<1> outside = block.template sum_pixels<1>(
+        height, width, scratch.lanes, [&](int y, int x) { return Sums<1>{{valid.row(block.y0 + y)[block.x0 + x] ? 0.0f : 1.0f}}; });
+    if (outside.value[0] < 0.5f) return;
     block.for_each_pixel(height, width, [&](int y, int x) {
       if (!valid.row(block.y0 + y)[block.x0 + x]) output.row(block.y0 + y)[block.x0 + x] = plane_at(block.y0 + y, block.x0 + x);
     });
@@ -275,7 +287,7 @@ struct HessianAtScale {
     block.for_each_pixel(rows + 2 * R, columns, [&](int y, int x) {
       const float* centre = scratch.input[y] + x + R;
       float smoothed = g[0] * centre[0], curvature = gg[0] * centre[0], slope = 0;
-#pragma GCC unroll 16
+      CINELUMEN_UNROLL
       for (int k = 1; k <= R; ++k) {
         const float both = centre[k] + centre[-k];
         smoothed += g[k] * both;
@@ -288,7 +300,7 @@ struct HessianAtScale {
     });
     block.for_each_pixel(rows, columns, [&](int y, int x) {
       float xx = g[0] * scratch.curvature[y + R][x], yy = gg[0] * scratch.smoothed[y + R][x], xy = 0;
-#pragma GCC unroll 16
+      CINELUMEN_UNROLL
       for (int k = 1; k <= R; ++k) {
         xx += g[k] * (scratch.curvature[y + R + k][x] + scratch.curvature[y + R - k][x]);
         yy += gg[k] * (scratch.smoothed[y + R + k][x] + scratch.smoothed[y + R - k][x]);
@@ -358,10 +370,11 @@ struct MeanValley {
 // ---- Over the scales.
 
 /// Sums over this level's scales and all coarser ones.
+template <class T>
 struct SumPlanes {
-  ImageView<float> ratio;               // ridge over mean clutter, summed; of the classical measures the largest
-  ImageView<float> cosine, sine;        // of twice the direction, weighted by the ratio
-  ImageView<float> strength, scale_px;  // the largest, and where
+  ImageView<T> ratio;               // ridge over mean clutter, summed; of the classical measures the largest
+  ImageView<T> cosine, sine;        // of twice the direction, weighted by the ratio
+  ImageView<T> strength, scale_px;  // the largest, and where
 };
 
 template <int Height, int Width>
@@ -424,7 +437,7 @@ struct AddScales {
   float sigma_px[3];
   const float* gain[3];
   int count;
-  SumPlanes coarser;  // no data: none
+  SumPlanes<const float> coarser;  // no data: none
   bool classical;
 
   template <int Height, int Width>
@@ -483,7 +496,7 @@ struct AddScales {
 
 struct SumLevel {
   AddScales scales;
-  SumPlanes output;
+  SumPlanes<float> output;
 
   template <int Height, int Width>
   struct Scratch {
@@ -507,7 +520,7 @@ struct SumLevel {
 /// Mean of the ratio along the vessel, at half resolution. A neighbour counts as far as it runs the same way: weight
 /// (1 + cos 2 difference) / 2, linear in what is stored.
 struct AverageAlong {
-  SumPlanes input;
+  SumPlanes<const float> input;
   ImageView<float> output;
   float window[line_samples + 1];  // sums to 1 over both sides
 
@@ -535,7 +548,7 @@ struct AverageAlong {
       const float up = 0.5f * (1 + cosine), down = 0.5f * (1 - cosine);
       const float dx = sqrtf(up > 0 ? up : 0.0f), dy = (sine < 0 ? -1.0f : 1.0f) * sqrtf(down > 0 ? down : 0.0f);
       float sum = w[0] * (ratios[centre] + cosine * c + sine * s);
-#pragma GCC unroll 8
+      CINELUMEN_UNROLL
       for (int k = 1; k <= line_samples; ++k) {
         const int step = static_cast<int>(floorf(k * line_step * dy + 0.5f)) * pitch + static_cast<int>(floorf(k * line_step * dx + 0.5f));
         const int a = centre + step, b = centre - step;
@@ -570,7 +583,7 @@ struct FinishMap {
       const bool inside = valid.row(block.y0 + y)[block.x0 + x] != 0;
       const float best = sum.scale_px[y][x];
       float to_z = factor[0];
-#pragma GCC unroll 8
+      CINELUMEN_UNROLL
       for (int i = 1; i < vesselness_scale_count; ++i) to_z = best == sigma[i] ? factor[i] : to_z;
       const float twice = fast_atan2(sum.sine[y][x], sum.cosine[y][x]);
       z.row(block.y0 + y)[block.x0 + x] = inside ? to_z * sum.strength[y][x] : 0.0f;
@@ -677,7 +690,10 @@ struct Vesselness::Workspace {
   };
   struct Sum {
     Image<float> ratio, cosine, sine, strength, scale_px;
-    SumPlanes planes() { return {ratio.view(), cosine.view(), sine.view(), strength.view(), scale_px.view()}; }
+    template <class T>
+    SumPlanes<T> planes() {
+      return {ratio.view(), cosine.view(), sine.view(), strength.view(), scale_px.view()};
+    }
   };
 
   int height = 0, width = 0;
@@ -846,15 +862,15 @@ void Vesselness::compute(const Stream& stream, ImageView<const float> image, Ima
         add.gain[add.count] = w.gain.begin() + index;
         ++add.count;
       }
-    if (level < coarsest) add.coarser = w.sum[level + 1].planes();
+    if (level < coarsest) add.coarser = w.sum[level + 1].planes<const float>();
     return add;
   };
   for (int level = coarsest; level > 0; --level)
-    for_each_tile(stream, w.level_height[level], w.level_width[level], SumLevel{scales_at(level), w.sum[level].planes()});
+    for_each_tile(stream, w.level_height[level], w.level_width[level], SumLevel{scales_at(level), w.sum[level].planes<float>()});
 
   const bool elongated = !classical && coarsest > 0;
   if (elongated) {
-    AverageAlong average{w.sum[1].planes(), w.along.view(), {}};
+    AverageAlong average{w.sum[1].planes<const float>(), w.along.view(), {}};
     double total = 0;
     for (int k = 0; k <= line_samples; ++k) total += (k ? 2 : 1) * std::exp(-0.5 * std::pow(k * line_step / double(line_window), 2));
     for (int k = 0; k <= line_samples; ++k)
