@@ -157,7 +157,7 @@ std::string describe_run(const Run& run) {
   const Calibration calibration = calibrate(geometry);
   line("calibration", calibration.known() ? std::string(to_string(calibration.source)) + ", " + figure(calibration.mm_per_px) +
                                                 " mm/px, SD " + figure(100 * calibration.relative_sd, 3) + " %; " + calibration.note
-                                          : "none, lengths in px" + (calibration.note.empty() ? "" : "; " + calibration.note));
+                                          : "none; " + (calibration.note.empty() ? "lengths in px" : calibration.note));
   line("geometry", "source to detector " + in_words(geometry.source_to_detector_mm) + " mm, to patient " +
                        in_words(geometry.source_to_patient_mm) + " mm, magnification " + in_words(geometry.magnification) + ", angles " +
                        in_words(geometry.primary_angle_deg) + " and " + in_words(geometry.secondary_angle_deg) + " deg");
