@@ -10,7 +10,7 @@
 namespace cinelumen {
 namespace {
 
-constexpr float sample_step_px = 0.5f;
+constexpr float sample_step_px = 0.5f, outlier_px = 1.5f;
 constexpr int max_half_count = 24, max_step = 2;  // samples on either side; samples that neighbouring points may differ by
 
 float middle_value(std::vector<float>& values) {
@@ -29,14 +29,15 @@ std::vector<int> best_path(ImageView<const float> samples, int first, int last, 
       if (samples(i, k) > peak) peak = samples(i, k);
     if (peak > 0) peaks.push_back(peak);
   }
-  // In units of the segment's usual peak, capped: a brighter vessel alongside must not pay for the way over to it.
+  // In units of the segment's usual peak, and hardly more for more: a brighter vessel alongside must not pay for the way over to it.
   const float unit = 1 / std::max(6.0f, middle_value(peaks));
   std::vector<float> total(static_cast<std::size_t>(count) * width);
   std::vector<signed char> from(total.size(), 0);
   for (int i = 0; i < count; ++i)
     for (int k = 0; k < width; ++k) {
       const float z = samples(first + i, k);
-      const float gain = z > 0 ? std::min(z * unit, 1.0f) : 0;  // NaN too: no gain outside the image
+      const float share = z > 0 ? z * unit : 0;  // NaN too: no gain outside the image
+      const float gain = share < 1 ? share : std::min(1 + 0.1f * (share - 1), 1.1f);
       float best = 0;
       int best_from = 0;
       if (i > 0) {
@@ -67,8 +68,8 @@ std::vector<int> best_path(ImageView<const float> samples, int first, int last, 
 }
 
 SnappedPoint read_ridge(const float* row, int width, int k, float step_px, float minimum_z) {
-  // The path is stiff: the maximum itself may lie a step or two beside it.
-  for (int climb = 0; climb < 2; ++climb) {
+  // The path is stiff: the maximum itself may lie a few steps beside it.
+  for (int climb = 0; climb < 3; ++climb) {
     if (k > 0 && row[k - 1] > row[k])
       --k;
     else if (k + 1 < width && row[k + 1] > row[k])
@@ -86,10 +87,28 @@ SnappedPoint read_ridge(const float* row, int width, int k, float step_px, float
   return point;
 }
 
+// A single point far from what its neighbours found has found something else.
+void reject_outliers(std::vector<SnappedPoint>& points) {
+  std::vector<int> found;
+  for (int i = 0; i < static_cast<int>(points.size()); ++i)
+    if (points[i].accepted) found.push_back(i);
+  std::vector<char> outlier(found.size(), 0);
+  for (std::size_t k = 0; k < found.size(); ++k) {
+    std::vector<float> nearby;
+    for (std::size_t j = k > 5 ? k - 5 : 0; j < std::min(found.size(), k + 6); ++j) nearby.push_back(points[found[j]].offset_px);
+    outlier[k] = std::abs(points[found[k]].offset_px - middle_value(nearby)) > outlier_px;
+  }
+  for (std::size_t k = 0; k < found.size(); ++k)
+    if (outlier[k]) points[found[k]] = {};
+}
+
 }  // namespace
 
-std::vector<std::vector<SnappedPoint>> snap_to_ridge(const Stream& stream, ImageView<const float> z,
-                                                     const std::vector<Centreline>& centrelines, const RidgeSnapOptions& options) {
+namespace {
+
+// scale_px may be empty: then the samples are of z itself.
+std::vector<std::vector<SnappedPoint>> snap(const Stream& stream, ImageView<const float> z, ImageView<const float> scale_px,
+                                            const std::vector<Centreline>& centrelines, const RidgeSnapOptions& options) {
   require(options.search_px > 0, "snap_to_ridge: search_px must be positive");
   int count = 0;
   for (const Centreline& centreline : centrelines) count += static_cast<int>(centreline.points.size());
@@ -103,17 +122,30 @@ std::vector<std::vector<SnappedPoint>> snap_to_ridge(const Stream& stream, Image
     for (const CentrelinePoint& point : centreline.points) sections[at++] = {point.y, point.x, point.tangent_x, -point.tangent_y};
   // One more sample at each end, so that a maximum at the end of the search can be told from a slope.
   const int width = 2 * (half_count + 1) + 1;
-  Image<float> samples = Image<float>::staging(stream, count, width);
+  Image<float> samples = Image<float>::staging(stream, count, width), scales = Image<float>::staging(stream, count, 1);
+  const auto sample = [&](ArrayView<const CrossSection> at_sections, ImageView<float> to, ImageView<float> scales_to) {
+    if (!scale_px.data) {
+      sample_across(stream, z, at_sections, step_px, to);
+      return;
+    }
+    sample_ratio_across(stream, z, scale_px, at_sections, step_px, to);
+    sample_across(stream, scale_px, at_sections, step_px, scales_to);
+  };
   if (stream.on_cuda()) {
     Array<CrossSection> device_sections(stream, count);
-    Image<float> device_samples(stream, count, width);
+    Image<float> device_samples(stream, count, width), device_scales(stream, count, 1);
     copy<CrossSection>(stream, sections.view(), device_sections.view());
-    sample_across(stream, z, device_sections.view(), step_px, device_samples);
+    sample(device_sections.view(), device_samples, device_scales);
     copy<float>(stream, device_samples.view(), samples.view());
+    if (scale_px.data) copy<float>(stream, device_scales.view(), scales.view());
     stream.synchronize();
   } else {
-    sample_across(stream, z, sections.view(), step_px, samples);
+    sample(sections.view(), samples, scales);
   }
+  // Back to units of z: one factor per point, so that its maximum stays where it is.
+  if (scale_px.data)
+    for (int i = 0; i < count; ++i)
+      for (int k = 0; k < width; ++k) samples(i, k) *= std::max(scales(i, 0), 0.5f);
   int first = 0;
   for (std::size_t s = 0; s < centrelines.size(); ++s) {
     const int last = first + static_cast<int>(centrelines[s].points.size());
@@ -121,10 +153,23 @@ std::vector<std::vector<SnappedPoint>> snap_to_ridge(const Stream& stream, Image
       const std::vector<int> path = best_path(samples.view(), first, last, step_px, options.stiffness);
       for (int i = first; i < last; ++i)
         result[s].push_back(read_ridge(samples.row(i), width, path[i - first], step_px, options.minimum_z));
+      reject_outliers(result[s]);
     }
     first = last;
   }
   return result;
+}
+
+}  // namespace
+
+std::vector<std::vector<SnappedPoint>> snap_to_ridge(const Stream& stream, ImageView<const float> z,
+                                                     const std::vector<Centreline>& centrelines, const RidgeSnapOptions& options) {
+  return snap(stream, z, {}, centrelines, options);
+}
+
+std::vector<std::vector<SnappedPoint>> snap_to_ridge(const Stream& stream, const VesselnessMap& vesselness,
+                                                     const std::vector<Centreline>& centrelines, const RidgeSnapOptions& options) {
+  return snap(stream, vesselness.z, vesselness.scale_px, centrelines, options);
 }
 
 std::vector<SnappedPoint> snap_to_ridge(const Stream& stream, ImageView<const float> z, const Centreline& centreline, float search_px) {
@@ -138,17 +183,26 @@ Centreline moved_to_ridge(const Centreline& centreline, const std::vector<Snappe
   const int count = static_cast<int>(snapped.size());
   Centreline result = centreline;
   std::vector<float> offsets(count, 0);
-  int before = -1;
-  for (int i = 0; i < count; ++i) {
-    if (!snapped[i].accepted) continue;
-    offsets[i] = snapped[i].offset_px;
-    for (int j = before + 1; j < i; ++j) {
-      const float share = before < 0 ? 1 : static_cast<float>(j - before) / static_cast<float>(i - before);
-      offsets[j] = before < 0 ? offsets[i] : offsets[before] + share * (offsets[i] - offsets[before]);
+  std::vector<int> found;
+  for (int i = 0; i < count; ++i)
+    if (snapped[i].accepted) {
+      offsets[i] = snapped[i].offset_px;
+      found.push_back(i);
     }
-    before = i;
+  // What a gap starts and ends with: the middle of several, as the last point before a gap is often half on what made the gap.
+  const auto usual = [&](std::size_t first, std::size_t last) {
+    std::vector<float> values;
+    for (std::size_t k = first; k < last; ++k) values.push_back(offsets[found[k]]);
+    return middle_value(values);
+  };
+  for (std::size_t k = 0; k <= found.size() && !found.empty(); ++k) {
+    const int before = k > 0 ? found[k - 1] : -1, after = k < found.size() ? found[k] : count;
+    if (after - before < 2) continue;
+    const std::size_t end = std::min(found.size(), k + 7), start = k > 7 ? k - 7 : 0;
+    const float right = k < found.size() ? usual(k, end) : usual(start, k), left = k > 0 ? usual(start, k) : right;
+    for (int j = before + 1; j < after; ++j)
+      offsets[j] = left + (right - left) * static_cast<float>(j - before) / static_cast<float>(after - before);
   }
-  if (before >= 0) std::fill(offsets.begin() + before, offsets.end(), offsets[before]);
   for (int i = 0; i < count; ++i) {
     const CentrelinePoint& from = centreline.points[i];
     CentrelinePoint& to = result.points[i];

@@ -16,9 +16,9 @@ struct SnappedPoint {
 };
 
 struct RidgeSnapOptions {
-  float search_px = 3;      ///< how far a ridge is looked for on either side, > 0
-  float minimum_z = 3;      ///< a ridge needs this much
-  float stiffness = 0.25f;  ///< cost of a sideways step between neighbouring points, per px^2, in units of the segment's usual z
+  float search_px = 3;  ///< how far a ridge is looked for on either side, > 0
+  float minimum_z = 3;  ///< a ridge needs this much
+  float stiffness = 1;  ///< cost of a sideways step between neighbouring points, per px^2, in units of the segment's usual z
 };
 
 /// For each point of each centreline (already moved by the background's motion) the offset to the ridge of `z` (the frame's noise gate,
@@ -26,7 +26,11 @@ struct RidgeSnapOptions {
 /// then a parabola through the samples at the path. One kernel call for all segments. Points outside the image are not accepted.
 std::vector<std::vector<SnappedPoint>> snap_to_ridge(const Stream& stream, ImageView<const float> z,
                                                      const std::vector<Centreline>& centrelines, const RidgeSnapOptions& options);
-/// The same for one centreline.
+/// The same with the maximum looked for in z / scale, which goes with the scale-normalised curvature that chose the scale: z itself grows
+/// with the scale, so where the scale changes across a vessel it may have two maxima beside the middle and none on it.
+std::vector<std::vector<SnappedPoint>> snap_to_ridge(const Stream& stream, const VesselnessMap& vesselness,
+                                                     const std::vector<Centreline>& centrelines, const RidgeSnapOptions& options);
+/// The first for one centreline.
 std::vector<SnappedPoint> snap_to_ridge(const Stream& stream, ImageView<const float> z, const Centreline& centreline, float search_px);
 
 /// The centreline with its accepted points moved onto their ridges; the others take their neighbours' offsets, interpolated along the

@@ -47,7 +47,8 @@ struct CollectPixels {
   }
 };
 
-constexpr int lanes = 8;  // one 256-bit register of floats
+constexpr float converged_px = 0.01f;  // a further step would move the point by the square of this, about
+constexpr int lanes = 8;               // one 256-bit register of floats
 
 struct RefineRidgePoints {
   ImageView<const float> image;
@@ -66,6 +67,7 @@ struct RefineRidgePoints {
       const float limited = t < -max_step_px ? -max_step_px : (t > max_step_px ? max_step_px : t);
       point.y += limited * point.normal_y;
       point.x += limited * point.normal_x;
+      if (t > -converged_px && t < converged_px) break;
     }
     point.moved_px = (point.y - start_y) * point.normal_y + (point.x - start_x) * point.normal_x;
     points[i] = point;
@@ -116,7 +118,7 @@ struct RefineRidgePoints {
 };
 
 struct SampleAcross {
-  ImageView<const float> image;
+  ImageView<const float> image, divisor;  // divisor may be empty
   ArrayView<const CrossSection> sections;
   float step_px;
   ImageView<float> samples;
@@ -132,16 +134,24 @@ struct SampleAcross {
       float wy[4], wx[4];
       catmull_rom(y - static_cast<float>(iy), wy);
       catmull_rom(x - static_cast<float>(ix), wx);
-      result = 0;
+      const bool inside = ix >= 1 && ix + 2 < image.width;
+      float column_sums[4] = {};  // four neighbouring columns at once: one vector register
       for (int a = 0; a < 4; ++a) {
-        const float* row = image.row(mirror(iy + a - 1, image.height));
-        float sum = 0;
-        if (ix >= 1 && ix + 2 < image.width)
-          for (int b = 0; b < 4; ++b) sum += wx[b] * row[ix + b - 1];
+        const int row = mirror(iy + a - 1, image.height);
+        float values[4];
+        if (inside && divisor.data)
+          for (int b = 0; b < 4; ++b) values[b] = image.row(row)[ix - 1 + b] / divisor.row(row)[ix - 1 + b];
+        else if (inside)
+          for (int b = 0; b < 4; ++b) values[b] = image.row(row)[ix - 1 + b];
         else
-          for (int b = 0; b < 4; ++b) sum += wx[b] * row[mirror(ix + b - 1, image.width)];
-        result += wy[a] * sum;
+          for (int b = 0; b < 4; ++b) {
+            const int column = mirror(ix - 1 + b, image.width);
+            values[b] = divisor.data ? image.row(row)[column] / divisor.row(row)[column] : image.row(row)[column];
+          }
+        for (int b = 0; b < 4; ++b) column_sums[b] += wy[a] * values[b];
       }
+      result = 0;
+      for (int b = 0; b < 4; ++b) result += wx[b] * column_sums[b];
     }
     samples.row(point)[k] = result;
   }
@@ -188,7 +198,15 @@ void sample_across(const Stream& stream, ImageView<const float> image, ArrayView
                    ImageView<float> samples) {
   require(samples.height == sections.size, "sample_across: samples must have one row per section");
   require(step_px > 0, "sample_across: step_px must be positive");
-  for_each_item(stream, samples.height * samples.width, SampleAcross{image, sections, step_px, samples}, 2048);
+  for_each_item(stream, samples.height * samples.width, SampleAcross{image, {}, sections, step_px, samples}, 2048);
+}
+
+void sample_ratio_across(const Stream& stream, ImageView<const float> image, ImageView<const float> divisor,
+                         ArrayView<const CrossSection> sections, float step_px, ImageView<float> samples) {
+  require(same_size(image, divisor), "sample_ratio_across: image and divisor differ in size");
+  require(samples.height == sections.size, "sample_ratio_across: samples must have one row per section");
+  require(step_px > 0, "sample_ratio_across: step_px must be positive");
+  for_each_item(stream, samples.height * samples.width, SampleAcross{image, divisor, sections, step_px, samples}, 2048);
 }
 
 }  // namespace cinelumen

@@ -30,8 +30,8 @@ struct RidgePoint {
   float last_step_px = 0;            ///< out: the last step before it was limited; infinite where there is no bright ridge
 };
 
-/// Moves each point of `points` (the stream's memory) by `steps` Newton steps t = -(n.grad L) / (n'Hn) along its normal, each limited to
-/// max_step_px, L being `image` smoothed by a Gaussian of these scales about the current sub-pixel position. Borders are mirrored.
+/// Moves each point of `points` (the stream's memory) by up to `steps` Newton steps t = -(n.grad L) / (n'Hn) along its normal, each limited
+/// to max_step_px, L being `image` smoothed by a Gaussian of these scales about the current sub-pixel position. Borders are mirrored.
 /// Steger, "An unbiased detector of curvilinear structures", IEEE PAMI 20 (1998), with the normal given.
 /// Throws std::invalid_argument unless steps >= 1, max_step_px > 0 and the image is not empty.
 void refine_ridge_points(const Stream& stream, ImageView<const float> image, ArrayView<RidgePoint> points, int steps, float max_step_px);
@@ -47,5 +47,9 @@ struct CrossSection {
 /// Throws std::invalid_argument where the sizes differ or step_px <= 0.
 void sample_across(const Stream& stream, ImageView<const float> image, ArrayView<const CrossSection> sections, float step_px,
                    ImageView<float> samples);
+
+/// The same of image / divisor, divided before the interpolation; both of one size, divisor nowhere 0.
+void sample_ratio_across(const Stream& stream, ImageView<const float> image, ImageView<const float> divisor,
+                         ArrayView<const CrossSection> sections, float step_px, ImageView<float> samples);
 
 }  // namespace cinelumen

@@ -104,7 +104,8 @@ TEST_P(RidgeSnapTest, FaintAndOutsideIsNotAccepted) {
   }
   // Across the gap the centreline goes on at its neighbours' offset.
   const Centreline moved = moved_to_ridge(centreline, snapped);
-  for (const CentrelinePoint& point : moved.points) EXPECT_NEAR(point.y, middle(point.x), 0.25);
+  for (const CentrelinePoint& point : moved.points)
+    EXPECT_NEAR(point.y, middle(point.x), 0.4) << "the step in z itself shifts its neighbours";
 
   Centreline outside;
   for (int i = 0; i < 5; ++i) outside.points.push_back({-30, static_cast<float>(10 + i), 0, 1, static_cast<float>(i), 2, 9});
