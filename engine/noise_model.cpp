@@ -15,6 +15,8 @@ constexpr int block_side = 16, block_pixels = block_side * block_side;
 constexpr int spatial_spacing = 3;
 constexpr int most_pairs = 8;
 constexpr int most_bins = 64;
+constexpr int longest_shift = 3, margin = longest_shift + 1;  // whole pixels between frames; and one more for the gradient
+constexpr int region_side = 128;
 
 double median(std::vector<double> values) {
   const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
@@ -115,10 +117,18 @@ namespace {
 
 struct Block {
   int frame_pair, y, x;
-  double intensity;   // mean over the block and both frames
-  double structure;   // variance of the pair's mean: noise plus what the scene shows
-  double difference;  // mean of the difference
+  double intensity;                   // mean over the block and both frames
+  double structure;                   // variance of the pair's mean: noise plus what the scene shows
+  double difference;                  // mean of the difference
+  double gradient_y, gradient_x;      // means of the pair's mean's gradient
+  double yy, yx, xx, y_diff, x_diff;  // sums of products of gradient and difference, about their means
   bool saturated;
+};
+
+// Where the scene of the second frame of a pair lies relative to the first: whole pixels for all, the rest by region.
+struct PairMotion {
+  int shift_y = 0, shift_x = 0;
+  std::vector<std::array<double, 2>> rest;  // difference per gradient (y, x)
 };
 
 // Stored values at which the detector or the export clips: the ends of the table, or a pile-up at the end of what is seen.
@@ -260,11 +270,22 @@ class NoiseEstimator {
   }
 
   NoiseModel estimate() {
-    clipping_ = find_clipping(stored_, run_.field.valid(), scale_.size());
+    const Clipping clipping = find_clipping(stored_, run_.field.valid(), scale_.size());
+    clipped_.assign(65536, 1);
+    for (std::size_t i = 0; i < scale_.size(); ++i)  // also what the intensity model clamped at half a count
+      clipped_[i] =
+          static_cast<int>(i) <= clipping.low || static_cast<int>(i) >= clipping.high || (!intensity_.linear.empty() && scale_[i] <= 0.5f);
+    for (const Image<std::uint16_t>& frame : stored_) scaled_.emplace_back(frame.height(), frame.width());
+    parallel_for(static_cast<int>(stored_.size()), [&](int i) {
+      const auto f = static_cast<std::size_t>(i);
+      for (int y = 0; y < height_; ++y)
+        for (int x = 0; x < width_; ++x) scaled_[f](y, x) = on_scale(stored_[f](y, x));
+    });
+    find_blocks();
     std::vector<Bin> bins;
     if (!pairs_.empty()) {
       model_.temporal = true;
-      collect(pairs_);
+      collect();
       bins = measure_bins(difference_step_);
       if (bins.empty()) {
         model_.temporal = false;
@@ -327,41 +348,113 @@ class NoiseEstimator {
       if (scale_[i - 1] > 0.5f && scale_[i + 1] > 0.5f && std::abs(quantisation_[i] - 1.0 / 12) > 0.05 / 12) uniform_ = false;
   }
 
-  // Also what the intensity model clamped at half a count.
-  bool is_clipped(std::uint16_t stored) const {
-    return stored <= clipping_.low || stored >= clipping_.high || (!intensity_.linear.empty() && on_scale(stored) <= 0.5f);
-  }
-
   float on_scale(std::uint16_t stored) const { return scale_[std::min<std::size_t>(stored, scale_.size() - 1)]; }
 
+  // Corners of all blocks that lie inside the field with their margin.
+  void find_blocks() {
+    const ImageView<const std::uint8_t> valid = run_.field.valid();
+    for (int y0 = margin; y0 + block_side + margin <= height_; y0 += block_side)
+      for (int x0 = margin; x0 + block_side + margin <= width_; x0 += block_side) {
+        bool inside = true;
+        for (int y = y0 - margin; y < y0 + block_side + margin && inside; ++y)
+          for (int x = x0 - margin; x < x0 + block_side + margin; ++x) inside &= valid(y, x) != 0;
+        if (inside) corners_.push_back({y0, x0});
+      }
+  }
+
   // Means and variances of all blocks inside the field, then the flattest half of each class of intensity, its samples by bin.
-  void collect(const std::vector<Pair>& pairs) {
-    const int rows = height_ / block_side, columns = width_ / block_side;
-    std::vector<std::vector<Block>> found(pairs.size());
-    parallel_for(static_cast<int>(pairs.size()), [&](int p) {
-      for (int y = 0; y < rows; ++y)
-        for (int x = 0; x < columns; ++x) measure_block(pairs[static_cast<std::size_t>(p)], p, y * block_side, x * block_side, found);
+  void collect() {
+    std::vector<std::vector<Block>> found(pairs_.size());
+    motion_.assign(pairs_.size(), {});
+    parallel_for(static_cast<int>(pairs_.size()), [&](int i) {
+      const auto p = static_cast<std::size_t>(i);
+      if (is_copy(pairs_[p])) return;  // a repeated frame differs nowhere: it says nothing of the noise
+      find_whole_shift(pairs_[p], motion_[p]);
+      for (const auto& corner : corners_) found[p].push_back(measure_block(pairs_[p], i, corner[0], corner[1], motion_[p]));
+      find_rest(found[p], motion_[p]);
     });
     std::vector<Block> blocks;
     for (const auto& part : found) blocks.insert(blocks.end(), part.begin(), part.end());
-    // A repeated frame differs nowhere: it says nothing of the noise.
-    std::vector<char> copied(pairs.size(), 1);
-    for (std::size_t p = 0; p < pairs.size(); ++p) copied[p] = is_copy(pairs[p]);
-    std::erase_if(blocks, [&](const Block& block) { return copied[static_cast<std::size_t>(block.frame_pair)]; });
     choose_blocks(blocks);
     parallel_for(static_cast<int>(chosen_.size()), [&](int i) {
       const auto b = static_cast<std::size_t>(i);
-      samples_[b].reserve(chosen_[b].size() * block_pixels);
-      for (const Block& block : chosen_[b]) {
-        const Pair& pair = pairs[static_cast<std::size_t>(block.frame_pair)];
-        for (int y = 0; y < block_side; ++y) {
-          const std::uint16_t* one = stored_[pair.first].row(block.y + y) + block.x;
-          const std::uint16_t* two = stored_[pair.second].row(block.y + y) + block.x;
-          for (int x = 0; x < block_side; ++x)
-            samples_[b].push_back(static_cast<float>(on_scale(two[x]) - on_scale(one[x]) - block.difference));
-        }
-      }
+      samples_[b].resize(chosen_[b].size() * block_pixels);
+      for (std::size_t k = 0; k < chosen_[b].size(); ++k) read_differences(chosen_[b][k], samples_[b].data() + k * block_pixels);
     });
+  }
+
+  // Sum of squared differences over every fourth pixel of every fourth row; moved only where that is clearly less.
+  void find_whole_shift(const Pair& pair, PairMotion& motion) const {
+    const Image<float>&one = scaled_[pair.first], &two = scaled_[pair.second];
+    double still = 0, least = 0;
+    for (int pass = 0; pass < 2; ++pass)
+      for (int dy = -longest_shift; dy <= longest_shift; ++dy)
+        for (int dx = -longest_shift; dx <= longest_shift; ++dx) {
+          if ((pass == 0) != (dy == 0 && dx == 0)) continue;
+          double sum = 0, square_sum = 0, count = 0;
+          for (const auto& corner : corners_)
+            for (int y = corner[0]; y < corner[0] + block_side; y += 4)
+              for (int x = corner[1]; x < corner[1] + block_side; x += 4) {
+                const double d = static_cast<double>(two(y + dy, x + dx)) - one(y, x);
+                sum += d;
+                square_sum += d * d;
+                ++count;
+              }
+          const double left = count > 0 ? square_sum - sum * sum / count : 0;
+          if (pass == 0) {
+            still = least = left;
+          } else if (left < least && left < 0.9 * still) {
+            least = left;
+            motion.shift_y = dy;
+            motion.shift_x = dx;
+          }
+        }
+  }
+
+  std::size_t region_of(const Block& block) const {
+    const auto columns = static_cast<std::size_t>((width_ + region_side - 1) / region_side);
+    return static_cast<std::size_t>(block.y / region_side) * columns + static_cast<std::size_t>(block.x / region_side);
+  }
+
+  // What is left of the motion, by region: least squares of the difference on the gradient over all its blocks, edges included. Noise
+  // lowers it where there is little to see, and there it does not matter.
+  void find_rest(const std::vector<Block>& blocks, PairMotion& motion) const {
+    const auto regions = static_cast<std::size_t>((width_ + region_side - 1) / region_side) *
+                         static_cast<std::size_t>((height_ + region_side - 1) / region_side);
+    std::vector<std::array<double, 5>> sums(regions);
+    for (const Block& block : blocks) {
+      if (block.saturated) continue;
+      std::array<double, 5>& sum = sums[region_of(block)];
+      const std::array<double, 5> own = {block.yy, block.yx, block.xx, block.y_diff, block.x_diff};
+      for (std::size_t k = 0; k < 5; ++k) sum[k] += own[k];
+    }
+    motion.rest.assign(regions, {0, 0});
+    for (std::size_t r = 0; r < regions; ++r) {
+      const auto& [yy, yx, xx, y_diff, x_diff] = sums[r];
+      const double determinant = yy * xx - yx * yx;
+      if (!(determinant > 1e-6 * yy * xx)) continue;
+      const double along_y = (xx * y_diff - yx * x_diff) / determinant, along_x = (yy * x_diff - yx * y_diff) / determinant;
+      if (std::abs(along_y) < 1.5 && std::abs(along_x) < 1.5) motion.rest[r] = {along_y, along_x};
+    }
+  }
+
+  // Difference of a block's pixels without its mean and without what the scene's motion explains.
+  void read_differences(const Block& block, float* out) const {
+    const auto p = static_cast<std::size_t>(block.frame_pair);
+    const PairMotion& motion = motion_[p];
+    const Image<float>&one = scaled_[pairs_[p].first], &two = scaled_[pairs_[p].second];
+    const auto [along_y, along_x] = motion.rest[region_of(block)];
+    const double mean = block.difference - along_y * block.gradient_y - along_x * block.gradient_x;
+    for (int y = 0; y < block_side; ++y)
+      for (int x = 0; x < block_side; ++x) {
+        const int row = block.y + y, column = block.x + x, to_row = row + motion.shift_y, to_column = column + motion.shift_x;
+        const double gradient_y =
+            0.25 * ((one(row + 1, column) - one(row - 1, column)) + (two(to_row + 1, to_column) - two(to_row - 1, to_column)));
+        const double gradient_x =
+            0.25 * ((one(row, column + 1) - one(row, column - 1)) + (two(to_row, to_column + 1) - two(to_row, to_column - 1)));
+        const double d = static_cast<double>(two(to_row, to_column)) - one(row, column);
+        out[y * block_side + x] = static_cast<float>(d - along_y * gradient_y - along_x * gradient_x - mean);
+      }
   }
 
   bool is_copy(const Pair& pair) const {
@@ -375,26 +468,47 @@ class NoiseEstimator {
     return different * 1000 < seen;
   }
 
-  void measure_block(const Pair& pair, int p, int y0, int x0, std::vector<std::vector<Block>>& found) const {
-    const ImageView<const std::uint8_t> valid = run_.field.valid();
-    double sum = 0, square_sum = 0, difference = 0;
+  Block measure_block(const Pair& pair, int p, int y0, int x0, const PairMotion& motion) const {
+    const Image<float>&one = scaled_[pair.first], &two = scaled_[pair.second];
+    double sum = 0, square_sum = 0, difference = 0, gy_sum = 0, gx_sum = 0, yy = 0, yx = 0, xx = 0, y_diff = 0, x_diff = 0;
     bool saturated = false;
     for (int y = y0; y < y0 + block_side; ++y) {
-      const std::uint16_t* one = stored_[pair.first].row(y) + x0;
-      const std::uint16_t* two = stored_[pair.second].row(y) + x0;
-      const std::uint8_t* inside = valid.row(y) + x0;
-      for (int x = 0; x < block_side; ++x) {
-        if (!inside[x]) return;
-        const double a = on_scale(one[x]), b = on_scale(two[x]), mean = 0.5 * (a + b);
+      const int to_y = y + motion.shift_y;
+      const std::uint16_t* one_stored = stored_[pair.first].row(y);
+      const std::uint16_t* two_stored = stored_[pair.second].row(to_y) + motion.shift_x;
+      for (int x = x0; x < x0 + block_side; ++x) {
+        const int to_x = x + motion.shift_x;
+        const double a = one(y, x), b = two(to_y, to_x), mean = 0.5 * (a + b), d = b - a;
+        const double gy = 0.25 * ((one(y + 1, x) - one(y - 1, x)) + (two(to_y + 1, to_x) - two(to_y - 1, to_x)));
+        const double gx = 0.25 * ((one(y, x + 1) - one(y, x - 1)) + (two(to_y, to_x + 1) - two(to_y, to_x - 1)));
         sum += mean;
         square_sum += mean * mean;
-        difference += b - a;
-        saturated |= is_clipped(one[x]) || is_clipped(two[x]);
+        difference += d;
+        gy_sum += gy;
+        gx_sum += gx;
+        yy += gy * gy;
+        yx += gy * gx;
+        xx += gx * gx;
+        y_diff += gy * d;
+        x_diff += gx * d;
+        saturated |= clipped_[one_stored[x]] || clipped_[two_stored[x]];
       }
     }
-    const double mean = sum / block_pixels;
-    found[static_cast<std::size_t>(p)].push_back(
-        {p, y0, x0, mean, square_sum / block_pixels - mean * mean, difference / block_pixels, saturated});
+    const double n = block_pixels, mean = sum / n;
+    return {p,
+            y0,
+            x0,
+            mean,
+            square_sum / n - mean * mean,
+            difference / n,
+            gy_sum / n,
+            gx_sum / n,
+            yy - gy_sum * gy_sum / n,
+            yx - gy_sum * gx_sum / n,
+            xx - gx_sum * gx_sum / n,
+            y_diff - gy_sum * difference / n,
+            x_diff - gx_sum * difference / n,
+            saturated};
   }
 
   // Sorts blocks into bins of intensity and keeps the flattest half of each. Choosing by the pair's mean does not bias what its
@@ -431,17 +545,15 @@ class NoiseEstimator {
   // Immerkaer's difference of Laplacians (Comput Vis Image Underst 1996), SD 1 for white noise of SD 1; its pixels stand apart, so that
   // noise which neighbours share (scintillator, compression, interpolation) counts in full.
   void collect_spatial() {
-    const int rows = height_ / block_side, columns = width_ / block_side;
-    std::vector<std::vector<Block>> found(1);
-    for (int y = 0; y < rows; ++y)
-      for (int x = 0; x < columns; ++x) measure_block({0, 0}, 0, y * block_side, x * block_side, found);
-    choose_blocks(found[0]);
-    const Image<std::uint16_t>& frame = stored_[0];
+    std::vector<Block> blocks;
+    for (const auto& corner : corners_) blocks.push_back(measure_block({0, 0}, 0, corner[0], corner[1], {}));
+    choose_blocks(blocks);
+    const Image<float>& frame = scaled_[0];
     for (std::size_t b = 0; b < chosen_.size(); ++b)
       for (const Block& block : chosen_[b])
         for (int y = block.y + spatial_spacing; y < block.y + block_side - spatial_spacing; ++y)
           for (int x = block.x + spatial_spacing; x < block.x + block_side - spatial_spacing; ++x) {
-            const auto at = [&](int dy, int dx) { return on_scale(frame(y + spatial_spacing * dy, x + spatial_spacing * dx)); };
+            const auto at = [&](int dy, int dx) { return frame(y + spatial_spacing * dy, x + spatial_spacing * dx); };
             samples_[b].push_back(
                 ((at(-1, -1) + at(-1, 1) + at(1, -1) + at(1, 1)) - 2 * (at(-1, 0) + at(1, 0) + at(0, -1) + at(0, 1)) + 4 * at(0, 0)) / 6);
           }
@@ -468,7 +580,15 @@ class NoiseEstimator {
       for (const auto& row : model_.autocorrelation)
         for (const float r : row) sum += r;
       const double kept = 1 - std::clamp(sum, 0.2, 25.0) / block_pixels;
-      for (Bin& bin : bins) bin.variance /= kept;
+      for (std::size_t b = 0; b < bins.size(); ++b) {
+        // The gradient that explains the motion is noisy too, and its noise came in with it.
+        double added = 0;
+        for (const Block& block : chosen_[b]) {
+          const auto& [along_y, along_x] = motion_[static_cast<std::size_t>(block.frame_pair)].rest[region_of(block)];
+          added += (along_y * along_y * (1 - model_.autocorrelation[4][2]) + along_x * along_x * (1 - model_.autocorrelation[2][4])) / 8;
+        }
+        bins[b].variance /= kept * (1 + added / static_cast<double>(chosen_[b].size()));
+      }
     }
     return bins;
   }
@@ -490,18 +610,17 @@ class NoiseEstimator {
     double square_sum = 0, square_count = 0;
     std::size_t used = 0;
     std::array<std::array<float, block_side>, block_side> tile{};
+    std::array<float, block_pixels> differences{};
     for (std::size_t b = 0; b < chosen_.size(); ++b) {
       if (bin_sd_[b] <= 0) continue;
       const std::size_t share = std::max<std::size_t>(1, 4096 / chosen_.size());
       for (std::size_t k = 0; k < std::min(share, chosen_[b].size()); ++k, ++used) {
         const Block& block = chosen_[b][k];
-        const Pair& pair = pairs_[static_cast<std::size_t>(block.frame_pair)];
+        read_differences(block, differences.data());
         const double inverse = 1 / bin_sd_[b];
         for (int y = 0; y < block_side; ++y)
           for (int x = 0; x < block_side; ++x) {
-            const double d =
-                on_scale(stored_[pair.second](block.y + y, block.x + x)) - on_scale(stored_[pair.first](block.y + y, block.x + x));
-            tile[y][x] = static_cast<float>(std::clamp((d - block.difference) * inverse, -4.0, 4.0));
+            tile[y][x] = static_cast<float>(std::clamp(differences[static_cast<std::size_t>(y * block_side + x)] * inverse, -4.0, 4.0));
             square_sum += static_cast<double>(tile[y][x]) * tile[y][x];
           }
         square_count += block_pixels;
@@ -629,11 +748,14 @@ class NoiseEstimator {
   int height_, width_;
   std::vector<Image<std::uint16_t>> stored_;
   std::vector<Pair> pairs_;
-  std::vector<float> scale_;          // per stored value
-  std::vector<double> quantisation_;  // variance on that scale, per stored value
-  bool uniform_ = true;               // quantisation_ is 1/12 everywhere
-  Clipping clipping_{0, 0};
-  std::vector<std::vector<Block>> chosen_;  // by bin, and their samples
+  std::vector<float> scale_;                 // per stored value
+  std::vector<double> quantisation_;         // variance on that scale, per stored value
+  bool uniform_ = true;                      // quantisation_ is 1/12 everywhere
+  std::vector<char> clipped_;                // per stored value
+  std::vector<Image<float>> scaled_;         // stored_ on that scale
+  std::vector<std::array<int, 2>> corners_;  // of the blocks
+  std::vector<PairMotion> motion_;           // of pairs_
+  std::vector<std::vector<Block>> chosen_;   // by bin, and their samples
   std::vector<std::vector<float>> samples_;
   std::vector<double> bin_sd_;
   std::string why_spatial_;

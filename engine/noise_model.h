@@ -41,7 +41,8 @@ struct NoiseModel {
 
 /// Robust regression of half the temporal-difference variance on intensity over `frames` (0-based, contrast-free, two at least; up to
 /// nine neighbouring pairs of the list are read), or a spatial estimate of the one frame given, marked as such. Reads inside the field of
-/// view only, in flat blocks of 16 x 16 pixels whose difference is freed of its mean (drift, slow motion); blocks with a saturated or
+/// view only, in flat blocks of 16 x 16 pixels whose difference is freed of its mean (drift) and of
+/// what motion of up to three pixels explains by the scene's gradient; blocks with a saturated or
 /// clamped pixel are left out. Display grey: the same in grey values. Nothing is ever less than the quantisation's step^2 / 12, which is
 /// part of electronic_sd. Throws std::invalid_argument where `frames` is empty or names a frame that is not there, InputError.
 NoiseModel estimate_noise(const Run& run, const IntensityModel& intensity, const std::vector<int>& frames);
