@@ -1,0 +1,197 @@
+/// The program from outside: exit codes, one line per error, results where they are said to be.
+
+#include <dcmtk/config/osconfig.h>
+// DCMTK's configuration comes before its other headers.
+#include <dcmtk/dcmdata/dctk.h>
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <nlohmann/json.hpp>
+#include <random>
+#include <string>
+
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Outcome {
+  int code = -1;
+  std::string out, err;
+};
+
+class Program : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    char name[] = "/tmp/cinelumen_cli_XXXXXX";
+    ASSERT_NE(::mkdtemp(name), nullptr);
+    root = name;
+  }
+  void TearDown() override { fs::remove_all(root); }
+  static std::string contents(const fs::path& path) {
+    std::ifstream file(path, std::ios::binary);
+    return {std::istreambuf_iterator<char>(file), {}};
+  }
+  Outcome run(const std::string& arguments) const {
+    const std::string command = "cd " + root.string() + " && '" CINELUMEN_PROGRAM "' " + arguments + " > out.txt 2> err.txt < /dev/null";
+    const int status = std::system(command.c_str());
+    return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), contents(root / "out.txt"), contents(root / "err.txt")};
+  }
+  /// Expects the exit code, nothing on stdout, and one line on stderr that holds `words`.
+  void expect_error(int code, const std::string& arguments, const std::string& words) const {
+    const Outcome outcome = run(arguments);
+    EXPECT_EQ(outcome.code, code) << arguments << "\n" << outcome.err;
+    EXPECT_EQ(outcome.out, "") << arguments;
+    EXPECT_EQ(std::count(outcome.err.begin(), outcome.err.end(), '\n'), 1) << arguments << "\n" << outcome.err;
+    EXPECT_NE(outcome.err.find(words), std::string::npos) << arguments << "\n" << outcome.err;
+  }
+  /// A small run: a vessel that fills before a still background.
+  void write_run(const std::string& name) const {
+    constexpr int side = 96, frames = 12;
+    std::vector<Uint16> pixels;
+    std::mt19937 random(3);
+    std::normal_distribution<double> noise(0, 8);
+    for (int f = 0; f < frames; ++f)
+      for (int y = 0; y < side; ++y)
+        for (int x = 0; x < side; ++x) {
+          const double away = x - 48 - 6 * std::sin(y / 15.0), filled = std::clamp((f - 4) / 3.0, 0.0, 1.0);
+          const double chord = std::abs(away) < 5 ? std::sqrt(25 - away * away) / 5 : 0;
+          pixels.push_back(static_cast<Uint16>((2000 + 3 * x + 2 * y) * std::exp(-0.5 * filled * chord) + noise(random)));
+        }
+    DcmFileFormat file;
+    DcmDataset& data = *file.getDataset();
+    const auto set = [&](const DcmTagKey& tag, const char* value) { ASSERT_TRUE(data.putAndInsertString(tag, value).good()); };
+    set(DCM_SOPClassUID, UID_XRayAngiographicImageStorage);
+    set(DCM_SOPInstanceUID, "1.2.3.4.5");
+    set(DCM_StudyInstanceUID, "1.2.3");
+    set(DCM_SeriesInstanceUID, "1.2.3.4");
+    set(DCM_Modality, "XA");
+    set(DCM_PatientName, "Test^Foot");
+    set(DCM_BodyPartExamined, "FOOT");
+    set(DCM_ImageType, "ORIGINAL\\PRIMARY\\SINGLE PLANE");
+    set(DCM_PhotometricInterpretation, "MONOCHROME2");
+    set(DCM_PixelIntensityRelationship, "LIN");
+    set(DCM_NumberOfFrames, "12");
+    set(DCM_FrameTime, "250");
+    data.putAndInsertTagKey(DCM_FrameIncrementPointer, DCM_FrameTime);
+    data.putAndInsertSint16(DCM_PixelIntensityRelationshipSign, 1);
+    data.putAndInsertUint16(DCM_SamplesPerPixel, 1);
+    data.putAndInsertUint16(DCM_Rows, side);
+    data.putAndInsertUint16(DCM_Columns, side);
+    data.putAndInsertUint16(DCM_BitsAllocated, 16);
+    data.putAndInsertUint16(DCM_BitsStored, 12);
+    data.putAndInsertUint16(DCM_HighBit, 11);
+    data.putAndInsertUint16(DCM_PixelRepresentation, 0);
+    data.putAndInsertUint16Array(DCM_PixelData, pixels.data(), static_cast<unsigned long>(pixels.size()));
+    ASSERT_TRUE(file.saveFile((root / name).c_str(), EXS_LittleEndianExplicit).good());
+  }
+  fs::path root;
+};
+
+TEST_F(Program, HelpVersionAndCompletion) {
+  for (const char* arguments : {"--help", "analyze --help", "info --help"}) {
+    const Outcome outcome = run(arguments);
+    EXPECT_EQ(outcome.code, 0) << arguments;
+    EXPECT_NE(outcome.out.find("--help"), std::string::npos) << arguments;
+    EXPECT_EQ(outcome.err, "");
+  }
+  const Outcome version = run("--version");
+  EXPECT_EQ(version.code, 0);
+  EXPECT_EQ(version.out.rfind("cinelumen 0.", 0), 0u) << version.out;
+  const Outcome completion = run("completion bash");
+  EXPECT_EQ(completion.code, 0);
+  std::ofstream(root / "completion.sh") << completion.out;
+  const std::string complete =
+      "bash -c 'set -e; . " + (root / "completion.sh").string() +
+      "; COMP_WORDS=(cinelumen ana); COMP_CWORD=1; _cinelumen; [ \"${COMPREPLY[*]}\" = analyze ]"
+      "; COMP_WORDS=(cinelumen analyze --mm-per-px-); COMP_CWORD=2; _cinelumen; [ \"${COMPREPLY[*]}\" = --mm-per-px-sd ]'";
+  EXPECT_EQ(std::system(complete.c_str()), 0) << completion.out;
+}
+
+TEST_F(Program, WrongUsageIsTwo) {
+  expect_error(2, "", "subcommand");
+  expect_error(2, "dissect run.dcm", "dissect");
+  expect_error(2, "analyze", "RUN");
+  expect_error(2, "analyze run.dcm --sharpen", "--sharpen");
+  expect_error(2, "analyze run.dcm --device tpu", "tpu");
+  expect_error(2, "analyze run.dcm --device cuda:x", "cuda:x");
+  expect_error(2, "analyze run.dcm --mm-per-px 0", "--mm-per-px");
+  expect_error(2, "analyze run.dcm --registration elastic", "elastic");
+  expect_error(2, "analyze run.dcm --threads -1", "--threads");
+  expect_error(2, "analyze run.dcm --quiet --verbose", "--quiet");
+  for (const char* frames : {"x", "0-3", "5-2", "1-2-3", "-4"})
+    expect_error(2, std::string("analyze run.dcm --frames=") + frames, "--frames");
+  write_run("run.dcm");
+  expect_error(2, "analyze run.dcm --frames 10-13", "1-12");
+  EXPECT_FALSE(fs::exists(root / "run-cinelumen"));
+}
+
+TEST_F(Program, UnusableInputIsOne) {
+  expect_error(1, "analyze missing.dcm", "missing.dcm");
+  std::ofstream(root / "text.dcm") << "this is not a run";
+  expect_error(1, "analyze text.dcm", "text.dcm");
+  expect_error(1, "info text.dcm", "text.dcm");
+  write_run("run.dcm");
+  fs::resize_file(root / "run.dcm", fs::file_size(root / "run.dcm") / 2);
+  expect_error(1, "analyze run.dcm", "run.dcm");
+  write_run("run.dcm");
+  for (const char* text : {"{", "{}", "[{\"polygon_px\": [[1,2],[3,4],[5,6]]}]", "[{\"name\": \"wound\", \"polygon_px\": [[1,2]]}]",
+                           "[{\"name\": \"wound\", \"polygon_px\": [[1,2],[3,4],[5,\"x\"]]}]"}) {
+    std::ofstream(root / "roi.json") << text;
+    expect_error(1, "analyze run.dcm --roi roi.json", "roi.json");
+  }
+}
+
+TEST_F(Program, MissingDeviceIsThree) {
+  write_run("run.dcm");
+  expect_error(3, "analyze run.dcm --device cuda:99", "CUDA");
+}
+
+TEST_F(Program, UnwritableOutputIsFour) {
+  write_run("run.dcm");
+  std::ofstream(root / "taken") << "a file";
+  expect_error(4, "analyze run.dcm --output taken", "taken");
+  expect_error(4, "analyze run.dcm --output /proc/nowhere", "/proc/nowhere");
+  EXPECT_EQ(contents(root / "taken"), "a file");
+}
+
+TEST_F(Program, AnalysesARun) {
+  write_run("run.dcm");
+  const Outcome outcome = run("analyze run.dcm --device cpu --threads 1 --mm-per-px 0.2");
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_NE(outcome.out.find("run-cinelumen/report.html"), std::string::npos) << outcome.out;
+  EXPECT_EQ(outcome.err.find('\r'), std::string::npos) << "no progress bar without a terminal";
+  for (const char* name : {"analysis.json", "lumen.csv", "time_density.csv", "subtracted.dcm", "maximum_opacification.png", "report.html"})
+    EXPECT_TRUE(fs::exists(root / "run-cinelumen" / name)) << name;
+  for (const auto& entry : fs::directory_iterator(root / "run-cinelumen")) EXPECT_NE(entry.path().extension(), ".tmp") << entry.path();
+  const auto summary = nlohmann::json::parse(contents(root / "run-cinelumen" / "analysis.json"));
+  EXPECT_EQ(summary["calibration"]["source"], "user");
+  EXPECT_EQ(summary["software"]["threads"], 1);
+  EXPECT_EQ(summary["input"]["sop_instance_uid"], "1.2.3.4.5");
+  EXPECT_FALSE(summary["segments"].empty()) << "the one vessel was not found";
+}
+
+TEST_F(Program, JsonAndQuiet) {
+  write_run("run.dcm");
+  const Outcome json = run("--json analyze run.dcm --device cpu --output a/b --no-video --frames 2-11");
+  ASSERT_EQ(json.code, 0) << json.err;
+  const auto summary = nlohmann::json::parse(json.out);
+  EXPECT_EQ(json.out, contents(root / "a" / "b" / "analysis.json"));
+  EXPECT_EQ(summary["subtraction"]["frames"][0]["frame"], 2);
+  EXPECT_FALSE(fs::exists(root / "a" / "b" / "overlay.mp4"));
+  const Outcome quiet = run("analyze run.dcm --device cpu --output a/b --quiet");
+  EXPECT_EQ(quiet.code, 0);
+  EXPECT_EQ(quiet.out + quiet.err, "");
+  const Outcome info = run("info run.dcm --json");
+  EXPECT_EQ(info.code, 0) << info.err;
+  EXPECT_TRUE(nlohmann::json::accept(info.out)) << info.out;
+}
+
+}  // namespace
