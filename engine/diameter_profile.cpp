@@ -106,13 +106,16 @@ Neighbourhood look_around(const std::vector<Centreline>& centrelines, const Lume
       fit.psf_px = options.psf_px;
       fit.psf_sd_px = options.psf_sd_px;
       const float window = 1.5f * fit.radius_px + 5 * s + 2;
-      grid.near(p.y, p.x, window + widest + 2, [&](int other, int j, const CentrelinePoint& q) {
+      grid.near(p.y, p.x, window + widest + 2, [&](int other, int, const CentrelinePoint& q) {
         const float dy = q.y - p.y, dx = q.x - p.x;
         const float across = dy * fit.normal_y + dx * fit.normal_x, along = dx * fit.normal_y - dy * fit.normal_x;
-        if (std::abs(along) > 2) return;
+        // What of the other lumen lies within the profile's width.
+        const float lumen = q.radius_px + 2 * s, chord = lumen * lumen - along * along;
+        if (chord <= 0) return;
         // The same segment only where it comes back.
-        if (other == seg && std::abs(centrelines[seg].points[j].arc_length_px - p.arc_length_px) < 3 * (std::abs(across) + 4)) return;
-        const float free = std::abs(across) - q.radius_px - 2 * s;
+        const float arc = std::abs(q.arc_length_px - p.arc_length_px);
+        if (other == seg && arc < 3 * (std::abs(across) + std::abs(along) + 4)) return;
+        const float free = std::abs(across) - std::sqrt(chord);
         if (free < fit.radius_px + 2.5f * s)
           site.overlap = true;
         else if (across > 0)
@@ -301,7 +304,16 @@ std::vector<std::vector<LumenPoint>> measure_frame(const Stream& stream, ImageVi
     all_values.insert(all_values.end(), values[s].begin(), values[s].end());
     all_sds.insert(all_sds.end(), sds[s].begin(), sds[s].end());
   }
-  const Kappa of_frame = pool_kappa(all_values, all_sds, 0.15);
+  // Segments fill differently: how differently shows where three or more are wide, and is guessed with fewer.
+  std::vector<double> of_segments;
+  for (const Kappa& k : kappa)
+    if (k.sd > 0) of_segments.push_back(k.value);
+  double between = 0.15;
+  if (of_segments.size() >= 3) {
+    const double centre = median_of(of_segments);
+    between = std::max(0.05, 1.5 * robust_sd(of_segments, centre) / centre);
+  }
+  const Kappa of_frame = pool_kappa(all_values, all_sds, between);
 
   std::vector<LumenFitPoint> again;
   std::vector<std::size_t> places;

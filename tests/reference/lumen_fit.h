@@ -16,7 +16,7 @@ namespace cinelumen::reference {
 
 /// 2 sqrt(R^2 - x^2) convolved with a Gaussian of SD s: midpoint rule over the angle, dense.
 inline double blurred_chord(double x, double radius, double s) {
-  const int count = std::max(200, static_cast<int>(40 * radius / s));
+  const int count = std::max(100, static_cast<int>(16 * radius / s));
   double sum = 0;
   for (int k = 0; k < count; ++k) {
     const double angle = std::numbers::pi * ((k + 0.5) / count - 0.5), z = (x - radius * std::sin(angle)) / s;
@@ -78,7 +78,12 @@ struct CylinderFit {
   double radius_sd, chi2;
 };
 inline double cylinder(const std::array<double, 5>& theta, double s_with_pixel, double x) {
-  return theta[2] * blurred_chord(x - theta[1], theta[0], s_with_pixel) + theta[3] + theta[4] * x;
+  constexpr double h = 1e-3;
+  const double s = s_with_pixel, low = blurred_chord(x - theta[1] - h, theta[0], s), mid = blurred_chord(x - theta[1], theta[0], s),
+               high = blurred_chord(x - theta[1] + h, theta[0], s), slope = (high - low) / (2 * h),
+               curvature = (high - 2 * mid + low) / (h * h);
+  const double variance_within = s * s * slope * slope + 0.5 * s * s * s * s * curvature * curvature;
+  return theta[2] * mid - 0.5 * theta[2] * theta[2] * variance_within + theta[3] + theta[4] * x;
 }
 inline CylinderFit fit_cylinder(const std::vector<Sample>& samples, std::array<double, 5> theta, double s_with_pixel) {
   const auto chi2_of = [&](const std::array<double, 5>& at) {
@@ -118,7 +123,7 @@ inline CylinderFit fit_cylinder(const std::vector<Sample>& samples, std::array<d
       theta = next;
       chi2 = next_chi2;
       damping *= 0.1;
-      if (std::abs(step[0]) < 1e-7) break;
+      if (std::abs(step[0]) < 1e-5) break;
     } else {
       damping *= 10;
       if (damping > 1e12) break;
