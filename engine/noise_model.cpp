@@ -117,11 +117,11 @@ namespace {
 
 struct Block {
   int frame_pair, y, x;
-  double intensity;                   // mean over the block and both frames
-  double structure;                   // variance of the pair's mean: noise plus what the scene shows
-  double difference;                  // mean of the difference
-  double gradient_y, gradient_x;      // means of the pair's mean's gradient
-  double yy, yx, xx, y_diff, x_diff;  // sums of products of gradient and difference, about their means
+  double intensity;                              // mean over the block and both frames
+  double structure;                              // variance of the pair's mean: noise plus what the scene shows
+  double difference;                             // mean of the difference
+  double gradient_y, gradient_x;                 // means of the pair's mean's gradient
+  double yy, yx, xx, y_diff, x_diff, diff_diff;  // sums of products of gradient and difference, about their means
   bool saturated;
 };
 
@@ -387,12 +387,14 @@ class NoiseEstimator {
   void find_whole_shift(const Pair& pair, PairMotion& motion) const {
     const Image<float>&one = scaled_[pair.first], &two = scaled_[pair.second];
     double still = 0, least = 0;
+    const std::size_t stride = std::max<std::size_t>(1, corners_.size() / 1024);
     for (int pass = 0; pass < 2; ++pass)
       for (int dy = -longest_shift; dy <= longest_shift; ++dy)
         for (int dx = -longest_shift; dx <= longest_shift; ++dx) {
           if ((pass == 0) != (dy == 0 && dx == 0)) continue;
           double sum = 0, square_sum = 0, count = 0;
-          for (const auto& corner : corners_)
+          for (std::size_t c = 0; c < corners_.size(); c += stride) {
+            const auto& corner = corners_[c];
             for (int y = corner[0]; y < corner[0] + block_side; y += 4)
               for (int x = corner[1]; x < corner[1] + block_side; x += 4) {
                 const double d = static_cast<double>(two(y + dy, x + dx)) - one(y, x);
@@ -400,6 +402,7 @@ class NoiseEstimator {
                 square_sum += d * d;
                 ++count;
               }
+          }
           const double left = count > 0 ? square_sum - sum * sum / count : 0;
           if (pass == 0) {
             still = least = left;
@@ -416,25 +419,41 @@ class NoiseEstimator {
     return static_cast<std::size_t>(block.y / region_side) * columns + static_cast<std::size_t>(block.x / region_side);
   }
 
-  // What is left of the motion, by region: least squares of the difference on the gradient over all its blocks, edges included. Noise
-  // lowers it where there is little to see, and there it does not matter.
+  // What is left of the motion, by region: least squares of the difference on the gradient over all its blocks, the gradient's own noise
+  // taken out of its sums. Where there is little but noise the answer is small, and there it does not matter.
   void find_rest(const std::vector<Block>& blocks, PairMotion& motion) const {
     const auto regions = static_cast<std::size_t>((width_ + region_side - 1) / region_side) *
                          static_cast<std::size_t>((height_ + region_side - 1) / region_side);
-    std::vector<std::array<double, 5>> sums(regions);
+    std::vector<std::array<double, 6>> sums(regions);
+    std::vector<std::vector<double>> structures(regions);
+    for (const Block& block : blocks)
+      if (!block.saturated) structures[region_of(block)].push_back(block.structure);
+    std::vector<double> usual(regions, 1);
+    for (std::size_t r = 0; r < regions; ++r)
+      if (!structures[r].empty()) usual[r] = median(structures[r]) + 1e-9;
     for (const Block& block : blocks) {
       if (block.saturated) continue;
-      std::array<double, 5>& sum = sums[region_of(block)];
-      const std::array<double, 5> own = {block.yy, block.yx, block.xx, block.y_diff, block.x_diff};
-      for (std::size_t k = 0; k < 5; ++k) sum[k] += own[k];
+      const std::size_t r = region_of(block);
+      // One sharp edge, which no gradient describes, must not speak for all.
+      const double weight = 1 / (usual[r] + block.structure);
+      const std::array<double, 6> own = {block.yy, block.yx, block.xx, block.y_diff, block.x_diff, block.diff_diff};
+      for (std::size_t k = 0; k < 6; ++k) sums[r][k] += weight * own[k];
     }
     motion.rest.assign(regions, {0, 0});
     for (std::size_t r = 0; r < regions; ++r) {
-      const auto& [yy, yx, xx, y_diff, x_diff] = sums[r];
-      const double determinant = yy * xx - yx * yx;
-      if (!(determinant > 1e-6 * yy * xx)) continue;
-      const double along_y = (xx * y_diff - yx * x_diff) / determinant, along_x = (yy * x_diff - yx * y_diff) / determinant;
-      if (std::abs(along_y) < 1.5 && std::abs(along_x) < 1.5) motion.rest[r] = {along_y, along_x};
+      const auto& [yy, yx, xx, y_diff, x_diff, diff_diff] = sums[r];
+      double noise = 0;  // in yy and in xx
+      for (int pass = 0; pass < 3; ++pass) {
+        const double a = yy - noise, c = xx - noise, determinant = a * c - yx * yx;
+        if (!(determinant > 1e-3 * yy * xx)) break;
+        const double along_y = (c * y_diff - yx * x_diff) / determinant, along_x = (a * x_diff - yx * y_diff) / determinant;
+        if (!(std::abs(along_y) < 1.5 && std::abs(along_x) < 1.5)) break;
+        motion.rest[r] = {along_y, along_x};
+        // What the motion leaves of the difference is twice the noise's variance; a central difference of the pair's mean has a quarter.
+        const double left = diff_diff - 2 * (along_y * y_diff + along_x * x_diff) + along_y * along_y * a + 2 * along_y * along_x * yx +
+                            along_x * along_x * c;
+        noise = std::clamp(left / 8, 0.0, 0.6 * std::min(yy, xx));
+      }
     }
   }
 
@@ -470,7 +489,7 @@ class NoiseEstimator {
 
   Block measure_block(const Pair& pair, int p, int y0, int x0, const PairMotion& motion) const {
     const Image<float>&one = scaled_[pair.first], &two = scaled_[pair.second];
-    double sum = 0, square_sum = 0, difference = 0, gy_sum = 0, gx_sum = 0, yy = 0, yx = 0, xx = 0, y_diff = 0, x_diff = 0;
+    double sum = 0, square_sum = 0, difference = 0, gy_sum = 0, gx_sum = 0, yy = 0, yx = 0, xx = 0, y_diff = 0, x_diff = 0, diff_diff = 0;
     bool saturated = false;
     for (int y = y0; y < y0 + block_side; ++y) {
       const int to_y = y + motion.shift_y;
@@ -491,6 +510,7 @@ class NoiseEstimator {
         xx += gx * gx;
         y_diff += gy * d;
         x_diff += gx * d;
+        diff_diff += d * d;
         saturated |= clipped_[one_stored[x]] || clipped_[two_stored[x]];
       }
     }
@@ -508,6 +528,7 @@ class NoiseEstimator {
             xx - gx_sum * gx_sum / n,
             y_diff - gy_sum * difference / n,
             x_diff - gx_sum * difference / n,
+            diff_diff - difference * difference / n,
             saturated};
   }
 
