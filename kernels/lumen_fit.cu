@@ -108,6 +108,15 @@ CINELUMEN_HOST_DEVICE CINELUMEN_INLINE inline float node_weight(const ChordTable
   return w * rho * rho;
 }
 
+// body(0) ... body(Count - 1) with compile-time indices: small arrays then live in registers, of every lane at once.
+template <int Count, class Body>
+CINELUMEN_HOST_DEVICE CINELUMEN_INLINE inline void unrolled(Body body) {
+  if constexpr (Count > 0) {
+    unrolled<Count - 1>(body);
+    body(std::integral_constant<int, Count - 1>{});
+  }
+}
+
 // weights: node j's at weights[j * stride].
 CINELUMEN_HOST_DEVICE CINELUMEN_INLINE inline Chord narrow_chord(float u_signed, const float* weights, int stride) {
   float u = fabsf(u_signed);
@@ -117,8 +126,8 @@ CINELUMEN_HOST_DEVICE CINELUMEN_INLINE inline Chord narrow_chord(float u_signed,
   const float two_cosh = e + inverse;
   float c_before = 2, c = two_cosh, s_before = 0, s = e - inverse;
   float a = 2 * weights[0], b = 0, d = 0;  // node 0 was fitted as two Gaussians on one place
-#pragma GCC unroll 16
-  for (int j = 1; j < nodes; ++j) {
+  unrolled<nodes - 1>([&](auto before) CINELUMEN_INLINE {
+    constexpr int j = before + 1;
     const float place = static_cast<float>(j) * node_step, weight = weights[j * stride], weighted = place * weight;
     a += weight * c;
     b += weighted * s;
@@ -128,7 +137,7 @@ CINELUMEN_HOST_DEVICE CINELUMEN_INLINE inline Chord narrow_chord(float u_signed,
     c = c_next;
     s_before = s;
     s = s_next;
-  }
+  });
   const float slope = gauss * (b - u * a);
   return {gauss * a, u_signed < 0 ? -slope : slope, gauss * (d - 2 * u * b + (u * u - 1) * a)};
 }
@@ -172,15 +181,6 @@ CINELUMEN_HOST_DEVICE CINELUMEN_INLINE inline Chord wide_chord(float u_signed, f
   const float gu = -scale * (m1 - b1 * m2 + b2 * m3 - b3 * m4);
   const float guu = scale * ((m2 - m0) - b1 * (m3 - m1) + b2 * (m4 - m2) - b3 * (m5 - m3));
   return {g, u_signed < 0 ? -gu : gu, guu};
-}
-
-// body(0) ... body(Count - 1) with compile-time indices: small arrays then live in registers, of every lane at once.
-template <int Count, class Body>
-CINELUMEN_HOST_DEVICE CINELUMEN_INLINE inline void unrolled(Body body) {
-  if constexpr (Count > 0) {
-    unrolled<Count - 1>(body);
-    body(std::integral_constant<int, Count - 1>{});
-  }
 }
 
 constexpr int lanes = 16;         // profiles of a tile: one vector register of floats, and samples of sixteen fit CUDA's shared memory
@@ -385,13 +385,11 @@ struct LumenFitKernel {
         const float model = kappa * g - 0.5f * kappa * kappa * variance_within + store.trial[3][l] + store.trial[4][l] * x;
         const float residual = store.value[i][l] - model;
         const float column[6] = {by_radius, by_centre, g, 1.0f, x, by_s};
-#pragma GCC unroll 8
-        for (int j = 0; j < Parameters; ++j) {
+        unrolled<Parameters>([&](auto j) CINELUMEN_INLINE {
           const float weighted = weight * column[j];
-#pragma GCC unroll 8
-          for (int k = 0; k <= j; ++k) store.sum[packed(k, j)][l] += weighted * column[k];
+          unrolled<j + 1>([&](auto k) CINELUMEN_INLINE { store.sum[packed(k, j)][l] += weighted * column[k]; });
           store.sum[21 + j][l] += weighted * residual;
-        }
+        });
         store.sum[27][l] += weight * residual * residual;
       });
   }
