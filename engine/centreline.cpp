@@ -274,17 +274,21 @@ VesselGraph trace_centrelines(const Stream& stream, ImageView<const float> image
                               ImageView<const std::uint8_t> valid, const CentrelineOptions& options) {
   const ImageView<const float> z = vesselness.z.view();
   require(same_size(image, z), "trace_centrelines: image and vesselness differ in size");
+  require(options.response_high <= 0 || same_size(image, vesselness.response.view()),
+          "trace_centrelines: image and response differ in size");
   require(options.spline_knot_px > 0, "trace_centrelines: spline_knot_px must be positive");
   if (image.height == 0 || image.width == 0) return {};
 
   Hysteresis hysteresis(stream, image.height, image.width);
   Image<std::uint8_t> mask(stream, image.height, image.width);
+  SecondGate clutter;
+  if (options.response_high > 0) clutter = {vesselness.response.view(), options.response_low, options.response_high};
   const int components = hysteresis.segment(z, valid,
                                             {.low = options.z_low,
                                              .high = options.z_high,
                                              .minimum_area_px = options.minimum_area_px,
                                              .minimum_length_px = options.minimum_length_px},
-                                            mask);
+                                            mask, {}, clutter);
   if (components == 0) return {};
   hysteresis.fill_holes(mask.view(), hole_area_px, mask);
   Thinning(stream, image.height, image.width).thin(mask.view(), mask);

@@ -44,9 +44,12 @@ struct VesselGraph {
 
 struct CentrelineOptions {
   float z_high = 5, z_low = 2.75f;  ///< hysteresis on the noise gate
-  int minimum_area_px = 30;         ///< components smaller than this are dropped
-  float minimum_length_px = 10;     ///< segments with a free end shorter than this, or than 1.5 local radii, are spurs
-  float spline_knot_px = 5;         ///< knots of the smoothing spline
+  /// And on the noise-calibrated response, which measures against the image's own clutter: where bone or soft tissue was not subtracted
+  /// all of it passes the noise gate. response_high <= 0: not asked, as must be with another response.
+  float response_low = 0.3f, response_high = 0.6f;
+  int minimum_area_px = 30;      ///< components smaller than this are dropped
+  float minimum_length_px = 10;  ///< segments with a free end shorter than this, or than 1.5 local radii, are spurs
+  float spline_knot_px = 5;      ///< knots of the smoothing spline
 };
 
 /// Hysteresis, components, thinning, sub-pixel ridge and graph of `image` (added attenuation, vessels bright; memory of the stream's

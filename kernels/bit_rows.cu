@@ -24,6 +24,8 @@ struct PackThresholds {
   ImageView<const std::uint8_t> valid;
   float z_low, z_high;
   ImageView<BitWord> low, high;
+  ImageView<const float> second;  // may be empty
+  float second_low, second_high;
 
   template <int Height, int Width>
   struct Scratch {
@@ -50,6 +52,16 @@ struct PackThresholds {
         const float value = z.row(block.y0 + y)[at];
         const int inside = x < columns && (!valid.data || valid.row(block.y0 + y)[at] != 0);
         scratch.flags[y][x] = static_cast<std::uint8_t>(((value >= z_low) & inside) | ((value >= z_high) & inside) << 1);
+      });
+    if (second.data && columns % 64 == 0)
+      block.for_each_pixel(rows, columns, [&](int y, int x) {
+        const float value = second.row(block.y0 + y)[block.x0 + x];
+        scratch.flags[y][x] = static_cast<std::uint8_t>(scratch.flags[y][x] & ((value >= second_low) | (value >= second_high) << 1));
+      });
+    else if (second.data)
+      block.for_each_pixel(rows, words * 64, [&](int y, int x) {
+        const float value = second.row(block.y0 + y)[block.x0 + (x < columns ? x : 0)];
+        scratch.flags[y][x] = static_cast<std::uint8_t>(scratch.flags[y][x] & ((value >= second_low) | (value >= second_high) << 1));
       });
     block.for_each_pixel(rows, words, [&](int y, int w) {
       BitWord low_bits = 0, high_bits = 0;
@@ -118,10 +130,11 @@ void pack_bits(const Stream& stream, ImageView<const std::uint8_t> mask, ImageVi
 }
 
 void pack_thresholds(const Stream& stream, ImageView<const float> z, ImageView<const std::uint8_t> valid, float z_low, float z_high,
-                     ImageView<BitWord> low, ImageView<BitWord> high) {
+                     ImageView<BitWord> low, ImageView<BitWord> high, ImageView<const float> second, float second_low, float second_high) {
   require(fits(z, low) && fits(z, high), "pack_thresholds: low and high must be height x words_per_row(width)");
   require(!valid.data || same_size(z, valid), "pack_thresholds: valid and z differ in size");
-  for_each_tile(stream, z.height, z.width, PackThresholds{z, valid, z_low, z_high, low, high});
+  require(!second.data || same_size(z, second), "pack_thresholds: second and z differ in size");
+  for_each_tile(stream, z.height, z.width, PackThresholds{z, valid, z_low, z_high, low, high, second, second_low, second_high});
 }
 
 void unpack_bits(const Stream& stream, ImageView<const BitWord> bits, ImageView<std::uint8_t> mask) {

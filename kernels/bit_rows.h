@@ -20,9 +20,10 @@ void pack_bits(const Stream& stream, ImageView<const std::uint8_t> mask, ImageVi
 
 /// Two masks in one reading of z (height x width): low where z >= z_low, high where z >= z_high, both only where valid != 0.
 /// An empty `valid` means everywhere; NaN is below any threshold. `low` and `high` are height x words_per_row(width).
-/// Throws std::invalid_argument where the sizes do not fit.
+/// With a second image (not empty) both must reach their thresholds. Throws std::invalid_argument where the sizes do not fit.
 void pack_thresholds(const Stream& stream, ImageView<const float> z, ImageView<const std::uint8_t> valid, float z_low, float z_high,
-                     ImageView<BitWord> low, ImageView<BitWord> high);
+                     ImageView<BitWord> low, ImageView<BitWord> high, ImageView<const float> second = {}, float second_low = 0,
+                     float second_high = 0);
 
 /// mask(y, x) = 1 where the bit is set, else 0; see pack_bits.
 void unpack_bits(const Stream& stream, ImageView<const BitWord> bits, ImageView<std::uint8_t> mask);

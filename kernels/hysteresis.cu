@@ -279,14 +279,14 @@ Hysteresis::Hysteresis(const Stream& stream, int height, int width)
       last_(Array<int>::staging(stream, 1)) {}
 
 int Hysteresis::segment(ImageView<const float> z, ImageView<const std::uint8_t> valid, const HysteresisOptions& options,
-                        ImageView<std::uint8_t> mask, ImageView<int> labels) {
+                        ImageView<std::uint8_t> mask, ImageView<int> labels, const SecondGate& second) {
   require(z.height == height_ && z.width == width_, "Hysteresis::segment: z must have the constructor's size");
   require(same_size(z, mask), "Hysteresis::segment: mask and z differ in size");
   require(!valid.data || same_size(z, valid), "Hysteresis::segment: valid and z differ in size");
   require(!labels.data || same_size(z, labels), "Hysteresis::segment: labels and z differ in size");
   require(options.low <= options.high, "Hysteresis::segment: low must not exceed high");
   if (height_ == 0 || width_ == 0) return 0;
-  pack_thresholds(stream_, z, valid, options.low, options.high, low_, high_);
+  pack_thresholds(stream_, z, valid, options.low, options.high, low_, high_, second.image, second.low, second.high);
   Selection selection;
   selection.criteria.minimum_area = options.minimum_area_px;
   selection.criteria.minimum_length = options.minimum_length_px;

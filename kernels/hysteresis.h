@@ -15,6 +15,12 @@ struct HysteresisOptions {
   float minimum_length_px = 10;  ///< so are those whose bounding box has a shorter diagonal
 };
 
+/// A second image that must reach its own thresholds wherever z does; none where `image` is empty.
+struct SecondGate {
+  ImageView<const float> image;
+  float low = 0, high = 0;
+};
+
 /// Components of masks by union-find over runs: the set pixels of one 64-pixel word that touch are one item, items of neighbouring rows
 /// and words are united towards the smaller number with integer atomics. The result does not depend on the order of the work:
 /// labels are 1, 2, ... in raster order of each component's first pixel.
@@ -26,9 +32,10 @@ class Hysteresis {
   Hysteresis(const Stream& stream, int height, int width);
 
   /// Double threshold on z and 8-connected components. mask = 1 on kept components, else 0; labels (may be empty) as above, 0 elsewhere.
-  /// Pixels with valid == 0 are never set (an empty `valid`: all may be); NaN is below any threshold. Returns the number kept.
+  /// Pixels with valid == 0 are never set (an empty `valid`: all may be); NaN is below any threshold. With a second gate
+  /// a pixel is above a threshold where both images are. Returns the number kept.
   int segment(ImageView<const float> z, ImageView<const std::uint8_t> valid, const HysteresisOptions& options, ImageView<std::uint8_t> mask,
-              ImageView<int> labels = {});
+              ImageView<int> labels = {}, const SecondGate& second = {});
 
   /// 8-connected components of the nonzero pixels of mask, all of them. Returns their number.
   int label(ImageView<const std::uint8_t> mask, ImageView<int> labels);

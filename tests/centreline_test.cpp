@@ -174,19 +174,19 @@ TEST_P(CentrelineTest, NoiseAloneGivesNothing) {
 
 TEST_P(CentrelineTest, PointsAreOrderedAndMeasured) {
   const Stream stream = this->stream();
-  const int height = stream.on_cuda() ? 48 : 64, width = stream.on_cuda() ? 72 : 160;
+  const int height = 64, width = stream.on_cuda() ? 96 : 160;
   const std::vector<test::Tube> tubes = {test::straight_tube({25, 12}, {height - 20.0, width - 12.0}, 3)};
   const VesselGraph graph =
       trace(stream, test::render_tubes(height, width, tubes, contrast, psf_sigma_px, noise_sd / 5, 3), nullptr, noise_sd / 5);
   ASSERT_EQ(graph.segments.size(), 1u);
   const std::vector<CentrelinePoint>& points = graph.segments[0].centreline.points;
-  ASSERT_GT(points.size(), 30u);
+  ASSERT_GT(points.size(), 50u);
   for (std::size_t i = 0; i < points.size(); ++i) {
     EXPECT_NEAR(std::hypot(points[i].tangent_y, points[i].tangent_x), 1, 1e-5);
-    EXPECT_LE(test::nearest_on_tubes(tubes, points[i].y, points[i].x).distance, i > 8 && i + 9 < points.size() ? 0.1 : 4.0);
+    EXPECT_LE(test::nearest_on_tubes(tubes, points[i].y, points[i].x).distance, i > 8 && i + 9 < points.size() ? 0.1 : 5.0);
     if (i > 8 && i + 9 < points.size()) {
       EXPECT_GT(points[i].z, 20);
-      EXPECT_NEAR(points[i].radius_px, 3, i > 15 && i + 16 < points.size() ? 1 : 2);
+      EXPECT_NEAR(points[i].radius_px, 3, i > 15 && i + 16 < points.size() ? 1 : 3);
     }
     if (i == 0) continue;
     const float dy = points[i].y - points[i - 1].y, dx = points[i].x - points[i - 1].x, step = std::hypot(dy, dx);

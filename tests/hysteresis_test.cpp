@@ -103,6 +103,23 @@ TEST_P(HysteresisTest, KeepsWhatHasAHighPixelAndIsLargeEnough) {
   }
 }
 
+TEST_P(HysteresisTest, BothGatesMustBePassed) {
+  const Stream stream = this->stream();
+  for (const auto& [height, width] : test::awkward_sizes()) {
+    const Image<float> z = test::random_image(height, width, 0, 1, 5), other = test::random_image(height, width, 0, 1, 6);
+    Image<BitWord> low(stream, height, words_per_row(width)), high(stream, height, words_per_row(width));
+    const auto device_z = to_device(stream, z.view());
+    const auto device_other = to_device(stream, other.view());
+    pack_thresholds(stream, device_z, {}, 0.3f, 0.6f, low, high, device_other, 0.4f, 0.7f);
+    const Image<BitWord> host_low = to_host(stream, low.view()), host_high = to_host(stream, high.view());
+    for (int y = 0; y < height; ++y)
+      for (int x = 0; x < width; ++x) {
+        ASSERT_EQ(host_low(y, x / 64) >> (x % 64) & 1, z(y, x) >= 0.3f && other(y, x) >= 0.4f);
+        ASSERT_EQ(host_high(y, x / 64) >> (x % 64) & 1, z(y, x) >= 0.6f && other(y, x) >= 0.7f);
+      }
+  }
+}
+
 TEST_P(HysteresisTest, FillsSmallHolesOnly) {
   const Stream stream = this->stream();
   const int height = stream.on_cuda() ? 40 : 97, width = stream.on_cuda() ? 70 : 211;
