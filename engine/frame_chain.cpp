@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "engine/clutter.h"
 #include "engine/ridge_snap.h"
 #include "kernels/bspline.h"
 #include "kernels/flow_statistics.h"
@@ -91,7 +92,8 @@ struct FrameChain::Slot {
         attenuation(on, height, width),
         subtracted(on, height, width),
         filtered(on, height, width),
-        coefficients(on, height, width) {
+        coefficients(on, height, width),
+        variance(on, height, width) {
     if (on.on_cuda()) {
       stored_on_device = Image<std::uint16_t>(on, height, width);
       host_subtracted = Image<float>::staging(on, height, width);
@@ -102,7 +104,7 @@ struct FrameChain::Slot {
   Stream stream;
   int frame = 0;
   Image<std::uint16_t> stored, stored_on_device;
-  Image<float> attenuation, subtracted, filtered, coefficients;
+  Image<float> attenuation, subtracted, filtered, coefficients, variance;
   Image<float> host_subtracted, host_filtered;  ///< CUDA only
   std::optional<MaskRegistration> registration;
   std::optional<Vesselness> vesselness;
@@ -131,11 +133,18 @@ FrameChain::FrameChain(const Stream& stream, const Run& run, const IntensityMode
       options_(options),
       mask_frame_(std::move(mask_frame)),
       table_(stream, static_cast<int>(intensity.attenuation.size())),
-      valid_(to_device(stream, run.field.valid())) {
+      variance_table_(stream, static_cast<int>(noise.variance.size())),
+      valid_(to_device(stream, run.field.valid())),
+      noise_weight_(to_device(stream, local_noise_weight(run, noise, mask.reference_frame).view())) {
   const int height = run.rows(), width = run.columns();
   Array<float> table = Array<float>::staging(stream, table_.size());
   std::copy(intensity.attenuation.begin(), intensity.attenuation.end(), table.begin());
   copy<float>(stream, table.view(), table_.view());
+  // Frame and mask together: the mask's share is the same multiple of the frame's at every intensity.
+  Array<float> variance = Array<float>::staging(stream, table_.size());
+  const float factor = mask_.source == MaskSource::none ? 1 : mask_frame_.noise_factor;
+  std::transform(noise.variance.begin(), noise.variance.end(), variance.begin(), [&](float v) { return std::max(v * factor, 1e-10f); });
+  copy<float>(stream, variance.view(), variance_table_.view());
   if (mask_.source == MaskSource::none) {
     no_mask_ = Image<float>(stream, height, width);
     set_zero(stream, no_mask_.view());
@@ -170,6 +179,7 @@ VesselnessOptions FrameChain::vesselness_options(double noise_sd) const {
   options.response = options_.response;
   options.noise_sd = static_cast<float>(std::max(noise_sd, 1e-5));
   options.correlation_factor = correlation_factors(noise_.autocorrelation);
+  options.noise_weight = noise_weight_.view();
   return options;
 }
 
@@ -182,12 +192,10 @@ void FrameChain::load_and_subtract(Slot& slot, int frame, bool register_frame, c
   const double before_ms = slot.clock.work_ms();
   {
     const auto timed = slot.clock.measure("ingest");
-    if (slot.stream.on_cuda()) {
-      copy<std::uint16_t>(slot.stream, slot.stored.view(), slot.stored_on_device.view());
-      log_attenuation(slot.stream, slot.stored_on_device.view(), table_.view(), slot.attenuation.view());
-    } else {
-      log_attenuation(slot.stream, slot.stored.view(), table_.view(), slot.attenuation.view());
-    }
+    if (slot.stream.on_cuda()) copy<std::uint16_t>(slot.stream, slot.stored.view(), slot.stored_on_device.view());
+    const ImageView<const std::uint16_t> stored = slot.stream.on_cuda() ? slot.stored_on_device.view() : slot.stored.view();
+    log_attenuation(slot.stream, stored, table_.view(), slot.attenuation.view());
+    if (!register_frame) log_attenuation(slot.stream, stored, variance_table_.view(), slot.variance.view());
   }
   slot.motion = motion ? *motion : RigidMotion{};
   slot.offset = mask_.source == MaskSource::none ? no_mask_offset_ : offset;
@@ -299,6 +307,25 @@ Opacification FrameChain::opacify(int first, int last, const std::vector<int>& k
   return result;
 }
 
+// The point spread is the detector's and the focal spot's: one for the run, from the fullest frame.
+void FrameChain::estimate_point_spread(const Topology& topology, const Opacification& opacification, int first, LumenOptions& options) {
+  int frame = topology.frame >= 0 ? topology.frame : mask_.reference_frame;
+  if (topology.frame < 0 && !mask_.contrast_score.empty())
+    frame =
+        first + static_cast<int>(std::max_element(mask_.contrast_score.begin(), mask_.contrast_score.end()) - mask_.contrast_score.begin());
+  Slot& slot = *slots_[0];
+  load_and_subtract(slot, frame, false, &opacification.motions[frame - first], opacification.offsets[frame - first]);
+  std::vector<Centreline> centrelines;
+  for (const VesselGraph::Segment& segment : topology.graph.segments)
+    centrelines.push_back(move_centreline(segment.centreline, slot.motion, run_.rows(), run_.columns()));
+  LumenOptions of_this_frame = options;
+  of_this_frame.variance = slot.variance.view();
+  if (const auto psf = estimate_psf(slot.stream, slot.subtracted.view(), valid_.view(), centrelines, of_this_frame)) {
+    options.psf_px = static_cast<float>(psf->psf_px);
+    options.psf_sd_px = static_cast<float>(psf->sd_px);
+  }
+}
+
 SegmentMeasurements FrameChain::measure(int first, int last, const Topology& topology, const Opacification& opacification,
                                         AnalysisObserver* observer) {
   const int height = run_.rows(), width = run_.columns(), count = last - first + 1;
@@ -327,6 +354,7 @@ SegmentMeasurements FrameChain::measure(int first, int last, const Topology& top
   lumen_options.noise_sd = static_cast<float>(frame_noise);
   lumen_options.sd_inflation = intensity_.sd_inflation;
   lumen_options.autocorrelation = noise_.autocorrelation;
+  estimate_point_spread(topology, opacification, first, lumen_options);
   RidgeSnapOptions snap_options;
   const Calibration calibration = calibrate(run_.geometry, options_.mm_per_px, options_.mm_per_px_relative_sd);
   snap_options.search_px = static_cast<float>(calibration.known() ? std::clamp(1.5 / calibration.mm_per_px, 2.0, 12.0) : 6.0);
@@ -369,7 +397,9 @@ SegmentMeasurements FrameChain::measure(int first, int last, const Topology& top
         }
         {
           const auto timed = slot.clock.measure("diameters");
-          slot.lumen = measure_frame(slot.stream, slot.subtracted.view(), valid_.view(), centrelines, lumen_options);
+          LumenOptions of_this_frame = lumen_options;
+          of_this_frame.variance = slot.variance.view();
+          slot.lumen = measure_frame(slot.stream, slot.subtracted.view(), valid_.view(), centrelines, of_this_frame);
           // A vessel that moved away is not measured where it used to be.
           if (topology.moving_vessels && frame != topology.frame)
             for (std::size_t s = 0; s < segments; ++s)

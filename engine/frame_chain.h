@@ -49,6 +49,7 @@ class FrameChain {
  private:
   struct Slot;
   void load_and_subtract(Slot& slot, int frame, bool register_frame, const RigidMotion* motion, float offset);
+  void estimate_point_spread(const Topology& topology, const Opacification& opacification, int first, LumenOptions& options);
   template <class Parallel, class Ordered, class Measured, class Finished>
   void for_frames(int first, int last, Parallel parallel, Ordered ordered, Measured measured, Finished finished);
 
@@ -59,9 +60,10 @@ class FrameChain {
   const MaskChoice& mask_;
   const AnalysisOptions& options_;
   MaskFrame mask_frame_;
-  Array<float> table_;
+  Array<float> table_, variance_table_;
   Image<std::uint8_t> valid_;
-  Image<float> no_mask_;  ///< zero coefficients, where there is no mask
+  Image<float> noise_weight_;  ///< see local_noise_weight
+  Image<float> no_mask_;       ///< zero coefficients, where there is no mask
   float no_mask_offset_ = 0;
   std::vector<std::unique_ptr<Slot>> slots_;
   StageClock clock_;

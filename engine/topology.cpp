@@ -4,6 +4,8 @@
 #include <cmath>
 #include <numeric>
 
+#include "engine/clutter.h"
+
 namespace cinelumen {
 namespace {
 
@@ -99,11 +101,12 @@ std::string percent(double share) { return std::to_string(static_cast<int>(std::
 
 }  // namespace
 
-double confirmed_share(const VesselGraph& a, const VesselGraph& b, float tolerance_px) {
+double confirmed_share(const VesselGraph& a, const VesselGraph& b, float tolerance_px, float minimum_z) {
   const PointGrid grid(b, tolerance_px);
   long points = 0, confirmed = 0;
   for (const VesselGraph::Segment& segment : a.segments)
     for (const CentrelinePoint& point : segment.centreline.points) {
+      if (point.z < minimum_z) continue;
       ++points;
       confirmed += grid.any_near(point.y, point.x, [](const CentrelinePoint&) { return true; });
     }
@@ -115,8 +118,14 @@ Topology find_topology(const Stream& stream, ImageView<const float> whole_run, c
   const int height = whole_run.height, width = whole_run.width;
   Vesselness vesselness(stream, height, width);
   VesselnessMap map = make_vesselness_map(stream, height, width);
+  const Image<std::uint8_t> host_valid = to_host(stream, valid);
+  VesselnessOptions calibrated = options.vesselness;
   const auto trace = [&](ImageView<const float> image) {
     vesselness.compute(stream, image, valid, options.vesselness, map);
+    calibrated = options.vesselness;
+    const auto clutter = clutter_factors(stream, map, host_valid.view(), options.vesselness);
+    for (int i = 0; i < vesselness_scale_count; ++i) calibrated.correlation_factor[i] *= clutter[i];
+    vesselness.compute(stream, image, valid, calibrated, map);
     return trace_centrelines(stream, image, map, valid, options.centreline);
   };
 
@@ -129,7 +138,8 @@ Topology find_topology(const Stream& stream, ImageView<const float> whole_run, c
     for (std::size_t j = i + 1; j < graphs.size(); ++j) {
       const bool first_is_shorter = total_length_px(graphs[i]) < total_length_px(graphs[j]);
       const VesselGraph &shorter = graphs[first_is_shorter ? i : j], &longer = graphs[first_is_shorter ? j : i];
-      if (!shorter.segments.empty()) shares.push_back(confirmed_share(shorter, longer, options.still_tolerance_px));
+      if (!shorter.segments.empty())
+        shares.push_back(confirmed_share(shorter, longer, options.still_tolerance_px, options.still_minimum_z));
     }
   if (!shares.empty()) {
     std::nth_element(shares.begin(), shares.begin() + shares.size() / 2, shares.end());
@@ -156,7 +166,6 @@ Topology find_topology(const Stream& stream, ImageView<const float> whole_run, c
                                           : "traced in the one image there is";
   }
 
-  const Image<std::uint8_t> host_valid = to_host(stream, valid);
   topology.removed_edge = remove_segments(topology.graph, [&](const VesselGraph::Segment& segment) {
     return share(segment.centreline, [&](const CentrelinePoint& point) { return near_edge(point, host_valid, options.edge_margin_px); }) >
            options.edge_share;

@@ -28,9 +28,10 @@ struct Topology {
 };
 
 struct TopologyOptions {
-  VesselnessOptions vesselness;
+  VesselnessOptions vesselness;  ///< z is then calibrated on each image's own clutter
   CentrelineOptions centreline;
   float still_tolerance_px = 2.0f;  ///< centrelines of two frames this close are the same vessel standing still
+  float still_minimum_z = 8;        ///< only vessels this clear are compared
   double still_agreement = 0.6;     ///< below it the vessels are said to move
   float displaced_reach_px = 25;    ///< a dark ridge with a bright one running beside it this near is something that moved ...
   double displaced_share = 0.5;     ///< ... over this share of its length
@@ -38,8 +39,8 @@ struct TopologyOptions {
   double edge_share = 0.5;          ///< ... over this share of their length are the edge, not a vessel
 };
 
-/// Share of a's centreline points that lie within `tolerance_px` of a centreline point of b. 1 where a has none.
-double confirmed_share(const VesselGraph& a, const VesselGraph& b, float tolerance_px);
+/// Share of a's centreline points with z >= minimum_z that lie within `tolerance_px` of a centreline point of b. 1 where a has none.
+double confirmed_share(const VesselGraph& a, const VesselGraph& b, float tolerance_px, float minimum_z = 0);
 
 /// Traces `whole_run` (maximum opacification, or mean) if the key frames agree on where the vessels lie; else the key frame with the
 /// longest, clearest centrelines. Then drops segments that run along the field's edge and, where vessels move, those with a ridge of

@@ -563,6 +563,7 @@ struct FinishMap {
   AddScales scales;
   ImageView<const float> along;  // half resolution; no data: the ratio itself
   ImageView<const std::uint8_t> valid;
+  ImageView<const float> noise_weight;  // no data: 1
   float half_over_ratio;
   float scale_px[vesselness_scale_count], z_factor[vesselness_scale_count];
   ImageView<float> response, z, angle, scale;
@@ -579,6 +580,7 @@ struct FinishMap {
     scales(block, rows, columns, sum);
     float sigma[vesselness_scale_count], factor[vesselness_scale_count];
     for (int i = 0; i < vesselness_scale_count; ++i) sigma[i] = scale_px[i], factor[i] = z_factor[i];
+    const bool weighted = noise_weight.data != nullptr;
     block.for_each_pixel(rows, columns, [&](int y, int x) {
       const bool inside = valid.row(block.y0 + y)[block.x0 + x] != 0;
       const float best = sum.scale_px[y][x];
@@ -586,6 +588,7 @@ struct FinishMap {
       CINELUMEN_UNROLL
       for (int i = 1; i < vesselness_scale_count; ++i) to_z = best == sigma[i] ? factor[i] : to_z;
       const float twice = fast_atan2(sum.sine[y][x], sum.cosine[y][x]);
+      if (weighted) to_z *= noise_weight.row(block.y0 + y)[block.x0 + x];
       z.row(block.y0 + y)[block.x0 + x] = inside ? to_z * sum.strength[y][x] : 0.0f;
       angle.row(block.y0 + y)[block.x0 + x] = inside ? 0.5f * twice : 0.0f;
       scale.row(block.y0 + y)[block.x0 + x] = best;
@@ -793,6 +796,7 @@ void Vesselness::compute(const Stream& stream, ImageView<const float> image, Ima
   for (const Image<float>* plane : {&map.response, &map.z, &map.angle, &map.scale_px})
     require(plane->height() == w.height && plane->width() == w.width, "Vesselness: the map's size is not the image's");
   require(options.noise_sd > 0, "Vesselness: noise_sd must be positive");
+  require(!options.noise_weight.data || same_size(options.noise_weight, image), "Vesselness: noise_weight and image differ in size");
   require(options.half_response_ratio > 0, "Vesselness: half_response_ratio must be positive");
   require(options.frangi_beta > 0 && options.frangi_c > 0 && options.jerman_lambda > 0,
           "Vesselness: frangi_beta, frangi_c and jerman_lambda must be positive");
@@ -880,6 +884,7 @@ void Vesselness::compute(const Stream& stream, ImageView<const float> image, Ima
   FinishMap finish{scales_at(0),
                    elongated ? ImageView<const float>(w.along.view()) : ImageView<const float>{},
                    valid,
+                   options.noise_weight,
                    0.5f / options.half_response_ratio,
                    {},
                    {},

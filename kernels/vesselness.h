@@ -29,6 +29,9 @@ struct VesselnessOptions {
   /// SD of sigma^2 L_xx for this noise over 0.244 noise_sd / sigma, per scale: > 1 where the noise is correlated. See
   /// correlation_factors().
   std::array<float, vesselness_scale_count> correlation_factor = {1, 1, 1, 1, 1, 1, 1, 1};
+  /// Where the noise is not the same everywhere: 1 / (its local SD / noise_sd), memory of the stream's device, the image's size, positive
+  /// inside the field. Multiplies z only. Without data: 1.
+  ImageView<const float> noise_weight;
   /// Scales within these bounds are used, at least one. A ridge of Gaussian profile w answers most at sigma = sqrt(2) w, a bar of
   /// diameter D at D / 2.
   float min_scale_px = 2.0f, max_scale_px = 8.0f;

@@ -7,6 +7,7 @@
 
 #include "engine/analysis.h"
 #include "engine/phantom/phantom.h"
+#include "kernels/rigid_motion.h"
 
 namespace cinelumen::test {
 

@@ -1,0 +1,66 @@
+/// What one run alone may say.
+
+#include "engine/findings.h"
+
+#include <gtest/gtest.h>
+
+namespace cinelumen {
+namespace {
+
+// 100 px of vessel, 10 px wide, with a notch to `narrow_px` in the middle.
+Analysis one_segment(float narrow_px, float sd_px) {
+  Analysis analysis;
+  analysis.subtracted = true;
+  analysis.calibration.source = CalibrationSource::user;
+  analysis.calibration.mm_per_px = 0.5;
+  SegmentResult segment;
+  segment.id = 1;
+  segment.filling = "filled";
+  for (int i = 0; i <= 100; ++i) {
+    CentrelinePoint point;
+    point.x = static_cast<float>(i);
+    point.arc_length_px = static_cast<float>(i);
+    segment.centreline.points.push_back(point);
+    DiameterProfile::Point profile;
+    profile.arc_length_px = static_cast<float>(i);
+    profile.diameter_px = i >= 45 && i <= 55 ? narrow_px : 10;
+    profile.sd_px = sd_px;
+    profile.frames = 5;
+    segment.profile.points.push_back(profile);
+  }
+  segment.diameter.median = 10;
+  segment.diameter.minimum = narrow_px;
+  segment.diameter.reference = 10;
+  segment.diameter.percent_stenosis = 10 * (10 - narrow_px);
+  segment.diameter.minimum_at_px = {0, 50};
+  analysis.segments.push_back(std::move(segment));
+  return analysis;
+}
+
+TEST(Findings, ANarrowingIsNamedAndNeverCalledSpasm) {
+  const std::vector<Finding> findings = find_single_run_findings(one_segment(5, 0.2f));
+  ASSERT_EQ(findings.size(), 1u);
+  EXPECT_EQ(findings[0].label, "narrowing");
+  EXPECT_NEAR(*findings[0].narrowing_percent, 50, 1e-9);
+  EXPECT_NEAR((*findings[0].ci95)[0], 50 - 1.96 * 2, 1e-6);
+  EXPECT_NEAR(*findings[0].extent_mm, 11 * 0.5, 1e-6);
+  EXPECT_EQ(findings[0].at_px[1], 50);
+  EXPECT_FALSE(findings[0].reasons.empty());
+}
+
+TEST(Findings, SmallOrUncertainNarrowingIsNot) {
+  EXPECT_TRUE(find_single_run_findings(one_segment(8, 0.2f)).empty());
+  EXPECT_TRUE(find_single_run_findings(one_segment(6, 2.0f)).empty()) << "the interval reaches down to nothing";
+}
+
+TEST(Findings, AnUnfilledSegmentIsNotMeasured) {
+  Analysis analysis = one_segment(5, 0.2f);
+  analysis.segments[0].filling = "not filled";
+  const std::vector<Finding> findings = find_single_run_findings(analysis);
+  ASSERT_EQ(findings.size(), 1u);
+  EXPECT_EQ(findings[0].label, "not filled");
+  EXPECT_FALSE(findings[0].narrowing_percent);
+}
+
+}  // namespace
+}  // namespace cinelumen
