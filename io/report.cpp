@@ -493,7 +493,7 @@ class Page {
     if (calibrated_) page_ += "<th>Velocity<small>mm/s</small>";
     page_ += "<th>Area under<br>curve<small>of the inlet's</small></thead><tbody>";
     const auto cell = [&](const std::string& text) { page_ += text == "–" ? "<td class=none>–" : "<td>" + text; };
-    const auto scaled = [&](const std::optional<double>& value) { return fixed(value ? *value * scale_ : nan, calibrated_ ? 2 : 1); };
+    const auto scaled = [&](const std::optional<double>& value) { return fixed(value ? *value * scale_ : nan, 2); };
     const auto seconds = [&](const std::optional<double>& ms) { return fixed(ms ? *ms / 1000 : nan, 2); };
     for (const SegmentResult& segment : analysis_.segments) {
       page_ += "<tr data-seg=" + std::to_string(segment.id) + "><td class=l>" + chip(segment.id) + "<td class=\"l name\">" + name(segment);

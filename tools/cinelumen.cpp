@@ -5,6 +5,7 @@
 #include <cstring>
 #include <new>
 #include <string>
+#include <vector>
 
 #include "engine/run.h"
 #include "io/byte_source.h"
@@ -91,6 +92,9 @@ int run_program(int argc, char** argv) {
   } catch (const CLI::CallForVersion& version) {
     return app.exit(version);
   } catch (const CLI::ParseError& error) {
+    const std::vector<std::string> unknown = app.remaining();
+    if (app.get_subcommands().empty() && !unknown.empty())
+      return fail(wrong_usage, unknown.front() + ": no such subcommand or option; see cinelumen --help");
     return fail(wrong_usage, std::string(error.what()) + "; see cinelumen --help");
   }
   return command();

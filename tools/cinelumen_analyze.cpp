@@ -162,7 +162,7 @@ void print_summary(const Run& run, const Analysis& analysis, const std::filesyst
   } else {
     std::vector<std::vector<std::string>> rows = {
         {"segment", "length " + unit, "diameter " + unit, "minimum " + unit, "stenosis %", "arrival s", "peak s", "filling"}};
-    const int decimals = calibrated ? 2 : 1;
+    const int decimals = 2;
     for (const SegmentResult& segment : analysis.segments) {
       const SegmentDiameter& d = segment.diameter;
       std::string name = std::to_string(segment.id);
