@@ -15,7 +15,7 @@ namespace cinelumen {
 namespace {
 
 constexpr int level_count = 3;
-constexpr int iterations[level_count] = {3, 3, 4};  // finest first
+constexpr int iterations[level_count] = {4, 3, 3};  // finest first
 constexpr int unused_border_px = 4;
 // Planes of the mask carry a border of NaN, so that strips that reach over its edge need no separate path.
 constexpr int padding = 40;  // even: columns keep their parity

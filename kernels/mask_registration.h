@@ -13,9 +13,9 @@ namespace cinelumen {
 
 /// What MaskRegistration::estimate found.
 struct RigidEstimate {
-  RigidMotion motion;       ///< puts the mask on the frame
-  float offset = 0;         ///< frame minus moved mask where nothing was added, log units
-  float residual_sd = 0;    ///< robust SD of frame - moved mask - offset, both smoothed by the 5-tap binomial filter; log units
+  RigidMotion motion;     ///< puts the mask on the frame
+  float offset = 0;       ///< frame minus moved mask where nothing was added, log units
+  float residual_sd = 0;  ///< robust SD of frame - moved mask - offset, both smoothed by the 5-tap binomial filter; log units
   /// From the residual and the mask's gradients, for white noise; one SD each.
   float standard_error_y_px = 0, standard_error_x_px = 0, standard_error_rotation_rad = 0;
   float inlier_fraction = 0;  ///< mean weight over the pixels compared: falls as contrast or misfit grows
@@ -23,13 +23,13 @@ struct RigidEstimate {
 };
 
 struct RegistrationOptions {
-  bool rotation = true;        ///< false: translation only
-  int search_radius_px = 64;   ///< of the exhaustive search where no start is given
+  bool rotation = true;       ///< false: translation only
+  int search_radius_px = 64;  ///< of the exhaustive search where no start is given
 };
 
 /// Estimates how a mask moved, one-sided and robust (methods.md 2): Gauss-Newton on r = frame - moved mask - offset with weights
 /// (1 - (r / cut)^2)^2, cut = 2.5 sigma where r > 0 (added attenuation is contrast, not error) and 4.685 sigma where r < 0, sigma the
-/// median absolute deviation, the offset solved along with the motion. Grids of 8, 4 and 2 px, 4 + 3 + 3 iterations. On the last the
+/// median absolute deviation, the offset solved along with the motion. Grids of 8, 4 and 2 px, 3 + 3 + 4 iterations. On the last the
 /// frame is smoothed by the 5-tap binomial filter (SD 1 px), and the mask, smoothed alike, is interpolated at full resolution by cubic
 /// B-splines with their exact gradients, so that neither noise nor aliasing pulls towards whole pixels.
 /// A rotation that moves the corners by less than 0.05 px, or is below 3 standard errors, is set to zero and the translation refitted.

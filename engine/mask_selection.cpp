@@ -1,0 +1,507 @@
+#include "engine/mask_selection.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <stdexcept>
+#include <utility>
+
+#include "kernels/bspline.h"
+#include "kernels/log_subtract.h"
+#include "kernels/mask_registration.h"
+
+namespace cinelumen {
+namespace {
+
+constexpr int plane_side_px = 256;  // frames are judged binned to about this
+constexpr int most_mask_frames = 8;
+constexpr int frames_before_inflow = 2;  // the first drops do not show yet
+constexpr int slow_radius_px = 12;       // binned; wider than any vessel
+constexpr double top_fraction = 0.005;
+constexpr double cusum_slack = 0.5, cusum_limit = 5;
+
+/// A frame's attenuation, binned, freed of what varies slowly, with its motion against one of the first frames undone.
+struct Plane {
+  Image<float> attenuation;
+};
+
+/// The run at the size that it is judged at.
+struct Binned {
+  int bin = 1, height = 0, width = 0;
+  Image<std::uint8_t> valid;
+  std::vector<Plane> planes;
+};
+
+double median_of(std::vector<double> values) {
+  if (values.empty()) return 0;
+  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
+}
+float median_of(std::vector<float>& values) {
+  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
+}
+
+Image<float> read_binned(const Run& run, const IntensityModel& intensity, int frame, int bin) {
+  Image<std::uint16_t> stored(run.rows(), run.columns());
+  run.frames->read_frame(frame, stored.view());
+  const int height = run.rows() / bin, width = run.columns() / bin, last = static_cast<int>(intensity.attenuation.size()) - 1;
+  Image<float> result(height, width);
+  const float weight = 1.0f / static_cast<float>(bin * bin);
+  for (int y = 0; y < height; ++y)
+    for (int x = 0; x < width; ++x) {
+      float sum = 0;
+      for (int j = 0; j < bin; ++j)
+        for (int i = 0; i < bin; ++i) sum += intensity.attenuation[std::min<int>(stored(y * bin + j, x * bin + i), last)];
+      result(y, x) = sum * weight;
+    }
+  return result;
+}
+
+/// Mean over a (2 radius + 1)-square of what is valid there.
+Image<float> local_mean(ImageView<const float> image, ImageView<const std::uint8_t> valid, int radius) {
+  const int height = image.height, width = image.width;
+  Image<float> result(height, width);
+  std::vector<double> sum(static_cast<std::size_t>(width) + 1), count(static_cast<std::size_t>(width) + 1);
+  std::vector<double> column_sum(static_cast<std::size_t>(width)), column_count(static_cast<std::size_t>(width));
+  const auto add_row = [&](int y, double sign) {
+    if (y < 0 || y >= height) return;
+    for (int x = 0; x < width; ++x)
+      if (valid(y, x)) {
+        column_sum[static_cast<std::size_t>(x)] += sign * image(y, x);
+        column_count[static_cast<std::size_t>(x)] += sign;
+      }
+  };
+  for (int y = 0; y < radius; ++y) add_row(y, 1);
+  for (int y = 0; y < height; ++y) {
+    add_row(y + radius, 1);
+    add_row(y - radius - 1, -1);
+    for (std::size_t x = 0; x < static_cast<std::size_t>(width); ++x) {
+      sum[x + 1] = sum[x] + column_sum[x];
+      count[x + 1] = count[x] + column_count[x];
+    }
+    for (int x = 0; x < width; ++x) {
+      const auto low = static_cast<std::size_t>(std::max(0, x - radius)), high = static_cast<std::size_t>(std::min(width, x + radius + 1));
+      const double n = count[high] - count[low];
+      result(y, x) = n > 0 ? static_cast<float>((sum[high] - sum[low]) / n) : 0;
+    }
+  }
+  return result;
+}
+
+/// Takes out what varies slowly: exposure, breathing lungs, the intensifier's shading.
+void remove_slow(Image<float>& image, ImageView<const std::uint8_t> valid) {
+  const Image<float> once = local_mean(image.view(), valid, slow_radius_px), twice = local_mean(once.view(), valid, slow_radius_px);
+  for (int y = 0; y < image.height(); ++y)
+    for (int x = 0; x < image.width(); ++x) image(y, x) = valid(y, x) ? image(y, x) - twice(y, x) : 0;
+}
+
+/// Reads frames first..last, several at a time, each registered to one of the first.
+Binned read_planes(const Run& run, const IntensityModel& intensity, int first, int last) {
+  Binned result;
+  result.bin = std::max(1, (std::max(run.rows(), run.columns()) + plane_side_px - 1) / plane_side_px);
+  const int bin = result.bin, height = result.height = run.rows() / bin, width = result.width = run.columns() / bin;
+  result.valid = Image<std::uint8_t>(height, width);
+  const ImageView<const std::uint8_t> field = run.field.valid();
+  for (int y = 0; y < height; ++y)
+    for (int x = 0; x < width; ++x) {
+      bool all = true;
+      for (int j = 0; j < bin; ++j)
+        for (int i = 0; i < bin; ++i) all = all && field(y * bin + j, x * bin + i);
+      result.valid(y, x) = all;
+    }
+  result.planes.resize(static_cast<std::size_t>(last - first + 1));
+  const Stream serial = Stream::cpu({.parallel = false});
+  const int reference_index = std::min(5, (last - first) / 4);
+  const auto read = [&](int i) {
+    Image<float> plane = read_binned(run, intensity, first + i, bin);
+    remove_slow(plane, result.valid.view());
+    return plane;
+  };
+  const Image<float> reference_plane = read(reference_index);
+  const MaskRegistration reference(serial, reference_plane, result.valid, {.rotation = false, .search_radius_px = 16});
+  parallel_for(last - first + 1, [&](int i) {
+    Plane& plane = result.planes[static_cast<std::size_t>(i)];
+    plane.attenuation = read(i);
+    MaskRegistration registration = reference.another(serial);
+    const RigidEstimate estimate = registration.estimate(serial, plane.attenuation, RigidMotion{});
+
+    if (std::hypot(estimate.motion.shift_y_px, estimate.motion.shift_x_px) > 0.02f) {
+      Image<float> coefficients(height, width), moved(height, width);
+      bspline_coefficients(serial, plane.attenuation, coefficients);
+      warp(serial, coefficients, inverse(estimate.motion), moved);
+      for (int y = 0; y < height; ++y)
+        for (int x = 0; x < width; ++x) {
+          const PixelPosition there = move(estimate.motion, {static_cast<double>(y), static_cast<double>(x)}, height, width);
+          const bool shown = there.y >= 0 && there.y <= height - 1 && there.x >= 0 && there.x <= width - 1;
+          plane.attenuation(y, x) = (shown ? moved(y, x) : plane.attenuation(y, x)) - estimate.offset;
+        }
+    } else {
+      for (int y = 0; y < height; ++y)
+        for (int x = 0; x < width; ++x) plane.attenuation(y, x) -= estimate.offset;
+    }
+  });
+  return result;
+}
+
+/// Sides of the difference between a frame and the contrast-free background.
+struct Score {
+  double above = 0, below = 0;  // means of the highest and lowest `top_fraction`, noise SDs
+};
+
+/// Scores every plane against the per-pixel median of planes 0..early-1; one of these against the median of the others, so that none
+/// looks quieter for having been part of its own background.
+std::vector<Score> score_planes(const Binned& run, int early) {
+  const int count = static_cast<int>(run.planes.size());
+  std::vector<std::pair<int, int>> pixels;
+  for (int y = 0; y < run.height; ++y)
+    for (int x = 0; x < run.width; ++x)
+      if (run.valid(y, x)) pixels.push_back({y, x});
+  std::vector<Score> scores(static_cast<std::size_t>(count));
+  if (pixels.empty() || early < 2) return scores;
+  const int pixel_count = static_cast<int>(pixels.size());
+  // Sorted early values per pixel: the median without one of them is then a matter of its rank.
+  std::vector<float> sorted(static_cast<std::size_t>(pixel_count) * early);
+  constexpr int chunk = 4096;
+  parallel_for((pixel_count + chunk - 1) / chunk, [&](int c) {
+    for (int p = c * chunk; p < std::min(pixel_count, (c + 1) * chunk); ++p) {
+      float* values = &sorted[static_cast<std::size_t>(p) * early];
+      for (int i = 0; i < early; ++i) values[i] = run.planes[static_cast<std::size_t>(i)].attenuation(pixels[p].first, pixels[p].second);
+      std::sort(values, values + early);
+    }
+  });
+  std::vector<double> sigma(static_cast<std::size_t>(count));
+  parallel_for(count, [&](int t) {
+    std::vector<float> difference(static_cast<std::size_t>(pixel_count));
+    for (int p = 0; p < pixel_count; ++p) {
+      const float* values = &sorted[static_cast<std::size_t>(p) * early];
+      const float value = run.planes[static_cast<std::size_t>(t)].attenuation(pixels[p].first, pixels[p].second);
+      const int others = t < early ? early - 1 : early;
+      const int rank = t < early ? static_cast<int>(std::lower_bound(values, values + early, value) - values) : early;
+      const auto other = [&](int i) { return values[i < rank ? i : (t < early ? i + 1 : i)]; };
+      difference[p] = value - (others % 2 ? other(others / 2) : 0.5f * (other(others / 2 - 1) + other(others / 2)));
+    }
+    const float middle = median_of(difference);
+    const int top = std::max(1, static_cast<int>(top_fraction * pixel_count));
+    std::nth_element(difference.begin(), difference.end() - top, difference.end());
+    const double high = std::accumulate(difference.end() - top, difference.end(), 0.0) / top;
+    std::nth_element(difference.begin(), difference.begin() + top, difference.end());
+    const double low = std::accumulate(difference.begin(), difference.begin() + top, 0.0) / top;
+    scores[t] = {std::max(0.0, high - middle), std::max(0.0, middle - low)};
+    for (float& d : difference) d = std::abs(d - middle);
+    sigma[t] = 1.4826 * median_of(difference);
+  });
+  const double noise = std::max(1e-6, median_of(std::vector<double>(sigma.begin(), sigma.begin() + early)));
+  for (Score& score : scores) score = {score.above / noise, score.below / noise};
+  return scores;
+}
+
+/// Where a score starts to rise, by a cumulative sum with the mean and SD of values 0..early-1; -1: nowhere.
+int find_rise(const std::vector<double>& score, int early) {
+  const std::vector<double> start(score.begin(), score.begin() + early);
+  const double mean = median_of(start);
+  std::vector<double> deviation;
+  for (const double s : start) deviation.push_back(std::abs(s - mean));
+  // What a quiet run varies by without contrast; a beating heart varies by more, and says so itself.
+  const double sd = std::max({1.4826 * median_of(deviation), 0.06 * mean, 0.15});
+  double sum = 0;
+  int onset = -1;
+  for (int t = 0; t < static_cast<int>(score.size()); ++t) {
+    // One frame alone, however odd, is not an inflow.
+    sum = std::max(0.0, sum + std::min((score[t] - mean) / sd, 4.0) - cusum_slack);
+    if (sum == 0) onset = -1;
+    if (sum > 0 && onset < 0) onset = t;
+    if (sum > cusum_limit) return onset;
+  }
+  return -1;
+}
+
+/// The level a score keeps for at least a tenth of the run.
+double plateau(std::vector<double> score) {
+  const auto at = score.begin() + static_cast<std::ptrdiff_t>(score.size() * 9 / 10);
+  std::nth_element(score.begin(), at, score.end());
+  return *at;
+}
+
+struct Inflow {
+  int frame = -1;        // index into the planes, -1: none
+  bool washout = false;  // contrast from the first frame on, that leaves later
+  std::vector<double> score;
+};
+
+/// First looks at the run against its first frames, then again against all that come before the visible rise: a heart's whole beat then
+/// counts as background.
+Inflow find_inflow(const Binned& run) {
+  const int count = static_cast<int>(run.planes.size());
+  int early = std::clamp(count / 8, 3, 8);
+  Inflow result;
+  std::vector<double> above, below;
+  for (int pass = 0; pass < 2; ++pass) {
+    const std::vector<Score> scores = score_planes(run, early);
+    above.clear();
+    below.clear();
+    for (const Score& s : scores) {
+      above.push_back(s.above);
+      below.push_back(s.below);
+    }
+    result.score = above;
+    if (pass == 1) break;
+    const double low = median_of(std::vector<double>(above.begin(), above.begin() + early)), high = plateau(above);
+    int rise = 0;
+    while (rise + 1 < count && !(above[rise] > low + 0.25 * (high - low) && above[rise + 1] > low + 0.25 * (high - low) && rise >= early))
+      ++rise;
+    early = rise + 1 < count && high > 1.3 * low ? std::clamp(rise, early, 32) : early;
+  }
+  const auto mean_of_early = [&](const std::vector<double>& score) {
+    return median_of(std::vector<double>(score.begin(), score.begin() + early));
+  };
+  // A rise of a fifth is what noise, motion and exposure do by themselves.
+  constexpr double least_rise = 1.3;
+  if (plateau(above) > least_rise * mean_of_early(above)) result.frame = find_rise(above, early);
+  if (result.frame < 0 && plateau(below) > least_rise * mean_of_early(below)) result.washout = find_rise(below, early) >= 0;
+  return result;
+}
+
+/// The reference and those like it among planes 0..count-1, most alike first: at most `most_mask_frames`.
+std::vector<int> most_alike(const Binned& run, int count) {
+  constexpr int candidates_limit = 32;
+  const int from = std::max(0, count - candidates_limit), n = count - from;
+  std::vector<double> distance(static_cast<std::size_t>(n) * n, 0);
+  parallel_for(n, [&](int i) {
+    for (int j = 0; j < i; ++j) {
+      const Image<float>&a = run.planes[static_cast<std::size_t>(from + i)].attenuation,
+            &b = run.planes[static_cast<std::size_t>(from + j)].attenuation;
+      double sum = 0;
+      int used = 0;
+      for (int y = 0; y < run.height; y += 2)
+        for (int x = 0; x < run.width; x += 2)
+          if (run.valid(y, x)) {
+            const double d = a(y, x) - b(y, x);
+            sum += d * d;
+            ++used;
+          }
+      distance[static_cast<std::size_t>(i) * n + j] = distance[static_cast<std::size_t>(j) * n + i] = used ? sum / used : 0;
+    }
+  });
+  std::vector<int> best;
+  double best_sum = 0;
+  for (int i = 0; i < n; ++i) {
+    std::vector<int> order(static_cast<std::size_t>(n));
+    std::iota(order.begin(), order.end(), 0);
+    std::stable_sort(order.begin(), order.end(), [&](int a, int b) {
+      const double da = a == i ? -1 : distance[static_cast<std::size_t>(i) * n + a],
+                   db = b == i ? -1 : distance[static_cast<std::size_t>(i) * n + b];
+      return da < db;
+    });
+    order.resize(std::min<std::size_t>(order.size(), most_mask_frames));
+    double sum = 0;
+    for (const int j : order) sum += distance[static_cast<std::size_t>(i) * n + j];
+    if (best.empty() || sum < best_sum) {
+      best_sum = sum;
+      best = order;
+    }
+  }
+  // Twice the smallest difference (noise, mostly): more than that has moved, and would blur the mask.
+  std::vector<int> result;
+  const double limit = best.size() > 1 ? 2 * distance[static_cast<std::size_t>(best[0]) * n + best[1]] : 0;
+  for (std::size_t k = 0; k < best.size(); ++k)
+    if (k == 0 || distance[static_cast<std::size_t>(best[0]) * n + best[k]] <= limit) result.push_back(from + best[k]);
+  return result;
+}
+
+bool applies(const MaskInstruction& instruction, int frame) {
+  if (instruction.applicable_frames.empty()) return true;
+  for (const auto& range : instruction.applicable_frames)
+    if (frame + 1 >= range[0] && frame + 1 <= range[1]) return true;
+  return false;
+}
+
+const char* name_of(MaskInstruction::Operation operation) {
+  switch (operation) {
+    case MaskInstruction::Operation::average_subtraction:
+      return "AVG_SUB";
+    case MaskInstruction::Operation::time_interval_difference:
+      return "TID";
+    case MaskInstruction::Operation::reverse_time_interval_difference:
+      return "REV_TID";
+    case MaskInstruction::Operation::none:
+      break;
+  }
+  return "NONE";
+}
+
+std::string list_of(std::vector<int> numbers, int add) {
+  std::sort(numbers.begin(), numbers.end());
+  std::string text;
+  for (std::size_t i = 0; i < numbers.size(); ++i) {
+    std::size_t j = i;
+    while (j + 1 < numbers.size() && numbers[j + 1] == numbers[j] + 1) ++j;
+    text += (text.empty() ? "" : ", ") + std::to_string(numbers[i] + add);
+    if (j > i) text += (j > i + 1 ? " to " : ", ") + std::to_string(numbers[j] + add);
+    i = j;
+  }
+  return text;
+}
+
+/// Follows the file's instructions where they give one mask for all frames. False: go automatic; the notes say why.
+bool follow_dicom(const Run& run, int first, int last, MaskChoice& choice) {
+  for (const MaskInstruction& item : run.mask_instructions) {
+    bool wanted = false;
+    for (int frame = first; frame <= last && !wanted; ++frame) wanted = applies(item, frame);
+    if (!wanted) continue;
+    const std::string name = name_of(item.operation);
+    if (item.operation == MaskInstruction::Operation::none) {
+      std::string numbers;
+      if (!item.mask_frames.empty()) numbers = " (with mask frame number " + list_of(item.mask_frames, 0) + ")";
+      choice.notes.push_back("The file's Mask Operation is NONE" + numbers + ": mask chosen automatically.");
+      continue;
+    }
+    if (item.operation != MaskInstruction::Operation::average_subtraction) {
+      choice.notes.push_back(
+          "The file's Mask Operation is " + name +
+          ", which subtracts frames with contrast from one another: no lumen can be measured in that; mask chosen automatically.");
+      continue;
+    }
+    std::vector<int> frames, bad;
+    for (const int number : item.mask_frames)
+      if (number >= 1 && number <= run.frame_count())
+        frames.push_back(number - 1);
+      else
+        bad.push_back(number);
+    if (!bad.empty() || frames.empty()) {
+      choice.notes.push_back("The file's Mask Operation is AVG_SUB " +
+                             (bad.empty() ? std::string("without mask frame numbers")
+                                          : "with mask frame number " + list_of(bad, 0) + ", and the run has frames 1 to " +
+                                                std::to_string(run.frame_count())) +
+                             ": mask chosen automatically.");
+      continue;
+    }
+    if (choice.source == MaskSource::dicom) {
+      if (frames != choice.frames)
+        choice.notes.push_back("The file has another AVG_SUB item, with mask frames " + list_of(frames, 1) + ": only the first is used.");
+      continue;
+    }
+    choice.source = MaskSource::dicom;
+    choice.frames = frames;
+    choice.reference_frame = frames.front();
+    choice.notes.push_back("Mask as the file asks (AVG_SUB): the average of frame" + std::string(frames.size() > 1 ? "s " : " ") +
+                           list_of(frames, 1) +
+                           (item.sub_pixel_shift[0] != 0 || item.sub_pixel_shift[1] != 0 ? ", moved by its sub-pixel shift." : "."));
+  }
+  return choice.source == MaskSource::dicom;
+}
+
+}  // namespace
+
+const char* to_string(MaskSource source) {
+  switch (source) {
+    case MaskSource::dicom:
+      return "dicom";
+    case MaskSource::automatic:
+      return "automatic";
+    case MaskSource::envelope:
+      return "envelope";
+    case MaskSource::none:
+      break;
+  }
+  return "none";
+}
+
+FrameMask dicom_mask_for(const std::vector<MaskInstruction>& instructions, int frame, int frame_count) {
+  FrameMask mask;
+  for (const MaskInstruction& item : instructions) {
+    if (!applies(item, frame)) continue;
+    mask.sub_pixel_shift = item.sub_pixel_shift;
+    mask.contrast_frame_averaging = std::max(1, item.contrast_frame_averaging);
+    const auto take = [&](int number) {
+      if (number >= 0 && number < frame_count) mask.frames.push_back(number);
+    };
+    switch (item.operation) {
+      case MaskInstruction::Operation::average_subtraction:
+        for (const int number : item.mask_frames) take(number - 1);
+        break;
+      case MaskInstruction::Operation::time_interval_difference:
+        take(frame - item.tid_offset);
+        break;
+      case MaskInstruction::Operation::reverse_time_interval_difference:
+        for (const auto& range : item.applicable_frames)
+          if (frame + 1 >= range[0] && frame + 1 <= range[1]) {
+            take(range[0] - 1 - item.tid_offset - (frame + 1 - range[0]));
+            break;
+          }
+        break;
+      case MaskInstruction::Operation::none:
+        break;
+    }
+    return mask;
+  }
+  return mask;
+}
+
+std::vector<int> mask_frames_for(const MaskChoice& choice, int frame, int frame_count) {
+  return choice.source == MaskSource::dicom ? dicom_mask_for(choice.dicom, frame, frame_count).frames : choice.frames;
+}
+
+MaskChoice select_mask(const Run& run, const IntensityModel& intensity, int first, int last) {
+  if (first < 0 || last < first || last >= run.frame_count())
+    throw std::invalid_argument("select_mask: frames " + std::to_string(first) + " to " + std::to_string(last) + " of a run of " +
+                                std::to_string(run.frame_count()));
+  MaskChoice choice;
+  choice.dicom = run.mask_instructions;
+  choice.reference_frame = first;
+  const int count = last - first + 1;
+  const bool followed = follow_dicom(run, first, last, choice);
+  if (count < 4) {
+    choice.contrast_score.assign(static_cast<std::size_t>(count), 0);
+    if (!followed)
+      choice.notes.push_back(count == 1
+                                 ? "A single frame: nothing to subtract; vessels are looked for on the log image."
+                                 : "Fewer than four frames: no contrast-free frame could be told from the others; nothing is subtracted.");
+    return choice;
+  }
+  const Binned binned = read_planes(run, intensity, first, last);
+  const Inflow inflow = find_inflow(binned);
+  choice.contrast_score = inflow.score;
+  if (inflow.frame >= 0) choice.inflow_frame = first + inflow.frame;
+  if (followed) return choice;
+
+  const auto use_envelope = [&](const std::string& why) {
+    choice.source = MaskSource::envelope;
+    constexpr int most_frames = 24;
+    const int used = std::min(count, most_frames);
+    for (int k = 0; k < used; ++k)
+      choice.frames.push_back(first + static_cast<int>(static_cast<long>(k) * (count - 1) / std::max(1, used - 1)));
+    choice.reference_frame = choice.frames[choice.frames.size() / 2];
+    choice.notes.push_back(
+        why +
+        ": the mask is the least attenuation that each pixel shows over the run. What never empties is missing from the subtraction.");
+  };
+  if (inflow.frame < 0 && !inflow.washout) {
+    choice.notes.push_back(
+        "No contrast comes or goes: no frame free of contrast could be told from the others; nothing is subtracted and vessels are looked "
+        "for on the log image.");
+    return choice;
+  }
+  if (inflow.frame < 0) {
+    use_envelope("Contrast is there from the first frame on and leaves later");
+    return choice;
+  }
+  int free_frames = inflow.frame - frames_before_inflow;
+  if (free_frames < 1 && inflow.frame >= 1) free_frames = 1;
+  if (free_frames < 1) {
+    choice.inflow_frame = first;
+    use_envelope("Contrast arrives with the first frame");
+    return choice;
+  }
+  choice.source = MaskSource::automatic;
+  for (const int i : most_alike(binned, free_frames)) choice.frames.push_back(first + i);
+  choice.reference_frame = choice.frames.front();
+  choice.notes.push_back("Contrast arrives at frame " + std::to_string(choice.inflow_frame + 1) + "; the mask is the average of frame" +
+                         (choice.frames.size() > 1 ? "s " : " ") + list_of(choice.frames, 1) +
+                         ", which are most alike of those before it.");
+  return choice;
+}
+
+}  // namespace cinelumen
