@@ -381,19 +381,23 @@ class Page {
              " font-size=" + coordinate(radius * (label.id > 99 ? 0.9 : 1.15)) + ">" + std::to_string(label.id) + "</text></g>";
     }
     for (const Finding& finding : analysis_.findings)
-      for (int line = 0; line < 2; ++line)
+      for (int line = 0; line < 2 && finding.narrowing_percent; ++line)
         svg += "<circle class=spot cx=" + coordinate(finding.at_px[1] + 0.5) + " cy=" + coordinate(finding.at_px[0] + 0.5) +
                " r=" + coordinate(radius * 1.2) + " />";
     return halos + svg;
   }
+  /// True where vessels move, so that one frame stands for the run.
+  bool one_frame() const { return analysis_.subtraction.topology_frame >= 0; }
   std::string view_box() const { return "0 0 " + std::to_string(run_.columns()) + " " + std::to_string(run_.rows()); }
 
   void pictures() {
     page_ +=
         "<h2>" + std::string(analysis_.subtracted ? "The vessels" : "The picture") + "</h2><p class=lead>" +
         (analysis_.subtracted
-             ? std::string("Left, the fullest each pixel became over the run, with the segments that were found. Right, the run itself "
-                           "after subtraction. Point at a segment to see it everywhere on this page.")
+             ? (std::string(one_frame() ? "Left, the frame in which the vessels were traced"
+                                        : "Left, the fullest each pixel became over the run") +
+                ", with the segments that were found. Right, the run itself "
+                "after subtraction. Point at a segment to see it everywhere on this page.")
              : std::string("Nothing was subtracted: the log image stands as it is, with the segments that were found. Point at a segment "
                            "to see it everywhere on this page.")) +
         "</p><div class=two>";
@@ -401,16 +405,18 @@ class Page {
     if (!analysis_.maximum_opacification.empty()) {
       Image<std::uint8_t> grey(fullest.height, fullest.width);
       to_grey(fullest, input_.window, grey);
-      page_ += "<figure><div class=\"picture linked dims\"><img alt=\"Maximum opacification\" src=\"" +
-               data_uri("image/jpeg", encode_jpeg(grey.view(), picture_side, 88)) + "\"><svg id=segments viewBox=\"" + view_box() + "\">" +
-               segment_lines(true) +
-               "</svg></div><div class=controls><label><input type=checkbox checked data-shows=segments> segments</label></div>"
-               "<figcaption>" +
-               (analysis_.subtracted
-                    ? std::string("Maximum opacification over ") + count(static_cast<std::size_t>(analysis_.frames), "frame", "frames") +
-                          ", in the coordinates of frame " + std::to_string(analysis_.subtraction.reference_frame + 1)
-                    : "Log attenuation of frame " + std::to_string(analysis_.subtraction.reference_frame + 1)) +
-               ". Vessels dark.</figcaption></figure>";
+      page_ +=
+          "<figure><div class=\"picture linked dims\"><img alt=\"Maximum opacification\" src=\"" +
+          data_uri("image/jpeg", encode_jpeg(grey.view(), picture_side, 88)) + "\"><svg id=segments viewBox=\"" + view_box() + "\">" +
+          segment_lines(true) +
+          "</svg></div><div class=controls><label><input type=checkbox checked data-shows=segments> segments</label></div>"
+          "<figcaption>" +
+          (analysis_.subtracted ? (one_frame() ? "Frame " + std::to_string(analysis_.subtraction.topology_frame + 1) + " after subtraction"
+                                               : std::string("Maximum opacification over ") +
+                                                     count(static_cast<std::size_t>(analysis_.frames), "frame", "frames")) +
+                                      ", in the coordinates of frame " + std::to_string(analysis_.subtraction.reference_frame + 1)
+                                : "Log attenuation of frame " + std::to_string(analysis_.subtraction.reference_frame + 1)) +
+          ". Vessels dark.</figcaption></figure>";
     }
     if (!input_.frames.empty()) loop();
     page_ += "</div>\n";
@@ -486,17 +492,22 @@ class Page {
       return;
     }
     const std::string unit = "<small>" + unit_ + "</small>";
-    page_ += "<h2>Segments</h2><div class=scroll><table class=linked><thead><tr><th class=l>No.<th class=l>Name<th>Length" + unit +
-             "<th>Median<br>diameter" + unit + "<th>Minimum" + unit + "<th>Reference" + unit +
+    const auto any = [&](auto has) { return std::any_of(analysis_.segments.begin(), analysis_.segments.end(), has); };
+    const bool named = any([](const SegmentResult& segment) { return !name(segment).empty(); });
+    const bool timed = calibrated_ && any([](const SegmentResult& segment) { return segment.flow.velocity_mm_s.has_value(); });
+    page_ += std::string("<h2>Segments</h2><div class=scroll><table class=linked><thead><tr><th class=l>No.") +
+             (named ? "<th class=l>Name" : "") + "<th>Length" + unit + "<th>Median<br>diameter" + unit + "<th>Minimum" + unit +
+             "<th>Reference" + unit +
              "<th>Stenosis<small>%</small><th class=l>Filling<th>Arrival<small>s</small><th>Time to "
              "peak<small>s</small><th>Transit<small>s</small>";
-    if (calibrated_) page_ += "<th>Velocity<small>mm/s</small>";
+    if (timed) page_ += "<th>Velocity<small>mm/s</small>";
     page_ += "<th>Area under<br>curve<small>of the inlet's</small></thead><tbody>";
     const auto cell = [&](const std::string& text) { page_ += text == "–" ? "<td class=none>–" : "<td>" + text; };
     const auto scaled = [&](const std::optional<double>& value) { return fixed(value ? *value * scale_ : nan, 2); };
     const auto seconds = [&](const std::optional<double>& ms) { return fixed(ms ? *ms / 1000 : nan, 2); };
     for (const SegmentResult& segment : analysis_.segments) {
-      page_ += "<tr data-seg=" + std::to_string(segment.id) + "><td class=l>" + chip(segment.id) + "<td class=\"l name\">" + name(segment);
+      page_ += "<tr data-seg=" + std::to_string(segment.id) + "><td class=l>" + chip(segment.id) +
+               (named ? "<td class=\"l name\">" + name(segment) : "");
       cell(fixed(segment.length, 1));
       const SegmentDiameter& d = segment.diameter;
       cell(d.median && d.sd ? scaled(d.median) + " ± " + scaled(d.sd) : scaled(d.median));
@@ -507,7 +518,7 @@ class Page {
       cell(seconds(segment.flow.times.arrival_ms));
       cell(seconds(segment.flow.times.time_to_peak_ms));
       cell(seconds(segment.flow.times.mean_transit_ms));
-      if (calibrated_) {
+      if (timed) {
         const auto& v = segment.flow.velocity_mm_s;
         std::string text = fixed(v, 0);
         if (v && segment.flow.velocity_sd_mm_s) text += " ± " + fixed(segment.flow.velocity_sd_mm_s, 0);
