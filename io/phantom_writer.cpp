@@ -152,6 +152,7 @@ void write_dicom(const PhantomRun& phantom, const std::filesystem::path& path) {
   put(DCM_InstanceNumber, "1");
   put(DCM_PatientOrientation, "");
   put(DCM_BodyPartExamined, foot ? "FOOT" : "PHANTOM");
+  put(DCM_Laterality, foot ? "R" : "");
   put(DCM_ContrastBolusAgent, "synthetic");
   put(DCM_KVP, "70");
   put(DCM_RadiationSetting, *options.noise_log_sd > 0.02 ? "SC" : "GR");
@@ -194,11 +195,17 @@ void write_dicom(const PhantomRun& phantom, const std::filesystem::path& path) {
     std::vector<Uint16> table;
     for (const float count : counts) table.push_back(static_cast<Uint16>(std::lround(std::min(65535.0, 65535.0 * count / top))));
     const Uint16 descriptor[3] = {static_cast<Uint16>(table.size() == 65536 ? 0 : table.size()), 0, 16};
-    DcmItem* item = nullptr;
-    check(data.findOrCreateSequenceItem(DCM_PixelIntensityRelationshipLUTSequence, item), path.string());
-    check(item->putAndInsertUint16Array(DCM_LUTDescriptor, descriptor, 3), path.string());
-    check(item->putAndInsertString(DCM_LUTFunction, "TO_LINEAR"), path.string());
-    check(item->putAndInsertUint16Array(DCM_LUTData, table.data(), static_cast<unsigned long>(table.size())), path.string());
+    // XA asks for a Modality LUT beside LOG that leads to linear (PS3.3 A.14.3); the relationship's own LUT says so itself.
+    for (const DcmTagKey& sequence : {DCM_ModalityLUTSequence, DCM_PixelIntensityRelationshipLUTSequence}) {
+      DcmItem* item = nullptr;
+      check(data.findOrCreateSequenceItem(sequence, item), path.string());
+      check(item->putAndInsertUint16Array(DCM_LUTDescriptor, descriptor, 3), path.string());
+      if (sequence == DCM_ModalityLUTSequence)
+        check(item->putAndInsertString(DCM_ModalityLUTType, "US"), path.string());
+      else
+        check(item->putAndInsertString(DCM_LUTFunction, "TO_LINEAR"), path.string());
+      check(item->putAndInsertUint16Array(DCM_LUTData, table.data(), static_cast<unsigned long>(table.size())), path.string());
+    }
   } else {
     const double brightest = std::min(top, truth.air_count), darkest = 0.25 * truth.median_count;
     put(DCM_WindowCenter, decimal(std::round(0.5 * (brightest + darkest))));
@@ -259,7 +266,7 @@ std::string truth_json(const PhantomRun& phantom) {
   Json motion = Json::array(), mass = Json::array();
   for (std::size_t f = 0; f < truth.motion.size(); ++f) {
     const PhantomMotion& m = truth.motion[f];
-    motion.push_back({{"frame", f + 1}, {"shift_px", {m.dy_px, m.dx_px}}, {"rotation_rad", m.rotation_rad}});
+    motion.push_back({{"frame", f + 1}, {"shift_px", {number(m.dy_px, 6), number(m.dx_px, 6)}}, {"rotation_rad", number(m.rotation_rad, 9)}});
     const PhantomMass& contrast = truth.mass[f];
     mass.push_back({{"frame", f + 1}, {"injected", contrast.injected}, {"in_vessels", contrast.in_vessels}, {"drained", contrast.drained}});
   }

@@ -14,8 +14,9 @@ namespace cinelumen {
 std::string truth_json(const PhantomRun& phantom);
 
 /// Writes run_01.dcm, events.json and truth.json into `folder`, all or none; truth.json comes last. run_01.dcm is an X-Ray Angiographic
-/// image, uncompressed. LIN: value = linear count. LOG: value = offset + slope ln(linear count), Sign +1, with a Pixel Intensity
-/// Relationship LUT (TO_LINEAR, 16 bits). The same run gives the same bytes. Throws OutputError.
+/// image, uncompressed. LIN: value = linear count. LOG: value = offset + slope ln(linear count), Sign +1, with a Pixel
+/// Intensity Relationship LUT (TO_LINEAR, 16 bits) and the same table as Modality LUT. The same run gives the same bytes. Throws
+/// OutputError.
 void write_phantom(const PhantomRun& phantom, const std::filesystem::path& folder);
 
 }  // namespace cinelumen

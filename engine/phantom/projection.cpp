@@ -307,9 +307,25 @@ void Projector::subtract_vessels(const PhantomMotion& motion, const std::vector<
       const double r = std::max(a.radius_px, b.radius_px) + cell;
       const int first_j = first_index(std::min(a.y, b.y) - r, tile_y), last_j = first_index(std::max(a.y, b.y) + r + cell, tile_y);
       const int first_i = first_index(std::min(a.x, b.x) - r, tile_x), last_i = first_index(std::max(a.x, b.x) + r + cell, tile_x);
-      for (int j = first_j; j < last_j; ++j)
-        for (int i = first_i; i < last_i; ++i) {
-          const double y = position(j, tile_y), x = position(i, tile_x);
+      for (int j = first_j; j < last_j; ++j) {
+        // Both normal planes cut a row in one place each.
+        double low = -1e9, high = 1e9;
+        const double y = position(j, tile_y);
+        const auto bound = [&](const ProjectedPoint& p, double sign) {
+          if (std::abs(p.tangent_x) < 1e-3) return;
+          const double cut = p.x - (y - p.y) * p.tangent_y / p.tangent_x;
+          if (sign * p.tangent_x > 0)
+            low = std::max(low, cut);
+          else
+            high = std::min(high, cut);
+        };
+        bound(a, 1);
+        bound(b, -1);
+        if (low > high) continue;
+        const int begin = std::max(first_i, first_index(std::max(low, -1e6) - cell, tile_x));
+        const int end = std::min(last_i, first_index(std::min(high, 1e6) + 2 * cell, tile_x));
+        for (int i = begin; i < end; ++i) {
+          const double x = position(i, tile_x);
           // Between the normal planes of both ends: neighbouring pieces share a plane, so every sample belongs to one.
           const double da = (y - a.y) * a.tangent_y + (x - a.x) * a.tangent_x;
           if (da < 0) continue;
@@ -323,6 +339,7 @@ void Projector::subtract_vessels(const PhantomMotion& motion, const std::vector<
           put(j, i, g * a.depth_mm + f * b.depth_mm,
               half * (g * a.radius_mm + f * b.radius_mm) / radius_px * (g * a.path_factor + f * b.path_factor), g * ka + f * kb);
         }
+      }
     }
     std::stable_sort(scratch.more.begin(), scratch.more.end(), [](const Interval& p, const Interval& q) { return p.sample < q.sample; });
     const auto store = [&](int sample, double attenuation) {
@@ -344,9 +361,15 @@ void Projector::subtract_vessels(const PhantomMotion& motion, const std::vector<
     // Down to pixels: each axis in turn, evaluated at pixel centres only.
     const int taps = 2 * reach_px_ * fine, height = std::min(tile_px, rows_ - tile_y), width = std::min(tile_px, columns_ - tile_x);
     std::vector<float> total(static_cast<std::size_t>(height * width), 0.0f);
+    std::vector<bool> empty;
+    for (int j = 0; j < side; ++j) {
+      const std::uint8_t* row = scratch.count.data() + static_cast<std::ptrdiff_t>(j) * side;
+      empty.push_back(std::all_of(row, row + side, [](std::uint8_t n) { return n == 0; }));
+    }
     for (std::size_t g = 0; g < 2; ++g) {
       const float* tap = fine_taps_[g].data();
       for (int j = 0; j < side; ++j) {
+        if (empty[static_cast<std::size_t>(j)]) continue;
         const float* from = scratch.deficit.data() + static_cast<std::ptrdiff_t>(j) * side;
         float* to = scratch.rows.data() + static_cast<std::ptrdiff_t>(j) * tile_px;
         for (int x = 0; x < width; ++x) {
@@ -362,7 +385,9 @@ void Projector::subtract_vessels(const PhantomMotion& motion, const std::vector<
       for (int y = 0; y < height; ++y) {
         float* to = total.data() + static_cast<std::ptrdiff_t>(y) * width;
         for (int k = 0; k < taps; ++k) {
-          const float* from = scratch.rows.data() + static_cast<std::ptrdiff_t>((y + reach_px_) * fine + fine / 2 - taps / 2 + k) * tile_px;
+          const int j = (y + reach_px_) * fine + fine / 2 - taps / 2 + k;
+          if (empty[static_cast<std::size_t>(j)]) continue;
+          const float* from = scratch.rows.data() + static_cast<std::ptrdiff_t>(j) * tile_px;
           const float factor = weight * tap[k];
           for (int x = 0; x < width; ++x) to[x] += factor * from[x];
         }

@@ -1,0 +1,159 @@
+/// Phantom runs on disk: what is read back is what was made.
+
+#include "io/phantom_writer.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <nlohmann/json.hpp>
+
+#include "io/output_folder.h"
+#include "io/run_reader.h"
+
+namespace cinelumen {
+namespace {
+
+namespace fs = std::filesystem;
+
+class PhantomWriter : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    std::string name = (fs::temp_directory_path() / "cinelumen_phantom_XXXXXX").string();
+    ASSERT_NE(mkdtemp(name.data()), nullptr);
+    folder_ = name;
+  }
+  void TearDown() override { fs::remove_all(folder_); }
+  static PhantomOptions small(const std::string& scenario) {
+    PhantomOptions options;
+    options.scenario = scenario;
+    options.rows = 96;
+    options.columns = 112;
+    options.frames = 14;
+    return options;
+  }
+  static std::string bytes(const fs::path& path) {
+    std::ifstream file(path, std::ios::binary);
+    return {std::istreambuf_iterator<char>(file), {}};
+  }
+  fs::path folder_;
+};
+
+TEST_F(PhantomWriter, DicomComesBackAsTheRunInMemory) {
+  for (const int bits : {8, 12, 16})
+    for (const IntensityRelationship encoding : {IntensityRelationship::linear, IntensityRelationship::logarithmic}) {
+      PhantomOptions options = small("tubes");
+      options.bits_stored = bits;
+      options.encoding = encoding;
+      const PhantomRun phantom = make_phantom(options);
+      write_phantom(phantom, folder_);
+      const cinelumen::Run expected = make_run(phantom), read = read_run((folder_ / "run_01.dcm").string());
+      ASSERT_EQ(read.frame_count(), 14);
+      ASSERT_EQ(read.rows(), 96);
+      ASSERT_EQ(read.columns(), 112);
+      EXPECT_EQ(read.frame_times_ms, expected.frame_times_ms);
+      EXPECT_EQ(read.intensity.relationship, IntensityRelationship::linear) << "LOG is brought to linear by its LUT";
+      EXPECT_EQ(read.intensity.sign, 1);
+      EXPECT_EQ(read.intensity.bits_stored, bits);
+      EXPECT_TRUE(read.mask_instructions.empty());
+      ASSERT_EQ(read.intensity.value.size(), expected.intensity.value.size());
+      const double scale = encoding == IntensityRelationship::linear ? 1 : 65535 / (std::ldexp(1.0, bits) - 1);
+      for (std::size_t v = 0; v < expected.intensity.value.size(); ++v)
+        ASSERT_NEAR(read.intensity.value[v], scale * expected.intensity.value[v], encoding == IntensityRelationship::linear ? 0 : 0.51)
+            << v;
+      ASSERT_TRUE(read.geometry.imager_pixel_spacing_mm && read.geometry.source_to_detector_mm && read.geometry.source_to_patient_mm);
+      EXPECT_NEAR((*read.geometry.imager_pixel_spacing_mm)[1] * *read.geometry.source_to_patient_mm / *read.geometry.source_to_detector_mm,
+                  phantom.truth.mm_per_px, 1e-6);
+      Image<std::uint16_t> a(96, 112), b(96, 112);
+      for (const int f : {0, 7, 13}) {
+        read.frames->read_frame(f, a.view());
+        expected.frames->read_frame(f, b.view());
+        for (int y = 0; y < 96; ++y)
+          for (int x = 0; x < 112; ++x) ASSERT_EQ(a(y, x), b(y, x)) << bits << " bits, frame " << f;
+      }
+    }
+}
+
+TEST_F(PhantomWriter, TruthComesBack) {
+  const PhantomRun phantom = make_phantom(small("foot"));
+  write_phantom(phantom, folder_);
+  const PhantomTruth& truth = phantom.truth;
+  const nlohmann::json json = nlohmann::json::parse(bytes(folder_ / "truth.json"));
+  EXPECT_EQ(json.at("schema"), "cinelumen.phantom/1");
+  EXPECT_EQ(nlohmann::json::parse(bytes(folder_ / "events.json")), nlohmann::json::array());
+  const auto& run = json.at("runs").at(0);
+  EXPECT_TRUE(fs::exists(folder_ / run.at("file").get<std::string>()));
+  EXPECT_DOUBLE_EQ(run.at("calibration").at("mm_per_px"), truth.mm_per_px);
+  EXPECT_EQ(run.at("first_contrast_frame"), truth.first_contrast_frame + 1) << "frames count from one";
+  ASSERT_EQ(run.at("motion").size(), 14u);
+  for (std::size_t f = 0; f < 14; ++f) {
+    EXPECT_EQ(run.at("motion")[f].at("frame"), f + 1);
+    EXPECT_NEAR(run.at("motion")[f].at("shift_px")[0].get<double>(), truth.motion[f].dy_px, 1e-6);
+    EXPECT_NEAR(run.at("motion")[f].at("rotation_rad").get<double>(), truth.motion[f].rotation_rad, 1e-8);
+    EXPECT_DOUBLE_EQ(run.at("contrast_mm3")[f].at("injected"), truth.mass[f].injected);
+  }
+  ASSERT_EQ(run.at("segments").size(), truth.segments.size());
+  std::size_t ends = 0;
+  for (std::size_t s = 0; s < truth.segments.size(); ++s) {
+    const PhantomSegment& expected = truth.segments[s];
+    const auto& segment = run.at("segments")[s];
+    EXPECT_EQ(segment.at("id"), expected.id);
+    EXPECT_EQ(segment.at("name"), expected.name);
+    EXPECT_EQ(segment.at("role"), expected.role);
+    ends += !segment.at("start").is_null() + !segment.at("end").is_null();
+    const std::size_t n = expected.points.size();
+    for (const char* column :
+         {"centreline_px", "radius_mm", "radius_px", "diameter_mm", "arrival_ms", "velocity_mm_s", "gap_px", "path_factor"})
+      ASSERT_EQ(segment.at(column).size(), n) << column;
+    for (std::size_t i = 0; i < n; ++i) {
+      EXPECT_NEAR(segment.at("centreline_px")[i][0].get<double>(), expected.points[i].y_px, 1e-4);
+      EXPECT_NEAR(segment.at("diameter_mm")[i].get<double>(), expected.points[i].diameter_calibration_mm, 1e-5);
+      EXPECT_EQ(segment.at("arrival_ms")[i].is_null(), std::isnan(expected.points[i].arrival_ms));
+    }
+    ASSERT_EQ(segment.at("filling").size(), 14u);
+    ASSERT_EQ(segment.at("filling")[13].size(), n);
+    EXPECT_NEAR(segment.at("filling")[13][n / 2].get<double>(), expected.filling[13][n / 2], 1e-4);
+  }
+  std::size_t listed = 0;
+  for (const auto& node : run.at("branch_points")) listed += node.at("segments").size();
+  EXPECT_EQ(listed, ends);
+}
+
+TEST_F(PhantomWriter, SameRunSameBytesAndAnotherSeedAnotherInstance) {
+  PhantomOptions options = small("tubes");
+  write_phantom(make_phantom(options), folder_ / "a");
+  write_phantom(make_phantom(options), folder_ / "b");
+  EXPECT_EQ(bytes(folder_ / "a" / "run_01.dcm"), bytes(folder_ / "b" / "run_01.dcm"));
+  EXPECT_EQ(bytes(folder_ / "a" / "truth.json"), bytes(folder_ / "b" / "truth.json"));
+  options.seed = 2;
+  write_phantom(make_phantom(options), folder_ / "b");
+  EXPECT_NE(read_run((folder_ / "a" / "run_01.dcm").string()).description.sop_instance_uid,
+            read_run((folder_ / "b" / "run_01.dcm").string()).description.sop_instance_uid);
+  for (const auto& entry : fs::directory_iterator(folder_ / "b")) EXPECT_NE(entry.path().extension(), ".tmp");
+}
+
+TEST_F(PhantomWriter, ConformsToXa) {
+  if (std::system("dciodvfy -version >/dev/null 2>&1") == 127 << 8) GTEST_SKIP() << "dciodvfy (dicom3tools) is not installed";
+  for (const std::string& scenario : phantom_scenarios())
+    for (const IntensityRelationship encoding : {IntensityRelationship::linear, IntensityRelationship::logarithmic}) {
+      PhantomOptions options = small(scenario);
+      options.frames = 2;
+      options.encoding = encoding;
+      write_phantom(make_phantom(options), folder_);
+      const std::string report = (folder_ / "dciodvfy.txt").string();
+      EXPECT_EQ(std::system(("dciodvfy " + (folder_ / "run_01.dcm").string() + " >" + report + " 2>&1").c_str()), 0);
+      EXPECT_EQ(bytes(report).find("Error"), std::string::npos) << bytes(report);
+    }
+}
+
+TEST_F(PhantomWriter, FolderThatCannotBeMadeIsNamed) {
+  std::ofstream(folder_ / "file") << "x";
+  PhantomOptions options = small("tubes");
+  options.frames = 1;
+  EXPECT_THROW(write_phantom(make_phantom(options), folder_ / "file" / "below"), OutputError);
+}
+
+}  // namespace
+}  // namespace cinelumen
