@@ -266,7 +266,8 @@ std::string truth_json(const PhantomRun& phantom) {
   Json motion = Json::array(), mass = Json::array();
   for (std::size_t f = 0; f < truth.motion.size(); ++f) {
     const PhantomMotion& m = truth.motion[f];
-    motion.push_back({{"frame", f + 1}, {"shift_px", {number(m.dy_px, 6), number(m.dx_px, 6)}}, {"rotation_rad", number(m.rotation_rad, 9)}});
+    motion.push_back(
+        {{"frame", f + 1}, {"shift_px", {number(m.dy_px, 6), number(m.dx_px, 6)}}, {"rotation_rad", number(m.rotation_rad, 9)}});
     const PhantomMass& contrast = truth.mass[f];
     mass.push_back({{"frame", f + 1}, {"injected", contrast.injected}, {"in_vessels", contrast.in_vessels}, {"drained", contrast.drained}});
   }
