@@ -15,7 +15,9 @@ namespace cinelumen {
 namespace {
 
 constexpr int level_count = 3;
-constexpr int iterations[level_count] = {4, 3, 3};  // finest first
+constexpr int iterations[level_count] = {4, 5, 4};  // finest first
+constexpr int cell_px = 32;                         // of the slow part
+constexpr double least_slow_part = 0.25;             // sigma: below, taking it out costs more than it gains
 constexpr int unused_border_px = 4;
 // Planes of the mask carry a border of NaN, so that strips that reach over its edge need no separate path.
 constexpr int padding = 40;  // even: columns keep their parity
@@ -62,6 +64,76 @@ struct Smooth {
       const float sum = 0.0625f * (in[0] + in[4 * Width]) + 0.25f * (in[Width] + in[3 * Width]) + 0.375f * in[2 * Width];
       const bool use = !masked || valid.row(block.y0 + y)[block.x0 + x] != 0;
       smoothed.row(block.y0 + y)[block.x0 + x] = use ? sum : unknown;
+    });
+  }
+};
+
+/// ratio = sum / (weight + floor): cells of little weight are drawn to zero.
+struct Ratio {
+  ImageView<const float> sum, weight;
+  ImageView<float> ratio;
+  float floor;
+
+  template <int Height, int Width>
+  struct Scratch {};
+
+  template <int Height, int Width>
+  CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>&) const {
+    block.for_each_pixel(block.rows(sum.height), block.columns(sum.width), [&](int y, int x) {
+      const int py = block.y0 + y, px = block.x0 + x;
+      ratio.row(py)[px] = sum.row(py)[px] / (weight.row(py)[px] + floor);
+    });
+  }
+};
+
+/// total += part.
+struct Add {
+  ImageView<const float> part;
+  ImageView<float> total;
+
+  template <int Height, int Width>
+  struct Scratch {};
+
+  template <int Height, int Width>
+  CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>&) const {
+    block.for_each_pixel(block.rows(part.height), block.columns(part.width),
+                         [&](int y, int x) { total.row(block.y0 + y)[block.x0 + x] += part.row(block.y0 + y)[block.x0 + x]; });
+  }
+};
+
+/// Subtracts a plane on a coarser grid, its pixels taken as coefficients of a cubic B-spline: linear interpolation would leave a pattern
+/// that does not move with the image.
+struct RemoveSlow {
+  ImageView<const float> slow;
+  ImageView<float> image;
+  float scale;  // coarse cells per pixel, <= 1; pixel (0, 0) is the first of cell (0, 0)
+
+  template <int Height, int Width>
+  struct Scratch {
+    Tile<float, Height, Width + 5> rows;  // of the image, columns of the coarse grid
+  };
+
+  template <int Height, int Width>
+  CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>& scratch) const {
+    const int rows = block.rows(image.height), columns = block.columns(image.width);
+    const auto position = [&](int i) { return (static_cast<float>(i) + 0.5f) * scale + 0.5f; };  // + 1: never negative
+    const int first = static_cast<int>(position(block.x0)) - 2;
+    const int coarse = static_cast<int>(position(block.x0 + columns - 1)) + 2 - first;
+    block.for_each_pixel(rows, coarse, [&](int y, int c) {
+      const float at = position(block.y0 + y);
+      const int whole = static_cast<int>(at), column = clamp_int(first + c, 0, slow.width - 1);
+      float w[4], sum = 0;
+      bspline_weights(at - static_cast<float>(whole), w[0], w[1], w[2], w[3]);
+      for (int k = 0; k < 4; ++k) sum += w[k] * slow.row(clamp_int(whole - 2 + k, 0, slow.height - 1))[column];
+      scratch.rows[y][c] = sum;
+    });
+    block.for_each_pixel(rows, columns, [&](int y, int x) {
+      const float at = position(block.x0 + x);
+      const int whole = static_cast<int>(at), c = whole - 2 - first;
+      float w0, w1, w2, w3;
+      bspline_weights(at - static_cast<float>(whole), w0, w1, w2, w3);
+      const float* in = scratch.rows[y];
+      image.row(block.y0 + y)[block.x0 + x] -= w0 * in[c] + w1 * in[c + 1] + w2 * in[c + 2] + w3 * in[c + 3];
     });
   }
 };
@@ -121,6 +193,49 @@ struct NormalEquations {
   }
 };
 
+/// Sums of weighted residuals and of weights over square cells. The cell's side divides the tile's.
+struct CellSums {
+  ImageView<const float> frame, coefficients;
+  LevelMotion motion;
+  float offset, inverse_cut_above, inverse_cut_below;
+  int side;  // of a cell, grid pixels
+  ImageView<float> sum, weight;
+
+  using CpuTile = TileShape<32, 128>;
+
+  template <int Height, int Width>
+  struct Scratch {
+    Tile<float, Height, Width> value, weight;
+  };
+
+  template <int Height, int Width>
+  CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>& scratch) const {
+    const int rows = block.rows(frame.height), columns = block.columns(frame.width);
+    block.for_each_pixel(rows, (columns + bspline_strip - 1) / bspline_strip, [&](int y, int strip) {
+      const int x = strip * bspline_strip;
+      evaluate_strip<1, false>(coefficients, motion.inverse, block.y0 + y, block.x0 + x, scratch.value[y] + x, nullptr, nullptr);
+    });
+    block.for_each_pixel(rows, columns, [&](int y, int x) {
+      const float r = frame.row(block.y0 + y)[block.x0 + x] - scratch.value[y][x] - offset;
+      const float u = r * (r > 0.0f ? inverse_cut_above : inverse_cut_below);
+      const float t = 1.0f - u * u;
+      const bool use = t > 0.0f;
+      scratch.weight[y][x] = use ? t * t : 0.0f;
+      scratch.value[y][x] = use ? t * t * r : 0.0f;
+    });
+    block.for_each_pixel((rows + side - 1) / side, (columns + side - 1) / side, [&](int cell_y, int cell_x) {
+      float s = 0, w = 0;
+      for (int y = cell_y * side; y < cell_y * side + side && y < rows; ++y)
+        for (int x = cell_x * side; x < cell_x * side + side && x < columns; ++x) {
+          s += scratch.value[y][x];
+          w += scratch.weight[y][x];
+        }
+      sum.row(block.y0 / side + cell_y)[block.x0 / side + cell_x] = s;
+      weight.row(block.y0 / side + cell_y)[block.x0 / side + cell_x] = w;
+    });
+  }
+};
+
 /// Residuals at a lattice of pixels, for the robust scale.
 struct SampleResiduals {
   ImageView<const float> frame, coefficients;
@@ -153,6 +268,50 @@ struct SampleResiduals {
 };
 
 int half(int n) { return (n + 1) / 2; }
+
+/// The part of frame - mask that varies slowly: exposure, breathing lungs, an intensifier's shading. It moves otherwise than the edges do,
+/// or not at all, and would drag the estimate along. Robust local means over cells, on the frame's grid.
+struct SlowResidual {
+  Image<float> sum, weight, smooth_sum, smooth_weight, change, field;
+  Image<float> change_host, weight_host;
+  double offset = 0;  // mean of the field over what was compared
+
+  SlowResidual(const Stream& stream, int height, int width) {
+    const int h = (height + cell_px - 1) / cell_px, w = (width + cell_px - 1) / cell_px;
+    for (Image<float>* plane : {&sum, &weight, &smooth_sum, &smooth_weight, &change, &field}) *plane = Image<float>(stream, h, w);
+    change_host = Image<float>::staging(stream, h, w);
+    weight_host = Image<float>::staging(stream, h, w);
+  }
+  /// Unless their rms is below `least_rms`: adds the smoothed cell means to the field, and takes the change out of `frame`, whose pixels
+  /// lie `grid_px` apart. `kernel`: CellSums of that frame without its outputs.
+  void update(const Stream& stream, CellSums kernel, ImageView<float> frame, int grid_px, double least_rms) {
+    kernel.side = cell_px / grid_px;
+    kernel.sum = sum;
+    kernel.weight = weight;
+    for_each_tile(stream, kernel.frame.height, kernel.frame.width, kernel);
+    for_each_tile(stream, sum.height(), sum.width(), Smooth<1>{sum, {}, smooth_sum});
+    for_each_tile(stream, sum.height(), sum.width(), Smooth<1>{weight, {}, smooth_weight});
+    for_each_tile(stream, sum.height(), sum.width(),
+                  Ratio{smooth_sum, smooth_weight, change, 0.05f * static_cast<float>(kernel.side * kernel.side)});
+    copy<float>(stream, change, change_host);
+    copy<float>(stream, weight, weight_host);
+    stream.synchronize();
+    double squares = 0, weights = 0, mean = 0;
+    for (int y = 0; y < change_host.height(); ++y)
+      for (int x = 0; x < change_host.width(); ++x) {
+        squares += weight_host(y, x) * change_host(y, x) * change_host(y, x);
+        mean += weight_host(y, x) * change_host(y, x);
+        weights += weight_host(y, x);
+      }
+    if (!(weights > 0) || squares / weights < least_rms * least_rms) return;
+    offset += mean / weights;
+    for_each_tile(stream, field.height(), field.width(), Add{change, field});
+    for_each_tile(stream, frame.height, frame.width, RemoveSlow{change, frame, static_cast<float>(grid_px) / cell_px});
+  }
+  void remove(const Stream& stream, ImageView<float> image, int grid_px) const {
+    for_each_tile(stream, image.height, image.width, RemoveSlow{field, image, static_cast<float>(grid_px) / cell_px});
+  }
+};
 
 /// 1 where all pixels within `radius` are valid and inside the image.
 Image<std::uint8_t> erode(ImageView<const std::uint8_t> valid, int radius) {
@@ -245,8 +404,11 @@ struct MaskRegistration::Mask {
   int height = 0, width = 0;
   std::array<Level, level_count> levels;  // finest first
   int levels_used = level_count;
-  Image<std::uint8_t> valid;      // on the finest grid, device
-  Image<float> coarsest;          // host: the coarsest level's mask, NaN where not valid, for the exhaustive search
+  Image<std::uint8_t> valid;  // on the finest grid, device
+  Image<float> coarsest;      // host: the coarsest level's mask, NaN where not valid, for the exhaustive search
+  std::vector<Image<float>> slow_weight;
+  Image<float> slow_mean;  // host
+  double slow_grid_px = 2;
   double gradient_smoothing = 1;  // see standard errors
 
   double half_diagonal() const { return 0.5 * std::hypot(height - 1.0, width - 1.0); }
@@ -254,11 +416,12 @@ struct MaskRegistration::Mask {
 
 struct MaskRegistration::Workspace {
   std::array<Image<float>, level_count> frame;  // device
+  SlowResidual slow;
   Image<float> partial, partial_host, coarsest_host;
   Array<float> residual, residual_host;
   std::vector<float> sorted;
 
-  Workspace(const Stream& stream, const Mask& mask) {
+  Workspace(const Stream& stream, const Mask& mask) : slow(stream, mask.height, mask.width) {
     int tiles = 0;
     for (int l = 0; l < mask.levels_used; ++l) {
       const Mask::Level& level = mask.levels[l];
@@ -310,13 +473,13 @@ MaskRegistration::MaskRegistration(const Stream& stream, ImageView<const float> 
   mask->options = options;
   const int height = mask->height = mask_attenuation.height, width = mask->width = mask_attenuation.width;
 
-  Image<float> smooth(stream, height, width);
-  for_each_tile(stream, height, width, Smooth<1>{mask_attenuation, {}, smooth});
   const Image<std::uint8_t> valid_host = to_host(stream, valid);
   const Image<std::uint8_t> usable = erode(valid_host.view(), unused_border_px);
-  mask->levels[0] = {half(height), half(width), 2, 1, padded_coefficients<2>(stream, smooth.view(), usable.view())};
   Image<std::uint8_t> level_valid = every_second(usable.view());
   mask->valid = to_device(stream, level_valid.view());
+  Image<float> smooth(stream, height, width);
+  for_each_tile(stream, height, width, Smooth<1>{mask_attenuation, {}, smooth});
+  mask->levels[0] = {half(height), half(width), 2, 1, padded_coefficients<2>(stream, smooth.view(), usable.view())};
   stream.synchronize();
 
   // Smoothing the gradient once more shows how much of the noise, which smoothing has correlated, reaches the estimate.
@@ -448,6 +611,9 @@ RigidEstimate MaskRegistration::estimate(const Stream& stream, ImageView<const f
                   Smooth<2>{from, l == 0 ? mask.valid.view() : ImageView<const std::uint8_t>{}, work.frame[l]});
   }
 
+  set_zero(stream, work.slow.field.view());
+  work.slow.offset = 0;
+
   State state;
   state.turn = mask.options.rotation;
   const Mask::Level& coarsest = mask.levels[levels - 1];
@@ -466,18 +632,31 @@ RigidEstimate MaskRegistration::estimate(const Stream& stream, ImageView<const f
   }
 
   const double half_diagonal = std::max(mask.half_diagonal(), 1.0);
-  // Median and scale of the residual where the motion now stands. False where nothing can be compared. `quantile` of the absolute
-  // deviation that the scale is read from: the median, or higher while edges are still far from one another: they would be taken
-  // for outliers, though they are what shows the way.
-  const auto measure_scale = [&](const Mask::Level& level, const Image<float>& frame, double quantile, double normal_quantile) {
-    int spacing = 1;
-    while (((level.height + spacing - 1) / spacing) * ((level.width + spacing - 1) / spacing) > sample_limit) ++spacing;
-    const int columns = (level.width + spacing - 1) / spacing, count = (level.height + spacing - 1) / spacing * columns;
+  struct Lattice {
+    int spacing, columns, count;
+  };
+  // Residuals at a lattice of pixels where the motion now stands, in work.residual_host.
+  const auto sample = [&](const Mask::Level& level, const Image<float>& frame) {
+    Lattice lattice{1, 0, 0};
+    while (((level.height + lattice.spacing - 1) / lattice.spacing) * ((level.width + lattice.spacing - 1) / lattice.spacing) >
+           sample_limit)
+      ++lattice.spacing;
+    lattice.columns = (level.width + lattice.spacing - 1) / lattice.spacing;
+    lattice.count = (level.height + lattice.spacing - 1) / lattice.spacing * lattice.columns;
     const LevelMotion motion = level_motion(level, mask.height, mask.width, state);
-    const ArrayView<float> residual{work.residual.view().data, count}, host{work.residual_host.view().data, count};
-    for_each_item(stream, count, SampleResiduals{frame, level.coefficients, motion, spacing, columns, level.step == 2, residual}, 256);
+    const ArrayView<float> residual{work.residual.view().data, lattice.count}, host{work.residual_host.view().data, lattice.count};
+    for_each_item(stream, lattice.count,
+                  SampleResiduals{frame, level.coefficients, motion, lattice.spacing, lattice.columns, level.step == 2, residual}, 256);
     copy<float>(stream, residual, host);
     stream.synchronize();
+    return lattice;
+  };
+  // Median and scale of the residual. False where nothing can be compared. `quantile` of the absolute deviation that the scale is read
+  // from: the median, or higher while edges are still far from one another: they would be taken for outliers, though they are what shows
+  // the way.
+  const auto measure_scale = [&](const Mask::Level& level, const Image<float>& frame, double quantile, double normal_quantile) {
+    const Lattice lattice = sample(level, frame);
+    const ArrayView<const float> host{work.residual_host.view().data, lattice.count};
     work.sorted.clear();
     for (const float r : host)
       if (r == r) work.sorted.push_back(r);
@@ -547,18 +726,36 @@ RigidEstimate MaskRegistration::estimate(const Stream& stream, ImageView<const f
       set_errors();
     }
   };
+  const auto remove_slow = [&](int l) {
+    const Mask::Level& level = mask.levels[l];
+    const LevelMotion motion = level_motion(level, mask.height, mask.width, state);
+    const CellSums kernel{work.frame[l],
+                          level.coefficients,
+                          motion,
+                          static_cast<float>(state.offset),
+                          static_cast<float>(1 / (cut_above * state.sigma)),
+                          static_cast<float>(1 / (cut_below * state.sigma)),
+                          0,
+                          {},
+                          {}};
+    work.slow.update(stream, kernel, work.frame[l], 2 << l, least_slow_part * state.sigma);
+  };
+
   bool comparable = false;
   for (int l = levels; l-- > 0;) {
     const Mask::Level& level = mask.levels[l];
+    if (l == 0) work.slow.remove(stream, work.frame[l], 2 << l);
     for (int i = 0; i < iterations[l]; ++i) {
       if (l == levels - 1 && i == 0)
         comparable = measure_scale(level, work.frame[l], 0.95, 1.95996);
       else if (l == levels - 1 && i == 1)
         comparable = measure_scale(level, work.frame[l], 0.8, 1.28155);
-      else if (i < 2 || l == levels - 1)
+      else if (i < 2 || l > 0)
         comparable = measure_scale(level, work.frame[l], 0.5, 0.67449);
       if (!comparable) break;
       iterate(level, work.frame[l], l == 0 && i == iterations[l] - 1);
+      // Not before the motion is roughly right: a slow part measured off the place would hold the estimate there.
+      if (l == 1 && i >= 1) remove_slow(l);
     }
   }
 
@@ -568,7 +765,7 @@ RigidEstimate MaskRegistration::estimate(const Stream& stream, ImageView<const f
     return result;
   }
   result.motion = {static_cast<float>(state.shift_y), static_cast<float>(state.shift_x), static_cast<float>(state.rotation)};
-  result.offset = static_cast<float>(state.offset);
+  result.offset = static_cast<float>(state.offset + work.slow.offset);
   result.residual_sd = static_cast<float>(state.sigma);
   result.standard_error_y_px = static_cast<float>(state.error_y);
   result.standard_error_x_px = static_cast<float>(state.error_x);

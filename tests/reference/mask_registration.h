@@ -6,8 +6,8 @@
 #include <random>
 #include <vector>
 
-#include "kernels/rigid_motion.h"
 #include "kernels/image.h"
+#include "kernels/rigid_motion.h"
 
 namespace cinelumen::reference {
 
@@ -18,9 +18,12 @@ class Scene {
   Scene(int side, unsigned seed) : side_(side) {
     std::mt19937 random(seed);
     std::uniform_real_distribution<double> u(0, 1);
-    for (int i = 0; i < 3; ++i) bones_.push_back({u(random) * side, u(random) * side, u(random) * 3.14, side * (0.04 + 0.06 * u(random)), 0.3 + 0.4 * u(random), 0});
+    for (int i = 0; i < 3; ++i)
+      bones_.push_back({u(random) * side, u(random) * side, u(random) * 3.14, side * (0.04 + 0.06 * u(random)), 0.3 + 0.4 * u(random), 0});
     for (int i = 0; i < 40; ++i) blobs_.push_back({u(random) * side, u(random) * side, 2 + 4 * u(random), 0, 0.08 * (u(random) - 0.5), 0});
-    for (int i = 0; i < 6; ++i) vessels_.push_back({u(random) * side, u(random) * side, u(random) * 3.14, 1.5 + 3 * u(random), 0.15 + 0.35 * u(random), u(random) * 0.02});
+    for (int i = 0; i < 6; ++i)
+      vessels_.push_back(
+          {u(random) * side, u(random) * side, u(random) * 3.14, 1.5 + 3 * u(random), 0.15 + 0.35 * u(random), u(random) * 0.02});
   }
 
   /// Attenuation at mask position (y, x).
@@ -30,7 +33,8 @@ class Scene {
       const double d = std::abs((x - bone.x) * std::sin(bone.a) - (y - bone.y) * std::cos(bone.a));
       if (d > bone.b + 6) continue;
       // Cortical edges blurred to SD 1 px.
-      sum += bone.amplitude * (0.5 * std::erfc((d - bone.b) / std::sqrt(2.0)) - 0.35 * std::erfc((d - 0.7 * bone.b) / std::sqrt(2.0)) * 0.5);
+      sum +=
+          bone.amplitude * (0.5 * std::erfc((d - bone.b) / std::sqrt(2.0)) - 0.35 * std::erfc((d - 0.7 * bone.b) / std::sqrt(2.0)) * 0.5);
     }
     for (const Part& blob : blobs_)
       if (const double t = ((x - blob.x) * (x - blob.x) + (y - blob.y) * (y - blob.y)) / (2 * blob.a * blob.a); t < 20)
