@@ -204,18 +204,24 @@ int find_rise(const std::vector<double>& score, int early) {
   const double mean = median_of(start);
   std::vector<double> deviation;
   for (const double s : start) deviation.push_back(std::abs(s - mean));
-  // What a quiet run varies by without contrast; a beating heart varies by more, and says so itself.
-  const double sd = std::max({1.4826 * median_of(deviation), 0.06 * mean, 0.15});
-  double sum = 0;
+  double sd = std::max({1.4826 * median_of(deviation), 0.06 * mean, 0.15});
+  const auto run_sum = [&](int count, int& onset) {
+    double sum = 0, most = 0;
+    onset = -1;
+    for (int t = 0; t < count; ++t) {
+      // One frame alone, however odd, is not an inflow.
+      sum = std::max(0.0, sum + std::min((score[t] - mean) / sd, 4.0) - cusum_slack);
+      if (sum == 0) onset = -1;
+      if (sum > 0 && onset < 0) onset = t;
+      most = std::max(most, sum);
+      if (sum > cusum_limit) break;
+    }
+    return most;
+  };
   int onset = -1;
-  for (int t = 0; t < static_cast<int>(score.size()); ++t) {
-    // One frame alone, however odd, is not an inflow.
-    sum = std::max(0.0, sum + std::min((score[t] - mean) / sd, 4.0) - cusum_slack);
-    if (sum == 0) onset = -1;
-    if (sum > 0 && onset < 0) onset = t;
-    if (sum > cusum_limit) return onset;
-  }
-  return -1;
+  // A heart's beat goes up and down for several frames together: the start of the run, which holds no contrast, says by how much.
+  while (run_sum(early, onset) > 0.5 * cusum_limit) sd *= 1.1;
+  return run_sum(static_cast<int>(score.size()), onset) > cusum_limit ? onset : -1;
 }
 
 /// The level a score keeps for at least a tenth of the run.
@@ -250,17 +256,20 @@ Inflow find_inflow(const Binned& run) {
     if (pass == 1) break;
     const double low = median_of(std::vector<double>(above.begin(), above.begin() + early)), high = plateau(above);
     int rise = 0;
-    while (rise + 1 < count && !(above[rise] > low + 0.25 * (high - low) && above[rise + 1] > low + 0.25 * (high - low) && rise >= early))
+    while (rise + 1 < count && !(above[rise] > low + 0.4 * (high - low) && above[rise + 1] > low + 0.4 * (high - low) && rise >= early))
       ++rise;
     early = rise + 1 < count && high > 1.3 * low ? std::clamp(rise, early, 32) : early;
   }
   const auto mean_of_early = [&](const std::vector<double>& score) {
     return median_of(std::vector<double>(score.begin(), score.begin() + early));
   };
-  // A rise of a fifth is what noise, motion and exposure do by themselves.
+  // Less than that is what noise, motion and exposure do by themselves. Contrast that leaves also brightens what is next to it, a
+  // little, since what varies slowly has been taken out: the larger rise counts.
   constexpr double least_rise = 1.3;
-  if (plateau(above) > least_rise * mean_of_early(above)) result.frame = find_rise(above, early);
-  if (result.frame < 0 && plateau(below) > least_rise * mean_of_early(below)) result.washout = find_rise(below, early) >= 0;
+  const double above_start = mean_of_early(above), above_rise = plateau(above) - above_start;
+  const double below_start = mean_of_early(below), below_rise = plateau(below) - below_start;
+  if (above_rise >= below_rise && above_rise > (least_rise - 1) * above_start) result.frame = find_rise(above, early);
+  if (above_rise < below_rise && below_rise > (least_rise - 1) * below_start) result.washout = find_rise(below, early) >= 0;
   return result;
 }
 
