@@ -91,7 +91,7 @@ Analysis analyze(const Stream& stream, const Run& run, const AnalysisOptions& op
     analysis.noise = estimate_noise(run, intensity, noise_frames(mask, first, last));
   }
   MaskFrame mask_frame;
-  {
+  if (mask.source != MaskSource::none) {
     const auto timed = clock.measure("mask");
     mask_frame = make_mask_frame(stream, run, intensity, mask);
   }

@@ -38,14 +38,6 @@ double fine_noise_sd(const Image<float>& image, const Image<std::uint8_t>& valid
   return median(differences) / 0.6745 / std::sqrt(6.0);
 }
 
-double median_valid(const Image<float>& image, const Image<std::uint8_t>& valid) {
-  std::vector<float> values;
-  for (int y = 0; y < image.height(); y += 2)
-    for (int x = 0; x < image.width(); x += 2)
-      if (valid(y, x)) values.push_back(image(y, x));
-  return median(values);
-}
-
 // Mean over a polygon's pixels, moved with the background. At most a few thousand samples: enough for a mean, quick for any size.
 float region_mean(ImageView<const float> subtracted, const std::vector<std::array<int, 2>>& pixels, const RigidMotion& motion) {
   double sum = 0;
@@ -65,7 +57,7 @@ float region_mean(ImageView<const float> subtracted, const std::vector<std::arra
 // Moves the centrelines onto their ridges in this frame. Returns, per segment, whether it was found.
 template <class Slot>
 std::vector<bool> snap(Slot& slot, std::vector<Centreline>& centrelines, const RidgeSnapOptions& options) {
-  const std::vector<std::vector<SnappedPoint>> snapped = snap_to_ridge(slot.stream, slot.map.z.view(), centrelines, options);
+  const std::vector<std::vector<SnappedPoint>> snapped = snap_to_ridge(slot.stream, slot.map, centrelines, options);
   std::vector<bool> found;
   for (std::size_t s = 0; s < centrelines.size(); ++s) {
     const auto accepted = std::count_if(snapped[s].begin(), snapped[s].end(), [](const SnappedPoint& p) { return p.accepted; });

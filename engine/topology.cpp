@@ -56,13 +56,6 @@ double clarity(const VesselGraph& graph) {
   return sum;
 }
 
-// Share of a segment's points for which `is_bad` holds.
-template <class Predicate>
-double share(const Centreline& centreline, Predicate is_bad) {
-  if (centreline.points.empty()) return 0;
-  return static_cast<double>(std::count_if(centreline.points.begin(), centreline.points.end(), is_bad)) / centreline.points.size();
-}
-
 bool near_edge(const CentrelinePoint& point, const Image<std::uint8_t>& valid, float margin_px) {
   constexpr int directions = 16;
   for (int i = 0; i < directions; ++i) {
@@ -76,25 +69,77 @@ bool near_edge(const CentrelinePoint& point, const Image<std::uint8_t>& valid, f
   return false;
 }
 
-// Removes the segments for which `drop` is true and renumbers what refers to them. Returns how many went.
-template <class Drop>
-int remove_segments(VesselGraph& graph, Drop drop) {
-  std::vector<int> new_index(graph.segments.size(), -1);
+// Longest segments first; branch points told which segments are left at them.
+void connect(VesselGraph& graph) {
+  std::stable_sort(graph.segments.begin(), graph.segments.end(), [](const VesselGraph::Segment& a, const VesselGraph::Segment& b) {
+    return a.centreline.length_px() > b.centreline.length_px();
+  });
+  for (BranchPoint& branch : graph.branch_points) branch.segments.clear();
+  for (std::size_t i = 0; i < graph.segments.size(); ++i)
+    for (int branch : {graph.segments[i].start_branch, graph.segments[i].end_branch})
+      if (branch >= 0) graph.branch_points[branch].segments.push_back(static_cast<int>(i));
+}
+
+// Cuts out of every segment the parts whose points are `bad`, and drops what is left of it where that is shorter than `minimum_px`. Returns
+// how many points went. Segments are longest first again; branch points are renumbered.
+template <class Bad>
+int cut_segments(VesselGraph& graph, float minimum_px, Bad bad) {
+  int removed = 0;
+  std::vector<VesselGraph::Segment> kept;
+  for (const VesselGraph::Segment& segment : graph.segments) {
+    const std::vector<CentrelinePoint>& points = segment.centreline.points;
+    const int count = static_cast<int>(points.size());
+    std::vector<int> sum(count + 1, 0);
+    for (int i = 0; i < count; ++i) sum[i + 1] = sum[i] + bad(points[i]);
+    // By the majority of its neighbourhood: one odd point neither cuts a vessel nor saves what is none.
+    constexpr int reach = 10;
+    const auto majority_bad = [&](int i) {
+      const int from = std::max(0, i - reach), to = std::min(count, i + reach + 1);
+      return 2 * (sum[to] - sum[from]) > to - from;
+    };
+    for (int from = 0; from < count;) {
+      if (majority_bad(from)) {
+        ++from;
+        ++removed;
+        continue;
+      }
+      int to = from;
+      while (to < count && !majority_bad(to)) ++to;
+      if (points[to - 1].arc_length_px - points[from].arc_length_px >= minimum_px || (from == 0 && to == count)) {
+        VesselGraph::Segment part = segment;
+        part.centreline.points.assign(points.begin() + from, points.begin() + to);
+        for (CentrelinePoint& point : part.centreline.points) point.arc_length_px -= points[from].arc_length_px;
+        if (from > 0) part.start_branch = -1;
+        if (to < count) part.end_branch = -1;
+        kept.push_back(std::move(part));
+      } else {
+        removed += to - from;
+      }
+      from = to;
+    }
+  }
+  graph.segments = std::move(kept);
+  connect(graph);
+  return removed;
+}
+
+// Drops trees (segments joined by branch points) whose length in all is below `minimum_px`.
+void drop_isolated(VesselGraph& graph, float minimum_px) {
+  std::vector<int> tree(graph.segments.size());
+  std::iota(tree.begin(), tree.end(), 0);
+  const auto root = [&](int i) {
+    while (tree[i] != i) i = tree[i];
+    return i;
+  };
+  for (const BranchPoint& branch : graph.branch_points)
+    for (int segment : branch.segments) tree[root(segment)] = root(branch.segments.front());
+  std::vector<double> length(graph.segments.size(), 0);
+  for (std::size_t i = 0; i < graph.segments.size(); ++i) length[root(static_cast<int>(i))] += graph.segments[i].centreline.length_px();
   std::vector<VesselGraph::Segment> kept;
   for (std::size_t i = 0; i < graph.segments.size(); ++i)
-    if (!drop(graph.segments[i])) {
-      new_index[i] = static_cast<int>(kept.size());
-      kept.push_back(std::move(graph.segments[i]));
-    }
-  const int removed = static_cast<int>(graph.segments.size() - kept.size());
+    if (length[root(static_cast<int>(i))] >= minimum_px) kept.push_back(std::move(graph.segments[i]));
   graph.segments = std::move(kept);
-  for (BranchPoint& branch : graph.branch_points) {
-    std::vector<int> segments;
-    for (int segment : branch.segments)
-      if (new_index[segment] >= 0) segments.push_back(new_index[segment]);
-    branch.segments = std::move(segments);
-  }
-  return removed;
+  connect(graph);
 }
 
 std::string percent(double share) { return std::to_string(static_cast<int>(std::lround(100 * share))) + " %"; }
@@ -166,9 +211,8 @@ Topology find_topology(const Stream& stream, ImageView<const float> whole_run, c
                                           : "traced in the one image there is";
   }
 
-  topology.removed_edge = remove_segments(topology.graph, [&](const VesselGraph::Segment& segment) {
-    return share(segment.centreline, [&](const CentrelinePoint& point) { return near_edge(point, host_valid, options.edge_margin_px); }) >
-           options.edge_share;
+  topology.removed_edge_points = cut_segments(topology.graph, options.minimum_part_px, [&](const CentrelinePoint& point) {
+    return near_edge(point, host_valid, options.edge_margin_px);
   });
   if (topology.moving_vessels) {
     Image<float> lost = to_host<const float>(stream, topology.picture.view());
@@ -176,14 +220,24 @@ Topology find_topology(const Stream& stream, ImageView<const float> whole_run, c
       for (int x = 0; x < width; ++x) lost(y, x) = -lost(y, x);
     const VesselGraph lost_ridges = trace(to_device(stream, lost.view()).view());
     const PointGrid grid(lost_ridges, options.displaced_reach_px);
-    topology.removed_displaced = remove_segments(topology.graph, [&](const VesselGraph::Segment& segment) {
-      return share(segment.centreline, [&](const CentrelinePoint& point) {
-               return grid.any_near(point.y, point.x, [&](const CentrelinePoint& other) {
-                 const float parallel = std::abs(point.tangent_y * other.tangent_y + point.tangent_x * other.tangent_x);
-                 return parallel > 0.95f && other.z > 0.5f * point.z && other.radius_px < 2 * point.radius_px;
-               });
-             }) > options.displaced_share;
+    const auto lost_at = [&](const CentrelinePoint& point) {
+      const int y = std::clamp(static_cast<int>(std::lround(point.y)), 0, height - 1);
+      const int x = std::clamp(static_cast<int>(std::lround(point.x)), 0, width - 1);
+      return lost(y, x);
+    };
+    topology.removed_displaced_points = cut_segments(topology.graph, options.minimum_part_px, [&](const CentrelinePoint& point) {
+      const float added = -lost_at(point);
+      if (added <= 0) return true;
+      return grid.any_near(point.y, point.x, [&](const CentrelinePoint& other) {
+        const float parallel = std::abs(point.tangent_y * other.tangent_y + point.tangent_x * other.tangent_x);
+        const float nearness = 1 - std::hypot(other.y - point.y, other.x - point.x) / options.displaced_reach_px;
+        // Close by, less will do: the object was filled with contrast meanwhile.
+        return parallel > 0.9f && lost_at(other) > options.displaced_depth * (1 - 0.6f * nearness) * added;
+      });
     });
+    // What moves leaves residues of every kind: here a vessel must stand out more.
+    cut_segments(topology.graph, options.minimum_part_px, [&](const CentrelinePoint& point) { return point.z < options.moving_minimum_z; });
+    drop_isolated(topology.graph, options.moving_minimum_tree_px);
   }
   return topology;
 }

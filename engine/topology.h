@@ -19,32 +19,35 @@ struct KeyFrame {
 /// The vessel graph of a run and where it came from.
 struct Topology {
   VesselGraph graph;
-  int frame = -1;                               ///< 0-based key frame; -1: the whole run's image
-  bool moving_vessels = false;                  ///< vessels move against the background
-  double agreement = 1;                         ///< median share of one key frame's centrelines that another's confirm
-  std::string note;                             ///< in words
-  int removed_displaced = 0, removed_edge = 0;  ///< segments dropped: moved background, the field's edge
-  Image<float> picture;                         ///< device: the image it was traced in
+  int frame = -1;                                             ///< 0-based key frame; -1: the whole run's image
+  bool moving_vessels = false;                                ///< vessels move against the background
+  double agreement = 1;                                       ///< median share of one key frame's centrelines that another's confirm
+  std::string note;                                           ///< in words
+  int removed_displaced_points = 0, removed_edge_points = 0;  ///< points dropped: moved background, the field's edge
+  Image<float> picture;                                       ///< device: the image it was traced in
 };
 
+/// How vessels are told from the background.
 struct TopologyOptions {
   VesselnessOptions vesselness;  ///< z is then calibrated on each image's own clutter
   CentrelineOptions centreline;
-  float still_tolerance_px = 2.0f;  ///< centrelines of two frames this close are the same vessel standing still
-  float still_minimum_z = 8;        ///< only vessels this clear are compared
-  double still_agreement = 0.6;     ///< below it the vessels are said to move
-  float displaced_reach_px = 25;    ///< a dark ridge with a bright one running beside it this near is something that moved ...
-  double displaced_share = 0.5;     ///< ... over this share of its length
-  float edge_margin_px = 6;         ///< centrelines this close to the field's edge ...
-  double edge_share = 0.5;          ///< ... over this share of their length are the edge, not a vessel
+  float still_tolerance_px = 2.0f;    ///< centrelines of two frames this close are the same vessel standing still
+  float still_minimum_z = 8;          ///< only vessels this clear are compared
+  double still_agreement = 0.6;       ///< below it the vessels are said to move
+  float displaced_reach_px = 25;      ///< a ridge with one of lost attenuation running beside it this near is something that moved ...
+  float displaced_depth = 0.8f;       ///< ... if as much, times this, was lost there as was added here
+  float moving_minimum_z = 6;         ///< where vessels move: z below which a point is taken for residue
+  float moving_minimum_tree_px = 60;  ///< where vessels move: connected segments shorter than this in all are dropped
+  float edge_margin_px = 8;           ///< centrelines this close to the field's edge are the edge, not a vessel
+  float minimum_part_px = 12;         ///< what is left of a segment that was cut must be this long
 };
 
 /// Share of a's centreline points with z >= minimum_z that lie within `tolerance_px` of a centreline point of b. 1 where a has none.
 double confirmed_share(const VesselGraph& a, const VesselGraph& b, float tolerance_px, float minimum_z = 0);
 
 /// Traces `whole_run` (maximum opacification, or mean) if the key frames agree on where the vessels lie; else the key frame with the
-/// longest, clearest centrelines. Then drops segments that run along the field's edge and, where vessels move, those with a ridge of
-/// removed attenuation running beside them: a catheter, a wire or a rib that was elsewhere in the mask leaves both. Images: device,
+/// longest, clearest centrelines. Then cuts off what runs along the field's edge and, where vessels move, what has a ridge of
+/// lost attenuation running beside it: a catheter, a wire or a rib that was elsewhere in the mask leaves both. Images: device,
 /// rows x columns.
 Topology find_topology(const Stream& stream, ImageView<const float> whole_run, const std::vector<KeyFrame>& key_frames,
                        ImageView<const std::uint8_t> valid, const TopologyOptions& options);
