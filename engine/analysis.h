@@ -20,6 +20,7 @@
 
 namespace cinelumen {
 
+/// How the background is laid on the mask before it is subtracted.
 enum class Registration { none, rigid };
 
 /// What the caller may choose. Defaults are what `cinelumen analyze` does.
@@ -40,6 +41,7 @@ struct FrameSubtraction {
   double contrast_score = 0;  ///< noise SDs
 };
 
+/// What was subtracted from what, and where the vessels were traced.
 struct SubtractionSummary {
   MaskChoice mask;
   Registration registration = Registration::none;
@@ -62,6 +64,7 @@ struct SegmentResult {
   SegmentFlow flow;
 };
 
+/// A verdict with its evidence.
 struct Finding {
   int segment = 0;  ///< id, 0 for the whole run
   std::string label, grade;
@@ -71,6 +74,7 @@ struct Finding {
   std::vector<std::string> reasons;
 };
 
+/// Where the time went, ms.
 struct Timing {
   double total = 0, per_frame_p50 = 0, per_frame_p99 = 0;
   std::map<std::string, double> stages;  ///< ms over the whole run, by stage; "decode" and "write" apart
@@ -113,6 +117,7 @@ struct FrameResult {
 class AnalysisObserver {
  public:
   virtual ~AnalysisObserver() = default;
+  /// `done` of `total` steps of a stage are finished.
   virtual void progress(const std::string& stage, int done, int total) = 0;
   /// Called after the topology is known: `so_far` has segments and centrelines, no diameters yet.
   virtual void topology_done(const Analysis& so_far) = 0;

@@ -8,11 +8,13 @@
 
 namespace cinelumen {
 
+/// Where the scale comes from, in the order in which sources are preferred.
 enum class CalibrationSource { user, ruler, catheter, device, geometry, none };
 
 /// "user", "ruler", ... as written to analysis.json.
 const char* to_string(CalibrationSource source);
 
+/// The scale, its uncertainty and its source.
 struct Calibration {
   CalibrationSource source = CalibrationSource::none;
   double mm_per_px = 1;    ///< at the vessels' plane; 1 where the source is none: lengths are then in px

@@ -42,6 +42,7 @@ struct VesselGraph {
   std::vector<BranchPoint> branch_points;
 };
 
+/// What counts as a segment, and how smooth it is.
 struct CentrelineOptions {
   float z_high = 5, z_low = 2.75f;  ///< hysteresis on the noise gate
   /// And on the noise-calibrated response, which measures against the image's own clutter: where bone or soft tissue was not subtracted

@@ -43,6 +43,7 @@ FlowTimes read_times(const TimeDensityCurve& curve, double noise_sd);
 /// Area under a curve over that of the inlet; empty where one is not known or the inlet's is not positive.
 std::optional<double> auc_relative_to_inlet(const FlowTimes& times, const FlowTimes& inlet);
 
+/// When contrast reaches a segment and how fast it passes.
 struct SegmentFlow {
   TimeDensityCurve curve;
   FlowTimes times;
@@ -51,6 +52,7 @@ struct SegmentFlow {
   bool against_arc_length = false;       ///< contrast moves towards the segment's first point
 };
 
+/// The same for a region that the user drew.
 struct RegionFlow {
   std::string name;
   TimeDensityCurve curve;
@@ -58,6 +60,7 @@ struct RegionFlow {
   std::optional<double> auc_relative_to_inlet;
 };
 
+/// Flow of the whole run.
 struct FlowSummary {
   std::vector<RegionFlow> regions;
   std::string inlet;  ///< in words: what areas are relative to

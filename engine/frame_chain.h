@@ -26,6 +26,7 @@ struct Opacification {
   double noise_sd = 0;               ///< of `picture` and the filtered frames, log units
 };
 
+/// Works through the frames of one run, twice.
 class FrameChain {
  public:
   /// Keeps references to what it is given, which must outlive it.

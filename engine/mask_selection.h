@@ -10,7 +10,9 @@
 
 namespace cinelumen {
 
+/// What the mask is made of.
 enum class MaskSource { dicom, automatic, envelope, none };
+/// The name that results use.
 const char* to_string(MaskSource source);
 
 /// The mask of one frame or of all.

@@ -15,6 +15,7 @@ struct SnappedPoint {
   bool accepted = false;  ///< z above the threshold at a maximum across the vessel
 };
 
+/// How far and how strictly a centreline is re-found in a frame.
 struct RidgeSnapOptions {
   float search_px = 3;  ///< how far a ridge is looked for on either side, > 0
   float minimum_z = 3;  ///< a ridge needs this much

@@ -7,6 +7,7 @@
 
 namespace cinelumen {
 
+/// What is pruned and what is joined.
 struct SkeletonGraphOptions {
   double minimum_length_px = 10;      ///< chains with a free end need this length beyond the parent's lumen ...
   double minimum_length_radii = 1.5;  ///< ... and this many local radii, unless ...

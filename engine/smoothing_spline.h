@@ -22,6 +22,7 @@ class SmoothingSpline {
   /// `outlier_px` lose weight (two reweighted fits); 0: none do. At least two samples of positive weight, length > 0, knot_spacing > 0.
   SmoothingSpline(const std::vector<Sample>& samples, double length, double knot_spacing, double curvature_penalty, double outlier_px);
 
+  /// Position at parameter t.
   Position at(double t) const;
   double length() const { return length_; }
 

@@ -27,6 +27,7 @@ class OutputFile {
   ~OutputFile();
 
   const std::filesystem::path& path() const { return path_; }
+  /// Appends. Throws OutputError where the disk refuses.
   void write(std::string_view bytes);
   /// Overwrites bytes that were written before, at `offset` from the file's start; the end stays where it is.
   void write_at(std::size_t offset, std::string_view bytes);

@@ -9,6 +9,7 @@
 
 namespace cinelumen {
 
+/// What the user says about a run that its file may not.
 struct ReadOptions {
   std::optional<double> frame_time_ms;  ///< time from frame to frame, > 0; overrides the file's
   std::optional<double> spacing_mm;     ///< mm per px at the vessels, > 0; kept as calibrated Pixel Spacing; overrides the file's

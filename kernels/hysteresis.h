@@ -9,6 +9,7 @@
 
 namespace cinelumen {
 
+/// The two thresholds, and how large a component must be to be kept.
 struct HysteresisOptions {
   float low = 2.75f, high = 5;   ///< a component of z >= low is kept if it contains a pixel of z >= high
   int minimum_area_px = 30;      ///< smaller components are dropped
@@ -29,6 +30,7 @@ struct SecondGate {
 /// All throw std::invalid_argument where a size is not that of the constructor.
 class Hysteresis {
  public:
+  /// Allocates for images of this size, on the stream's device.
   Hysteresis(const Stream& stream, int height, int width);
 
   /// Double threshold on z and 8-connected components. mask = 1 on kept components, else 0; labels (may be empty) as above, 0 elsewhere.

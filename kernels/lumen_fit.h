@@ -36,6 +36,7 @@ struct LumenFit {
   std::int32_t at_bound = 0;   ///< 1: radius or centre stopped at the edge of what the window can tell
 };
 
+/// Which parameters are free, and how long the fit may search.
 struct LumenFitOptions {
   int rows = 2;            ///< pixels along the vessel per step across: the window is rows x (0.71 ... 1) px long; 1 to 3
   int iterations = 9;      ///< 2 to 50, an upper limit

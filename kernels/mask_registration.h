@@ -22,6 +22,7 @@ struct RigidEstimate {
   bool converged = false;     ///< false: no usable pixels, or the last step was still > 0.1 px; motion is then the best known
 };
 
+/// How far the background may have moved, and how the robust fit treats what is no background.
 struct RegistrationOptions {
   bool rotation = true;       ///< false: translation only
   int search_radius_px = 64;  ///< of the exhaustive search where no start is given

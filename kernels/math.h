@@ -66,6 +66,7 @@ CINELUMEN_HOST_DEVICE inline float fast_atan2(float y, float x) {
   return y < 0 ? -p : p;
 }
 
+/// What std has, for kernels on both machines.
 CINELUMEN_HOST_DEVICE inline float square(float x) { return x * x; }
 CINELUMEN_HOST_DEVICE inline int clamp_int(int x, int low, int high) { return x < low ? low : (x > high ? high : x); }
 

@@ -6,6 +6,7 @@
 
 namespace cinelumen {
 
+/// How strongly and when the filter averages.
 struct TemporalFilterOptions {
   float minimum_gain = 0.15f;  ///< gain of the newest frame in the steady state, (0, 1]; noise SD then falls to sqrt(gain / (2 - gain))
   /// SDs of the pooled innovation between which the gain rises from Kalman's to 1; first < last.

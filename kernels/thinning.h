@@ -14,6 +14,7 @@ namespace cinelumen {
 /// Owns the memory it needs for images up to the given size; one object serves one stream and one call at a time.
 class Thinning {
  public:
+  /// Allocates for images of this size, on the stream's device.
   Thinning(const Stream& stream, int height, int width);
   /// skeleton(y, x) = 1 on the lines, else 0, from mask (nonzero = set), both height x width in the stream's memory; they may be the
   /// same. Waits for a CUDA stream (it asks whether the last pass changed anything).

@@ -33,6 +33,7 @@
 
 namespace cinelumen {
 
+/// Pixels of one tile.
 template <int Height, int Width>
 struct TileShape {
   static constexpr int height = Height, width = Width;
@@ -163,8 +164,11 @@ namespace detail {
 #ifdef __CUDACC__
 void check_cuda(cudaError_t error, const char* call);
 
+inline constexpr int item_threads = 128;
+
+// The bounds tell ptxas how many registers a thread may have: a kernel that needs more spills, and the build says so.
 template <int Height, int Width, class Kernel>
-__global__ void run_tile(Kernel kernel) {
+__global__ void __launch_bounds__(sum_lanes_cuda) run_tile(Kernel kernel) {
   __shared__ typename Kernel::template Scratch<Height, Width> scratch;
   kernel(Block<Height, Width>{static_cast<int>(blockIdx.y) * Height, static_cast<int>(blockIdx.x) * Width,
                               static_cast<int>(blockIdx.y * gridDim.x + blockIdx.x), false},
@@ -172,7 +176,7 @@ __global__ void run_tile(Kernel kernel) {
 }
 
 template <class Kernel>
-__global__ void run_items(Kernel kernel, int count) {
+__global__ void __launch_bounds__(item_threads) run_items(Kernel kernel, int count) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < count; i += gridDim.x * blockDim.x) kernel(i);
 }
 #endif
@@ -262,8 +266,7 @@ void for_each_item(const Stream& stream, int count, const Kernel& kernel, int gr
 #ifdef __CUDACC__
   if (stream.on_cuda()) {
     CINELUMEN_CUDA(cudaSetDevice(stream.cuda_device()));
-    constexpr int threads = 128;
-    detail::run_items<<<detail::tiles_along(count, threads), threads, 0, stream.handle()>>>(kernel, count);
+    detail::run_items<<<detail::tiles_along(count, detail::item_threads), detail::item_threads, 0, stream.handle()>>>(kernel, count);
     CINELUMEN_CUDA(cudaGetLastError());
     return;
   }

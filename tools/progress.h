@@ -6,6 +6,7 @@
 
 namespace cinelumen {
 
+/// Draws on stderr, or keeps silent.
 class ProgressBar {
  public:
   /// shown: false keeps it silent.

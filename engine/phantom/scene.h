@@ -18,6 +18,7 @@ struct Vec3 {
   Vec3 operator-(const Vec3& o) const { return {x - o.x, y - o.y, z - o.z}; }
   Vec3 operator*(double s) const { return {x * s, y * s, z * s}; }
 };
+/// Vector algebra.
 inline double dot(const Vec3& a, const Vec3& b) { return a.x * b.x + a.y * b.y + a.z * b.z; }
 inline Vec3 cross(const Vec3& a, const Vec3& b) { return {a.y * b.z - a.z * b.y, a.z * b.x - a.x * b.z, a.x * b.y - a.y * b.x}; }
 inline double norm(const Vec3& a) { return std::sqrt(dot(a, a)); }

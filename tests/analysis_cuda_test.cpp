@@ -1,0 +1,104 @@
+/// The whole chain on a CUDA device against the CPU: the same vessels, the same diameters.
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstdint>
+#include <random>
+
+#include "engine/analysis.h"
+#include "support/tubes.h"
+
+namespace cinelumen {
+namespace {
+
+constexpr int rows = 80, columns = 112, frames = 7, first_filled = 3;
+
+/// A textured background that shifts by fractions of a pixel, and two vessels that fill in the fourth frame.
+class TwoVessels : public FrameSource {
+ public:
+  TwoVessels() {
+    for (int frame = 0; frame < frames; ++frame) {
+      const double dy = 0.4 * std::sin(1.3 * frame), dx = 0.3 * frame - 0.8;
+      const auto line = [&](double y, double x) { return test::TubePoint{y + dy, x + dx}; };
+      std::vector<test::Tube> tubes;
+      if (frame >= first_filled) {
+        tubes.push_back(test::make_tube([&](double t) { return line(24 + 8 * std::sin(4 * t), 130 * t - 8); }, 4.5, 0));
+        tubes.push_back(test::make_tube([&](double t) { return line(62 - 12 * t, 130 * t - 8); }, 3, 1));
+      }
+      const Image<float> vessels = test::render_tubes(rows, columns, tubes, 0.35, 0.7, 0, 1, 0);
+      Image<std::uint16_t> stored(rows, columns);
+      std::mt19937 random(static_cast<unsigned>(frame) + 1);
+      std::normal_distribution<double> normal;
+      for (int y = 0; y < rows; ++y)
+        for (int x = 0; x < columns; ++x) {
+          const double v = y - dy, u = x - dx;
+          const double background = 0.6 + 0.12 * std::sin(0.31 * u + 0.11 * v) * std::cos(0.27 * v) + 0.08 * std::sin(0.13 * u - 0.41 * v);
+          stored(y, x) =
+              static_cast<std::uint16_t>(std::lround(3500 * std::exp(-background - vessels(y, x)) * (1 + 0.008 * normal(random))));
+        }
+      stored_.push_back(std::move(stored));
+    }
+  }
+  int frame_count() const override { return frames; }
+  int rows() const override { return cinelumen::rows; }
+  int columns() const override { return cinelumen::columns; }
+  void read_frame(int frame, ImageView<std::uint16_t> stored) const override {
+    copy<std::uint16_t>(Stream::cpu(), stored_[frame].view(), stored);
+  }
+
+ private:
+  std::vector<Image<std::uint16_t>> stored_;
+};
+
+Run two_vessels() {
+  Run run;
+  run.frames = std::make_shared<TwoVessels>();
+  run.intensity.relationship = IntensityRelationship::linear;
+  run.intensity.bits_stored = 12;
+  for (int i = 0; i < 4096; ++i) run.intensity.value.push_back(static_cast<float>(i));
+  run.field.mask = Image<std::uint8_t>(rows, columns);
+  for (int y = 0; y < rows; ++y)
+    for (int x = 0; x < columns; ++x) run.field.mask(y, x) = 1;
+  run.field.source = "whole image";
+  for (int frame = 0; frame < frames; ++frame) run.frame_times_ms.push_back(250.0 * frame);
+  return run;
+}
+
+// Both machines add in another order and one of them contracts to fused multiply-adds, so that the sums differ in their last bits: shifts
+// by less than 1e-3 px, and diameters by less than a tenth of their own SD (or 0.02 px where that is larger).
+TEST(AnalysisCuda, AgreesWithTheCpu) {
+  if (cuda_device_count() == 0) GTEST_SKIP() << "no CUDA device";
+  const Run run = two_vessels();
+  const Analysis cpu = analyze(Stream::cpu(), run, {});
+  const Analysis cuda = analyze(Stream::cuda(0), run, {});
+  ASSERT_TRUE(cpu.subtracted);
+  EXPECT_TRUE(cuda.subtracted);
+  EXPECT_EQ(cuda.subtraction.mask.frames, cpu.subtraction.mask.frames);
+  ASSERT_EQ(cuda.subtraction.frames.size(), cpu.subtraction.frames.size());
+  double moved = 0;
+  for (std::size_t i = 0; i < cpu.subtraction.frames.size(); ++i) {
+    const FrameSubtraction &a = cuda.subtraction.frames[i], &b = cpu.subtraction.frames[i];
+    EXPECT_NEAR(a.shift_y_px, b.shift_y_px, 1e-3) << "frame " << i;
+    EXPECT_NEAR(a.shift_x_px, b.shift_x_px, 1e-3) << "frame " << i;
+    EXPECT_NEAR(a.rotation_rad, b.rotation_rad, 2e-5) << "frame " << i;
+    moved = std::max(moved, std::abs(b.shift_x_px));
+  }
+  EXPECT_GT(moved, 0.2) << "the frames were registered";
+  ASSERT_GE(cpu.segments.size(), 2u) << "both vessels";
+  ASSERT_EQ(cuda.segments.size(), cpu.segments.size());
+  int compared = 0;
+  for (std::size_t i = 0; i < cpu.segments.size(); ++i) {
+    const auto &a = cuda.segments[i].profile.points, &b = cpu.segments[i].profile.points;
+    ASSERT_EQ(a.size(), b.size()) << "segment " << i;
+    for (std::size_t j = 0; j < b.size(); ++j) {
+      if (a[j].sd_px <= 0 || b[j].sd_px <= 0 || a[j].frames != b[j].frames) continue;
+      EXPECT_NEAR(a[j].diameter_px, b[j].diameter_px, std::max(0.02f, 0.1f * b[j].sd_px)) << "segment " << i << ", point " << j;
+      ++compared;
+    }
+  }
+  EXPECT_GT(compared, 100);
+}
+
+}  // namespace
+}  // namespace cinelumen
