@@ -19,7 +19,7 @@ struct Pair {
   Image<float> mask, frame;
 };
 Pair make_pair(int side) {
-  const reference::Scene scene(side, 3);
+  const reference::Scene scene(side, 4);
   return {scene.frame({}, 0.004, false, 1), scene.frame(truth, 0.01, true, 2)};
 }
 

@@ -98,7 +98,7 @@ TEST_P(Registration, FindsAShiftOnEveryDevice) {
   const reference::Scene scene(side, 5);
   const RigidMotion truth{1.4f, -2.3f, 0};
   const Image<float> mask = on_device(scene.frame({}, 0.003, false, 1)), frame = on_device(scene.frame(truth, 0.003, false, 2));
-  const Image<std::uint8_t> valid = to_device(stream, ones(side, side).view());
+  const Image<std::uint8_t> valid_host = ones(side, side), valid = to_device(stream, valid_host.view());
   stream.synchronize();
   MaskRegistration registration(stream, mask, valid);
   const RigidEstimate e = registration.estimate(stream, frame, RigidMotion{});
