@@ -14,9 +14,10 @@ namespace {
 
 class Registration : public test::DeviceTest {
  protected:
-  Image<float> on_device(const Image<float>& host) {
-    Image<float> result = to_device(stream(), host.view());
-    stream().synchronize();
+  /// A copy on `stream`, complete on return. (stream() gives a new stream each time.)
+  static Image<float> on_device(const Stream& stream, const Image<float>& host) {
+    Image<float> result = to_device(stream, host.view());
+    stream.synchronize();
     return result;
   }
 };
@@ -97,7 +98,8 @@ TEST_P(Registration, FindsAShiftOnEveryDevice) {
   const int side = stream.on_cuda() ? 64 : 150;
   const reference::Scene scene(side, 5);
   const RigidMotion truth{1.4f, -2.3f, 0};
-  const Image<float> mask = on_device(scene.frame({}, 0.003, false, 1)), frame = on_device(scene.frame(truth, 0.003, false, 2));
+  const Image<float> mask = on_device(stream, scene.frame({}, 0.003, false, 1)),
+                     frame = on_device(stream, scene.frame(truth, 0.003, false, 2));
   const Image<std::uint8_t> valid_host = ones(side, side), valid = to_device(stream, valid_host.view());
   stream.synchronize();
   MaskRegistration registration(stream, mask, valid);
