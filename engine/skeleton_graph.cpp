@@ -473,7 +473,8 @@ class Builder {
     static constexpr int pairings[3][4] = {{0, 1, 2, 3}, {0, 2, 1, 3}, {0, 3, 1, 2}};
     int best = -1;
     double least = options_.crossing_angle_rad;
-    for (int p = 0; p < 3; ++p) {
+    // Arms of one branch point that continue one another are a vessel with a branch: two such vessels joined by the bridge, not a crossing.
+    for (int p = bridge >= 0 ? 1 : 0; p < 3; ++p) {
       const double worst = std::max(bend(arms[pairings[p][0]], arms[pairings[p][1]]), bend(arms[pairings[p][2]], arms[pairings[p][3]]));
       if (worst < least) {
         least = worst;
