@@ -52,6 +52,8 @@ std::vector<Finding> find_single_run_findings(const Analysis& analysis, const Fi
       findings.push_back(finding);
       continue;
     }
+    // Where nothing was subtracted, bone and overlap narrow and widen a profile as a lesion does.
+    if (!analysis.subtracted && analysis.frames < 3) continue;
     if (!diameter.percent_stenosis || !diameter.reference || !diameter.minimum || *diameter.reference <= 0) continue;
     const double sd_percent = 100 * sd_at_minimum(segment) / *diameter.reference;
     const double low = *diameter.percent_stenosis - 1.96 * sd_percent, high = *diameter.percent_stenosis + 1.96 * sd_percent;

@@ -53,6 +53,13 @@ TEST(Findings, SmallOrUncertainNarrowingIsNot) {
   EXPECT_TRUE(find_single_run_findings(one_segment(6, 2.0f)).empty()) << "the interval reaches down to nothing";
 }
 
+TEST(Findings, ASingleUnsubtractedPictureClaimsNothing) {
+  Analysis analysis = one_segment(5, 0.2f);
+  analysis.subtracted = false;
+  analysis.frames = 1;
+  EXPECT_TRUE(find_single_run_findings(analysis).empty());
+}
+
 TEST(Findings, AnUnfilledSegmentIsNotMeasured) {
   Analysis analysis = one_segment(5, 0.2f);
   analysis.segments[0].filling = "not filled";

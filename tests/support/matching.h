@@ -118,6 +118,8 @@ inline float largest_filling(const PhantomSegment& segment, int point) {
 
 struct CentrelineFigures {
   double recall = 0, precision = 0, error_rms_px = 0;
+  double clear_error_rms_px =
+      0;  ///< of points 20 px and more from other vessels' edges and 16 px from the image's: where a middle line can be seen
   int true_points = 0, traced_points = 0;
 };
 
@@ -129,8 +131,8 @@ inline CentrelineFigures compare_centrelines(const Analysis& analysis, const Pha
   const TruthMap map(truth);
   const int reference = analysis.subtraction.reference_frame;
   std::vector<PixelPosition> traced;
-  double squares = 0;
-  int matched = 0;
+  double squares = 0, clear_squares = 0;
+  int matched = 0, clear = 0;
   for (const SegmentResult& segment : analysis.segments)
     for (const CentrelinePoint& point : segment.centreline.points) {
       const PixelPosition p = move_truth_back(truth, reference, {point.y, point.x});
@@ -139,8 +141,14 @@ inline CentrelineFigures compare_centrelines(const Analysis& analysis, const Pha
       if (match.segment && match.distance_px <= tolerance_px) {
         ++matched;
         squares += match.distance_px * match.distance_px;
+        const bool inside = p.y >= 16 && p.x >= 16 && p.y <= truth.options.rows - 17 && p.x <= truth.options.columns - 17;
+        if (inside && match.segment->points[match.point].gap_px >= 20) {
+          ++clear;
+          clear_squares += match.distance_px * match.distance_px;
+        }
       }
     }
+  figures.clear_error_rms_px = clear ? std::sqrt(clear_squares / clear) : 0;
   figures.traced_points = static_cast<int>(traced.size());
   figures.precision = traced.empty() ? 0 : static_cast<double>(matched) / traced.size();
   figures.error_rms_px = matched ? std::sqrt(squares / matched) : 0;
