@@ -9,6 +9,7 @@
 #include <thrust/system/tbb/execution_policy.h>
 #ifdef __CUDACC__
 #include <thrust/system/cuda/execution_policy.h>
+#include <thrust/system_error.h>
 #endif
 
 #include <map>
@@ -42,14 +43,18 @@ class ThrustMemory {
 #endif
 
 /// Calls body(policy) with the Thrust execution policy that runs on the stream: CUDA in the stream's order, oneTBB, or the calling
-/// thread for a serial CPU stream. Thrust may synchronise a CUDA stream: for per-run steps, not inside a frame.
+/// thread for a serial CPU stream. Thrust may synchronise a CUDA stream: for per-run steps, not inside a frame. Throws DeviceError.
 template <class Body>
 void with_thrust_policy(const Stream& stream, Body body) {
 #ifdef __CUDACC__
   if (stream.on_cuda()) {
     CINELUMEN_CUDA(cudaSetDevice(stream.cuda_device()));
     ThrustMemory memory(stream);
-    body(thrust::cuda::par(memory).on(stream.handle()));
+    try {
+      body(thrust::cuda::par(memory).on(stream.handle()));
+    } catch (const thrust::system_error& error) {
+      throw DeviceError(std::string("Thrust failed: ") + error.what());
+    }
     return;
   }
 #endif

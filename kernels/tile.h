@@ -248,7 +248,7 @@ void for_each_tile(const Stream& stream, int height, int width, const Kernel& ke
     CINELUMEN_CUDA(cudaSetDevice(stream.cuda_device()));
     const dim3 grid(detail::tiles_along(width, Cuda::width), detail::tiles_along(height, Cuda::height));
     detail::run_tile<Cuda::height, Cuda::width><<<grid, sum_lanes_cuda, 0, stream.handle()>>>(kernel);
-    CINELUMEN_CUDA(cudaGetLastError());
+    detail::check_cuda(cudaGetLastError(), "kernel launch");
     return;
   }
 #endif
@@ -267,7 +267,7 @@ void for_each_item(const Stream& stream, int count, const Kernel& kernel, int gr
   if (stream.on_cuda()) {
     CINELUMEN_CUDA(cudaSetDevice(stream.cuda_device()));
     detail::run_items<<<detail::tiles_along(count, detail::item_threads), detail::item_threads, 0, stream.handle()>>>(kernel, count);
-    CINELUMEN_CUDA(cudaGetLastError());
+    detail::check_cuda(cudaGetLastError(), "kernel launch");
     return;
   }
 #endif

@@ -12,7 +12,7 @@
 namespace cinelumen {
 namespace {
 
-constexpr int rows = 80, columns = 112, frames = 7, first_filled = 3;
+constexpr int height = 80, width = 112, frames = 7, first_filled = 3;
 
 /// A textured background that shifts by fractions of a pixel, and two vessels that fill in the fourth frame.
 class TwoVessels : public FrameSource {
@@ -26,12 +26,12 @@ class TwoVessels : public FrameSource {
         tubes.push_back(test::make_tube([&](double t) { return line(24 + 8 * std::sin(4 * t), 130 * t - 8); }, 4.5, 0));
         tubes.push_back(test::make_tube([&](double t) { return line(62 - 12 * t, 130 * t - 8); }, 3, 1));
       }
-      const Image<float> vessels = test::render_tubes(rows, columns, tubes, 0.35, 0.7, 0, 1, 0);
-      Image<std::uint16_t> stored(rows, columns);
+      const Image<float> vessels = test::render_tubes(height, width, tubes, 0.35, 0.7, 0, 1, 0);
+      Image<std::uint16_t> stored(height, width);
       std::mt19937 random(static_cast<unsigned>(frame) + 1);
       std::normal_distribution<double> normal;
-      for (int y = 0; y < rows; ++y)
-        for (int x = 0; x < columns; ++x) {
+      for (int y = 0; y < height; ++y)
+        for (int x = 0; x < width; ++x) {
           const double v = y - dy, u = x - dx;
           const double background = 0.6 + 0.12 * std::sin(0.31 * u + 0.11 * v) * std::cos(0.27 * v) + 0.08 * std::sin(0.13 * u - 0.41 * v);
           stored(y, x) =
@@ -41,8 +41,8 @@ class TwoVessels : public FrameSource {
     }
   }
   int frame_count() const override { return frames; }
-  int rows() const override { return cinelumen::rows; }
-  int columns() const override { return cinelumen::columns; }
+  int rows() const override { return height; }
+  int columns() const override { return width; }
   void read_frame(int frame, ImageView<std::uint16_t> stored) const override {
     copy<std::uint16_t>(Stream::cpu(), stored_[frame].view(), stored);
   }
@@ -57,9 +57,9 @@ Run two_vessels() {
   run.intensity.relationship = IntensityRelationship::linear;
   run.intensity.bits_stored = 12;
   for (int i = 0; i < 4096; ++i) run.intensity.value.push_back(static_cast<float>(i));
-  run.field.mask = Image<std::uint8_t>(rows, columns);
-  for (int y = 0; y < rows; ++y)
-    for (int x = 0; x < columns; ++x) run.field.mask(y, x) = 1;
+  run.field.mask = Image<std::uint8_t>(height, width);
+  for (int y = 0; y < height; ++y)
+    for (int x = 0; x < width; ++x) run.field.mask(y, x) = 1;
   run.field.source = "whole image";
   for (int frame = 0; frame < frames; ++frame) run.frame_times_ms.push_back(250.0 * frame);
   return run;
@@ -69,7 +69,7 @@ Run two_vessels() {
 // by less than 1e-3 px, and diameters by less than a tenth of their own SD (or 0.02 px where that is larger).
 TEST(AnalysisCuda, AgreesWithTheCpu) {
   if (cuda_device_count() == 0) GTEST_SKIP() << "no CUDA device";
-  const Run run = two_vessels();
+  const cinelumen::Run run = two_vessels();
   const Analysis cpu = analyze(Stream::cpu(), run, {});
   const Analysis cuda = analyze(Stream::cuda(0), run, {});
   ASSERT_TRUE(cpu.subtracted);
