@@ -2,9 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
-#include <map>
 #include <stdexcept>
-#include <unordered_map>
 
 #include "engine/lumen_bound.h"
 #include "kernels/lumen_fit.h"
@@ -25,6 +23,9 @@ double robust_sd(const std::vector<double>& values, double centre) {
   return 1.4826 * median_of(away);
 }
 
+constexpr float least_significance = 3;  // peak over surroundings, in SDs of white noise, below which nothing is fitted
+constexpr float looks_wide = 0.85f;      // a start is this much too small at most
+
 float with_pixel(float psf_px) { return std::sqrt(psf_px * psf_px + 1.0f / 12); }
 
 // All points of all centrelines in one row, with what lies around them.
@@ -38,28 +39,72 @@ struct Neighbourhood {
   std::vector<LumenFitPoint> fit_points;
 };
 
-// Points on a grid of cells, to find the other vessels near a profile.
+// Points sorted into cells of a grid, to find the other vessels near a profile.
 class PointGrid {
  public:
-  explicit PointGrid(const std::vector<Centreline>& centrelines) : centrelines_(centrelines) {
+  struct Point {
+    float y, x, radius, arc_length;
+    int segment;
+  };
+  struct Cell {
+    float y, x;  // its middle
+    float widest;
+  };
+  static constexpr float cell_px = 12, half_diagonal_px = 8.5f;
+
+  explicit PointGrid(const std::vector<Centreline>& centrelines) {
+    int low_y = last, low_x = last, high_y = -last, high_x = -last;
+    for (const Centreline& centreline : centrelines)
+      for (const CentrelinePoint& p : centreline.points) {
+        low_y = std::min(low_y, cell(p.y));
+        low_x = std::min(low_x, cell(p.x));
+        high_y = std::max(high_y, cell(p.y));
+        high_x = std::max(high_x, cell(p.x));
+      }
+    if (high_y < low_y) return;
+    y0_ = low_y;
+    x0_ = low_x;
+    height_ = high_y - low_y + 1;
+    width_ = high_x - low_x + 1;
+    first_.assign(static_cast<std::size_t>(height_) * width_ + 1, 0);
+    widest_.assign(first_.size() - 1, 0);
+    for (const Centreline& centreline : centrelines)
+      for (const CentrelinePoint& p : centreline.points) {
+        const std::size_t at = index(cell(p.y), cell(p.x));
+        ++first_[at + 1];
+        widest_[at] = std::max(widest_[at], p.radius_px);
+      }
+    for (std::size_t i = 1; i < first_.size(); ++i) first_[i] += first_[i - 1];
+    points_.resize(static_cast<std::size_t>(first_.back()));
+    std::vector<int> next(first_.begin(), first_.end() - 1);
     for (int s = 0; s < static_cast<int>(centrelines.size()); ++s)
-      for (int i = 0; i < static_cast<int>(centrelines[s].points.size()); ++i)
-        cells_[key(cell(centrelines[s].points[i].y), cell(centrelines[s].points[i].x))].push_back({s, i});
+      for (const CentrelinePoint& p : centrelines[s].points)
+        points_[next[index(cell(p.y), cell(p.x))]++] = {p.y, p.x, p.radius_px, p.arc_length_px, s};
   }
-  template <class Visit>
-  void near(float y, float x, float radius, Visit visit) const {
-    for (int cy = cell(y - radius); cy <= cell(y + radius); ++cy)
-      for (int cx = cell(x - radius); cx <= cell(x + radius); ++cx)
-        if (const auto found = cells_.find(key(cy, cx)); found != cells_.end())
-          for (const auto& [segment, point] : found->second) visit(segment, point, centrelines_[segment].points[point]);
+  // Visits the points of all cells that a square of half side `reach` touches and `wanted` takes.
+  template <class Wanted, class Visit>
+  void near(float y, float x, float reach, Wanted wanted, Visit visit) const {
+    const int to_y = std::min(cell(y + reach), y0_ + height_ - 1), to_x = std::min(cell(x + reach), x0_ + width_ - 1);
+    for (int cy = std::max(cell(y - reach), y0_); cy <= to_y; ++cy)
+      for (int cx = std::max(cell(x - reach), x0_); cx <= to_x; ++cx) {
+        const std::size_t at = index(cy, cx);
+        if (first_[at] == first_[at + 1]) continue;
+        if (!wanted(Cell{(static_cast<float>(cy) + 0.5f) * cell_px, (static_cast<float>(cx) + 0.5f) * cell_px, widest_[at]})) continue;
+        for (int i = first_[at]; i < first_[at + 1]; ++i) visit(points_[i]);
+      }
   }
 
  private:
-  static int cell(float at) { return static_cast<int>(std::floor(at / 12)); }
-  static std::int64_t key(int y, int x) { return (static_cast<std::int64_t>(y) << 32) ^ static_cast<std::uint32_t>(x); }
-  const std::vector<Centreline>& centrelines_;
-  std::unordered_map<std::int64_t, std::vector<std::pair<int, int>>> cells_;
+  static constexpr int last = 10000;  // keeps a point that motion has carried far out from making the grid large
+  static int cell(float at) { return static_cast<int>(std::clamp(std::floor(at / cell_px), -100.0f, static_cast<float>(last))); }
+  std::size_t index(int cy, int cx) const { return static_cast<std::size_t>(cy - y0_) * width_ + (cx - x0_); }
+  int y0_ = 0, x0_ = 0, height_ = 0, width_ = 0;
+  std::vector<int> first_;
+  std::vector<float> widest_;
+  std::vector<Point> points_;
 };
+
+float square(float x) { return x * x; }
 
 // Where an end of a segment meets another segment, with the widest vessel there.
 struct Junction {
@@ -73,9 +118,12 @@ std::vector<Junction> find_junctions(const std::vector<Centreline>& centrelines,
     for (const CentrelinePoint* end : {&points.front(), &points.back()}) {
       const float reach = std::max(3.0f, end->radius_px);
       float radius = 0;
-      grid.near(end->y, end->x, reach, [&](int other, int, const CentrelinePoint& p) {
-        if (other != s && std::hypot(p.y - end->y, p.x - end->x) <= reach) radius = std::max({radius, p.radius_px, end->radius_px});
-      });
+      grid.near(
+          end->y, end->x, reach, [](const PointGrid::Cell&) { return true; },
+          [&](const PointGrid::Point& p) {
+            if (p.segment != s && square(p.y - end->y) + square(p.x - end->x) <= reach * reach)
+              radius = std::max({radius, p.radius, end->radius_px});
+          });
       if (radius > 0) junctions.push_back({end->y, end->x, radius});
     }
   }
@@ -106,15 +154,19 @@ Neighbourhood look_around(const std::vector<Centreline>& centrelines, const Lume
       fit.psf_px = options.psf_px;
       fit.psf_sd_px = options.psf_sd_px;
       const float window = 1.5f * fit.radius_px + 5 * s + 2;
-      grid.near(p.y, p.x, window + widest + 2, [&](int other, int, const CentrelinePoint& q) {
+      const auto crosses = [&](const PointGrid::Cell& cell) {
+        const float along = (cell.y - p.y) * fit.normal_x - (cell.x - p.x) * fit.normal_y;
+        return std::abs(along) < cell.widest + 2 * s + PointGrid::half_diagonal_px;
+      };
+      grid.near(p.y, p.x, window + widest + 2, crosses, [&](const PointGrid::Point& q) {
         const float dy = q.y - p.y, dx = q.x - p.x;
         const float across = dy * fit.normal_y + dx * fit.normal_x, along = dx * fit.normal_y - dy * fit.normal_x;
         // What of the other lumen lies within the profile's width.
-        const float lumen = q.radius_px + 2 * s, chord = lumen * lumen - along * along;
+        const float lumen = q.radius + 2 * s, chord = lumen * lumen - along * along;
         if (chord <= 0) return;
         // The same segment only where it comes back.
-        const float arc = std::abs(q.arc_length_px - p.arc_length_px);
-        if (other == seg && arc < 3 * (std::abs(across) + std::abs(along) + 4)) return;
+        const float arc = std::abs(q.arc_length - p.arc_length_px);
+        if (q.segment == seg && arc < 3 * (std::abs(across) + std::abs(along) + 4)) return;
         const float free = std::abs(across) - std::sqrt(chord);
         if (free < fit.radius_px + 2.5f * s)
           site.overlap = true;
@@ -124,22 +176,26 @@ Neighbourhood look_around(const std::vector<Centreline>& centrelines, const Lume
           fit.from_px = std::max(fit.from_px, -free);
       });
       for (const Junction& junction : junctions)
-        if (std::hypot(junction.y - p.y, junction.x - p.x) < junction.radius + 0.5f * fit.radius_px + 2) site.overlap = true;
+        if (square(junction.y - p.y) + square(junction.x - p.x) < square(junction.radius + 0.5f * fit.radius_px + 2)) site.overlap = true;
       result.sites.push_back(site);
       result.fit_points.push_back(fit);
     }
   return result;
 }
 
+// What to ask of the fit: a start, the profile from a known start, or search, profile and point spread.
+enum class Pass { start, fit, fit_psf };
+
 std::vector<LumenFit> fit_all(const Stream& stream, ImageView<const float> image, ImageView<const std::uint8_t> valid,
-                              const std::vector<LumenFitPoint>& points, const LumenOptions& options, bool search, bool fit_psf) {
+                              const std::vector<LumenFitPoint>& points, const LumenOptions& options, Pass pass) {
   const int count = static_cast<int>(points.size());
   std::vector<LumenFit> result(points.size());
   if (count == 0) return result;
   LumenFitOptions fit_options;
   fit_options.rows = options.rows;
-  fit_options.search = search;
-  fit_options.fit_psf = fit_psf;
+  fit_options.search = pass != Pass::fit;
+  fit_options.search_only = pass == Pass::start;
+  fit_options.fit_psf = pass == Pass::fit_psf;
   fit_options.variance = options.noise_sd * options.noise_sd;
   auto staging = Array<LumenFitPoint>::staging(stream, count);
   std::copy(points.begin(), points.end(), staging.begin());
@@ -217,9 +273,30 @@ void check(const char* name, ImageView<const float> image, ImageView<const std::
   demand(options.sd_inflation >= 1, "sd_inflation must be at least 1");
 }
 
+// Starts for the fits: the middle of what the search found at neighbouring points, as a single one may have found anything.
+void smooth_starts(Neighbourhood& around, const std::vector<LumenFit>& found) {
+  constexpr std::size_t each_side = 3;
+  const auto usable = [&](std::size_t i) { return !around.sites[i].overlap && found[i].significance >= least_significance; };
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    if (!usable(i)) continue;
+    std::array<float, 2 * each_side + 1> radii{}, centres{};
+    std::ptrdiff_t count = 0;
+    for (std::size_t k = i > each_side ? i - each_side : 0; k < std::min(found.size(), i + each_side + 1); ++k)
+      if (around.sites[k].segment == around.sites[i].segment && usable(k)) {
+        radii[count] = 0.5f * found[k].diameter_px;
+        centres[count++] = found[k].centre_px;
+      }
+    std::nth_element(radii.begin(), radii.begin() + count / 2, radii.begin() + count);
+    std::nth_element(centres.begin(), centres.begin() + count / 2, centres.begin() + count);
+    around.fit_points[i].radius_px = radii[count / 2];
+    around.fit_points[i].centre_px = centres[count / 2];
+  }
+}
+
 Exclusion judge(const LumenFit& fit, const Site& site, const LumenOptions& options) {
   if (fit.lost >= 0.05f) return Exclusion::edge;
   if (site.overlap) return Exclusion::overlap;
+  if (fit.samples == 0) return Exclusion::unfilled;
   if (!(fit.contrast > options.minimum_contrast_ratio * fit.contrast_sd)) return Exclusion::unfilled;
   if (!sound(fit, options))
     return fit.converged && !fit.at_bound && fit.sd_px >= options.maximum_relative_sd * fit.diameter_px ? Exclusion::low_contrast
@@ -265,7 +342,7 @@ std::optional<PsfEstimate> estimate_psf(const Stream& stream, ImageView<const fl
       points.push_back(around.fit_points[i]);
       points.back().psf_sd_px = 0;  // no prior: these profiles are to speak for themselves
     }
-  const std::vector<LumenFit> fits = fit_all(stream, subtracted, valid, points, options, true, true);
+  const std::vector<LumenFit> fits = fit_all(stream, subtracted, valid, points, options, Pass::fit_psf);
   std::vector<double> values, sds;
   for (const LumenFit& fit : fits)
     if (sound(fit, options) && fit.diameter_px > 2 * options.free_kappa_ratio * with_pixel(fit.psf_px) && fit.psf_sd_px < 0.4f) {
@@ -288,9 +365,32 @@ std::vector<std::vector<LumenPoint>> measure_frame(const Stream& stream, ImageVi
                                                    const LumenOptions& options) {
   check("measure_frame", subtracted, valid, options);
   Neighbourhood around = look_around(centrelines, options);
-  std::vector<LumenFit> fits = fit_all(stream, subtracted, valid, around.fit_points, options, true, false);
+  std::vector<LumenFit> fits = fit_all(stream, subtracted, valid, around.fit_points, options, Pass::start);
 
+  // Nothing is fitted where another vessel overlaps or where there is plainly nothing. First what looks wide, with its own kappa.
+  smooth_starts(around, fits);
   const float narrow_below = options.free_kappa_ratio * with_pixel(options.psf_px);
+  std::vector<LumenFitPoint> points;
+  std::vector<std::size_t> places, rest;
+  for (std::size_t i = 0; i < fits.size(); ++i) {
+    if (around.sites[i].overlap || fits[i].significance < least_significance) continue;
+    (around.fit_points[i].radius_px < looks_wide * narrow_below ? rest : places).push_back(i);
+  }
+  // Profiles are fitted in groups, which take as long as their widest.
+  const auto by_width = [&](std::size_t a, std::size_t b) {
+    return std::floor(2 * around.fit_points[a].radius_px) < std::floor(2 * around.fit_points[b].radius_px);
+  };
+  std::stable_sort(places.begin(), places.end(), by_width);
+  for (const std::size_t i : places) points.push_back(around.fit_points[i]);
+  const auto fit_points = [&] {
+    const std::vector<LumenFit> fitted = fit_all(stream, subtracted, valid, points, options, Pass::fit);
+    for (std::size_t k = 0; k < fitted.size(); ++k) fits[places[k]] = fitted[k];
+  };
+  fit_points();
+  const auto fitted_wide = [&](const LumenFit& fit) {
+    return fit.samples > 0 && fit.diameter_px >= 2 * narrow_below && fit.converged && !fit.at_bound;
+  };
+
   std::vector<std::vector<double>> values(centrelines.size()), sds(centrelines.size());
   for (std::size_t i = 0; i < fits.size(); ++i)
     if (!around.sites[i].overlap && fits[i].diameter_px >= 2 * narrow_below && sound(fits[i], options)) {
@@ -315,23 +415,29 @@ std::vector<std::vector<LumenPoint>> measure_frame(const Stream& stream, ImageVi
   }
   const Kappa of_frame = pool_kappa(all_values, all_sds, between);
 
-  std::vector<LumenFitPoint> again;
-  std::vector<std::size_t> places;
-  for (std::size_t i = 0; i < fits.size(); ++i) {
-    const Kappa& prior = kappa[around.sites[i].segment].sd > 0 ? kappa[around.sites[i].segment] : of_frame;
-    const bool wide = fits[i].diameter_px >= 2 * narrow_below && fits[i].converged && !fits[i].at_bound;
-    if (wide || !(prior.sd > 0) || around.sites[i].overlap) continue;
+  // Then the others, and what only looked wide, with the kappa of the wide ones where there is any.
+  const auto prior_of = [&](std::size_t i) -> const Kappa& {
+    const Kappa& own = kappa[around.sites[i].segment];
+    return own.sd > 0 ? own : of_frame;
+  };
+  for (const std::size_t i : places)
+    if (!fitted_wide(fits[i]) && prior_of(i).sd > 0) rest.push_back(i);
+  std::sort(rest.begin(), rest.end());
+  std::stable_sort(rest.begin(), rest.end(), by_width);
+  points.clear();
+  places = rest;
+  for (const std::size_t i : places) {
     LumenFitPoint point = around.fit_points[i];
     if (fits[i].converged && !fits[i].at_bound) {
       point.radius_px = 0.5f * fits[i].diameter_px;
+      point.centre_px = 0;
     }
+    const Kappa& prior = prior_of(i);
     point.kappa = static_cast<float>(prior.value);
     point.kappa_sd = static_cast<float>(prior.sd);
-    again.push_back(point);
-    places.push_back(i);
+    points.push_back(point);
   }
-  const std::vector<LumenFit> held = fit_all(stream, subtracted, valid, again, options, false, false);
-  for (std::size_t k = 0; k < held.size(); ++k) fits[places[k]] = held[k];
+  fit_points();
 
   const NoiseFactor noise_factor(options);
   std::vector<std::vector<LumenPoint>> result(centrelines.size());
@@ -354,7 +460,7 @@ std::vector<std::vector<LumenPoint>> measure_frame(const Stream& stream, ImageVi
     point.x_px = p.x + move * at.normal_x;
     point.normal_y = at.normal_y;
     point.normal_x = at.normal_x;
-    point.diameter_px = fit.diameter_px;
+    point.diameter_px = fit.samples > 0 ? fit.diameter_px : 0;
     point.sd_px = fit.sd_px;
     point.contrast = fit.contrast;
     point.contrast_sd = fit.contrast_sd;

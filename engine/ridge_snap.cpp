@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
 #include "kernels/error.h"
 #include "kernels/ridge_points.h"
@@ -31,32 +30,42 @@ std::vector<int> best_path(ImageView<const float> samples, int first, int last, 
   }
   // In units of the segment's usual peak, and hardly more for more: a brighter vessel alongside must not pay for the way over to it.
   const float unit = 1 / std::max(6.0f, middle_value(peaks));
-  std::vector<float> total(static_cast<std::size_t>(count) * width);
-  std::vector<signed char> from(total.size(), 0);
-  for (int i = 0; i < count; ++i)
-    for (int k = 0; k < width; ++k) {
-      const float z = samples(first + i, k);
-      const float share = z > 0 ? z * unit : 0;  // NaN too: no gain outside the image
-      const float gain = share < 1 ? share : std::min(1 + 0.1f * (share - 1), 1.1f);
-      float best = 0;
-      int best_from = 0;
-      if (i > 0) {
-        best = -std::numeric_limits<float>::infinity();
-        for (int d = -max_step; d <= max_step; ++d) {
-          if (k + d < 0 || k + d >= width) continue;
-          const float bend = static_cast<float>(d) * step_px;
-          const float candidate = total[static_cast<std::size_t>(i - 1) * width + k + d] - stiffness * bend * bend;
-          if (candidate > best || (candidate == best && std::abs(d) < std::abs(best_from))) {
-            best = candidate;
-            best_from = d;
-          }
+  // Rows of totals and of gains with room at both ends, where nothing can be gained: no branches, so that the loops vectorise.
+  constexpr float never = -1e30f;
+  const int room = width + 2 * max_step;
+  std::vector<float> total(static_cast<std::size_t>(count) * room, never);
+  std::vector<int> from(static_cast<std::size_t>(count) * width, 0);
+  float cost[max_step + 1];
+  for (int d = 0; d <= max_step; ++d) cost[d] = stiffness * static_cast<float>(d) * step_px * static_cast<float>(d) * step_px;
+  for (int i = 0; i < count; ++i) {
+    const float* const row = samples.row(first + i);
+    float* const now = total.data() + static_cast<std::size_t>(i) * room + max_step;
+    int* const origin = from.data() + static_cast<std::size_t>(i) * width;
+    if (i > 0) {
+      const float* const before = now - room;
+      for (int k = 0; k < width; ++k) {
+        // Equal ones: the straightest.
+        float best = before[k];
+        int best_from = 0;
+        for (const int d : {-1, 1, -2, 2}) {
+          const float candidate = before[k + d] - cost[d < 0 ? -d : d];
+          best_from = candidate > best ? d : best_from;
+          best = candidate > best ? candidate : best;
         }
+        now[k] = best;
+        origin[k] = best_from;
       }
-      total[static_cast<std::size_t>(i) * width + k] = best + gain;
-      from[static_cast<std::size_t>(i) * width + k] = static_cast<signed char>(best_from);
+    } else {
+      std::fill(now, now + width, 0.0f);
     }
+    for (int k = 0; k < width; ++k) {
+      const float share = row[k] > 0 ? row[k] * unit : 0;  // NaN too: no gain outside the image
+      const float beyond = 1 + 0.1f * (share - 1), most = beyond < 1.1f ? beyond : 1.1f;
+      now[k] += share < 1 ? share : most;
+    }
+  }
   std::vector<int> path(count);
-  const auto end = total.begin() + static_cast<std::ptrdiff_t>(count - 1) * width;
+  const float* const end = total.data() + static_cast<std::size_t>(count - 1) * room + max_step;
   int k = width / 2;
   for (int j = 0; j < width; ++j)
     if (end[j] > end[k]) k = j;

@@ -185,6 +185,8 @@ CINELUMEN_HOST_DEVICE CINELUMEN_INLINE inline Chord wide_chord(float u_signed, f
 
 constexpr int lanes = 16;         // profiles of a tile: one vector register of floats, and samples of sixteen fit CUDA's shared memory
 constexpr int max_samples = 192;  // pixels of one profile
+constexpr int at_once = 2;        // samples per visit of the sums: these are too many for the registers
+static_assert(max_samples % at_once == 0);
 constexpr float small_step_px = 0.02f;  // steps shrink at least tenfold each from here
 constexpr int search_half = 95;         // px either side in the search for a start
 
@@ -213,7 +215,7 @@ struct LumenFitKernel {
     float best[6][lanes], trial[6][lanes];
     float lambda[lanes], step_px[lanes], s_sd[lanes];
     float node[nodes][lanes];
-    float start_radius[lanes], start_centre[lanes], fwhm[lanes], half[lanes], lost[lanes];
+    float start_radius[lanes], start_centre[lanes], fwhm[lanes], contrast[lanes], significance[lanes], half[lanes], lost[lanes];
     int count[lanes], used[lanes], stride[lanes];
     int longest, any_narrow, any_wide, moving;
   };
@@ -224,22 +226,56 @@ struct LumenFitKernel {
     return y >= 0 && y < image.height && x >= 0 && x < image.width && (valid.data == nullptr || valid(y, x) != 0);
   }
 
-  // The pixel of sample (major, row): one step per `major` along the axis nearer to the normal, the `rows` pixels nearest to the
-  // profile's line on the other. Every pixel near the line is met once.
-  struct Pixel {
-    int y, x;
-    float distance;
+  // Samples lie in columns (or rows, where the normal is nearer to that axis): one step per `major`, and on the other axis the `rows`
+  // pixels nearest to the profile's line. Every pixel near the line is met once. What this needs of a point, by lane, in `sum` while that
+  // is free: vector registers instead of a stride over the points.
+  enum LanePlace {
+    n_major,
+    n_minor,
+    slope,
+    p_major,
+    p_minor,
+    first_major,
+    by_columns,
+    from,
+    to,
+    major_step,
+    limit,
+    near,
+    beyond,
+    peak_sum,
+    peak,
+    outside,
+    outside_rows,
+    holes
   };
-  CINELUMEN_HOST_DEVICE static Pixel pixel_at(const LumenFitPoint& p, int major, int row, int rows) {
-    const bool by_columns = fabsf(p.normal_x) >= fabsf(p.normal_y);
-    const float n_major = by_columns ? p.normal_x : p.normal_y, n_minor = by_columns ? p.normal_y : p.normal_x;
-    const float p_major = by_columns ? p.x : p.y, p_minor = by_columns ? p.y : p.x;
-    const float at = floorf(p_major + 0.5f) + static_cast<float>(major), offset = at - p_major;
-    const float line = p_minor + offset * n_minor / n_major;
-    const float first = floorf(line - 0.5f * static_cast<float>(rows - 1) + 0.5f) + static_cast<float>(row);
-    const float distance = offset * n_major + (first - p_minor) * n_minor;
-    const int i_major = static_cast<int>(at), i_minor = static_cast<int>(first);
-    return {by_columns ? i_minor : i_major, by_columns ? i_major : i_minor, distance};
+  template <int Columns, class Store>
+  CINELUMEN_HOST_DEVICE void place_lanes(const Block<1, Columns>& block, Store& store) const {
+    block.for_each_pixel(1, lanes, [&](int, int l) {
+      const LumenFitPoint p = point(block.x0 + l);
+      const bool columns = fabsf(p.normal_x) >= fabsf(p.normal_y);
+      const float major = columns ? p.normal_x : p.normal_y, minor = columns ? p.normal_y : p.normal_x;
+      store.sum[n_major][l] = major;
+      store.sum[n_minor][l] = minor;
+      store.sum[slope][l] = minor / major;
+      store.sum[p_major][l] = columns ? p.x : p.y;
+      store.sum[p_minor][l] = columns ? p.y : p.x;
+      store.sum[first_major][l] = floorf((columns ? p.x : p.y) + 0.5f);
+      store.sum[by_columns][l] = columns ? 1.0f : 0.0f;
+      store.sum[from][l] = p.from_px;
+      store.sum[to][l] = p.to_px;
+      store.sum[major_step][l] = 1;
+    });
+  }
+  struct Place {
+    float major, minor, distance;  // pixel on either axis; along the normal
+  };
+  template <class Store>
+  CINELUMEN_HOST_DEVICE CINELUMEN_INLINE static inline Place place_of(const Store& store, int l, float step, int row, int rows) {
+    const float major = store.sum[first_major][l] + step, offset = major - store.sum[p_major][l];
+    const float line = store.sum[p_minor][l] + offset * store.sum[slope][l];
+    const float minor = floorf(line - 0.5f * static_cast<float>(rows - 1) + 0.5f) + static_cast<float>(row);
+    return {major, minor, offset * store.sum[n_major][l] + (minor - store.sum[p_minor][l]) * store.sum[n_minor][l]};
   }
 
   template <int Columns, class Store>
@@ -253,50 +289,80 @@ struct LumenFitKernel {
       }
     });
     const int reach_px = store.longest;
+    // Places first, then the pixels: the former vectorises, the latter cannot.
+    block.for_each_pixel(2 * reach_px + 1, lanes, [&](int i, int l) CINELUMEN_INLINE {
+      const Place middle = place_of(store, l, static_cast<float>(i - reach_px), 1, 3);
+      store.x[i][l] = middle.distance;
+      store.value[i][l] = middle.major;
+      store.weight[i][l] = middle.minor;
+    });
     block.for_each_pixel(2 * reach_px + 1, lanes, [&](int i, int l) {
-      const LumenFitPoint p = point(block.x0 + l);
-      float sum = 0, weight = 0, distance = 0;
-      for (int row = 0; row < 3; ++row) {
-        const Pixel at = pixel_at(p, i - reach_px, row, 3);
-        distance += at.distance;
-        if (at.distance >= p.from_px && at.distance <= p.to_px && readable(at.y, at.x)) {
-          sum += image(at.y, at.x);
+      const bool columns = store.sum[by_columns][l] > 0;
+      const int major = static_cast<int>(store.value[i][l]), minor = static_cast<int>(store.weight[i][l]);
+      float sum = 0, weight = 0;
+      for (int row = -1; row <= 1; ++row) {
+        const int y = columns ? minor + row : major, x = columns ? major : minor + row;
+        const float distance = store.x[i][l] + static_cast<float>(row) * store.sum[n_minor][l];
+        if (distance >= store.sum[from][l] && distance <= store.sum[to][l] && readable(y, x)) {
+          sum += image(y, x);
           weight += 1;
         }
       }
       store.value[i][l] = weight > 0 ? sum / weight : 0;
       store.weight[i][l] = weight > 0 ? 1.0f : 0.0f;
-      store.x[i][l] = distance * (1.0f / 3.0f);
     });
     block.for_each_pixel(1, lanes, [&](int, int l) {
       const LumenFitPoint p = point(block.x0 + l);
-      const float limit = fminf(2.5f * p.radius_px + 8, static_cast<float>(reach_px - 1)), near = fmaxf(1.5f, 0.6f * p.radius_px);
-      int peak = reach_px;
-      float top = -1e30f;
-      for (int i = 1; i < 2 * reach_px; ++i)
-        if (fabsf(store.x[i][l]) <= near && store.weight[i][l] > 0) {
-          const float v = store.value[i - 1][l] + store.value[i][l] + store.value[i + 1][l];
-          if (v > top) top = v, peak = i;
-        }
-      top = (store.value[peak - 1][l] + store.value[peak][l] + store.value[peak + 1][l]) * (1.0f / 3.0f);
+      store.sum[limit][l] = fminf(2.5f * p.radius_px + 8, static_cast<float>(reach_px - 1));
+      store.sum[near][l] = fmaxf(1.5f, 0.6f * p.radius_px);
+      store.sum[beyond][l] = p.radius_px + 2.5f * sqrtf(square(p.psf_px) + 1.0f / 12.0f);
+      store.sum[peak_sum][l] = -1e30f;
+      store.sum[peak][l] = static_cast<float>(reach_px);
+      store.sum[outside][l] = store.sum[outside_rows][l] = store.sum[holes][l] = 0;
+    });
+    for (int i = 1; i < 2 * reach_px; ++i)
+      block.for_each_pixel(1, lanes, [&](int, int l) CINELUMEN_INLINE {
+        const float x = fabsf(store.x[i][l]), weight = store.weight[i][l], here = store.value[i][l];
+        const float three = store.value[i - 1][l] + here + store.value[i + 1][l], top = store.sum[peak_sum][l], at = store.sum[peak][l];
+        const bool inner = x <= store.sum[near][l], higher = inner & (weight > 0) & (three > top);
+        store.sum[peak_sum][l] = higher ? three : top;
+        store.sum[peak][l] = higher ? static_cast<float>(i) : at;
+        const float take = (x > store.sum[beyond][l]) & (x <= store.sum[limit][l]) ? weight : 0.0f;
+        store.sum[outside][l] += take * here;
+        store.sum[outside_rows][l] += take;
+        store.sum[holes][l] += inner ? 1 - weight : 0.0f;
+      });
+    block.for_each_pixel(1, lanes, [&](int, int l) {
+      const LumenFitPoint p = point(block.x0 + l);
+      const float limit_px = store.sum[limit][l];
+      const int peak_at = static_cast<int>(store.sum[peak][l]);
+      const float top = (store.value[peak_at - 1][l] + store.value[peak_at][l] + store.value[peak_at + 1][l]) * (1.0f / 3.0f);
       float edge[2];
       bool found = true;
       for (int side = 0; side < 2; ++side) {
         const int step = side == 0 ? -1 : 1;
         float low = top;
-        for (int i = peak; i > 0 && i < 2 * reach_px && fabsf(store.x[i][l]) <= limit; i += step)
+        for (int i = peak_at; i > 0 && i < 2 * reach_px && fabsf(store.x[i][l]) <= limit_px; i += step)
           if (store.weight[i][l] > 0) low = fminf(low, store.value[i][l]);
         const float half = 0.5f * (top + low);
-        int i = peak;
-        while (i > 0 && i < 2 * reach_px && fabsf(store.x[i][l]) <= limit && store.value[i][l] > half) i += step;
+        int i = peak_at;
+        while (i > 0 && i < 2 * reach_px && fabsf(store.x[i][l]) <= limit_px && store.value[i][l] > half) i += step;
         const float inner = store.value[i - step][l], outer = store.value[i][l];
         const float part = inner > outer ? (inner - half) / (inner - outer) : 0.5f;
         edge[side] = store.x[i - step][l] + part * (store.x[i][l] - store.x[i - step][l]);
-        found = found && top > low && i != peak;
+        found = found && top > low && i != peak_at;
       }
       const float fwhm = fabsf(edge[1] - edge[0]), s2 = square(p.psf_px) + 1.0f / 12.0f;
       // The half-maximum width of an ellipse is sqrt(3) / 2 of its axis; the blur's own width comes off in squares.
       const float radius = sqrtf(fmaxf(square(fwhm) - 3.0f * s2, 0.8f * s2)) * 0.57735f;
+      // Against what lies beyond the vessel's blur: is there anything to fit?
+      const float rows = store.sum[outside_rows][l];
+      const int y = static_cast<int>(floorf(p.y + 0.5f)), x = static_cast<int>(floorf(p.x + 0.5f));
+      const float noise = variance.data && readable(y, x) ? fmaxf(variance(y, x), 1e-12f) : options.variance;
+      // With nothing outside, or holes in the middle, it is for the fit to say.
+      store.contrast[l] = rows > 0 ? top - store.sum[outside][l] / rows : top;
+      store.significance[l] =
+          store.sum[holes][l] == 0 && rows > 0 ? store.contrast[l] / sqrtf(noise * (1.0f / 9.0f + 1.0f / (3 * rows))) : 1e6f;
       store.fwhm[l] = found ? fwhm : 0;
       store.start_radius[l] = found ? fminf(radius, 60.0f) : p.radius_px;
       store.start_centre[l] = found ? 0.5f * (edge[0] + edge[1]) : 0.0f;
@@ -309,12 +375,11 @@ struct LumenFitKernel {
       const LumenFitPoint p = point(block.x0 + l);
       const float s = sqrtf(square(p.psf_px) + 1.0f / 12.0f), radius = fmaxf(store.start_radius[l], 0.4f * s);
       const float half = 1.5f * radius + 5 * s + 2;
-      const float n_major = fmaxf(fabsf(p.normal_x), fabsf(p.normal_y));
       const int room = max_samples / options.rows;
       int stride = 1;
       while (2 * static_cast<int>(half / static_cast<float>(stride)) + 1 > room && stride < 8) ++stride;
       // Steps on the major axis are 1 / n_major apart along the profile.
-      const int side = clamp_int(static_cast<int>(half * n_major) / stride + 1, 3, (room - 1) / 2);
+      const int side = clamp_int(static_cast<int>(half * fabsf(store.sum[n_major][l])) / stride + 1, 3, (room - 1) / 2);
       store.half[l] = half;
       store.s_sd[l] = p.psf_sd_px * p.psf_px / s;  // of the SD that includes the pixel
       store.stride[l] = stride;
@@ -331,66 +396,96 @@ struct LumenFitKernel {
     block.once([&] {
       store.longest = 0;
       for (int l = 0; l < lanes; ++l) store.longest = store.count[l] > store.longest ? store.count[l] : store.longest;
-    });
-    block.for_each_pixel(store.longest, lanes, [&](int i, int l) {
-      const LumenFitPoint p = point(block.x0 + l);
-      const int side = (store.count[l] / options.rows - 1) / 2;
-      const float n_major = fabsf(p.normal_x) >= fabsf(p.normal_y) ? p.normal_x : p.normal_y;
-      const int middle = static_cast<int>(floorf(store.start_centre[l] * n_major + 0.5f));
-      const Pixel at = pixel_at(p, (i / options.rows - side) * store.stride[l] + middle, i % options.rows, options.rows);
-      const bool inside = i < store.count[l] && at.distance >= p.from_px && at.distance <= p.to_px;
-      const bool use = inside && readable(at.y, at.x);
-      store.x[i][l] = at.distance;
-      store.value[i][l] = use ? image(at.y, at.x) : 0;
-      store.weight[i][l] = use ? 1.0f / (variance.data ? fmaxf(variance(at.y, at.x), 1e-12f) : options.variance) : 0;
+      store.longest = (store.longest + at_once - 1) / at_once * at_once;
     });
     block.for_each_pixel(1, lanes, [&](int, int l) {
-      const LumenFitPoint p = point(block.x0 + l);
-      int used = 0, inside = 0;
-      for (int i = 0; i < store.count[l]; ++i) {
-        used += store.weight[i][l] > 0 ? 1 : 0;
-        inside += store.x[i][l] >= p.from_px && store.x[i][l] <= p.to_px ? 1 : 0;
-      }
-      store.used[l] = used;
-      store.lost[l] = inside > 0 ? 1.0f - static_cast<float>(used) / static_cast<float>(inside) : 1.0f;
+      const int side = (store.count[l] / options.rows - 1) / 2;
+      const float major_start = floorf(store.start_centre[l] * store.sum[n_major][l] + 0.5f);
+      store.sum[major_step][l] = static_cast<float>(store.stride[l]);
+      store.sum[first_major][l] += major_start - static_cast<float>(side * store.stride[l]);
+      store.used[l] = 0;
+      store.lost[l] = 0;  // the number inside, until all are counted
     });
+    const int rows = options.rows;
+    block.for_each_pixel(store.longest, lanes, [&](int i, int l) CINELUMEN_INLINE {
+      const Place at = place_of(store, l, static_cast<float>(i / rows) * store.sum[major_step][l], i % rows, rows);
+      const bool inside = i < store.count[l] && at.distance >= store.sum[from][l] && at.distance <= store.sum[to][l];
+      store.x[i][l] = at.distance;
+      store.value[i][l] = at.major;
+      store.weight[i][l] = inside ? at.minor : -1e6f;
+    });
+    block.for_each_pixel(store.longest, lanes, [&](int i, int l) {
+      const bool columns = store.sum[by_columns][l] > 0;
+      const float major = store.value[i][l], minor = store.weight[i][l];
+      const int y = static_cast<int>(columns ? minor : major), x = static_cast<int>(columns ? major : minor);
+      const bool inside = minor > -1e5f, use = inside && readable(y, x);
+      store.value[i][l] = use ? image(y, x) : 0;
+      store.weight[i][l] = use ? (variance.data ? variance(y, x) : options.variance) : (inside ? -1.0f : -2.0f);
+    });
+    for (int i = 0; i < store.longest; ++i)
+      block.for_each_pixel(1, lanes, [&](int, int l) CINELUMEN_INLINE {
+        const float noise = store.weight[i][l];
+        const bool use = noise > -0.5f;
+        const float bounded = noise > 1e-12f ? noise : 1e-12f;
+        store.weight[i][l] = (use ? 1.0f : 0.0f) / bounded;
+        store.used[l] += use ? 1 : 0;
+        store.lost[l] += noise > -1.5f ? 1.0f : 0.0f;
+      });
+    block.for_each_pixel(
+        1, lanes, [&](int, int l) { store.lost[l] = store.lost[l] > 0 ? 1.0f - static_cast<float>(store.used[l]) / store.lost[l] : 1.0f; });
   }
 
   // Sums at the trial: Hessian (Gauss-Newton), gradient, chi2.
   template <int Parameters, Width width, int Columns, class Store>
   CINELUMEN_HOST_DEVICE void accumulate(const Block<1, Columns>& block, Store& store) const {
     const int longest = store.longest;
-    for (int i = 0; i < longest; ++i)
+    for (int first = 0; first < longest; first += at_once)
       block.for_each_pixel(1, lanes, [&](int, int l) CINELUMEN_INLINE {
         const float radius = store.trial[0][l], kappa = store.trial[2][l], s = store.trial[5][l];
-        const float x = store.x[i][l], from_centre = x - store.trial[1][l], inverse_s = 1.0f / s;
-        const float u = from_centre * inverse_s, rho = radius * inverse_s;
-        Chord chord;
-        if constexpr (width == Width::narrow) {
-          chord = narrow_chord(u, &store.node[0][l], lanes);
-        } else if constexpr (width == Width::wide) {
-          chord = wide_chord(u, rho);
-        } else {
-          const Chord a = narrow_chord(u, &store.node[0][l], lanes), b = wide_chord(u, rho);
-          const bool small = rho <= rho_narrow;
-          chord = {small ? a.g : b.g, small ? a.gu : b.gu, small ? a.guu : b.guu};
-        }
-        const float g = s * chord.g, gx = chord.gu, gxx = chord.guu * inverse_s;
-        // Euler's relation and the heat equation give the other two derivatives.
-        const float by_s = kappa * s * gxx, by_radius = kappa * (g - from_centre * gx - s * s * gxx) / radius, by_centre = -kappa * gx;
-        const float weight = store.weight[i][l];
-        // The blur acts on the intensity: -ln E exp(-p) = E p - Var(p) / 2, and the variance within the point spread is the sum over n of
-        // (s^n d^n g / dx^n)^2 / n!. The first two terms leave a few per cent of what is itself a hundredth of a millimetre.
-        const float variance_within = s * s * (chord.gu * chord.gu + 0.5f * chord.guu * chord.guu);
-        const float model = kappa * g - 0.5f * kappa * kappa * variance_within + store.trial[3][l] + store.trial[4][l] * x;
-        const float residual = store.value[i][l] - model;
-        const float column[6] = {by_radius, by_centre, g, 1.0f, x, by_s};
-        unrolled<Parameters>([&](auto j) CINELUMEN_INLINE {
-          const float weighted = weight * column[j];
-          unrolled<j + 1>([&](auto k) CINELUMEN_INLINE { store.sum[packed(k, j)][l] += weighted * column[k]; });
-          store.sum[21 + j][l] += weighted * residual;
+        const float inverse_s = 1.0f / s, inverse_radius = 1.0f / radius, rho = radius * inverse_s;
+        float column[at_once][6], weighted[at_once][6], residual[at_once], weighted_residual[at_once];
+        unrolled<at_once>([&](auto q) CINELUMEN_INLINE {
+          const float x = store.x[first + q][l], weight = store.weight[first + q][l], from_centre = x - store.trial[1][l];
+          const float u = from_centre * inverse_s;
+          Chord chord;
+          if constexpr (width == Width::narrow) {
+            chord = narrow_chord(u, &store.node[0][l], lanes);
+          } else if constexpr (width == Width::wide) {
+            chord = wide_chord(u, rho);
+          } else {
+            const Chord a = narrow_chord(u, &store.node[0][l], lanes), b = wide_chord(u, rho);
+            const bool small = rho <= rho_narrow;
+            chord = {small ? a.g : b.g, small ? a.gu : b.gu, small ? a.guu : b.guu};
+          }
+          const float g = s * chord.g, gx = chord.gu, gxx = chord.guu * inverse_s;
+          // Euler's relation and the heat equation give the other two derivatives.
+          column[q][0] = kappa * (g - from_centre * gx - s * s * gxx) * inverse_radius;
+          column[q][1] = -kappa * gx;
+          column[q][2] = g;
+          column[q][3] = 1.0f;
+          column[q][4] = x;
+          column[q][5] = kappa * s * gxx;
+          // The blur acts on the intensity: -ln E exp(-p) = E p - Var(p) / 2, and the variance within the point spread is the sum over n
+          // of (s^n d^n g / dx^n)^2 / n!. The first two terms leave a few per cent of what is itself a hundredth of a millimetre.
+          const float variance_within = s * s * (chord.gu * chord.gu + 0.5f * chord.guu * chord.guu);
+          const float model = kappa * g - 0.5f * kappa * kappa * variance_within + store.trial[3][l] + store.trial[4][l] * x;
+          residual[q] = store.value[first + q][l] - model;
+          weighted_residual[q] = weight * residual[q];
+          unrolled<Parameters>([&](auto j) CINELUMEN_INLINE { weighted[q][j] = weight * column[q][j]; });
         });
-        store.sum[27][l] += weight * residual * residual;
+        unrolled<Parameters>([&](auto j) CINELUMEN_INLINE {
+          unrolled<j + 1>([&](auto k) CINELUMEN_INLINE {
+            float sum = store.sum[packed(k, j)][l];
+            unrolled<at_once>([&](auto q) CINELUMEN_INLINE { sum += weighted[q][j] * column[q][k]; });
+            store.sum[packed(k, j)][l] = sum;
+          });
+          float sum = store.sum[21 + j][l];
+          unrolled<at_once>([&](auto q) CINELUMEN_INLINE { sum += weighted_residual[q] * column[q][j]; });
+          store.sum[21 + j][l] = sum;
+        });
+        float chi2 = store.sum[27][l];
+        unrolled<at_once>([&](auto q) CINELUMEN_INLINE { chi2 += weighted_residual[q] * residual[q]; });
+        store.sum[27][l] = chi2;
       });
   }
 
@@ -600,7 +695,8 @@ struct LumenFitKernel {
       fit.background = store.trial[3][l];
       fit.background_slope = store.trial[4][l];
       fit.chi2_per_dof = chi2;
-      fit.fwhm_px = options.search ? store.fwhm[l] : 0;
+      fit.fwhm_px = store.fwhm[l];
+      fit.significance = store.significance[l];
       fit.lost = store.lost[l];
       fit.samples = store.used[l];
       fit.at_bound =
@@ -617,10 +713,24 @@ struct LumenFitKernel {
   CINELUMEN_HOST_DEVICE void operator()(Block<Height, Columns> block, Scratch<Height, Columns>& store) const {
     block.for_each_pixel(1, lanes, [&](int, int l) {
       store.start_radius[l] = point(block.x0 + l).radius_px;
-      store.start_centre[l] = 0;
+      store.start_centre[l] = point(block.x0 + l).centre_px;
       store.fwhm[l] = 0;
+      store.significance[l] = 0;
     });
-    if (options.search) search(block, store);
+    place_lanes(block, store);
+    if (options.search || options.search_only) search(block, store);
+    if (options.search_only) {
+      block.for_each_pixel(1, block.columns(points.size), [&](int, int l) {
+        LumenFit fit;
+        fit.diameter_px = 2 * store.start_radius[l];
+        fit.centre_px = store.start_centre[l];
+        fit.fwhm_px = store.fwhm[l];
+        fit.contrast = store.contrast[l];
+        fit.significance = store.significance[l];
+        fits[block.x0 + l] = fit;
+      });
+      return;
+    }
     gather(block, store);
     for (int iteration = 0; iteration < options.iterations; ++iteration) {
       if (options.fit_psf) {

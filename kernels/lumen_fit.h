@@ -13,6 +13,7 @@ struct LumenFitPoint {
   float y = 0, x = 0;                   ///< on the centreline, px
   float normal_y = 0, normal_x = 1;     ///< unit vector across the vessel
   float radius_px = 3;                  ///< start; with LumenFitOptions::search only the scale of the search
+  float centre_px = 0;                  ///< start along the normal; not used with LumenFitOptions::search
   float kappa = 0;                      ///< prior attenuation per px of chord
   float kappa_sd = 0;                   ///< its SD: small holds kappa, 0 leaves it free
   float psf_px = 0.7f;                  ///< Gaussian SD of the point spread without the pixel, px
@@ -30,6 +31,7 @@ struct LumenFit {
   float background = 0, background_slope = 0;  ///< at the point; per px along the normal
   float chi2_per_dof = 0;
   float fwhm_px = 0;           ///< full width at half maximum, the comparator; 0 without search
+  float significance = 0;      ///< of the search: its peak over what lies outside the vessel, in SDs of white noise; 0 without search
   float lost = 0;              ///< share of the window's pixels outside the image or `valid`
   std::int32_t samples = 0;    ///< pixels used
   std::int32_t converged = 0;  ///< 1: the last step was a small part of the SD
@@ -38,11 +40,12 @@ struct LumenFit {
 
 /// Which parameters are free, and how long the fit may search.
 struct LumenFitOptions {
-  int rows = 2;            ///< pixels along the vessel per step across: the window is rows x (0.71 ... 1) px long; 1 to 3
-  int iterations = 9;      ///< 2 to 50, an upper limit
-  bool search = true;      ///< find the starting radius from the half maximum of a wide profile
-  bool fit_psf = false;    ///< the point spread is a parameter too, with its prior
-  float variance = 1e-4f;  ///< of the image's noise, > 0, where no variance image is given
+  int rows = 2;              ///< pixels along the vessel per step across: the window is rows x (0.71 ... 1) px long; 1 to 3
+  int iterations = 9;        ///< 2 to 50, an upper limit
+  bool search = true;        ///< find the starting radius from the half maximum of a wide profile
+  bool search_only = false;  ///< and no more: sets diameter_px, centre_px, fwhm_px, contrast, significance; samples and converged stay 0
+  bool fit_psf = false;      ///< the point spread is a parameter too, with its prior
+  float variance = 1e-4f;    ///< of the image's noise, > 0, where no variance image is given
 };
 
 /// Fits f(x) = kappa [2 sqrt(R^2 - (x - c)^2) * Gaussian * pixel] + b0 + b1 x, x the signed distance of each pixel to the centreline, to

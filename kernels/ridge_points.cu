@@ -123,37 +123,54 @@ struct SampleAcross {
   float step_px;
   ImageView<float> samples;
 
+  static constexpr int together = 8;  // samples of one section per item
+  CINELUMEN_HOST_DEVICE static int items(ImageView<float> samples) { return samples.height * ((samples.width + together - 1) / together); }
+
   CINELUMEN_HOST_DEVICE void operator()(int i) const {
-    const int point = i / samples.width, k = i % samples.width;
+    const int groups = (samples.width + together - 1) / together, point = i / groups, first = i % groups * together;
+    const int last = first + together < samples.width ? first + together : samples.width;
     const CrossSection section = sections[point];
-    const float along = (static_cast<float>(k) - 0.5f * static_cast<float>(samples.width - 1)) * step_px;
-    const float y = section.y + along * section.normal_y, x = section.x + along * section.normal_x;
-    float result = nanf("");
-    if (y >= 0 && x >= 0 && y <= static_cast<float>(image.height - 1) && x <= static_cast<float>(image.width - 1)) {
-      const int iy = static_cast<int>(y), ix = static_cast<int>(x);
-      float wy[4], wx[4];
-      catmull_rom(y - static_cast<float>(iy), wy);
-      catmull_rom(x - static_cast<float>(ix), wx);
-      const bool inside = ix >= 1 && ix + 2 < image.width;
-      float column_sums[4] = {};  // four neighbouring columns at once: one vector register
+    float* const row = samples.row(point);
+    for (int k = first; k < last; ++k) {
+      const float along = (static_cast<float>(k) - 0.5f * static_cast<float>(samples.width - 1)) * step_px;
+      row[k] = sample(section.y + along * section.normal_y, section.x + along * section.normal_x);
+    }
+  }
+
+  CINELUMEN_HOST_DEVICE float sample(float y, float x) const {
+    if (!(y >= 0 && x >= 0 && y <= static_cast<float>(image.height - 1) && x <= static_cast<float>(image.width - 1))) return nanf("");
+    const int iy = static_cast<int>(y), ix = static_cast<int>(x);
+    float wy[4], wx[4];
+    catmull_rom(y - static_cast<float>(iy), wy);
+    catmull_rom(x - static_cast<float>(ix), wx);
+    const bool inside = iy >= 1 && ix >= 1 && iy + 2 < image.height && ix + 2 < image.width;
+    if (!inside) return near_border(iy, ix, wy, wx);
+    // Four neighbouring columns at once: one vector register.
+    float columns[4] = {};
+    const float* above = image.row(iy - 1) + (ix - 1);
+    if (divisor.data) {
+      const float* below = divisor.row(iy - 1) + (ix - 1);
+      for (int a = 0; a < 4; ++a, above += image.pitch, below += divisor.pitch)
+        for (int b = 0; b < 4; ++b) columns[b] += wy[a] * (above[b] / below[b]);
+    } else {
+      for (int a = 0; a < 4; ++a, above += image.pitch)
+        for (int b = 0; b < 4; ++b) columns[b] += wy[a] * above[b];
+    }
+    return wx[0] * columns[0] + wx[1] * columns[1] + wx[2] * columns[2] + wx[3] * columns[3];
+  }
+
+  CINELUMEN_HOST_DEVICE float near_border(int iy, int ix, const float* wy, const float* wx) const {
+    float result = 0;
+    for (int b = 0; b < 4; ++b) {
+      const int column = mirror(ix + b - 1, image.width);
+      float sum = 0;
       for (int a = 0; a < 4; ++a) {
         const int row = mirror(iy + a - 1, image.height);
-        float values[4];
-        if (inside && divisor.data)
-          for (int b = 0; b < 4; ++b) values[b] = image.row(row)[ix - 1 + b] / divisor.row(row)[ix - 1 + b];
-        else if (inside)
-          for (int b = 0; b < 4; ++b) values[b] = image.row(row)[ix - 1 + b];
-        else
-          for (int b = 0; b < 4; ++b) {
-            const int column = mirror(ix - 1 + b, image.width);
-            values[b] = divisor.data ? image.row(row)[column] / divisor.row(row)[column] : image.row(row)[column];
-          }
-        for (int b = 0; b < 4; ++b) column_sums[b] += wy[a] * values[b];
+        sum += wy[a] * (divisor.data ? image.row(row)[column] / divisor.row(row)[column] : image.row(row)[column]);
       }
-      result = 0;
-      for (int b = 0; b < 4; ++b) result += wx[b] * column_sums[b];
+      result += wx[b] * sum;
     }
-    samples.row(point)[k] = result;
+    return result;
   }
 
   CINELUMEN_HOST_DEVICE static void catmull_rom(float t, float* weights) {
@@ -198,7 +215,7 @@ void sample_across(const Stream& stream, ImageView<const float> image, ArrayView
                    ImageView<float> samples) {
   require(samples.height == sections.size, "sample_across: samples must have one row per section");
   require(step_px > 0, "sample_across: step_px must be positive");
-  for_each_item(stream, samples.height * samples.width, SampleAcross{image, {}, sections, step_px, samples}, 2048);
+  for_each_item(stream, SampleAcross::items(samples), SampleAcross{image, {}, sections, step_px, samples}, 256);
 }
 
 void sample_ratio_across(const Stream& stream, ImageView<const float> image, ImageView<const float> divisor,
@@ -206,7 +223,7 @@ void sample_ratio_across(const Stream& stream, ImageView<const float> image, Ima
   require(same_size(image, divisor), "sample_ratio_across: image and divisor differ in size");
   require(samples.height == sections.size, "sample_ratio_across: samples must have one row per section");
   require(step_px > 0, "sample_ratio_across: step_px must be positive");
-  for_each_item(stream, samples.height * samples.width, SampleAcross{image, divisor, sections, step_px, samples}, 2048);
+  for_each_item(stream, SampleAcross::items(samples), SampleAcross{image, divisor, sections, step_px, samples}, 256);
 }
 
 }  // namespace cinelumen
