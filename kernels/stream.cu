@@ -16,7 +16,9 @@ namespace detail {
 
 #ifdef __CUDACC__
 void check_cuda(cudaError_t error, const char* call) {
-  if (error != cudaSuccess) throw DeviceError(std::string(call) + " failed: " + cudaGetErrorName(error) + ", " + cudaGetErrorString(error));
+  if (error == cudaSuccess) return;
+  (void)cudaGetLastError();  // else the next launch that is checked would be blamed
+  throw DeviceError(std::string(call) + " failed: " + cudaGetErrorName(error) + ", " + cudaGetErrorString(error));
 }
 #endif
 
@@ -50,14 +52,16 @@ std::shared_ptr<void> allocate(const Stream* stream, MemoryKind kind, std::size_
     // Freed in the stream's order; errors of a dying device are dropped here, the next call reports them.
     return {memory, [keep = *stream](void* p) {
               (void)cudaSetDevice(keep.cuda_device());
-              (void)cudaFreeAsync(p, keep.handle());
+              if (cudaFreeAsync(p, keep.handle()) != cudaSuccess) (void)cudaGetLastError();
             }};
   }
   if (kind == MemoryKind::pinned) {
     CINELUMEN_CUDA(cudaSetDevice(stream->cuda_device()));
     void* memory = nullptr;
     CINELUMEN_CUDA(cudaMallocHost(&memory, bytes));
-    return {memory, [](void* p) { (void)cudaFreeHost(p); }};
+    return {memory, [](void* p) {
+              if (cudaFreeHost(p) != cudaSuccess) (void)cudaGetLastError();
+            }};
   }
 #else
   (void)stream;
