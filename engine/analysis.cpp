@@ -14,6 +14,8 @@
 namespace cinelumen {
 namespace {
 
+constexpr int key_frame_count = 6;  // enough for a median of how they agree, and for one of them to be sharp
+
 // Frames whose temporal differences show the noise: free of contrast, or of a scene in which nothing changes.
 std::vector<int> noise_frames(const MaskChoice& mask, int first, int last) {
   constexpr int enough = 8;
@@ -98,7 +100,7 @@ Analysis analyze(const Stream& stream, const Run& run, const AnalysisOptions& op
   FrameChain chain(stream, run, intensity, analysis.noise, mask, std::move(mask_frame), options);
 
   // Every frame once: register, subtract, filter, gather what the whole run shows.
-  Opacification opacification = chain.opacify(first, last, well_filled_frames(mask, first, last, 8), observer);
+  Opacification opacification = chain.opacify(first, last, well_filled_frames(mask, first, last, key_frame_count), observer);
 
   // The vessels: once per run.
   Topology topology;

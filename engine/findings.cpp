@@ -48,7 +48,7 @@ std::vector<Finding> find_single_run_findings(const Analysis& analysis, const Fi
         const CentrelinePoint& middle = segment.centreline.points[segment.centreline.points.size() / 2];
         finding.at_px = {middle.y, middle.x};
       }
-      finding.reasons = {"too few centreline points reached the contrast that a measurement needs"};
+      finding.reasons = {"fewer than a fifth of its points reached five noise SDs of contrast in any frame"};
       findings.push_back(finding);
       continue;
     }

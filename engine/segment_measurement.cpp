@@ -40,12 +40,17 @@ TimeDensityCurve mean_curve(const std::vector<std::vector<float>>& contrast, con
   return curve;
 }
 
-std::string classify_filling(const DiameterProfile& profile) {
-  if (profile.points.empty()) return "not filled";
-  const auto measured =
-      std::count_if(profile.points.begin(), profile.points.end(), [](const DiameterProfile::Point& p) { return p.frames > 0; });
-  const double share = static_cast<double>(measured) / profile.points.size();
-  return share >= 0.7 ? "filled" : share >= 0.15 ? "partly filled" : "not filled";
+// By the contrast that its points reach in any frame, not by what could be measured: a link inside a branching is filled and unmeasured.
+std::string classify_filling(const std::vector<std::vector<float>>& contrast, double contrast_sd) {
+  if (contrast.empty() || contrast[0].empty()) return "not filled";
+  constexpr double enough_sd = 5;
+  const std::size_t points = contrast[0].size();
+  std::size_t filled = 0;
+  for (std::size_t i = 0; i < points; ++i)
+    filled +=
+        std::any_of(contrast.begin(), contrast.end(), [&](const std::vector<float>& frame) { return frame[i] > enough_sd * contrast_sd; });
+  const double share = static_cast<double>(filled) / static_cast<double>(points);
+  return share >= 0.8 ? "filled" : share >= 0.2 ? "partly filled" : "not filled";
 }
 
 }  // namespace
@@ -86,7 +91,7 @@ void summarize_segments(const SegmentMeasurements& measurements, Analysis& analy
     SegmentResult& segment = analysis.segments[i];
     segment.profile = pool_profile(segment.centreline, measurements.lumen[i]);
     segment.diameter = summarize(segment.profile);
-    segment.filling = classify_filling(segment.profile);
+    segment.filling = classify_filling(measurements.contrast[i], measurements.contrast_sd);
   }
 }
 

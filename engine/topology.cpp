@@ -164,16 +164,20 @@ Topology find_topology(const Stream& stream, ImageView<const float> whole_run, c
   Vesselness vesselness(stream, height, width);
   VesselnessMap map = make_vesselness_map(stream, height, width);
   const Image<std::uint8_t> host_valid = to_host(stream, valid);
+  // Clutter is looked at anew in images of another kind, not in every key frame.
   VesselnessOptions calibrated = options.vesselness;
-  const auto trace = [&](ImageView<const float> image) {
+  const auto calibrate_on = [&](ImageView<const float> image) {
     vesselness.compute(stream, image, valid, options.vesselness, map);
-    calibrated = options.vesselness;
     const auto clutter = clutter_factors(stream, map, host_valid.view(), options.vesselness);
-    for (int i = 0; i < vesselness_scale_count; ++i) calibrated.correlation_factor[i] *= clutter[i];
+    for (int i = 0; i < vesselness_scale_count; ++i)
+      calibrated.correlation_factor[i] = options.vesselness.correlation_factor[i] * clutter[i];
+  };
+  const auto trace = [&](ImageView<const float> image) {
     vesselness.compute(stream, image, valid, calibrated, map);
     return trace_centrelines(stream, image, map, valid, options.centreline);
   };
 
+  if (!key_frames.empty()) calibrate_on(key_frames[key_frames.size() / 2].image.view());
   std::vector<VesselGraph> graphs;
   for (const KeyFrame& key : key_frames) graphs.push_back(trace(key.image.view()));
 
@@ -204,6 +208,7 @@ Topology find_topology(const Stream& stream, ImageView<const float> whole_run, c
                     " of their centrelines): traced in frame " + std::to_string(topology.frame + 1) +
                     ", the one with the longest and clearest vessels, and found again in the other frames where they can be";
   } else {
+    calibrate_on(whole_run);
     topology.graph = trace(whole_run);
     copy<float>(stream, whole_run, topology.picture.view());
     topology.note = key_frames.size() > 1 ? "the vessels stand still (well-filled frames share " + percent(topology.agreement) +

@@ -75,7 +75,7 @@ TEST(LocalNoise, DarkPartsWeighLess) {
   options.rows = options.columns = 128;
   options.frames = 1;
   const PhantomRun phantom = make_phantom(options);
-  const Run run = make_run(phantom);
+  const cinelumen::Run run = make_run(phantom);
   NoiseModel noise;
   noise.log_sd_at_median = 0.01;
   noise.variance.assign(std::size_t{1} << run.intensity.bits_stored, 0);

@@ -169,7 +169,7 @@ void print_summary(const Run& run, const Analysis& analysis, const std::filesyst
       if (!segment.name.empty() && segment.name != "segment " + name) name += " " + clean_text(segment.name, 40);
       rows.push_back(
           {name, cell(segment.length, 1),
-           d.median && d.sd ? cell(d.median, scale, decimals) + " +- " + cell(d.sd, scale, decimals) : cell(d.median, scale, decimals),
+           d.median && d.sd ? cell(d.median, scale, decimals) + " +- " + cell(d.sd, scale, decimals + 1) : cell(d.median, scale, decimals),
            cell(d.minimum, scale, decimals), cell(d.percent_stenosis, 1, 0), cell(segment.flow.times.arrival_ms, 1e-3, 2),
            cell(segment.flow.times.time_to_peak_ms, 1e-3, 2), segment.filling});
     }
