@@ -101,7 +101,7 @@ if [ "$full" = 1 ]; then
   done
   if with_nvcc; then
     say "every CUDA architecture, no register spills"
-    CINELUMEN_CUDA_ARCHITECTURES="75-real;80-real;90-real;100-real;90-virtual" build cuda
+    CINELUMEN_CUDA_ARCHITECTURES="75-real;80-real;90-real;100-real;90-virtual" build cuda  # all targets: the program too
     tests/cuda.sh build/cuda
   fi
 fi

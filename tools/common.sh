@@ -69,8 +69,8 @@ build() {
   local options=()
   if [ "$preset" = cuda ]; then
     # Every GPU generation takes minutes to compile for; a machine builds for its own, or for one real architecture plus PTX.
-    local architectures=${CINELUMEN_CUDA_ARCHITECTURES:-"80-real;90-virtual"}
-    nvidia-smi >/dev/null 2>&1 && architectures=${CINELUMEN_CUDA_ARCHITECTURES:-native}
+    local architectures=${CINELUMEN_CUDA_ARCHITECTURES:-}
+    [ -n "$architectures" ] || { with_gpu && architectures=native || architectures="90-real;90-virtual"; }
     options+=("-DCINELUMEN_CUDA_ARCHITECTURES=$architectures")
   fi
   if ! cmake --preset "$preset" "${options[@]}" >"$log" 2>&1; then
@@ -83,5 +83,6 @@ build() {
   fi
 }
 
-# The CUDA path is built too where nvcc is.
+# The CUDA path is built too where nvcc is, and used where there is a GPU.
 with_nvcc() { [ "${CINELUMEN_NO_CUDA:-}" != 1 ] && command -v nvcc >/dev/null; }
+with_gpu() { command -v nvidia-smi >/dev/null && nvidia-smi -L 2>/dev/null | grep -q GPU; }

@@ -8,7 +8,7 @@ run=${1:-}
 
 install_packages "$needed_to_build"
 preset=cpu
-if with_nvcc; then preset=cuda; fi
+if with_nvcc && with_gpu; then preset=cuda; fi
 say "building ($preset), see build/$preset.log"
 build "$preset" cinelumen
 program=build/$preset/bin/cinelumen
@@ -19,4 +19,8 @@ if [ -z "$run" ]; then
 fi
 say "analysing $run"
 "$program" analyze "$run" --output results/demo/analysis
+if with_nvcc && [ "$preset" = cpu ]; then
+  say "nvcc is here, but no GPU: building the CUDA path too, see build/cuda.log (minutes the first time; CINELUMEN_NO_CUDA=1 leaves it out)"
+  build cuda cinelumen_kernels
+fi
 say "open results/demo/analysis/report.html in a browser"
