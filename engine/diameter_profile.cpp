@@ -24,7 +24,6 @@ double robust_sd(const std::vector<double>& values, double centre) {
 }
 
 constexpr float least_significance = 3;  // peak over surroundings, in SDs of white noise, below which nothing is fitted
-constexpr float looks_wide = 0.85f;      // a start is this much too small at most
 
 float with_pixel(float psf_px) { return std::sqrt(psf_px * psf_px + 1.0f / 12); }
 
@@ -270,6 +269,7 @@ void check(const char* name, ImageView<const float> image, ImageView<const std::
   demand(valid.data == nullptr || same_size(image, valid), "valid differs from the image in size");
   demand(options.noise_sd > 0 && std::isfinite(options.noise_sd), "noise_sd must be positive");
   demand(options.psf_px > 0 && options.psf_sd_px >= 0, "psf_px must be positive, its SD not negative");
+  demand(options.common_noise_share >= 0 && options.common_noise_share <= 1, "common_noise_share must be 0 to 1");
   demand(options.sd_inflation >= 1, "sd_inflation must be at least 1");
 }
 
@@ -374,7 +374,7 @@ std::vector<std::vector<LumenPoint>> measure_frame(const Stream& stream, ImageVi
   std::vector<std::size_t> places, rest;
   for (std::size_t i = 0; i < fits.size(); ++i) {
     if (around.sites[i].overlap || fits[i].significance < least_significance) continue;
-    (around.fit_points[i].radius_px < looks_wide * narrow_below ? rest : places).push_back(i);
+    (around.fit_points[i].radius_px < narrow_below ? rest : places).push_back(i);
   }
   // Profiles are fitted in groups, which take as long as their widest.
   const auto by_width = [&](std::size_t a, std::size_t b) {
@@ -387,13 +387,14 @@ std::vector<std::vector<LumenPoint>> measure_frame(const Stream& stream, ImageVi
     for (std::size_t k = 0; k < fitted.size(); ++k) fits[places[k]] = fitted[k];
   };
   fit_points();
-  const auto fitted_wide = [&](const LumenFit& fit) {
-    return fit.samples > 0 && fit.diameter_px >= 2 * narrow_below && fit.converged && !fit.at_bound;
+  // By the start, not by what the fit found: of points about that size it would take those that came out too wide, with too low a kappa.
+  const auto fitted_wide = [&](std::size_t i) {
+    return fits[i].samples > 0 && around.fit_points[i].radius_px >= narrow_below && fits[i].converged && !fits[i].at_bound;
   };
 
   std::vector<std::vector<double>> values(centrelines.size()), sds(centrelines.size());
   for (std::size_t i = 0; i < fits.size(); ++i)
-    if (!around.sites[i].overlap && fits[i].diameter_px >= 2 * narrow_below && sound(fits[i], options)) {
+    if (!around.sites[i].overlap && fitted_wide(i) && sound(fits[i], options)) {
       values[around.sites[i].segment].push_back(fits[i].kappa);
       sds[around.sites[i].segment].push_back(fits[i].kappa_sd);
     }
@@ -421,7 +422,7 @@ std::vector<std::vector<LumenPoint>> measure_frame(const Stream& stream, ImageVi
     return own.sd > 0 ? own : of_frame;
   };
   for (const std::size_t i : places)
-    if (!fitted_wide(fits[i]) && prior_of(i).sd > 0) rest.push_back(i);
+    if (!fitted_wide(i) && prior_of(i).sd > 0) rest.push_back(i);
   std::sort(rest.begin(), rest.end());
   std::stable_sort(rest.begin(), rest.end(), by_width);
   points.clear();
@@ -447,6 +448,7 @@ std::vector<std::vector<LumenPoint>> measure_frame(const Stream& stream, ImageVi
     const CentrelinePoint& p = centrelines[site.segment].points[site.point];
     const LumenFitPoint& at = around.fit_points[i];
     const float factor = options.sd_inflation * static_cast<float>(noise_factor.at(0.5 * fit.diameter_px));
+    const float of_noise = std::sqrt(std::max(square(fit.sd_px) - square(fit.prior_sd_px), 0.0f));
     fit.sd_px *= factor;
     fit.contrast_sd *= factor;
     LumenPoint point;
@@ -462,6 +464,7 @@ std::vector<std::vector<LumenPoint>> measure_frame(const Stream& stream, ImageVi
     point.normal_x = at.normal_x;
     point.diameter_px = fit.samples > 0 ? fit.diameter_px : 0;
     point.sd_px = fit.sd_px;
+    point.common_sd_px = std::sqrt(square(options.sd_inflation * fit.prior_sd_px) + options.common_noise_share * square(factor * of_noise));
     point.contrast = fit.contrast;
     point.contrast_sd = fit.contrast_sd;
     point.background = fit.background;
@@ -475,12 +478,14 @@ std::vector<std::vector<LumenPoint>> measure_frame(const Stream& stream, ImageVi
 DiameterProfile pool_profile(const Centreline& centreline, const std::vector<std::vector<LumenPoint>>& frames) {
   DiameterProfile profile;
   const std::size_t count = centreline.points.size();
-  std::vector<std::vector<double>> diameters(count), sds(count);
+  std::vector<std::vector<double>> diameters(count), sds(count), common(count);
   for (const auto& frame : frames)
     for (const LumenPoint& point : frame)
       if (point.used && point.sd_px > 0 && point.point >= 0 && static_cast<std::size_t>(point.point) < count) {
         diameters[point.point].push_back(point.diameter_px);
-        sds[point.point].push_back(point.sd_px);
+        const double shared = std::min(point.common_sd_px, point.sd_px), own = std::sqrt(point.sd_px * point.sd_px - shared * shared);
+        sds[point.point].push_back(std::max(own, 0.1 * point.sd_px));
+        common[point.point].push_back(shared);
       }
   for (std::size_t i = 0; i < count; ++i) {
     const CentrelinePoint& p = centreline.points[i];
@@ -515,7 +520,7 @@ DiameterProfile pool_profile(const Centreline& centreline, const std::vector<std
       }
       const double scatter = n > 1 ? std::max(1.0, squares / static_cast<double>(n - 1)) : 1.0;
       pooled.diameter_px = static_cast<float>(mean);
-      pooled.sd_px = static_cast<float>(std::sqrt(scatter / weights));
+      pooled.sd_px = static_cast<float>(std::hypot(std::sqrt(scatter / weights), median_of(common[i])));
       pooled.frames = static_cast<int>(n);
     }
     profile.points.push_back(pooled);

@@ -32,6 +32,7 @@ struct LumenPoint {
   float contrast_sd = 0;   ///< one SD of contrast
   float kappa = 0;         ///< attenuation per px of lumen
   float chi2_per_dof = 0;  ///< of the fit
+  float common_sd_px = 0;  ///< what of sd_px every frame shares: point spread, kappa's prior, the mask's noise
 };
 
 /// What measure_frame needs to know beside the image. All in px and log units.
@@ -40,6 +41,7 @@ struct LumenOptions {
   ImageView<const float> variance;  ///< of each pixel, memory of the stream's device; without data: noise_sd everywhere
   std::array<std::array<float, 5>, 5> autocorrelation{};  ///< of the noise, as NoiseModel; centre 0: taken as white
   float sd_inflation = 1;                                 ///< on SDs, for what a display grey scale hides; >= 1
+  float common_noise_share = 0;                           ///< of the noise's variance that all frames share: the mask's; 0 to 1
   float psf_px = 0.7f, psf_sd_px = 0.15f;  ///< Gaussian SD of the point spread without the pixel: estimate_psf, or what is usual
   int rows = 2;                            ///< pixels along the vessel per profile, 1 to 3
   float free_kappa_ratio =
@@ -85,7 +87,8 @@ struct SegmentDiameter {
   std::array<double, 2> minimum_at_px = {0, 0};
 };
 
-/// Pools one segment's points over frames: Huber's mean with weights 1 / (sd^2 + between-frame variance), its SD from the same.
+/// Pools one segment's points over frames: Huber's mean with weights 1 / (sd^2 + between-frame variance), its SD from the same. What of
+/// the SDs all frames share (LumenPoint::common_sd_px) does not fall with their number.
 /// `frames` has, per frame, that segment's points; only used ones count.
 DiameterProfile pool_profile(const Centreline& centreline, const std::vector<std::vector<LumenPoint>>& frames);
 

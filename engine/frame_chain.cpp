@@ -346,6 +346,8 @@ SegmentMeasurements FrameChain::measure(int first, int last, const Topology& top
   lumen_options.noise_sd = static_cast<float>(frame_noise);
   lumen_options.sd_inflation = intensity_.sd_inflation;
   lumen_options.autocorrelation = noise_.autocorrelation;
+  if (subtracting)
+    lumen_options.common_noise_share = static_cast<float>(1 - 1 / std::max(1.0, static_cast<double>(mask_frame_.noise_factor)));
   estimate_point_spread(topology, opacification, first, lumen_options);
   RidgeSnapOptions snap_options;
   const Calibration calibration = calibrate(run_.geometry, options_.mm_per_px, options_.mm_per_px_relative_sd);

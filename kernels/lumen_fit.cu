@@ -663,6 +663,9 @@ struct LumenFitKernel {
       } else {
         store.sum[4][l] = s_variance;
       }
+      // The kappa prior's share of the radius's error: its slope against the prior's mean.
+      const float prior_sd = point(block.x0 + l).kappa_sd, by_prior = prior_sd > 0 ? column_r[2] / prior_sd : 0.0f;
+      store.sum[8][l] = by_s[0] * by_s[0] * s_variance + by_prior * by_prior;
       store.sum[5][l] = step[0];
       store.sum[6][l] = step[1];
       store.sum[7][l] = chi2;
@@ -683,6 +686,7 @@ struct LumenFitKernel {
       LumenFit fit;
       fit.diameter_px = 2 * radius;
       fit.sd_px = 2 * sqrtf(fmaxf(var_radius, 0.0f));
+      fit.prior_sd_px = 2 * sqrtf(fmaxf(store.sum[8][l], 0.0f));
       fit.centre_px = store.trial[1][l];
       fit.centre_sd_px = sqrtf(fmaxf(var_centre, 0.0f));
       fit.kappa = kappa;

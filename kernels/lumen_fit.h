@@ -24,6 +24,7 @@ struct LumenFitPoint {
 /// A fitted profile. SDs are for white noise of the given variance, widened by sqrt(chi2_per_dof) where that exceeds 1.
 struct LumenFit {
   float diameter_px = 0, sd_px = 0;
+  float prior_sd_px = 0;  ///< what of sd_px comes from the errors of the held point spread and of kappa's prior: no pixel's noise
   float centre_px = 0, centre_sd_px = 0;  ///< along the normal, from the point
   float kappa = 0, kappa_sd = 0;          ///< per px
   float psf_px = 0, psf_sd_px = 0;

@@ -230,6 +230,35 @@ TEST(PoolProfile, SdFallsWithFramesAndSeesScatter) {
   }
 }
 
+TEST(PoolProfile, WhatFramesShareDoesNotAverageOut) {
+  const Centreline line = straight(0, 0, 0, 99, 5);
+  auto frames = frames_of(line, 25, 10, 0.2, 0, 3);
+  for (auto& frame : frames)
+    for (LumenPoint& p : frame) {
+      p.common_sd_px = 0.15f;
+      p.sd_px = std::hypot(0.2f, 0.15f);
+    }
+  for (const auto& p : pool_profile(line, frames).points) EXPECT_NEAR(p.sd_px, std::hypot(0.2 / 5, 0.15), 0.02);
+}
+
+TEST(MeasureFrame, TheMasksNoiseIsShared) {
+  Image<float> image = blank(120, 80);
+  const Centreline line = straight(10, 40.3, 110, 40.3, 8);
+  draw(image, line, 8, 0.02);
+  reference::add_noise(image.view(), 0.01, 5);
+  LumenOptions options;
+  options.psf_sd_px = 1e-4f;
+  options.common_noise_share = 0.25f;
+  const auto lumen = measure_frame(Stream::cpu(), image.view(), {}, {line}, options);
+  EXPECT_GT(share(lumen[0], Exclusion::none), 0.8);
+  for (const LumenPoint& p : lumen[0])
+    if (p.used) {
+      EXPECT_NEAR(p.common_sd_px, 0.5 * p.sd_px, 0.02 * p.sd_px);
+    }
+  options.common_noise_share = 1.5f;
+  EXPECT_THROW(measure_frame(Stream::cpu(), image.view(), {}, {line}, options), std::invalid_argument);
+}
+
 TEST(PoolProfile, OneBadFrameDoesNotMoveIt) {
   const Centreline line = straight(0, 0, 0, 50, 5);
   auto frames = frames_of(line, 9, 10, 0.2, 0, 5);

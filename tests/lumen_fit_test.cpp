@@ -87,6 +87,60 @@ TEST(BlurredChord, AgreesWithQuadrature) {
 
 class LumenFits : public test::DeviceTest {};
 
+TEST_P(LumenFits, SearchAloneFindsStartsAndTellsVesselsFromNothing) {
+  const Stream stream = this->stream();
+  for (const double radius : {2.5, 9.0}) {
+    Tube tube;
+    tube.radius_px = radius;
+    tube.kappa = 0.2 / radius;
+    tube.angle_rad = 0.9;
+    const Scene scene = draw(tube, 20, 0.8);
+    tube.kappa = 1e-9;
+    const Scene empty = draw(tube, 20, 0.8);
+    LumenFitOptions options;
+    options.search_only = true;
+    std::vector<float> radii;
+    for (const LumenFit& found : fit(stream, scene.image.view(), scene.points, options)) {
+      EXPECT_GT(found.significance, 10) << radius;
+      EXPECT_GT(found.contrast, 0.1f) << radius;
+      EXPECT_EQ(found.samples, 0);
+      EXPECT_EQ(found.converged, 0);
+      radii.push_back(found.diameter_px / 2);
+    }
+    std::nth_element(radii.begin(), radii.begin() + 10, radii.end());
+    EXPECT_NEAR(radii[10], radius, 0.12 * radius);
+    int seen = 0;
+    for (const LumenFit& found : fit(stream, empty.image.view(), empty.points, options)) seen += found.significance > 4;
+    EXPECT_LE(seen, 2) << radius;
+  }
+}
+
+// Moving what is held by one SD moves the diameter by what prior_sd_px says.
+TEST_P(LumenFits, PriorsShareOfTheSd) {
+  const Stream stream = this->stream();
+  Tube tube;
+  tube.radius_px = 3;
+  tube.kappa = 0.06;
+  Scene scene = draw(tube, 4, 1);
+  LumenFitOptions options;
+  options.search = false;
+  options.iterations = 20;
+  for (LumenFitPoint& p : scene.points) {
+    p.kappa = 0.06f;
+    p.kappa_sd = 0.003f;
+    p.psf_sd_px = 1e-4f;
+  }
+  const auto before = fit(stream, scene.image.view(), scene.points, options);
+  for (LumenFitPoint& p : scene.points) p.kappa += p.kappa_sd;
+  const auto after = fit(stream, scene.image.view(), scene.points, options);
+  for (std::size_t i = 0; i < before.size(); ++i) {
+    const float moved = std::abs(after[i].diameter_px - before[i].diameter_px);
+    EXPECT_GT(moved, 0.01f);
+    EXPECT_NEAR(before[i].prior_sd_px, moved, 0.15f * moved);
+    EXPECT_LT(before[i].prior_sd_px, before[i].sd_px);
+  }
+}
+
 TEST_P(LumenFits, AgreesWithTheTwin) {
   const Stream stream = this->stream();
   unsigned seed = 3;
