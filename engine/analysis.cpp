@@ -110,6 +110,7 @@ Analysis analyze(const Stream& stream, const Run& run, const AnalysisOptions& op
     topology_options.vesselness = chain.vesselness_options(opacification.noise_sd);
     topology = find_topology(stream, opacification.picture, opacification.key_frames, chain.valid(), topology_options);
   }
+  opacification.key_frames.clear();  // planes that nobody needs any more
   analysis.subtracted = mask.source != MaskSource::none;
   analysis.subtraction.mask = mask;
   analysis.subtraction.registration = analysis.subtracted ? options.registration : Registration::none;

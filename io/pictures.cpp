@@ -370,7 +370,8 @@ struct OverlayVideo::State {
 OverlayVideo::OverlayVideo(const std::filesystem::path& scratch, int rows, int columns, double frames_per_second)
     : state_(std::make_unique<State>()) {
   state_->file = scratch / "overlay.mp4";
-  state_->scale = picture_scale(rows, columns);
+  // The encoder keeps some fifty frames to look ahead, and OpenCV can't tell it otherwise: 290 MB at 1024 x 1024, half of that at 720.
+  state_->scale = 720.0 / std::max(rows, columns);
   // yuv420p needs even sides, and encoders refuse a few pixels.
   const auto side = [&](int pixels) { return std::max(64, (int(std::lround(pixels * state_->scale)) + 1) / 2 * 2); };
   state_->size = {side(columns), side(rows)};

@@ -13,7 +13,7 @@ namespace cinelumen {
 struct ReadOptions {
   std::optional<double> frame_time_ms;  ///< time from frame to frame, > 0; overrides the file's
   std::optional<double> spacing_mm;     ///< mm per px at the vessels, > 0; kept as calibrated Pixel Spacing; overrides the file's
-  std::size_t cache_bytes = std::size_t(64) << 20;  ///< decoded frames kept, at most
+  std::size_t cache_bytes = std::size_t(32) << 20;  ///< decoded frames kept, at most
 };
 
 /// Opens the run at `path`: a DICOM file (XA, XRF, Enhanced XA or XRF; secondary capture of those), a folder with the single-frame DICOM
