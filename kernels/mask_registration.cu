@@ -17,7 +17,7 @@ namespace {
 constexpr int level_count = 3;
 constexpr int iterations[level_count] = {4, 5, 4};  // finest first
 constexpr int cell_px = 32;                         // of the slow part
-constexpr double least_slow_part = 0.25;             // sigma: below, taking it out costs more than it gains
+constexpr double least_slow_part = 0.25;            // sigma: below, taking it out costs more than it gains
 constexpr int unused_border_px = 4;
 // Planes of the mask carry a border of NaN, so that strips that reach over its edge need no separate path.
 constexpr int padding = 40;  // even: columns keep their parity
