@@ -6,6 +6,8 @@ jobs=${CINELUMEN_JOBS:-$(nproc)}
 # Real runs and masks, and the emulator that executes the CUDA path without a GPU; both optional.
 export CINELUMEN_TEST_DATA=${CINELUMEN_TEST_DATA:-$([ -d ../shared/data ] && (cd ../shared/data && pwd) || true)}
 export CINELUMEN_PTXVM=${CINELUMEN_PTXVM:-$([ -d ../shared/ptxvm ] && (cd ../shared/ptxvm && pwd) || true)}
+# One cache for every clone on a machine.
+export CCACHE_BASEDIR=${CCACHE_BASEDIR:-$root} CCACHE_NOHASHDIR=1
 
 say() { printf '\n== %s\n' "$*"; }
 fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
