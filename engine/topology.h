@@ -37,7 +37,7 @@ struct TopologyOptions {
   float displaced_reach_px = 25;      ///< a ridge with one of lost attenuation running beside it this near is something that moved ...
   float displaced_depth = 0.8f;       ///< ... if as much, times this, was lost there as was added here
   float moving_minimum_z = 6;         ///< where vessels move: z below which a point is taken for residue
-  float moving_minimum_tree_px = 60;  ///< where vessels move: connected segments shorter than this in all are dropped
+  float moving_minimum_tree_px = 80;  ///< where vessels move: connected segments shorter than this in all are dropped
   float edge_margin_px = 8;           ///< centrelines this close to the field's edge are the edge, not a vessel
   float minimum_part_px = 12;         ///< what is left of a segment that was cut must be this long
 };
