@@ -13,9 +13,11 @@ say "building ($preset), see build/$preset.log"
 build "$preset" cinelumen
 program=build/$preset/bin/cinelumen
 if [ -z "$run" ]; then
-  say "writing a synthetic foot venogram"
-  "$program" phantom foot --output results/demo/phantom --quiet
   run=results/demo/phantom/run_01.dcm
+  if [ ! "$run" -nt "$program" ]; then
+    say "writing a synthetic foot venogram"
+    "$program" phantom foot --output results/demo/phantom --quiet
+  fi
 fi
 say "analysing $run"
 "$program" analyze "$run" --output results/demo/analysis
