@@ -178,26 +178,35 @@ Topology find_topology(const Stream& stream, ImageView<const float> whole_run, c
   };
 
   if (!key_frames.empty()) calibrate_on(key_frames[key_frames.size() / 2].image.view());
-  std::vector<VesselGraph> graphs;
-  for (const KeyFrame& key : key_frames) graphs.push_back(trace(key.image.view()));
+  // Three frames tell whether the vessels move; only then are the others needed, to find the clearest.
+  std::vector<VesselGraph> graphs(key_frames.size());
+  std::vector<std::size_t> traced;
+  const auto trace_key_frame = [&](std::size_t i) {
+    if (std::find(traced.begin(), traced.end(), i) != traced.end()) return;
+    graphs[i] = trace(key_frames[i].image.view());
+    traced.push_back(i);
+  };
+  if (!key_frames.empty())
+    for (const std::size_t i : {std::size_t{0}, key_frames.size() / 2, key_frames.size() - 1}) trace_key_frame(i);
 
   Topology topology;
   std::vector<double> shares;
-  for (std::size_t i = 0; i + 1 < graphs.size(); ++i)
-    for (std::size_t j = i + 1; j < graphs.size(); ++j) {
-      const bool first_is_shorter = total_length_px(graphs[i]) < total_length_px(graphs[j]);
-      const VesselGraph &shorter = graphs[first_is_shorter ? i : j], &longer = graphs[first_is_shorter ? j : i];
+  for (std::size_t i = 0; i + 1 < traced.size(); ++i)
+    for (std::size_t j = i + 1; j < traced.size(); ++j) {
+      const VesselGraph &a = graphs[traced[i]], &b = graphs[traced[j]];
+      const VesselGraph &shorter = total_length_px(a) < total_length_px(b) ? a : b, &longer = &shorter == &a ? b : a;
       if (!shorter.segments.empty())
         shares.push_back(confirmed_share(shorter, longer, options.still_tolerance_px, options.still_minimum_z));
     }
   if (!shares.empty()) {
-    std::nth_element(shares.begin(), shares.begin() + shares.size() / 2, shares.end());
+    std::nth_element(shares.begin(), shares.begin() + static_cast<std::ptrdiff_t>(shares.size() / 2), shares.end());
     topology.agreement = shares[shares.size() / 2];
   }
   topology.moving_vessels = topology.agreement < options.still_agreement;
 
   topology.picture = Image<float>(stream, height, width);
   if (topology.moving_vessels) {
+    for (std::size_t i = 0; i < key_frames.size(); ++i) trace_key_frame(i);
     std::size_t best = 0;
     for (std::size_t i = 1; i < graphs.size(); ++i)
       if (clarity(graphs[i]) > clarity(graphs[best])) best = i;
