@@ -872,7 +872,7 @@ void Vesselness::compute(const Stream& stream, ImageView<const float> image, Ima
   for (int level = coarsest; level > 0; --level)
     for_each_tile(stream, w.level_height[level], w.level_width[level], SumLevel{scales_at(level), w.sum[level].planes<float>()});
 
-  const bool elongated = !classical && coarsest > 0;
+  const bool elongated = options.elongation && !classical && coarsest > 0;
   if (elongated) {
     AverageAlong average{w.sum[1].planes<const float>(), w.along.view(), {}};
     double total = 0;

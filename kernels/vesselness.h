@@ -37,6 +37,8 @@ struct VesselnessOptions {
   float min_scale_px = 2.0f, max_scale_px = 8.0f;
   /// Noise-calibrated: ridge over mean clutter at which the response is 1/2.
   float half_response_ratio = 2.0f;
+  /// Noise-calibrated: average along the vessel. Without it the response is that of the point alone; z, angle and scale are the same.
+  bool elongation = true;
   float frangi_beta = 0.5f;    ///< Frangi: blobness at which exp(-1/2)
   float frangi_c = 0.03f;      ///< Frangi: structureness at which 1 - exp(-1/2), the image's units; fixed, not half of a frame's maximum
   float jerman_lambda = 0.1f;  ///< Jerman: lambda_rho, the image's units; fixed, not tau times a frame's maximum
