@@ -129,7 +129,7 @@ std::filesystem::path OutputFolder::temporary(const std::string& name) {
 }
 
 std::filesystem::path OutputFolder::scratch() {
-  const std::filesystem::path path = folder_ / "scratch.tmp";
+  std::filesystem::path path = folder_ / "scratch.tmp";
   std::error_code error;
   std::filesystem::create_directory(path, error);
   if (error) fail(path, "can't be made", error.value());
