@@ -19,7 +19,7 @@ constexpr int key_frame_count = 6;  // enough for a median of how they agree, an
 // Frames whose temporal differences show the noise: free of contrast, or of a scene in which nothing changes.
 std::vector<int> noise_frames(const MaskChoice& mask, int first, int last) {
   constexpr int enough = 8;
-  if (mask.source == MaskSource::automatic && mask.frames.size() >= 2) return mask.frames;
+  if (mask.source == MaskSource::automatic && mask.frames().size() >= 2) return mask.frames();
   if (mask.inflow_frame > first + 2) {
     std::vector<int> frames(std::min(enough, mask.inflow_frame - 2 - first));
     std::iota(frames.begin(), frames.end(), first);
@@ -92,15 +92,15 @@ Analysis analyze(const Stream& stream, const Run& run, const AnalysisOptions& op
     const auto timed = clock.measure("noise");
     analysis.noise = estimate_noise(run, intensity, noise_frames(mask, first, last));
   }
-  MaskFrame mask_frame;
+  std::vector<MaskFrame> mask_frames;
   if (mask.source != MaskSource::none) {
     const auto timed = clock.measure("mask");
-    mask_frame = make_mask_frame(stream, run, intensity, mask);
+    mask_frames = make_mask_frames(stream, run, intensity, mask);
   }
-  FrameChain chain(stream, run, intensity, analysis.noise, mask, std::move(mask_frame), options);
+  FrameChain chain(stream, run, intensity, analysis.noise, mask, std::move(mask_frames), options);
 
   // Every frame once: register, subtract, filter, gather what the whole run shows.
-  Opacification opacification = chain.opacify(first, last, well_filled_frames(mask, first, last, key_frame_count), observer);
+  Opacification opacification = chain.opacify(well_filled_frames(mask, first, last, key_frame_count), observer);
 
   // The vessels: once per run.
   Topology topology;
@@ -134,7 +134,7 @@ Analysis analyze(const Stream& stream, const Run& run, const AnalysisOptions& op
   if (observer) observer->topology_done(analysis);
 
   // Every frame again, now that the vessels are known: find them, measure the lumen, read the contrast.
-  SegmentMeasurements measurements = chain.measure(first, last, topology, opacification, observer);
+  SegmentMeasurements measurements = chain.measure(topology, opacification, analysis.calibration, observer);
   {
     const auto timed = clock.measure("statistics");
     summarize_segments(measurements, analysis);

@@ -55,9 +55,9 @@ float region_mean(ImageView<const float> subtracted, const std::vector<std::arra
 }
 
 // Moves the centrelines onto their ridges in this frame. Returns, per segment, whether it was found.
-template <class Slot>
-std::vector<bool> snap(Slot& slot, std::vector<Centreline>& centrelines, const RidgeSnapOptions& options) {
-  const std::vector<std::vector<SnappedPoint>> snapped = snap_to_ridge(slot.stream, slot.map, centrelines, options);
+std::vector<bool> snap(const Stream& stream, const VesselnessMap& map, std::vector<Centreline>& centrelines,
+                       const RidgeSnapOptions& options) {
+  const std::vector<std::vector<SnappedPoint>> snapped = snap_to_ridge(stream, map, centrelines, options);
   std::vector<bool> found;
   for (std::size_t s = 0; s < centrelines.size(); ++s) {
     const auto accepted = std::count_if(snapped[s].begin(), snapped[s].end(), [](const SnappedPoint& p) { return p.accepted; });
@@ -67,6 +67,23 @@ std::vector<bool> snap(Slot& slot, std::vector<Centreline>& centrelines, const R
   return found;
 }
 
+// A table of the stream's device.
+Array<float> table_on(const Stream& stream, const std::vector<float>& values) {
+  Array<float> host = Array<float>::staging(stream, static_cast<int>(values.size())), table(stream, host.size());
+  std::copy(values.begin(), values.end(), host.begin());
+  copy<float>(stream, host.view(), table.view());
+  stream.synchronize();
+  return table;
+}
+
+TemporalFilter make_filter(const Stream& stream, int height, int width) {
+  TemporalFilterOptions options;
+  options.minimum_gain = minimum_gain;
+  return TemporalFilter(stream, height, width, options);
+}
+
+bool moves(const RigidMotion& motion) { return motion.shift_y_px != 0 || motion.shift_x_px != 0 || motion.rotation_rad != 0; }
+
 void exclude(std::vector<LumenPoint>& points, Exclusion reason) {
   for (LumenPoint& point : points) {
     point.used = false;
@@ -75,6 +92,20 @@ void exclude(std::vector<LumenPoint>& points, Exclusion reason) {
 }
 
 }  // namespace
+
+/// A mask on the stream's device, and how it lies to the reference.
+struct FrameChain::Mask {
+  MaskFrame frame;
+  RigidMotion from_reference;
+  Array<float> variance_table;  ///< of frame minus mask, by stored value
+};
+
+/// What the second pass does to every frame.
+struct FrameChain::MeasureSettings {
+  VesselnessOptions vesselness;
+  RidgeSnapOptions snap;
+  LumenOptions lumen;
+};
 
 /// One frame in flight: its planes, and the workspaces of the kernels that it goes through.
 struct FrameChain::Slot {
@@ -94,21 +125,20 @@ struct FrameChain::Slot {
   }
 
   Stream stream;
-  int frame = 0;
+  int frame = 0, mask = 0;
   Image<std::uint16_t> stored, stored_on_device;
   Image<float> attenuation, subtracted, filtered, coefficients, variance;
   Image<float> host_subtracted, host_filtered;  ///< CUDA only
-  std::optional<MaskRegistration> registration;
+  Image<float> host_shown;                      ///< where the frame is shown otherwise than it is measured
+  std::vector<MaskRegistration> registrations;  ///< one per mask
   std::optional<Vesselness> vesselness;
   VesselnessMap map;
-  RigidMotion motion;
+  RigidMotion motion;  ///< reference to frame
   float offset = 0;
   FrameSubtraction subtraction;
   std::vector<std::vector<LumenPoint>> lumen;  ///< per segment
   std::vector<std::vector<float>> contrast;    ///< per segment
-  std::vector<bool> found;                     ///< per segment: its ridge was found again in this frame
   StageClock clock;
-  double frame_ms = 0;
 
   /// The planes in host memory, once the stream has been synchronised.
   ImageView<const float> subtracted_on_host() const { return stream.on_cuda() ? host_subtracted.view() : subtracted.view(); }
@@ -116,32 +146,36 @@ struct FrameChain::Slot {
 };
 
 FrameChain::FrameChain(const Stream& stream, const Run& run, const IntensityModel& intensity, const NoiseModel& noise,
-                       const MaskChoice& mask, MaskFrame mask_frame, const AnalysisOptions& options)
+                       const MaskChoice& choice, std::vector<MaskFrame> masks, const AnalysisOptions& options)
     : stream_(stream),
       run_(run),
       intensity_(intensity),
       noise_(noise),
-      mask_(mask),
+      choice_(choice),
       options_(options),
-      mask_frame_(std::move(mask_frame)),
-      table_(stream, static_cast<int>(intensity.attenuation.size())),
-      variance_table_(stream, static_cast<int>(noise.variance.size())),
+      first_(options.first_frame),
+      last_(options.last_frame < 0 ? run.frame_count() - 1 : options.last_frame),
+      table_(table_on(stream, intensity.attenuation)),
       valid_(to_device(stream, run.field.valid())),
-      noise_weight_(to_device(stream, local_noise_weight(run, noise, mask.reference_frame).view())) {
+      noise_weight_(to_device(stream, local_noise_weight(run, noise, choice.reference_frame).view())),
+      frame_ms_(static_cast<std::size_t>(last_ - first_ + 1), 0.0) {
   const int height = run.rows(), width = run.columns();
-  Array<float> table = Array<float>::staging(stream, table_.size());
-  std::copy(intensity.attenuation.begin(), intensity.attenuation.end(), table.begin());
-  copy<float>(stream, table.view(), table_.view());
-  // Frame and mask together: the mask's share is the same multiple of the frame's at every intensity.
-  Array<float> variance = Array<float>::staging(stream, table_.size());
-  const float factor = mask_.source == MaskSource::none ? 1 : mask_frame_.noise_factor;
-  std::transform(noise.variance.begin(), noise.variance.end(), variance.begin(), [&](float v) { return std::max(v * factor, 1e-10f); });
-  copy<float>(stream, variance.view(), variance_table_.view());
-  if (mask_.source == MaskSource::none) {
+  // The mask's share of the variance is the same multiple of the frame's at every intensity.
+  const auto variance_with = [&](float factor) {
+    std::vector<float> variance;
+    for (const float v : noise.variance) variance.push_back(std::max(v * factor, 1e-10f));
+    return table_on(stream, variance);
+  };
+  for (MaskFrame& mask : masks) {
+    Array<float> variance = variance_with(mask.noise_factor);
+    masks_.push_back(std::make_unique<Mask>(Mask{std::move(mask), {}, std::move(variance)}));
+  }
+  if (!subtracting()) {
+    variance_table_ = variance_with(1);
     no_mask_ = Image<float>(stream, height, width);
     set_zero(stream, no_mask_.view());
     Image<std::uint16_t> stored(height, width);
-    run.frames->read_frame(mask_.reference_frame, stored.view());
+    run.frames->read_frame(choice.reference_frame, stored.view());
     std::vector<float> values;
     for (int y = 0; y < height; y += 2)
       for (int x = 0; x < width; x += 2)
@@ -150,21 +184,32 @@ FrameChain::FrameChain(const Stream& stream, const Run& run, const IntensityMode
   }
   stream.synchronize();
 
-  // A GPU is filled by one frame; CPU cores each take their own.
-  const int slots = stream.on_cuda() || !stream.schedule().parallel ? 1 : std::clamp(std::min(cpu_threads(), run.frame_count()), 1, 16);
+  // A GPU is filled by one frame; CPU cores each take their own, and one waits where another is written or filtered in its turn.
+  const bool one = stream.on_cuda() || !stream.schedule().parallel;
+  const int slots = one ? 1 : std::clamp(std::min(cpu_threads() + 1, run.frame_count()), 1, 16);
   for (int i = 0; i < slots; ++i) {
     CpuSchedule schedule = stream.schedule();
     schedule.parallel = false;
-    slots_.push_back(std::make_unique<Slot>(slots == 1 ? stream : Stream::cpu(schedule), height, width));
+    slots_.push_back(std::make_unique<Slot>(one ? stream : Stream::cpu(schedule), height, width));
   }
-  if (mask_.source != MaskSource::none && options.registration == Registration::rigid) {
-    MaskRegistration first(stream, mask_frame_.attenuation.view(), valid_.view());
-    for (std::size_t i = 1; i < slots_.size(); ++i) slots_[i]->registration.emplace(first.another(slots_[i]->stream));
-    slots_[0]->registration.emplace(std::move(first));
+  if (options.registration != Registration::rigid) return;
+  for (const auto& mask : masks_) {
+    MaskRegistration registration(stream, mask->frame.attenuation.view(), valid_.view());
+    for (std::size_t i = 1; i < slots_.size(); ++i) slots_[i]->registrations.push_back(registration.another(slots_[i]->stream));
+    slots_[0]->registrations.push_back(std::move(registration));
+    if (mask == masks_.front()) continue;
+    const RigidEstimate estimate = slots_[0]->registrations.front().estimate(stream, mask->frame.attenuation.view());
+    if (estimate.converged) mask->from_reference = estimate.motion;
   }
 }
 
 FrameChain::~FrameChain() = default;
+
+double FrameChain::noise_factor() const {
+  float factor = 1;
+  for (const auto& mask : masks_) factor = std::max(factor, mask->frame.noise_factor);
+  return factor;
+}
 
 VesselnessOptions FrameChain::vesselness_options(double noise_sd) const {
   VesselnessOptions options;
@@ -175,120 +220,106 @@ VesselnessOptions FrameChain::vesselness_options(double noise_sd) const {
   return options;
 }
 
-void FrameChain::load_and_subtract(Slot& slot, int frame, bool register_frame, const RigidMotion* motion, float offset) {
+void FrameChain::load(Slot& slot, int frame) {
   slot.frame = frame;
+  slot.mask = subtracting() ? choice_.mask_of_frame[frame - first_] : 0;
   {
     const auto timed = slot.clock.measure("decode");
     run_.frames->read_frame(frame, slot.stored.view());
   }
-  const double before_ms = slot.clock.work_ms();
-  {
-    const auto timed = slot.clock.measure("ingest");
-    if (slot.stream.on_cuda()) copy<std::uint16_t>(slot.stream, slot.stored.view(), slot.stored_on_device.view());
-    const ImageView<const std::uint16_t> stored = slot.stream.on_cuda() ? slot.stored_on_device.view() : slot.stored.view();
-    log_attenuation(slot.stream, stored, table_.view(), slot.attenuation.view());
-    if (!register_frame) log_attenuation(slot.stream, stored, variance_table_.view(), slot.variance.view());
-  }
-  slot.motion = motion ? *motion : RigidMotion{};
-  slot.offset = mask_.source == MaskSource::none ? no_mask_offset_ : offset;
-  ImageView<const float> coefficients = mask_.source == MaskSource::none ? no_mask_.view() : mask_frame_.coefficients.view();
+  const auto timed = slot.clock.measure("ingest");
+  if (slot.stream.on_cuda()) copy<std::uint16_t>(slot.stream, slot.stored.view(), slot.stored_on_device.view());
+  log_attenuation(slot.stream, slot.stream.on_cuda() ? slot.stored_on_device.view() : slot.stored.view(), table_.view(),
+                  slot.attenuation.view());
+}
+
+// Leaves motion and offset as they are known for the frame.
+void FrameChain::register_frame(Slot& slot) {
+  slot.motion = {};
+  slot.offset = 0;
   slot.subtraction = {};
-  slot.subtraction.frame = frame;
-  if (register_frame && slot.registration) {
+  slot.subtraction.frame = slot.frame;
+  slot.subtraction.contrast_score = choice_.contrast_score.empty() ? 0 : choice_.contrast_score[slot.frame - first_];
+  if (!slot.registrations.empty()) {
     const auto timed = slot.clock.measure("registration");
-    const RigidEstimate estimate = slot.registration->estimate(slot.stream, slot.attenuation.view());
-    if (estimate.converged) slot.motion = estimate.motion;
+    const RigidEstimate estimate = slot.registrations[slot.mask].estimate(slot.stream, slot.attenuation.view());
+    slot.motion = compose(estimate.converged ? estimate.motion : RigidMotion{}, masks_[slot.mask]->from_reference);
     slot.offset = estimate.offset;
     slot.subtraction.residual_sd = estimate.residual_sd;
   }
   slot.subtraction.shift_y_px = slot.motion.shift_y_px;
   slot.subtraction.shift_x_px = slot.motion.shift_x_px;
   slot.subtraction.rotation_rad = slot.motion.rotation_rad;
-  {
-    const auto timed = slot.clock.measure("subtraction");
-    log_subtract(slot.stream, slot.attenuation.view(), coefficients, valid_.view(), slot.motion, slot.offset, slot.subtracted.view());
-  }
-  slot.frame_ms = slot.clock.work_ms() - before_ms;
 }
 
-// Frames in groups of one per slot: `parallel` and `measured` run for the whole group at once, `ordered` and `finished` in frame order.
-template <class Parallel, class Ordered, class Measured, class Finished>
-void FrameChain::for_frames(int first, int last, Parallel parallel, Ordered ordered, Measured measured, Finished finished) {
-  const int slots = static_cast<int>(slots_.size());
-  const auto each = [&](int count, const std::function<void(int)>& body) {
-    if (count == 1)
-      body(0);
-    else
-      parallel_for(count, body);
-  };
-  for (int group = first; group <= last; group += slots) {
-    const int count = std::min(slots, last - group + 1);
-    each(count, [&](int i) { parallel(*slots_[i], group + i); });
-    for (int i = 0; i < count; ++i) ordered(*slots_[i], group + i);
-    each(count, [&](int i) { measured(*slots_[i], group + i); });
-    for (int i = 0; i < count; ++i) finished(*slots_[i], group + i);
+void FrameChain::subtract(Slot& slot, const RigidMotion& motion, float offset) {
+  const auto timed = slot.clock.measure("subtraction");
+  slot.motion = motion;
+  slot.offset = offset;
+  if (subtracting()) {
+    const Mask& mask = *masks_[slot.mask];
+    log_subtract(slot.stream, slot.attenuation.view(), mask.frame.coefficients.view(), valid_.view(),
+                 compose(motion, inverse(mask.from_reference)), offset, slot.subtracted.view());
+  } else {
+    log_subtract(slot.stream, slot.attenuation.view(), no_mask_.view(), valid_.view(), {}, no_mask_offset_, slot.subtracted.view());
   }
 }
 
-Opacification FrameChain::opacify(int first, int last, const std::vector<int>& key_frames, AnalysisObserver* observer) {
-  const int height = run_.rows(), width = run_.columns();
+Opacification FrameChain::opacify(const std::vector<int>& key_frames, AnalysisObserver* observer) {
+  const int height = run_.rows(), width = run_.columns(), count = last_ - first_ + 1;
   Opacification result;
-  const int count = last - first + 1;
   result.frames.resize(count);
   result.motions.resize(count);
   result.offsets.resize(count);
-
-  TemporalFilterOptions filter_options;
-  filter_options.minimum_gain = minimum_gain;
-  TemporalFilter filter(stream_, height, width, filter_options);
+  TemporalFilter filter = make_filter(stream_, height, width);
   FlowStatistics statistics(stream_, height, width);
-  const bool subtracting = mask_.source != MaskSource::none;
-  const double frame_noise = noise_.log_sd_at_median * std::sqrt(subtracting ? mask_frame_.noise_factor : 1.0);
+  const double frame_noise = noise_.log_sd_at_median * std::sqrt(noise_factor());
 
-  for_frames(
-      first, last,
-      [&](Slot& slot, int frame) {
-        load_and_subtract(slot, frame, true, nullptr, 0);
-        const auto timed = slot.clock.measure("opacification");
-        // Onto the mask: a resting background, over which the filter and the running statistics need no motion.
-        const bool moved = slot.motion.shift_y_px != 0 || slot.motion.shift_x_px != 0 || slot.motion.rotation_rad != 0;
-        if (moved) {
-          bspline_coefficients(slot.stream, slot.subtracted.view(), slot.coefficients.view());
-          warp(slot.stream, slot.coefficients.view(), inverse(slot.motion), slot.attenuation.view());
-        } else {
-          copy<float>(slot.stream, slot.subtracted.view(), slot.attenuation.view());
-        }
-      },
-      [&](Slot& slot, int frame) {
-        const int i = frame - first;
-        {
-          const auto timed = clock_.measure("temporal filter");
-          filter.apply(stream_, slot.attenuation.view(), static_cast<float>(std::max(frame_noise, 1e-5)), 0, 0, slot.filtered.view());
-        }
-        {
-          const auto timed = clock_.measure("flow statistics");
-          statistics.update(stream_, slot.filtered.view(), run_.frame_times_ms.empty() ? i : run_.frame_times_ms[frame]);
-        }
-        if (std::find(key_frames.begin(), key_frames.end(), frame) != key_frames.end()) {
-          KeyFrame key{frame, Image<float>(stream_, height, width)};
-          copy<float>(stream_, slot.filtered.view(), key.image.view());
-          result.key_frames.push_back(std::move(key));
-        }
-        slot.subtraction.contrast_score = mask_.contrast_score.empty() ? 0 : mask_.contrast_score[i];
-        result.frames[i] = slot.subtraction;
-        result.motions[i] = slot.motion;
-        result.offsets[i] = slot.offset;
-        stream_.synchronize();
-        if (observer) observer->progress("subtracting", i + 1, count);
-      },
-      [](Slot&, int) {}, [](Slot&, int) {});
+  const auto register_and_subtract = [&](int i, int place) {
+    Slot& slot = *slots_[place];
+    load(slot, first_ + i);
+    register_frame(slot);
+    subtract(slot, slot.motion, slot.offset);
+    const auto timed = slot.clock.measure("opacification");
+    // Onto the reference: a resting background, over which the filter and the running statistics need no motion.
+    if (moves(slot.motion)) {
+      bspline_coefficients(slot.stream, slot.subtracted.view(), slot.coefficients.view());
+      warp(slot.stream, slot.coefficients.view(), inverse(slot.motion), slot.attenuation.view());
+    } else {
+      copy<float>(slot.stream, slot.subtracted.view(), slot.attenuation.view());
+    }
+  };
+  const auto filter_in_time = [&](int, int place) {
+    Slot& slot = *slots_[place];
+    const auto timed = slot.clock.measure("temporal filter");
+    filter.apply(slot.stream, slot.attenuation.view(), static_cast<float>(std::max(frame_noise, 1e-5)), 0, 0, slot.filtered.view());
+  };
+  const auto gather = [&](int i, int place) {
+    Slot& slot = *slots_[place];
+    {
+      const auto timed = slot.clock.measure("flow statistics");
+      statistics.update(slot.stream, slot.filtered.view(), run_.frame_times_ms.empty() ? i : run_.frame_times_ms[slot.frame]);
+    }
+    if (std::find(key_frames.begin(), key_frames.end(), slot.frame) != key_frames.end()) {
+      KeyFrame key{slot.frame, Image<float>(stream_, height, width)};
+      copy<float>(slot.stream, slot.filtered.view(), key.image.view());
+      result.key_frames.push_back(std::move(key));
+    }
+    result.frames[i] = slot.subtraction;
+    result.motions[i] = slot.motion;
+    result.offsets[i] = slot.offset;
+    slot.stream.synchronize();
+    take_times(slot);
+    if (observer) observer->progress("subtracting", i + 1, count);
+  };
+  pipeline(count, static_cast<int>(slots_.size()), {{false, register_and_subtract}, {true, filter_in_time}, {true, gather}});
 
   const auto timed = clock_.measure("flow statistics");
   FlowImages images = statistics.finish(stream_, static_cast<float>(frame_noise * filtered_noise_factor()));
   result.picture = std::move(images.maximum);
-  if (!subtracting && count > 1) {
+  if (!subtracting() && count > 1) {
     // Nothing comes and goes: the mean has less noise. Areas are in s.
-    const double seconds = (run_.frame_times_ms.empty() ? count - 1 : run_.frame_times_ms[last] - run_.frame_times_ms[first]) / 1000;
+    const double seconds = (run_.frame_times_ms.empty() ? count - 1 : run_.frame_times_ms[last_] - run_.frame_times_ms[first_]) / 1000;
     Image<float> mean = to_host(stream_, images.area.view());
     for (int y = 0; y < height; ++y)
       for (int x = 0; x < width; ++x) mean(y, x) = static_cast<float>(mean(y, x) / seconds);
@@ -299,30 +330,109 @@ Opacification FrameChain::opacify(int first, int last, const std::vector<int>& k
   return result;
 }
 
+// Adds what the slot's frame has cost in this pass to the run's account.
+void FrameChain::take_times(Slot& slot) {
+  frame_ms_[slot.frame - first_] += slot.clock.work_ms();
+  clock_.merge(slot.clock);
+  slot.clock = {};
+}
+
 // The point spread is the detector's and the focal spot's: one for the run, from the fullest frame.
-void FrameChain::estimate_point_spread(const Topology& topology, const Opacification& opacification, int first, LumenOptions& options) {
-  int frame = topology.frame >= 0 ? topology.frame : mask_.reference_frame;
-  if (topology.frame < 0 && !mask_.contrast_score.empty())
-    frame =
-        first + static_cast<int>(std::max_element(mask_.contrast_score.begin(), mask_.contrast_score.end()) - mask_.contrast_score.begin());
+void FrameChain::estimate_point_spread(const Topology& topology, const Opacification& opacification, LumenOptions& options) {
+  const auto timed = clock_.measure("point spread");
+  const std::vector<double>& score = choice_.contrast_score;
+  int frame = topology.frame >= 0 ? topology.frame : choice_.reference_frame;
+  if (topology.frame < 0 && !score.empty()) frame = first_ + static_cast<int>(std::max_element(score.begin(), score.end()) - score.begin());
   Slot& slot = *slots_[0];
-  load_and_subtract(slot, frame, false, &opacification.motions[frame - first], opacification.offsets[frame - first]);
+  load(slot, frame);
+  subtract(slot, opacification.motions[frame - first_], opacification.offsets[frame - first_]);
   std::vector<Centreline> centrelines;
   for (const VesselGraph::Segment& segment : topology.graph.segments)
     centrelines.push_back(move_centreline(segment.centreline, slot.motion, run_.rows(), run_.columns()));
   LumenOptions of_this_frame = options;
-  of_this_frame.variance = slot.variance.view();
+  of_this_frame.variance = variance_of(slot);
   if (const auto psf = estimate_psf(slot.stream, slot.subtracted.view(), valid_.view(), centrelines, of_this_frame)) {
     options.psf_px = static_cast<float>(psf->psf_px);
     options.psf_sd_px = static_cast<float>(psf->sd_px);
   }
+  slot.clock = {};  // what is timed here, is timed above
 }
 
-SegmentMeasurements FrameChain::measure(int first, int last, const Topology& topology, const Opacification& opacification,
+// Per pixel, of the frame that the slot has loaded.
+ImageView<const float> FrameChain::variance_of(Slot& slot) {
+  const auto timed = slot.clock.measure("ingest");
+  log_attenuation(slot.stream, slot.stream.on_cuda() ? slot.stored_on_device.view() : slot.stored.view(),
+                  subtracting() ? masks_[slot.mask]->variance_table.view() : variance_table_.view(), slot.variance.view());
+  return slot.variance.view();
+}
+
+// Finds the vessels in the slot's frame and measures lumen and contrast along them.
+void FrameChain::measure_vessels(Slot& slot, const Topology& topology, const MeasureSettings& settings) {
+  {
+    const auto timed = slot.clock.measure("vesselness");
+    slot.vesselness->compute(slot.stream, slot.filtered.view(), valid_.view(), settings.vesselness, slot.map);
+  }
+  if (slot.stream.on_cuda()) {
+    copy<float>(slot.stream, slot.subtracted.view(), slot.host_subtracted.view());
+    copy<float>(slot.stream, slot.filtered.view(), slot.host_filtered.view());
+  }
+  if (options_.topology_every_frame) {
+    const auto timed = slot.clock.measure("topology in every frame");
+    (void)trace_centrelines(slot.stream, slot.filtered.view(), slot.map, valid_.view());
+  }
+  std::vector<Centreline> centrelines;
+  std::vector<bool> found;
+  {
+    const auto timed = slot.clock.measure("re-snap");
+    for (const VesselGraph::Segment& segment : topology.graph.segments)
+      centrelines.push_back(move_centreline(segment.centreline, slot.motion, run_.rows(), run_.columns()));
+    found = snap(slot.stream, slot.map, centrelines, settings.snap);
+  }
+  LumenOptions of_this_frame = settings.lumen;
+  of_this_frame.variance = variance_of(slot);
+  {
+    const auto timed = slot.clock.measure("diameters");
+    slot.lumen = measure_frame(slot.stream, slot.subtracted.view(), valid_.view(), centrelines, of_this_frame);
+    // A vessel that moved away is not measured where it used to be.
+    if (topology.moving_vessels && slot.frame != topology.frame)
+      for (std::size_t s = 0; s < found.size(); ++s)
+        if (!found[s]) exclude(slot.lumen[s], Exclusion::key_frame_only);
+  }
+  const auto timed = slot.clock.measure("flow");
+  slot.stream.synchronize();
+  slot.contrast.clear();
+  for (const Centreline& centreline : centrelines)
+    slot.contrast.push_back(sample_contrast(slot.subtracted_on_host(), run_.field.valid(), centreline, !subtracting()));
+}
+
+// The subtracted frame as the file's Mask Module wants it shown (see shown_mask_for): host memory.
+ImageView<const float> FrameChain::shown(Slot& slot, const Opacification& opacification) {
+  const std::optional<FrameMask> asked = shown_mask_for(choice_, slot.frame, run_.frame_count());
+  if (!asked) return slot.subtracted_on_host();
+  const auto timed = slot.clock.measure("shown otherwise");
+  std::vector<int> averaged;
+  for (int i = 0; i < asked->contrast_frame_averaging && slot.frame + i < run_.frame_count(); ++i) averaged.push_back(slot.frame + i);
+  const MaskFrame contrast = average_mask_frames(slot.stream, run_, intensity_, {averaged, {}});
+  RigidMotion motion = compose(slot.motion, inverse(masks_[slot.mask]->from_reference));
+  float offset = slot.offset;
+  std::optional<MaskFrame> other;
+  if (asked->operation != MaskInstruction::Operation::average_subtraction) {
+    // Both frames' places relative to the reference are known: so is one's to the other.
+    other = average_mask_frames(slot.stream, run_, intensity_, {asked->frames, asked->sub_pixel_shift});
+    const int i = std::clamp(asked->frames.front(), first_, last_) - first_;
+    motion = compose(slot.motion, inverse(opacification.motions[i]));
+    offset -= opacification.offsets[i];
+  }
+  const Image<float>& coefficients = other ? other->coefficients : masks_[slot.mask]->frame.coefficients;
+  log_subtract(slot.stream, contrast.attenuation.view(), coefficients.view(), valid_.view(), motion, offset, slot.attenuation.view());
+  slot.host_shown = to_host<const float>(slot.stream, slot.attenuation.view());
+  return slot.host_shown.view();
+}
+
+SegmentMeasurements FrameChain::measure(const Topology& topology, const Opacification& opacification, const Calibration& calibration,
                                         AnalysisObserver* observer) {
-  const int height = run_.rows(), width = run_.columns(), count = last - first + 1;
-  const bool subtracting = mask_.source != MaskSource::none;
-  const double frame_noise = noise_.log_sd_at_median * std::sqrt(subtracting ? mask_frame_.noise_factor : 1.0);
+  const int height = run_.rows(), width = run_.columns(), count = last_ - first_ + 1;
+  const double frame_noise = noise_.log_sd_at_median * std::sqrt(noise_factor());
   std::vector<std::vector<std::array<int, 2>>> regions;
   for (const NamedRegion& region : options_.regions) regions.push_back(pixels_in(region, height, width));
   const std::size_t segments = topology.graph.segments.size();
@@ -338,100 +448,58 @@ SegmentMeasurements FrameChain::measure(int first, int last, const Topology& top
       slot->map = make_vesselness_map(slot->stream, height, width);
     }
   }
-  TemporalFilterOptions filter_options;
-  filter_options.minimum_gain = minimum_gain;
-  TemporalFilter filter(stream_, height, width, filter_options);
-  VesselnessOptions vesselness = vesselness_options(frame_noise * filtered_noise_factor());
-  vesselness.elongation = options_.topology_every_frame;  // re-snapping asks for z and scale only
-  LumenOptions lumen_options;
-  lumen_options.noise_sd = static_cast<float>(frame_noise);
-  lumen_options.sd_inflation = intensity_.sd_inflation;
-  lumen_options.autocorrelation = noise_.autocorrelation;
-  if (subtracting)
-    lumen_options.common_noise_share = static_cast<float>(1 - 1 / std::max(1.0, static_cast<double>(mask_frame_.noise_factor)));
-  estimate_point_spread(topology, opacification, first, lumen_options);
-  RidgeSnapOptions snap_options;
-  const Calibration calibration = calibrate(run_.geometry, options_.mm_per_px, options_.mm_per_px_relative_sd);
-  snap_options.search_px = static_cast<float>(calibration.known() ? std::clamp(1.5 / calibration.mm_per_px, 2.0, 12.0) : 6.0);
-  std::vector<LumenPoint> flat;
+  TemporalFilter filter = make_filter(stream_, height, width);
+  MeasureSettings settings;
+  settings.vesselness = vesselness_options(frame_noise * filtered_noise_factor());
+  settings.vesselness.elongation = options_.topology_every_frame;  // re-snapping asks for z and scale only
+  settings.snap.search_px = static_cast<float>(calibration.known() ? std::clamp(1.5 / calibration.mm_per_px, 2.0, 12.0) : 6.0);
+  settings.lumen.noise_sd = static_cast<float>(frame_noise);
+  settings.lumen.sd_inflation = intensity_.sd_inflation;
+  settings.lumen.autocorrelation = noise_.autocorrelation;
+  if (subtracting()) settings.lumen.common_noise_share = static_cast<float>(1 - 1 / noise_factor());
+  estimate_point_spread(topology, opacification, settings.lumen);
 
-  for_frames(
-      first, last,
-      [&](Slot& slot, int frame) {
-        load_and_subtract(slot, frame, false, &opacification.motions[frame - first], opacification.offsets[frame - first]);
-        slot.subtraction = opacification.frames[frame - first];
-      },
-      [&](Slot& slot, int frame) {
-        const auto timed = clock_.measure("temporal filter");
-        const int i = frame - first;
-        const RigidMotion &now = opacification.motions[i], &before = opacification.motions[std::max(0, i - 1)];
-        filter.apply(stream_, slot.subtracted.view(), static_cast<float>(std::max(frame_noise, 1e-5)), now.shift_y_px - before.shift_y_px,
-                     now.shift_x_px - before.shift_x_px, slot.filtered.view());
-        stream_.synchronize();
-      },
-      [&](Slot& slot, int frame) {
-        const double before_ms = slot.clock.work_ms();
-        {
-          const auto timed = slot.clock.measure("vesselness");
-          slot.vesselness->compute(slot.stream, slot.filtered.view(), valid_.view(), vesselness, slot.map);
-        }
-        if (slot.stream.on_cuda()) {
-          copy<float>(slot.stream, slot.subtracted.view(), slot.host_subtracted.view());
-          copy<float>(slot.stream, slot.filtered.view(), slot.host_filtered.view());
-        }
-        if (options_.topology_every_frame) {
-          const auto timed = slot.clock.measure("topology in every frame");
-          (void)trace_centrelines(slot.stream, slot.filtered.view(), slot.map, valid_.view());
-        }
-        std::vector<Centreline> centrelines;
-        {
-          const auto timed = slot.clock.measure("re-snap");
-          for (const VesselGraph::Segment& segment : topology.graph.segments)
-            centrelines.push_back(move_centreline(segment.centreline, slot.motion, height, width));
-          slot.found = snap(slot, centrelines, snap_options);
-        }
-        {
-          const auto timed = slot.clock.measure("diameters");
-          LumenOptions of_this_frame = lumen_options;
-          of_this_frame.variance = slot.variance.view();
-          slot.lumen = measure_frame(slot.stream, slot.subtracted.view(), valid_.view(), centrelines, of_this_frame);
-          // A vessel that moved away is not measured where it used to be.
-          if (topology.moving_vessels && frame != topology.frame)
-            for (std::size_t s = 0; s < segments; ++s)
-              if (!slot.found[s]) exclude(slot.lumen[s], Exclusion::key_frame_only);
-        }
-        {
-          const auto timed = slot.clock.measure("flow");
-          slot.stream.synchronize();
-          slot.contrast.clear();
-          for (const Centreline& centreline : centrelines)
-            slot.contrast.push_back(sample_contrast(slot.subtracted_on_host(), run_.field.valid(), centreline, !subtracting));
-        }
-        slot.frame_ms += slot.clock.work_ms() - before_ms;
-      },
-      [&](Slot& slot, int frame) {
-        flat.clear();
-        for (std::size_t s = 0; s < segments; ++s) {
-          flat.insert(flat.end(), slot.lumen[s].begin(), slot.lumen[s].end());
-          result.lumen[s].push_back(std::move(slot.lumen[s]));
-          result.contrast[s].push_back(std::move(slot.contrast[s]));
-        }
-        for (std::size_t r = 0; r < regions.size(); ++r)
-          result.region_contrast[r].push_back(region_mean(slot.subtracted_on_host(), regions[r], slot.motion));
-        frame_ms_.push_back(slot.frame_ms);
-        if (!observer) return;
-        const auto timed = clock_.measure("write");
-        FrameResult frame_result;
-        frame_result.frame = frame;
-        if (!run_.frame_times_ms.empty()) frame_result.time_ms = run_.frame_times_ms[frame];
-        frame_result.subtracted = slot.subtracted_on_host();
-        frame_result.display = slot.filtered_on_host();
-        frame_result.lumen = &flat;
-        frame_result.subtraction = &slot.subtraction;
-        observer->frame_done(frame_result);
-        observer->progress("measuring", frame - first + 1, count);
-      });
-  for (const auto& slot : slots_) clock_.merge(slot->clock);
+  const auto load_and_subtract = [&](int i, int place) {
+    Slot& slot = *slots_[place];
+    load(slot, first_ + i);
+    slot.subtraction = opacification.frames[i];
+    subtract(slot, opacification.motions[i], opacification.offsets[i]);
+  };
+  const auto filter_in_time = [&](int i, int place) {
+    Slot& slot = *slots_[place];
+    const auto timed = slot.clock.measure("temporal filter");
+    const RigidMotion &now = opacification.motions[i], &before = opacification.motions[std::max(0, i - 1)];
+    filter.apply(slot.stream, slot.subtracted.view(), static_cast<float>(std::max(frame_noise, 1e-5)), now.shift_y_px - before.shift_y_px,
+                 now.shift_x_px - before.shift_x_px, slot.filtered.view());
+  };
+  const auto find_and_measure = [&](int, int place) { measure_vessels(*slots_[place], topology, settings); };
+  std::vector<LumenPoint> flat;
+  const auto hand_over = [&](int i, int place) {
+    Slot& slot = *slots_[place];
+    flat.clear();
+    for (std::size_t s = 0; s < segments; ++s) {
+      flat.insert(flat.end(), slot.lumen[s].begin(), slot.lumen[s].end());
+      result.lumen[s].push_back(std::move(slot.lumen[s]));
+      result.contrast[s].push_back(std::move(slot.contrast[s]));
+    }
+    for (std::size_t r = 0; r < regions.size(); ++r)
+      result.region_contrast[r].push_back(region_mean(slot.subtracted_on_host(), regions[r], slot.motion));
+    if (observer) {
+      FrameResult frame_result;
+      frame_result.frame = slot.frame;
+      if (!run_.frame_times_ms.empty()) frame_result.time_ms = run_.frame_times_ms[slot.frame];
+      frame_result.subtracted = shown(slot, opacification);
+      frame_result.display = slot.filtered_on_host();
+      frame_result.lumen = &flat;
+      frame_result.subtraction = &slot.subtraction;
+      const auto timed = slot.clock.measure("write");
+      observer->frame_done(frame_result);
+      observer->progress("measuring", i + 1, count);
+    }
+    take_times(slot);
+  };
+  pipeline(count, static_cast<int>(slots_.size()),
+           {{false, load_and_subtract}, {true, filter_in_time}, {false, find_and_measure}, {true, hand_over}});
   return result;
 }
 

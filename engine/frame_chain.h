@@ -30,14 +30,15 @@ struct Opacification {
 class FrameChain {
  public:
   /// Keeps references to what it is given, which must outlive it.
-  FrameChain(const Stream& stream, const Run& run, const IntensityModel& intensity, const NoiseModel& noise, const MaskChoice& mask,
-             MaskFrame mask_frame, const AnalysisOptions& options);
+  /// `masks`: make_mask_frames of `choice`, empty where choice.source is none.
+  FrameChain(const Stream& stream, const Run& run, const IntensityModel& intensity, const NoiseModel& noise, const MaskChoice& choice,
+             std::vector<MaskFrame> masks, const AnalysisOptions& options);
   ~FrameChain();
 
-  /// Goes through frames first..last (0-based, inclusive) once. Keeps copies of the frames named in `key_frames`.
-  Opacification opacify(int first, int last, const std::vector<int>& key_frames, AnalysisObserver* observer);
+  /// Goes through the analysed frames once. Keeps copies of the frames named in `key_frames`.
+  Opacification opacify(const std::vector<int>& key_frames, AnalysisObserver* observer);
   /// Goes through them again, measuring the vessels of `topology` in each, and hands every frame to the observer in order.
-  SegmentMeasurements measure(int first, int last, const Topology& topology, const Opacification& opacification,
+  SegmentMeasurements measure(const Topology& topology, const Opacification& opacification, const Calibration& calibration,
                               AnalysisObserver* observer);
 
   /// Settings of the vesselness for an image whose noise has this SD.
@@ -48,19 +49,29 @@ class FrameChain {
   const std::vector<double>& frame_ms() const { return frame_ms_; }
 
  private:
+  struct Mask;
   struct Slot;
-  void load_and_subtract(Slot& slot, int frame, bool register_frame, const RigidMotion* motion, float offset);
-  void estimate_point_spread(const Topology& topology, const Opacification& opacification, int first, LumenOptions& options);
-  template <class Parallel, class Ordered, class Measured, class Finished>
-  void for_frames(int first, int last, Parallel parallel, Ordered ordered, Measured measured, Finished finished);
+  struct MeasureSettings;
+  void load(Slot& slot, int frame);
+  void subtract(Slot& slot, const RigidMotion& from_reference, float offset);
+  void register_frame(Slot& slot);
+  void measure_vessels(Slot& slot, const Topology& topology, const MeasureSettings& settings);
+  ImageView<const float> shown(Slot& slot, const Opacification& opacification);
+  void estimate_point_spread(const Topology& topology, const Opacification& opacification, LumenOptions& options);
+  bool subtracting() const { return !masks_.empty(); }
+  /// The largest, over masks, of MaskFrame::noise_factor; 1 where nothing is subtracted.
+  double noise_factor() const;
+  ImageView<const float> variance_of(Slot& slot);
+  void take_times(Slot& slot);
 
   Stream stream_;
   const Run& run_;
   const IntensityModel& intensity_;
   const NoiseModel& noise_;
-  const MaskChoice& mask_;
+  const MaskChoice& choice_;
   const AnalysisOptions& options_;
-  MaskFrame mask_frame_;
+  int first_, last_;  ///< 0-based, inclusive
+  std::vector<std::unique_ptr<Mask>> masks_;
   Array<float> table_, variance_table_;
   Image<std::uint8_t> valid_;
   Image<float> noise_weight_;  ///< see local_noise_weight

@@ -47,8 +47,8 @@ void finish(const Stream& stream, MaskFrame& mask) {
 
 }  // namespace
 
-MaskFrame average_mask_frames(const Stream& stream, const Run& run, const IntensityModel& intensity, const std::vector<int>& frames,
-                              const std::array<double, 2>& sub_pixel_shift) {
+MaskFrame average_mask_frames(const Stream& stream, const Run& run, const IntensityModel& intensity, const MaskAverage& average) {
+  const std::vector<int>& frames = average.frames;
   if (frames.empty()) throw std::invalid_argument("average_mask_frames: no frames");
   const int height = run.rows(), width = run.columns();
   AttenuationReader reader(stream, run, intensity);
@@ -65,28 +65,19 @@ MaskFrame average_mask_frames(const Stream& stream, const Run& run, const Intens
   mask.noise_factor = 1 + weight;
   mask.reference = frames.front();
   finish(stream, mask);
-  if (sub_pixel_shift[0] != 0 || sub_pixel_shift[1] != 0) {
-    warp(stream, mask.coefficients, {static_cast<float>(sub_pixel_shift[0]), static_cast<float>(sub_pixel_shift[1]), 0}, attenuation);
+  const RigidMotion shift{static_cast<float>(average.sub_pixel_shift[0]), static_cast<float>(average.sub_pixel_shift[1]), 0};
+  if (shift.shift_y_px != 0 || shift.shift_x_px != 0) {
+    warp(stream, mask.coefficients, shift, attenuation);
     std::swap(mask.attenuation, attenuation);
     finish(stream, mask);
   }
   return mask;
 }
 
-MaskFrame make_mask_frame(const Stream& stream, const Run& run, const IntensityModel& intensity, const MaskChoice& choice) {
-  if (choice.source == MaskSource::none) throw std::invalid_argument("make_mask_frame: the choice is to have no mask");
-  if (choice.frames.empty()) throw std::invalid_argument("make_mask_frame: the choice names no frames");
-  if (choice.source == MaskSource::dicom) {
-    std::array<double, 2> shift = {0, 0};
-    for (const MaskInstruction& instruction : choice.dicom)
-      if (instruction.operation == MaskInstruction::Operation::average_subtraction) {
-        shift = instruction.sub_pixel_shift;
-        break;
-      }
-    return average_mask_frames(stream, run, intensity, choice.frames, shift);
-  }
-  if (choice.frames.size() == 1) return average_mask_frames(stream, run, intensity, choice.frames);
+namespace {
 
+// The average, or the envelope, of frames that are first laid on the reference.
+MaskFrame registered_mask_frame(const Stream& stream, const Run& run, const IntensityModel& intensity, const MaskChoice& choice) {
   const int height = run.rows(), width = run.columns();
   const bool envelope = choice.source == MaskSource::envelope;
   AttenuationReader reader(stream, run, intensity);
@@ -98,7 +89,7 @@ MaskFrame make_mask_frame(const Stream& stream, const Run& run, const IntensityM
   // Envelope: the two least values so far; average: their sum, in the first.
   Image<float> least(height, width), second(height, width);
   int count = 0;
-  for (const int frame : choice.frames) {
+  for (const int frame : choice.masks.front().frames) {
     reader.read(frame, attenuation);
     Image<float> host;
     if (frame != choice.reference_frame) {
@@ -145,6 +136,21 @@ MaskFrame make_mask_frame(const Stream& stream, const Run& run, const IntensityM
   mask.reference = choice.reference_frame;
   finish(stream, mask);
   return mask;
+}
+
+}  // namespace
+
+std::vector<MaskFrame> make_mask_frames(const Stream& stream, const Run& run, const IntensityModel& intensity, const MaskChoice& choice) {
+  if (choice.source == MaskSource::none) throw std::invalid_argument("make_mask_frames: the choice is to have no mask");
+  if (choice.masks.empty() || choice.masks.front().frames.empty())
+    throw std::invalid_argument("make_mask_frames: the choice names no frames");
+  std::vector<MaskFrame> frames;
+  if (choice.source == MaskSource::dicom || choice.masks.front().frames.size() == 1) {
+    for (const MaskAverage& mask : choice.masks) frames.push_back(average_mask_frames(stream, run, intensity, mask));
+  } else {
+    frames.push_back(registered_mask_frame(stream, run, intensity, choice));
+  }
+  return frames;
 }
 
 }  // namespace cinelumen

@@ -1,7 +1,6 @@
 #pragma once
 /// The contrast-free reference that is subtracted from every frame.
 
-#include <array>
 #include <vector>
 
 #include "engine/mask_selection.h"
@@ -19,15 +18,13 @@ struct MaskFrame {
   int reference = 0;          ///< 0-based
 };
 
-/// Makes the mask that `choice` asks for: the average of its frames, each first registered to the reference frame (those of a DICOM
-/// instruction are averaged as they are, and the average moved by its sub-pixel shift), or the envelope: at each pixel the mean of the
-/// two least attenuations that its frames show there, registered alike. Returns when the images are complete.
-/// Throws InputError where a frame can't be read, std::invalid_argument where choice.source is none or its frames are empty.
-MaskFrame make_mask_frame(const Stream& stream, const Run& run, const IntensityModel& intensity, const MaskChoice& choice);
+/// Makes the masks that `choice` asks for, one for each of choice.masks: the average of its frames, each first registered to the reference
+/// frame (those of a DICOM instruction are averaged as they are, and the average moved by its sub-pixel shift), or the envelope: at each
+/// pixel the mean of the two least attenuations that its frames show there, registered alike. Returns when the images are complete.
+/// Throws InputError where a frame can't be read, std::invalid_argument where choice.source is none or a mask names no frames.
+std::vector<MaskFrame> make_mask_frames(const Stream& stream, const Run& run, const IntensityModel& intensity, const MaskChoice& choice);
 
-/// The average of `frames` (0-based) as they are, moved by sub_pixel_shift (vertical, horizontal; px, positive down and right): the mask
-/// of one frame as a DICOM instruction gives it. Throws as above.
-MaskFrame average_mask_frames(const Stream& stream, const Run& run, const IntensityModel& intensity, const std::vector<int>& frames,
-                              const std::array<double, 2>& sub_pixel_shift = {0, 0});
+/// The average of `mask.frames` as they are, moved by its sub-pixel shift: a mask as a DICOM instruction gives it. Throws as above.
+MaskFrame average_mask_frames(const Stream& stream, const Run& run, const IntensityModel& intensity, const MaskAverage& mask);
 
 }  // namespace cinelumen

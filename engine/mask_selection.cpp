@@ -354,23 +354,29 @@ std::string list_of(std::vector<int> numbers, int add) {
   return text;
 }
 
-/// Follows the file's instructions where they give one mask for all frames. False: go automatic; the notes say why.
+/// Takes the masks that the file's AVG_SUB items ask for. False: there are none that can be followed; the notes say why.
 bool follow_dicom(const Run& run, int first, int last, MaskChoice& choice) {
+  choice.mask_of_frame.assign(static_cast<std::size_t>(last - first + 1), -1);
+  std::vector<bool> spoken_for(choice.mask_of_frame.size(), false);  // the first item that applies to a frame is the frame's
+  std::vector<std::size_t> not_followed;                             // notes
   for (const MaskInstruction& item : run.mask_instructions) {
-    bool wanted = false;
-    for (int frame = first; frame <= last && !wanted; ++frame) wanted = applies(item, frame);
-    if (!wanted) continue;
+    std::vector<int> wanted;
+    for (int frame = first; frame <= last; ++frame)
+      if (applies(item, frame) && !spoken_for[frame - first]) wanted.push_back(frame);
+    if (wanted.empty()) continue;
+    for (const int frame : wanted) spoken_for[frame - first] = true;
     const std::string name = name_of(item.operation);
     if (item.operation == MaskInstruction::Operation::none) {
       std::string numbers;
       if (!item.mask_frames.empty()) numbers = " (with mask frame number " + list_of(item.mask_frames, 0) + ")";
-      choice.notes.push_back("The file's Mask Operation is NONE" + numbers + ": mask chosen automatically.");
+      not_followed.push_back(choice.notes.size());
+      choice.notes.push_back("The file's Mask Operation is NONE" + numbers);
       continue;
     }
     if (item.operation != MaskInstruction::Operation::average_subtraction) {
-      choice.notes.push_back(
-          "The file's Mask Operation is " + name +
-          ", which subtracts frames with contrast from one another: no lumen can be measured in that; mask chosen automatically.");
+      not_followed.push_back(choice.notes.size());
+      choice.notes.push_back("The file's Mask Operation is " + name + " for frame" + (wanted.size() > 1 ? "s " : " ") + list_of(wanted, 1) +
+                             ", which subtracts frames with contrast from one another: no lumen can be measured in that");
       continue;
     }
     std::vector<int> frames, bad;
@@ -380,26 +386,38 @@ bool follow_dicom(const Run& run, int first, int last, MaskChoice& choice) {
       else
         bad.push_back(number);
     if (!bad.empty() || frames.empty()) {
+      not_followed.push_back(choice.notes.size());
       choice.notes.push_back("The file's Mask Operation is AVG_SUB " +
                              (bad.empty() ? std::string("without mask frame numbers")
                                           : "with mask frame number " + list_of(bad, 0) + ", and the run has frames 1 to " +
-                                                std::to_string(run.frame_count())) +
-                             ": mask chosen automatically.");
+                                                std::to_string(run.frame_count())));
       continue;
     }
-    if (choice.source == MaskSource::dicom) {
-      if (frames != choice.frames)
-        choice.notes.push_back("The file has another AVG_SUB item, with mask frames " + list_of(frames, 1) + ": only the first is used.");
-      continue;
-    }
-    choice.source = MaskSource::dicom;
-    choice.frames = frames;
-    choice.reference_frame = frames.front();
-    choice.notes.push_back("Mask as the file asks (AVG_SUB): the average of frame" + std::string(frames.size() > 1 ? "s " : " ") +
-                           list_of(frames, 1) +
+    const bool all = wanted.size() == choice.mask_of_frame.size();
+    choice.notes.push_back("Mask as the file asks (AVG_SUB)" + (all ? std::string() : " for frames " + list_of(wanted, 1)) +
+                           ": the average of frame" + (frames.size() > 1 ? "s " : " ") + list_of(frames, 1) +
                            (item.sub_pixel_shift[0] != 0 || item.sub_pixel_shift[1] != 0 ? ", moved by its sub-pixel shift." : "."));
+    for (const int frame : wanted) choice.mask_of_frame[frame - first] = static_cast<int>(choice.masks.size());
+    choice.masks.push_back({frames, item.sub_pixel_shift});
   }
-  return choice.source == MaskSource::dicom;
+  const bool followed = !choice.masks.empty();
+  for (const std::size_t note : not_followed) choice.notes[note] += followed ? "." : ": mask chosen automatically.";
+  if (!followed) {
+    choice.mask_of_frame.clear();
+    return false;
+  }
+  choice.source = MaskSource::dicom;
+  choice.reference_frame = choice.masks.front().frames.front();
+  std::vector<int> left;
+  for (int frame = first; frame <= last; ++frame)
+    if (choice.mask_of_frame[frame - first] < 0) {
+      choice.mask_of_frame[frame - first] = 0;
+      left.push_back(frame);
+    }
+  if (!left.empty())
+    choice.notes.push_back("No AVG_SUB item that can be followed applies to frames " + list_of(left, 1) +
+                           ": they take the first one's mask, so that the whole run can be measured.");
+  return true;
 }
 
 }  // namespace
@@ -422,6 +440,7 @@ FrameMask dicom_mask_for(const std::vector<MaskInstruction>& instructions, int f
   FrameMask mask;
   for (const MaskInstruction& item : instructions) {
     if (!applies(item, frame)) continue;
+    mask.operation = item.operation;
     mask.sub_pixel_shift = item.sub_pixel_shift;
     mask.contrast_frame_averaging = std::max(1, item.contrast_frame_averaging);
     const auto take = [&](int number) {
@@ -449,11 +468,30 @@ FrameMask dicom_mask_for(const std::vector<MaskInstruction>& instructions, int f
   return mask;
 }
 
-std::vector<int> mask_frames_for(const MaskChoice& choice, int frame, int frame_count) {
-  return choice.source == MaskSource::dicom ? dicom_mask_for(choice.dicom, frame, frame_count).frames : choice.frames;
+std::vector<int> MaskChoice::frames() const {
+  std::vector<int> all;
+  for (const MaskAverage& mask : masks)
+    for (const int frame : mask.frames)
+      if (std::find(all.begin(), all.end(), frame) == all.end()) all.push_back(frame);
+  return all;
 }
 
-MaskChoice select_mask(const Run& run, const IntensityModel& intensity, int first, int last) {
+std::optional<FrameMask> shown_mask_for(const MaskChoice& choice, int frame, int frame_count) {
+  using Operation = MaskInstruction::Operation;
+  if (choice.source == MaskSource::none) return {};
+  FrameMask mask = dicom_mask_for(choice.dicom, frame, frame_count);
+  if (mask.frames.empty()) return {};
+  const bool difference =
+      mask.operation == Operation::time_interval_difference || mask.operation == Operation::reverse_time_interval_difference;
+  const bool averaged =
+      mask.operation == Operation::average_subtraction && choice.source == MaskSource::dicom && mask.contrast_frame_averaging > 1;
+  if (!difference && !averaged) return {};
+  return mask;
+}
+
+namespace {
+
+MaskChoice choose_mask(const Run& run, const IntensityModel& intensity, int first, int last) {
   if (first < 0 || last < first || last >= run.frame_count())
     throw std::invalid_argument("select_mask: frames " + std::to_string(first) + " to " + std::to_string(last) + " of a run of " +
                                 std::to_string(run.frame_count()));
@@ -476,13 +514,19 @@ MaskChoice select_mask(const Run& run, const IntensityModel& intensity, int firs
   if (inflow.frame >= 0) choice.inflow_frame = first + inflow.frame;
   if (followed) return choice;
 
+  const auto take = [&](MaskAverage mask) {
+    choice.masks = {std::move(mask)};
+    choice.mask_of_frame.assign(static_cast<std::size_t>(count), 0);
+  };
   const auto use_envelope = [&](const std::string& why) {
     choice.source = MaskSource::envelope;
     constexpr int most_frames = 24;
     const int used = std::min(count, most_frames);
+    MaskAverage all;
     for (int k = 0; k < used; ++k)
-      choice.frames.push_back(first + static_cast<int>(static_cast<long>(k) * (count - 1) / std::max(1, used - 1)));
-    choice.reference_frame = choice.frames[choice.frames.size() / 2];
+      all.frames.push_back(first + static_cast<int>(static_cast<long>(k) * (count - 1) / std::max(1, used - 1)));
+    choice.reference_frame = all.frames[all.frames.size() / 2];
+    take(std::move(all));
     choice.notes.push_back(
         why +
         ": the mask is the least attenuation that each pixel shows over the run. What never empties is missing from the subtraction.");
@@ -505,11 +549,25 @@ MaskChoice select_mask(const Run& run, const IntensityModel& intensity, int firs
     return choice;
   }
   choice.source = MaskSource::automatic;
-  for (const int i : most_alike(binned, free_frames)) choice.frames.push_back(first + i);
-  choice.reference_frame = choice.frames.front();
+  MaskAverage mask;
+  for (const int i : most_alike(binned, free_frames)) mask.frames.push_back(first + i);
+  choice.reference_frame = mask.frames.front();
   choice.notes.push_back("Contrast arrives at frame " + std::to_string(choice.inflow_frame + 1) + "; the mask is the average of frame" +
-                         (choice.frames.size() > 1 ? "s " : " ") + list_of(choice.frames, 1) +
-                         ", which are most alike of those before it.");
+                         (mask.frames.size() > 1 ? "s " : " ") + list_of(mask.frames, 1) + ", which are most alike of those before it.");
+  take(std::move(mask));
+  return choice;
+}
+
+}  // namespace
+
+MaskChoice select_mask(const Run& run, const IntensityModel& intensity, int first, int last) {
+  MaskChoice choice = choose_mask(run, intensity, first, last);
+  std::vector<int> otherwise;
+  for (int frame = first; frame <= last; ++frame)
+    if (shown_mask_for(choice, frame, run.frame_count())) otherwise.push_back(frame);
+  if (!otherwise.empty())
+    choice.notes.push_back("subtracted.dcm shows frame" + std::string(otherwise.size() > 1 ? "s " : " ") + list_of(otherwise, 1) +
+                           " as the file asks (time interval differences, averaged frames); measured is the difference to the mask.");
   return choice;
 }
 

@@ -2,6 +2,7 @@
 /// Which frames make the mask (methods.md 2).
 
 #include <array>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,19 +16,30 @@ enum class MaskSource { dicom, automatic, envelope, none };
 /// The name that results use.
 const char* to_string(MaskSource source);
 
-/// The mask of one frame or of all.
+/// Frames whose average is a mask.
+struct MaskAverage {
+  std::vector<int> frames;                         ///< 0-based in the file
+  std::array<double, 2> sub_pixel_shift = {0, 0};  ///< (vertical, horizontal), moves the mask; as the file asks
+};
+
+/// The masks of a run.
 struct MaskChoice {
   MaskSource source = MaskSource::none;
-  std::vector<int> frames;             ///< 0-based in the file; the first is the reference unless the DICOM instruction says otherwise
+  std::vector<MaskAverage> masks;      ///< one, or as many as the file's items ask for; empty: none
+  std::vector<int> mask_of_frame;      ///< per frame of the analysed part: which of `masks` it is measured against
   int reference_frame = 0;             ///< 0-based: its coordinates are the mask's
   int inflow_frame = -1;               ///< 0-based first frame with contrast, -1: none found
   std::vector<double> contrast_score;  ///< per frame of the analysed part, noise SDs
-  std::vector<MaskInstruction> dicom;  ///< where source is dicom: what to do per frame
+  std::vector<MaskInstruction> dicom;  ///< what the file asks for, followed or not
   std::vector<std::string> notes;      ///< what the file asked for, what was done, and why
+
+  /// Frames (0-based) of all masks, in the masks' order, each once.
+  std::vector<int> frames() const;
 };
 
-/// One mask among those a DICOM instruction asks for.
+/// What a DICOM instruction asks for at one frame.
 struct FrameMask {
+  MaskInstruction::Operation operation = MaskInstruction::Operation::none;
   std::vector<int> frames;                         ///< 0-based, averaged; empty: this frame is shown as it is
   std::array<double, 2> sub_pixel_shift = {0, 0};  ///< (vertical, horizontal), moves the mask
   int contrast_frame_averaging = 1;                ///< frames averaged before subtraction, from this one on
@@ -38,14 +50,15 @@ struct FrameMask {
 /// before it, and one earlier for each frame further on. Masks that do not exist are left out.
 FrameMask dicom_mask_for(const std::vector<MaskInstruction>& instructions, int frame, int frame_count);
 
-/// Frames (0-based) whose average is the mask of frame `frame`: those of a DICOM instruction for it, else choice.frames.
-std::vector<int> mask_frames_for(const MaskChoice& choice, int frame, int frame_count);
+/// What frame `frame` is to be shown with, where that is not what it is measured with: a time interval difference (its frames hold
+/// contrast, so no lumen can be measured in it), or frames averaged before subtraction (lumina are measured in raw frames). Empty: shown as
+/// measured, also where a difference lacks its mask. `choice` must come from select_mask for the same run.
+std::optional<FrameMask> shown_mask_for(const MaskChoice& choice, int frame, int frame_count);
 
-/// Chooses the mask for frames first..last (0-based, inclusive): the file's Mask Module where it can be followed, else the contrast-free
-/// frames before the inflow, else the envelope, else (a single frame, or no contrast that comes or goes) none. A time interval difference
-/// (TID, REV_TID) subtracts frames with contrast from one another: its instructions are kept in `dicom`, but the mask is chosen
-/// automatically, since no lumen can be measured in such differences. Reads the frames, several at a time. Throws InputError where one
-/// can't be read, std::invalid_argument where first..last does not lie in the run.
+/// Chooses the masks for frames first..last (0-based, inclusive): those of the file's AVG_SUB items, each for its own frames (frames that
+/// no such item covers take the first one's), else the contrast-free frames before the inflow, else the envelope, else (a single frame, or
+/// no contrast that comes or goes) none. Time interval differences (TID, REV_TID) are for showing only: see shown_mask_for. Reads the
+/// frames, several at a time. Throws InputError where one can't be read, std::invalid_argument where first..last does not lie in the run.
 MaskChoice select_mask(const Run& run, const IntensityModel& intensity, int first, int last);
 
 }  // namespace cinelumen

@@ -326,10 +326,10 @@ class Page {
     const MaskChoice& mask = analysis_.subtraction.mask;
     if (!analysis_.subtracted)
       fact("Mask", "none", "nothing was subtracted");
-    else if (mask.frames.empty())
+    else if (mask.frames().empty())
       fact("Mask", escape_html(to_string(mask.source)), mask.source == MaskSource::envelope ? "least attenuation over time" : "");
     else
-      fact("Mask", (mask.frames.size() > 1 ? "frames " : "frame ") + frame_list(mask.frames), escape_html(to_string(mask.source)));
+      fact("Mask", (mask.frames().size() > 1 ? "frames " : "frame ") + frame_list(mask.frames()), escape_html(to_string(mask.source)));
 
     std::vector<double> residual;
     double farthest = 0;
@@ -712,8 +712,8 @@ class Page {
         "subtracted badly; diameters measured in it carry that in their standard deviation.</p><div class=three>";
     const auto shade = [&](Plot& plot) {
       const auto& mask = analysis_.subtraction.mask;
-      if (mask.frames.size() < 60)
-        for (const int frame : mask.frames)
+      if (mask.frames().size() < 60)
+        for (const int frame : mask.frames())
           if (frame + 1 >= first && frame + 1 <= last) plot.shade(std::max(first, frame + 0.5), std::min(last, frame + 1.5), "#eef1f4");
     };
     if (analysis_.subtraction.registration == Registration::rigid) {
@@ -786,8 +786,8 @@ class Page {
         text = "None: nothing was subtracted";
         break;
     }
-    if (!s.mask.frames.empty() && analysis_.subtracted)
-      text += " (" + std::string(s.mask.frames.size() > 1 ? "frames " : "frame ") + frame_list(s.mask.frames) + ")";
+    if (!s.mask.frames().empty() && analysis_.subtracted)
+      text += " (" + std::string(s.mask.frames().size() > 1 ? "frames " : "frame ") + frame_list(s.mask.frames()) + ")";
     text += ".";
     for (const std::string& note : s.mask.notes) text += " " + sentence(note);
     step("Mask", text);

@@ -116,7 +116,7 @@ Derivation derivation_of(const Analysis& so_far, const AnalysisOptions& options,
   const MaskChoice& mask = so_far.subtraction.mask;
   if (so_far.subtracted) {
     derivation.description = "log subtraction; mask " + std::string(to_string(mask.source));
-    if (!mask.frames.empty() && mask.frames.size() < 32) derivation.description += ", frames " + frame_list(mask.frames);
+    if (!mask.frames().empty() && mask.frames().size() < 32) derivation.description += ", frames " + frame_list(mask.frames());
     derivation.description += options.registration == Registration::rigid ? "; mask registered to every frame (rigid)" : "; not registered";
   } else {
     derivation.description = "log attenuation of each frame; nothing was subtracted";
@@ -178,7 +178,7 @@ std::string analysis_json(const Run& run, const Analysis& analysis) {
                    {"note", words(noise.note)}};
 
   Json mask_frames = Json::array(), frames = Json::array();
-  for (const int frame : subtraction.mask.frames) mask_frames.push_back(frame + 1);
+  for (const int frame : subtraction.mask.frames()) mask_frames.push_back(frame + 1);
   for (const FrameSubtraction& frame : subtraction.frames)
     frames.push_back({{"frame", frame.frame + 1},
                       {"shift_px", Json::array({number(frame.shift_y_px), number(frame.shift_x_px)})},

@@ -62,7 +62,7 @@ std::string mask_in_words(const Run& run) {
   if (run.frame_count() == 1) return "a single frame: nothing to subtract, vessels are sought on the frame itself";
   if (run.mask_instructions.empty()) return "no instruction in the file: the mask is chosen from the frames before contrast arrives";
   std::string text;
-  bool usable = false;
+  bool followed = false, difference = false;
   for (const MaskInstruction& mask : run.mask_instructions) {
     std::string item = name_of(mask.operation);
     if (mask.operation == Operation::none) {
@@ -71,14 +71,14 @@ std::string mask_in_words(const Run& run) {
     } else if (mask.operation == Operation::average_subtraction) {
       item += " of frame " + list_of(mask.mask_frames);
       if (all_exist(run, mask.mask_frames))
-        usable = true;
+        followed = true;
       else
         item += ": not all of these frames exist (1 to " + std::to_string(run.frame_count()) + ")";
     } else {
       item += " with offset " + std::to_string(mask.tid_offset);
       const bool ranges = !mask.applicable_frames.empty() || mask.operation == Operation::time_interval_difference;
       if (ranges)
-        usable = true;
+        difference = true;
       else
         item += ": lacks the Applicable Frame Range it needs";
     }
@@ -89,9 +89,11 @@ std::string mask_in_words(const Run& run) {
     }
     if (mask.sub_pixel_shift[0] != 0 || mask.sub_pixel_shift[1] != 0)
       item += ", shifted by " + figure(mask.sub_pixel_shift[0], 4) + " px down and " + figure(mask.sub_pixel_shift[1], 4) + " px right";
+    if (mask.contrast_frame_averaging > 1) item += ", " + std::to_string(mask.contrast_frame_averaging) + " contrast frames averaged";
     text += (text.empty() ? "" : "; ") + item;
   }
-  return text + (usable ? "; followed as the file says" : "; the mask is chosen from the frames before contrast arrives");
+  text += followed ? "; followed as the file says" : "; the mask is chosen from the frames before contrast arrives";
+  return text + (difference ? "; time interval differences are for showing, lumina are measured against the mask" : "");
 }
 
 std::string times_in_words(const Run& run) {

@@ -31,4 +31,11 @@ inline RigidMotion inverse(const RigidMotion& motion) {
           static_cast<float>(-(s * motion.shift_y_px + c * motion.shift_x_px)), -motion.rotation_rad};
 }
 
+/// First `before`, then `after`: move(compose(after, before), p) = move(after, move(before, p)).
+inline RigidMotion compose(const RigidMotion& after, const RigidMotion& before) {
+  const double c = std::cos(static_cast<double>(after.rotation_rad)), s = std::sin(static_cast<double>(after.rotation_rad));
+  return {static_cast<float>(after.shift_y_px + s * before.shift_x_px + c * before.shift_y_px),
+          static_cast<float>(after.shift_x_px + c * before.shift_x_px - s * before.shift_y_px), after.rotation_rad + before.rotation_rad};
+}
+
 }  // namespace cinelumen

@@ -2,12 +2,15 @@
 
 #include <oneapi/tbb/global_control.h>
 #include <oneapi/tbb/info.h>
+#include <oneapi/tbb/parallel_pipeline.h>
+#include <oneapi/tbb/task_arena.h>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <limits>
 #include <mutex>
 #include <new>
+#include <stdexcept>
 
 #include "tile.h"
 
@@ -211,6 +214,32 @@ void parallel_for(int count, const std::function<void(int)>& body) {
   oneapi::tbb::parallel_for(oneapi::tbb::blocked_range<int>(0, count, 1), [&](const auto& range) {
     for (int i = range.begin(); i < range.end(); ++i) body(i);
   });
+}
+
+void pipeline(int count, int in_flight, const std::vector<PipelineStage>& stages) {
+  if (in_flight < 1) throw std::invalid_argument("pipeline: in_flight = " + std::to_string(in_flight) + ", at least 1 expected");
+  if (in_flight == 1) {
+    for (int item = 0; item < count; ++item)
+      for (const PipelineStage& stage : stages) stage.body(item, 0);
+    return;
+  }
+  namespace tbb = oneapi::tbb;
+  int next = 0;
+  tbb::filter<void, int> chain = tbb::make_filter<void, int>(tbb::filter_mode::serial_in_order, [&](tbb::flow_control& control) {
+    if (next >= count) control.stop();
+    return next++;
+  });
+  for (const PipelineStage& stage : stages) {
+    const auto mode = stage.in_order ? tbb::filter_mode::serial_in_order : tbb::filter_mode::parallel;
+    // Isolated: a thread that waits inside a body must not pick up another item's stage meanwhile.
+    chain = chain & tbb::make_filter<int, int>(mode, [&stage, in_flight](int item) {
+              tbb::this_task_arena::isolate([&] { stage.body(item, item % in_flight); });
+              return item;
+            });
+  }
+  // Items leave in order, so item + in_flight enters only when this one has left: item % in_flight is free.
+  tbb::parallel_pipeline(static_cast<std::size_t>(in_flight),
+                         chain & tbb::make_filter<int, void>(tbb::filter_mode::serial_in_order, [](int) {}));
 }
 
 }  // namespace cinelumen

@@ -61,6 +61,18 @@ int cpu_threads();
 /// Runs body(0) ... body(count - 1) over the CPU pool in no particular order; returns when all are done. The first exception is rethrown.
 void parallel_for(int count, const std::function<void(int)>& body);
 
+/// One step of pipeline(): what is done to an item, in one of the places that items in flight have.
+struct PipelineStage {
+  bool in_order = false;  ///< items one at a time, in their order; otherwise several at once
+  std::function<void(int item, int place)> body;
+};
+
+/// Takes items 0 ... count - 1 through `stages`, at most `in_flight` (>= 1) of them at a time: an item starts when there is a place for it.
+/// `place`, 0 ... in_flight - 1, is the item's own while it is in flight. Items leave in order. in_flight = 1 runs everything on the
+/// calling thread. What bodies do in parallel inside does not hold up other stages. The first exception is rethrown when what runs has
+/// stopped.
+void pipeline(int count, int in_flight, const std::vector<PipelineStage>& stages);
+
 /// Memory of one kind, owned by the images and arrays of image.h.
 enum class MemoryKind { host, pinned, device };
 

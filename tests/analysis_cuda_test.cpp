@@ -74,7 +74,7 @@ TEST(AnalysisCuda, AgreesWithTheCpu) {
   const Analysis cuda = analyze(Stream::cuda(0), run, {});
   ASSERT_TRUE(cpu.subtracted);
   EXPECT_TRUE(cuda.subtracted);
-  EXPECT_EQ(cuda.subtraction.mask.frames, cpu.subtraction.mask.frames);
+  EXPECT_EQ(cuda.subtraction.mask.frames(), cpu.subtraction.mask.frames());
   ASSERT_EQ(cuda.subtraction.frames.size(), cpu.subtraction.frames.size());
   double moved = 0;
   for (std::size_t i = 0; i < cpu.subtraction.frames.size(); ++i) {

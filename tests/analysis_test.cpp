@@ -26,7 +26,7 @@ TEST(Analysis, TubesAreMeasuredWithHonestErrorBars) {
   const Analysis analysis = analyze(Stream::cpu(), run, {}, &observer);
   observer.finish(analysis);
   EXPECT_EQ(analysis.subtraction.mask.source, MaskSource::automatic);
-  for (int frame : analysis.subtraction.mask.frames) EXPECT_LT(frame, phantom.truth.first_contrast_frame);
+  for (int frame : analysis.subtraction.mask.frames()) EXPECT_LT(frame, phantom.truth.first_contrast_frame);
   EXPECT_FALSE(analysis.subtraction.moving_vessels);
   EXPECT_LE(test::compare_motion(analysis, phantom.truth).shift_rms_px, 0.07);
   const test::CentrelineFigures lines = test::compare_centrelines(analysis, phantom.truth, 0.8);
@@ -86,6 +86,113 @@ TEST(Analysis, ResultsDoNotDependOnTheNumberOfThreads) {
     for (int y = 0; y < 192; ++y)
       for (int x = 0; x < 192; ++x) ASSERT_EQ(results[0].maximum_opacification(y, x), results[r].maximum_opacification(y, x));
   }
+}
+
+/// Keeps the subtracted frames as they are shown.
+class ShownFrames : public AnalysisObserver {
+ public:
+  void progress(const std::string&, int, int) override {}
+  void topology_done(const Analysis&) override {}
+  void frame_done(const FrameResult& frame) override {
+    Image<float> copied(frame.subtracted.height, frame.subtracted.width);
+    for (int y = 0; y < copied.height(); ++y)
+      for (int x = 0; x < copied.width(); ++x) copied(y, x) = frame.subtracted(y, x);
+    frames.push_back(std::move(copied));
+  }
+  std::vector<Image<float>> frames;
+};
+
+/// Mean attenuation of frames (0-based) of a phantom at a pixel.
+double mean_attenuation(const PhantomRun& phantom, const IntensityModel& intensity, const std::vector<int>& frames, int y, int x) {
+  double sum = 0;
+  for (const int frame : frames) sum += intensity.attenuation[phantom.frames[frame](y, x)];
+  return sum / frames.size();
+}
+
+TEST(MaskModule, EachFrameIsShownAsItsItemSays) {
+  using Operation = MaskInstruction::Operation;
+  const PhantomRun phantom = phantom_of("tubes", 96, 7005, 16);
+  cinelumen::Run run = make_run(phantom);
+  MaskInstruction early, averaged, difference, reverse;
+  early.operation = Operation::average_subtraction;  // frames 1-4
+  early.applicable_frames = {{1, 4}};
+  early.mask_frames = {1, 2};
+  averaged.operation = Operation::average_subtraction;  // frames 5-9, three contrast frames averaged
+  averaged.applicable_frames = {{5, 9}};
+  averaged.mask_frames = {3, 4, 5};
+  averaged.contrast_frame_averaging = 3;
+  difference.operation = Operation::time_interval_difference;  // frames 10-12, two frames earlier
+  difference.applicable_frames = {{10, 12}};
+  difference.tid_offset = 2;
+  reverse.operation = Operation::reverse_time_interval_difference;  // frames 13-15: 12, 11, 10; frame 16 is nobody's
+  reverse.applicable_frames = {{13, 15}};
+  run.mask_instructions = {early, averaged, difference, reverse};
+  AnalysisOptions options;
+  options.registration = Registration::none;
+  ShownFrames shown;
+  const Analysis analysis = analyze(Stream::cpu(), run, options, &shown);
+  EXPECT_EQ(analysis.subtraction.mask.source, MaskSource::dicom);
+  EXPECT_EQ(analysis.subtraction.mask.frames(), (std::vector<int>{0, 1, 2, 3, 4}));
+  const IntensityModel intensity = make_intensity_model(run.intensity);
+  const auto expect = [&](int frame, const std::vector<int>& contrast, const std::vector<int>& mask) {
+    double worst = 0;
+    for (int y = 4; y < 92; ++y)
+      for (int x = 4; x < 92; ++x)
+        worst = std::max(worst, std::abs(shown.frames[frame](y, x) - mean_attenuation(phantom, intensity, contrast, y, x) +
+                                         mean_attenuation(phantom, intensity, mask, y, x)));
+    EXPECT_LT(worst, 2e-4) << "frame " << frame + 1;
+  };
+  ASSERT_EQ(shown.frames.size(), 16u);
+  for (const int frame : {0, 1, 2, 3}) expect(frame, {frame}, {0, 1});
+  for (const int frame : {4, 5, 6, 7, 8}) expect(frame, {frame, frame + 1, frame + 2}, {2, 3, 4});
+  for (const int frame : {9, 10, 11}) expect(frame, {frame}, {frame - 2});
+  expect(12, {12}, {11});
+  expect(13, {13}, {10});
+  expect(14, {14}, {9});
+  expect(15, {15}, {0, 1});
+  // What was done is said: two masks, what is shown otherwise, and whose mask frames without one take.
+  std::string notes;
+  for (const std::string& note : analysis.subtraction.mask.notes) notes += note + "\n";
+  for (const char* words :
+       {"for frames 1 to 4: the average of frames 1, 2", "for frames 5 to 9: the average of frames 3 to 5", "TID for frames 10 to 12",
+        "REV_TID for frames 13 to 15", "applies to frames 10 to 16", "subtracted.dcm shows frames 5 to 15"})
+    EXPECT_NE(notes.find(words), std::string::npos) << words << " in\n" << notes;
+}
+
+TEST(MaskModule, MasksThatMovedAreLaidOnTheSameReference) {
+  // Two masks from different times of a foot that moves: the second half of the run is measured against the second. Lumina and motion come
+  // out as with one.
+  const PhantomRun phantom = phantom_of("tubes", 384, 7006, 24);
+  cinelumen::Run run = make_run(phantom);
+  MaskInstruction first, second;
+  first.operation = second.operation = MaskInstruction::Operation::average_subtraction;
+  first.applicable_frames = {{1, 12}};
+  first.mask_frames = {1, 2, 3};
+  first.sub_pixel_shift = {0.4, -0.3};  // the registration finds it again
+  second.applicable_frames = {{13, 24}};
+  second.mask_frames = {7, 8};
+  run.mask_instructions = {first, second};
+  std::vector<test::DiameterBin> bins = {{1, 4.01, {}, {}}};
+  test::DiameterObserver observer(phantom.truth, bins);
+  const Analysis analysis = analyze(Stream::cpu(), run, {}, &observer);
+  observer.finish(analysis);
+  EXPECT_EQ(analysis.subtraction.mask.frames(), (std::vector<int>{0, 1, 2, 6, 7}));
+  ASSERT_GT(bins[0].single.figures().count, 500);
+  EXPECT_LE(std::abs(bins[0].single.figures().bias), 0.05);
+  EXPECT_LE(std::abs(bins[0].pooled.figures().bias), 0.05);
+  // An average of frames as they are lies where they lie on average; its shift moves it further.
+  const PixelPosition centre{191.5, 191.5};
+  PixelPosition mask{0.4, -0.3};
+  for (const int frame : {0, 1, 2}) {
+    const PixelPosition there = test::move_truth(phantom.truth, frame, centre);
+    mask.y += there.y / 3, mask.x += there.x / 3;
+  }
+  double squares = 0;
+  for (const FrameSubtraction& frame : analysis.subtraction.frames) {
+    const PixelPosition truth = test::move_truth(phantom.truth, frame.frame, centre);
+    squares += std::pow(mask.y + frame.shift_y_px - truth.y, 2) + std::pow(mask.x + frame.shift_x_px - truth.x, 2);
+  }
+  EXPECT_LE(std::sqrt(squares / 2 / analysis.subtraction.frames.size()), 0.07);
 }
 
 TEST(Analysis, WithoutContrastNothingIsClaimed) {

@@ -120,6 +120,10 @@ TEST(RigidMotions, InverseUndoesMove) {
   EXPECT_NEAR(back.y, 12, 1e-4);
   EXPECT_NEAR(back.x, 90, 1e-4);
   EXPECT_GT(move({0, 0, 0.1f}, {49.5, 139}, 100, 140).y, 50) << "positive rotation turns x towards y";
+  const RigidMotion after{-1.5f, 0.25f, -0.04f};
+  const PixelPosition one = move(after, there, 100, 140), both = move(compose(after, motion), {12, 90}, 100, 140);
+  EXPECT_NEAR(both.y, one.y, 1e-5);
+  EXPECT_NEAR(both.x, one.x, 1e-5);
 }
 
 }  // namespace

@@ -64,13 +64,13 @@ TEST(MaskSelection, FramesBeforeTheInflow) {
     const MaskChoice choice = select_mask(make_run(40, 128, 0.01, inflow_run(128, 12, 1 << 20, motion)), straight_model(), 0, 39);
     EXPECT_EQ(choice.source, MaskSource::automatic);
     EXPECT_NEAR(choice.inflow_frame, 12, 1) << "motion " << motion;
-    ASSERT_FALSE(choice.frames.empty());
-    EXPECT_LE(choice.frames.size(), 8u);
+    ASSERT_FALSE(choice.frames().empty());
+    EXPECT_LE(choice.frames().size(), 8u);
     if (motion == 0) {
-      EXPECT_EQ(choice.frames.size(), 8u);
+      EXPECT_EQ(choice.frames().size(), 8u);
     }
-    for (const int frame : choice.frames) EXPECT_LT(frame, choice.inflow_frame - 1);
-    EXPECT_EQ(choice.reference_frame, choice.frames.front());
+    for (const int frame : choice.frames()) EXPECT_LT(frame, choice.inflow_frame - 1);
+    EXPECT_EQ(choice.reference_frame, choice.frames().front());
     EXPECT_EQ(choice.contrast_score.size(), 40u);
     EXPECT_GT(choice.contrast_score[20], 3 * choice.contrast_score[5]);
   }
@@ -80,7 +80,7 @@ TEST(MaskSelection, PartOfARun) {
   const MaskChoice choice = select_mask(make_run(40, 128, 0.01, inflow_run(128, 20)), straight_model(), 8, 39);
   EXPECT_EQ(choice.source, MaskSource::automatic);
   EXPECT_NEAR(choice.inflow_frame, 20, 1);
-  for (const int frame : choice.frames) {
+  for (const int frame : choice.frames()) {
     EXPECT_GE(frame, 8);
     EXPECT_LT(frame, 19);
   }
@@ -113,7 +113,7 @@ TEST(MaskSelection, FilledFromTheStartGivesTheEnvelope) {
   const cinelumen::Run run = make_run(30, 128, 0.01, inflow_run(128, -10, 15));
   const MaskChoice choice = select_mask(run, straight_model(), 0, 29);
   ASSERT_EQ(choice.source, MaskSource::envelope);
-  const MaskFrame mask = make_mask_frame(Stream::cpu(), run, straight_model(), choice);
+  const MaskFrame mask = std::move(make_mask_frames(Stream::cpu(), run, straight_model(), choice).front());
   double bias = 0;
   int count = 0;
   for (int y = 10; y < 118; ++y)
@@ -129,7 +129,7 @@ TEST(MaskSelection, SingleFrameHasNoMask) {
   const MaskChoice choice = select_mask(make_run(1, 64, 0.01, inflow_run(64, 0)), straight_model(), 0, 0);
   EXPECT_EQ(choice.source, MaskSource::none);
   ASSERT_FALSE(choice.notes.empty());
-  EXPECT_THROW(make_mask_frame(Stream::cpu(), make_run(1, 64, 0.01, inflow_run(64, 0)), straight_model(), choice), std::invalid_argument);
+  EXPECT_THROW(make_mask_frames(Stream::cpu(), make_run(1, 64, 0.01, inflow_run(64, 0)), straight_model(), choice), std::invalid_argument);
 }
 
 TEST(MaskSelection, PartOutsideTheRunIsRefused) {
@@ -147,9 +147,9 @@ TEST(DicomMask, AverageSubtractionIsFollowed) {
   run.mask_instructions = {item};
   const MaskChoice choice = select_mask(run, straight_model(), 0, 19);
   EXPECT_EQ(choice.source, MaskSource::dicom);
-  EXPECT_EQ(choice.frames, (std::vector<int>{1, 3}));
-  EXPECT_EQ(mask_frames_for(choice, 12, 20), (std::vector<int>{1, 3}));
-  const MaskFrame mask = make_mask_frame(Stream::cpu(), run, straight_model(), choice);
+  EXPECT_EQ(choice.frames(), (std::vector<int>{1, 3}));
+  EXPECT_EQ(choice.mask_of_frame, std::vector<int>(20, 0));
+  const MaskFrame mask = std::move(make_mask_frames(Stream::cpu(), run, straight_model(), choice).front());
   EXPECT_FLOAT_EQ(mask.noise_factor, 1.5f);
   double squares = 0;
   for (int y = 20; y < 100; ++y)
@@ -198,9 +198,9 @@ TEST(MaskFrames, RegisteredAverageIsSharpAndLessNoisy) {
   const cinelumen::Run run = make_run(12, 160, 0.02, inflow_run(160, 1 << 20, 1 << 20, 2.0));
   MaskChoice choice;
   choice.source = MaskSource::automatic;
-  choice.frames = {0, 1, 2, 3, 4, 5, 6, 7};
+  choice.masks = {{{0, 1, 2, 3, 4, 5, 6, 7}, {}}};
   choice.reference_frame = 0;
-  const MaskFrame mask = make_mask_frame(Stream::cpu(), run, straight_model(), choice);
+  const MaskFrame mask = std::move(make_mask_frames(Stream::cpu(), run, straight_model(), choice).front());
   EXPECT_FLOAT_EQ(mask.noise_factor, 1.125f);
   double squares = 0;
   for (int y = 20; y < 140; ++y)

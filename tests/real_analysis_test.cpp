@@ -31,7 +31,7 @@ TEST_F(RealAnalysis, CoronaryRun) {
   CINELUMEN_SKIP_WITHOUT("rubo_coronary_96f_jpeg.dcm");
   const Analysis analysis = analyze_file("rubo_coronary_96f_jpeg.dcm");
   EXPECT_EQ(analysis.subtraction.mask.source, MaskSource::automatic);
-  for (int frame : analysis.subtraction.mask.frames) EXPECT_LT(frame, 17) << "contrast comes near frame 18";
+  for (int frame : analysis.subtraction.mask.frames()) EXPECT_LT(frame, 17) << "contrast comes near frame 18";
   bool said = false;
   for (const std::string& note : analysis.subtraction.mask.notes) said = said || note.find("NONE") != std::string::npos;
   EXPECT_TRUE(said) << "the file's Mask Operation NONE is not mentioned";

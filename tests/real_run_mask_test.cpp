@@ -26,7 +26,7 @@ TEST(MaskOfRealRuns, CoronaryRunTakesFramesBeforeTheInflow) {
   const MaskChoice choice = choose("rubo_coronary_96f_jpeg.dcm");
   EXPECT_EQ(choice.source, MaskSource::automatic);
   EXPECT_NEAR(choice.inflow_frame + 1, 18, 2);
-  for (const int frame : choice.frames) EXPECT_LT(frame + 1, 17);
+  for (const int frame : choice.frames()) EXPECT_LT(frame + 1, 17);
   ASSERT_FALSE(choice.notes.empty());
   EXPECT_NE(choice.notes.front().find("NONE (with mask frame number 0)"), std::string::npos) << choice.notes.front();
 }

@@ -57,5 +57,58 @@ TEST(ParallelFor, RunsEachOnceAndPassesExceptionsOn) {
                std::runtime_error);
 }
 
+TEST(Pipeline, OrderedStagesSeeItemsInOrderAndPlacesAreTheItemsOwn) {
+  for (const int in_flight : {1, 2, 3, 7}) {
+    constexpr int items = 200;
+    std::vector<std::atomic<int>> holder(in_flight);  // item + 1 that a place belongs to, 0: free
+    for (auto& h : holder) h = 0;
+    std::vector<int> ordered, finished, square(items, -1);
+    std::atomic<int> together = 0, most = 0, clashes = 0;
+    pipeline(items, in_flight,
+             {{false,
+               [&](int item, int place) {
+                 int expected = 0;
+                 clashes += !holder[place].compare_exchange_strong(expected, item + 1);
+                 const int now = ++together;
+                 for (int seen = most; seen < now && !most.compare_exchange_weak(seen, now);) {
+                 }
+                 std::this_thread::sleep_for(std::chrono::microseconds((item * 7919) % 50));
+               }},
+              {true, [&](int item, int) { ordered.push_back(item); }},
+              {false,
+               [&](int item, int) {
+                 // Work that is parallel inside must not let another item's ordered stage in.
+                 std::atomic<int> sum = 0;
+                 parallel_for(item % 8, [&](int) { sum += item; });
+                 square[item] = item * item + 0 * sum;
+               }},
+              {true, [&](int item, int place) {
+                 finished.push_back(item);
+                 clashes += holder[place] != item + 1;
+                 --together;
+                 holder[place] = 0;
+               }}});
+    std::vector<int> expected(items);
+    std::iota(expected.begin(), expected.end(), 0);
+    EXPECT_EQ(ordered, expected) << in_flight;
+    EXPECT_EQ(finished, expected) << in_flight;
+    EXPECT_EQ(clashes, 0) << in_flight;
+    EXPECT_LE(most, in_flight);
+    EXPECT_EQ(square[items - 1], (items - 1) * (items - 1));
+  }
+}
+
+TEST(Pipeline, PassesExceptionsOnAndRefusesNoPlace) {
+  for (const int in_flight : {1, 3})
+    EXPECT_THROW(pipeline(20, in_flight,
+                          {{true,
+                            [](int item, int) {
+                              if (item == 7) throw std::runtime_error("seven");
+                            }}}),
+                 std::runtime_error);
+  EXPECT_THROW(pipeline(1, 0, {}), std::invalid_argument);
+  pipeline(0, 2, {{true, [](int, int) { FAIL() << "nothing to do"; }}});
+}
+
 }  // namespace
 }  // namespace cinelumen

@@ -147,7 +147,7 @@ void print_summary(const Run& run, const Analysis& analysis, const std::filesyst
               analysis.frames, run.frame_count(), analysis.device.c_str());
   if (analysis.subtracted) {
     std::string frames;
-    for (const int frame : analysis.subtraction.mask.frames) frames += (frames.empty() ? "" : ",") + std::to_string(frame + 1);
+    for (const int frame : analysis.subtraction.mask.frames()) frames += (frames.empty() ? "" : ",") + std::to_string(frame + 1);
     std::printf("mask: %s%s%s, registration %s\n", to_string(analysis.subtraction.mask.source), frames.empty() ? "" : ", frames ",
                 frames.c_str(), analysis.subtraction.registration == Registration::rigid ? "rigid" : "none");
   } else {

@@ -75,7 +75,8 @@ class FabricatedRun {
     analysis.subtracted = true;
     SubtractionSummary& subtraction = analysis.subtraction;
     subtraction.mask.source = MaskSource::automatic;
-    subtraction.mask.frames = {first_frame, first_frame + 1, first_frame + 2};
+    subtraction.mask.masks = {{{first_frame, first_frame + 1, first_frame + 2}, {}}};
+    subtraction.mask.mask_of_frame.assign(frames, 0);
     subtraction.mask.inflow_frame = first_frame + 4;
     subtraction.mask.notes = {"Mask Operation (0028,6101) is NONE with Mask Frame Numbers 0: not followed",
                               "contrast arrives at frame 5; frames 1-3 are averaged"};
