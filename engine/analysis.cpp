@@ -8,6 +8,7 @@
 #include "engine/findings.h"
 #include "engine/frame_chain.h"
 #include "engine/mask_frame.h"
+#include "engine/scenes.h"
 #include "engine/segment_measurement.h"
 #include "engine/topology.h"
 
@@ -17,25 +18,32 @@ namespace {
 constexpr int key_frame_count = 6;  // enough for a median of how they agree, and for one of them to be sharp
 
 // Frames whose temporal differences show the noise: free of contrast, or of a scene in which nothing changes.
-std::vector<int> noise_frames(const MaskChoice& mask, int first, int last) {
+std::vector<int> noise_frames(const MaskChoice& mask, const Scene& scene) {
   constexpr int enough = 8;
+  const int first = scene.first, last = scene.last;
+  const auto usable = [&](std::vector<int> frames) {
+    std::erase_if(frames, [&](int frame) { return scene.is_odd(frame); });
+    return frames;
+  };
   if (mask.source == MaskSource::automatic && mask.frames().size() >= 2) return mask.frames();
   if (mask.inflow_frame > first + 2) {
     std::vector<int> frames(std::min(enough, mask.inflow_frame - 2 - first));
     std::iota(frames.begin(), frames.end(), first);
+    frames = usable(std::move(frames));
     if (frames.size() >= 2) return frames;
   }
   if (mask.source == MaskSource::none) {
     const int middle = (first + last) / 2, count = std::min(enough, last - first + 1);
     std::vector<int> frames(count);
     std::iota(frames.begin(), frames.end(), std::clamp(middle - count / 2, first, last - count + 1));
-    return frames;
+    return usable(std::move(frames));
   }
   return {mask.reference_frame};
 }
 
 // Up to `count` well-filled frames, spread over the run: where the vessels may be traced, and compared to see whether they move.
-std::vector<int> well_filled_frames(const MaskChoice& mask, int first, int last, int count) {
+std::vector<int> well_filled_frames(const MaskChoice& mask, const Scene& scene, int count) {
+  const int first = scene.first, last = scene.last;
   std::vector<int> candidates;
   if (mask.contrast_score.empty() || mask.source == MaskSource::none) {
     for (int frame = first; frame <= last; ++frame) candidates.push_back(frame);
@@ -44,10 +52,38 @@ std::vector<int> well_filled_frames(const MaskChoice& mask, int first, int last,
     for (int frame = first; frame <= last; ++frame)
       if (mask.contrast_score[frame - first] >= 0.75 * best) candidates.push_back(frame);
   }
+  std::erase_if(candidates, [&](int frame) { return scene.is_odd(frame); });
   if (static_cast<int>(candidates.size()) <= count) return candidates;
   std::vector<int> chosen;
   for (int i = 0; i < count; ++i) chosen.push_back(candidates[(2 * i + 1) * candidates.size() / (2 * count)]);
   return chosen;
+}
+
+std::string frames_in_words(int first, int last) {
+  return first == last ? "frame " + std::to_string(first + 1) : "frames " + std::to_string(first + 1) + " to " + std::to_string(last + 1);
+}
+
+// The scene to measure; says what is left out.
+Scene choose_scene(const FramePlanes& planes, std::vector<std::string>& warnings) {
+  const std::vector<Scene> scenes = find_scenes(planes);
+  const Scene& scene = longest(scenes);
+  if (scenes.size() > 1) {
+    std::string starts;
+    constexpr std::size_t most_named = 8;
+    for (std::size_t i = 1; i < std::min(scenes.size(), most_named + 1); ++i)
+      starts += (i > 1 ? ", " : "") + std::to_string(scenes[i].first + 1);
+    if (scenes.size() > most_named + 1) starts += ", ...";
+    warnings.push_back("The picture becomes another at frame " + starts +
+                       " (table, zoom or shutter): nothing is measured across that. Measured: " + frames_in_words(scene.first, scene.last) +
+                       ", the longest part; --frames chooses another.");
+  }
+  if (!scene.odd_frames.empty()) {
+    std::string numbers;
+    for (const int frame : scene.odd_frames) numbers += (numbers.empty() ? "" : ", ") + std::to_string(frame + 1);
+    warnings.push_back("Frame " + numbers +
+                       ": shows something else than the frames around (blank, flashed or half transmitted); not measured.");
+  }
+  return scene;
 }
 
 void check(const Run& run, const AnalysisOptions& options, int last) {
@@ -63,11 +99,31 @@ void check(const Run& run, const AnalysisOptions& options, int last) {
 
 Analysis analyze(const Stream& stream, const Run& run, const AnalysisOptions& options, AnalysisObserver* observer) {
   const auto start = std::chrono::steady_clock::now();
-  const int first = options.first_frame, last = options.last_frame < 0 ? run.frame_count() - 1 : options.last_frame;
-  check(run, options, last);
+  check(run, options, options.last_frame < 0 ? run.frame_count() - 1 : options.last_frame);
 
   Analysis analysis;
   StageClock clock;
+  analysis.warnings = run.warnings;
+  analysis.calibration = calibrate(run.geometry, options.mm_per_px, options.mm_per_px_relative_sd);
+
+  // Intensity; which frames show one scene; which of them make the mask; noise.
+  const IntensityModel intensity = make_intensity_model(run.intensity);
+  analysis.intensity_note = intensity.note;
+  analysis.densitometric = intensity.densitometric;
+  Scene scene;
+  MaskChoice mask;
+  {
+    const auto timed = clock.measure("mask");
+    FramePlanes planes =
+        read_frame_planes(run, intensity, options.first_frame, options.last_frame < 0 ? run.frame_count() - 1 : options.last_frame);
+    scene = choose_scene(planes, analysis.warnings);
+    mask = select_mask(run, part_of(std::move(planes), scene.first, scene.last), scene.odd_frames);
+  }
+  const int first = scene.first, last = scene.last;
+  {
+    const auto timed = clock.measure("noise");
+    analysis.noise = estimate_noise(run, intensity, noise_frames(mask, scene));
+  }
   analysis.device = device_name(stream);
   analysis.threads = cpu_threads();
   analysis.rows = run.rows();
@@ -76,31 +132,16 @@ Analysis analyze(const Stream& stream, const Run& run, const AnalysisOptions& op
   analysis.first_frame = first;
   if (!run.frame_times_ms.empty())
     analysis.frame_times_ms.assign(run.frame_times_ms.begin() + first, run.frame_times_ms.begin() + last + 1);
-  analysis.warnings = run.warnings;
-  analysis.calibration = calibrate(run.geometry, options.mm_per_px, options.mm_per_px_relative_sd);
 
-  // Intensity and noise; which frames make the mask.
-  const IntensityModel intensity = make_intensity_model(run.intensity);
-  analysis.intensity_note = intensity.note;
-  analysis.densitometric = intensity.densitometric;
-  MaskChoice mask;
-  {
-    const auto timed = clock.measure("mask");
-    mask = select_mask(run, intensity, first, last);
-  }
-  {
-    const auto timed = clock.measure("noise");
-    analysis.noise = estimate_noise(run, intensity, noise_frames(mask, first, last));
-  }
   std::vector<MaskFrame> mask_frames;
   if (mask.source != MaskSource::none) {
     const auto timed = clock.measure("mask");
     mask_frames = make_mask_frames(stream, run, intensity, mask);
   }
-  FrameChain chain(stream, run, intensity, analysis.noise, mask, std::move(mask_frames), options);
+  FrameChain chain(stream, run, intensity, analysis.noise, mask, std::move(mask_frames), scene, options);
 
   // Every frame once: register, subtract, filter, gather what the whole run shows.
-  Opacification opacification = chain.opacify(well_filled_frames(mask, first, last, key_frame_count), observer);
+  Opacification opacification = chain.opacify(well_filled_frames(mask, scene, key_frame_count), observer);
 
   // The vessels: once per run.
   Topology topology;

@@ -146,15 +146,16 @@ struct FrameChain::Slot {
 };
 
 FrameChain::FrameChain(const Stream& stream, const Run& run, const IntensityModel& intensity, const NoiseModel& noise,
-                       const MaskChoice& choice, std::vector<MaskFrame> masks, const AnalysisOptions& options)
+                       const MaskChoice& choice, std::vector<MaskFrame> masks, const Scene& scene, const AnalysisOptions& options)
     : stream_(stream),
       run_(run),
       intensity_(intensity),
       noise_(noise),
       choice_(choice),
       options_(options),
-      first_(options.first_frame),
-      last_(options.last_frame < 0 ? run.frame_count() - 1 : options.last_frame),
+      scene_(scene),
+      first_(scene.first),
+      last_(scene.last),
       table_(table_on(stream, intensity.attenuation)),
       valid_(to_device(stream, run.field.valid())),
       noise_weight_(to_device(stream, local_noise_weight(run, noise, choice.reference_frame).view())),
@@ -291,12 +292,13 @@ Opacification FrameChain::opacify(const std::vector<int>& key_frames, AnalysisOb
   };
   const auto filter_in_time = [&](int, int place) {
     Slot& slot = *slots_[place];
+    if (scene_.is_odd(slot.frame)) return;
     const auto timed = slot.clock.measure("temporal filter");
     filter.apply(slot.stream, slot.attenuation.view(), static_cast<float>(std::max(frame_noise, 1e-5)), 0, 0, slot.filtered.view());
   };
   const auto gather = [&](int i, int place) {
     Slot& slot = *slots_[place];
-    {
+    if (!scene_.is_odd(slot.frame)) {
       const auto timed = slot.clock.measure("flow statistics");
       statistics.update(slot.stream, slot.filtered.view(), run_.frame_times_ms.empty() ? i : run_.frame_times_ms[slot.frame]);
     }
@@ -397,12 +399,16 @@ void FrameChain::measure_vessels(Slot& slot, const Topology& topology, const Mea
     if (topology.moving_vessels && slot.frame != topology.frame)
       for (std::size_t s = 0; s < found.size(); ++s)
         if (!found[s]) exclude(slot.lumen[s], Exclusion::key_frame_only);
+    if (scene_.is_odd(slot.frame))
+      for (std::vector<LumenPoint>& points : slot.lumen) exclude(points, Exclusion::motion);
   }
   const auto timed = slot.clock.measure("flow");
   slot.stream.synchronize();
   slot.contrast.clear();
   for (const Centreline& centreline : centrelines)
     slot.contrast.push_back(sample_contrast(slot.subtracted_on_host(), run_.field.valid(), centreline, !subtracting()));
+  if (scene_.is_odd(slot.frame))
+    for (std::vector<float>& contrast : slot.contrast) std::fill(contrast.begin(), contrast.end(), std::numeric_limits<float>::quiet_NaN());
 }
 
 // The subtracted frame as the file's Mask Module wants it shown (see shown_mask_for): host memory.
@@ -468,7 +474,13 @@ SegmentMeasurements FrameChain::measure(const Topology& topology, const Opacific
   const auto filter_in_time = [&](int i, int place) {
     Slot& slot = *slots_[place];
     const auto timed = slot.clock.measure("temporal filter");
-    const RigidMotion &now = opacification.motions[i], &before = opacification.motions[std::max(0, i - 1)];
+    if (scene_.is_odd(slot.frame)) {
+      copy<float>(slot.stream, slot.subtracted.view(), slot.filtered.view());
+      return;
+    }
+    int earlier = std::max(0, i - 1);
+    while (earlier > 0 && scene_.is_odd(first_ + earlier)) --earlier;
+    const RigidMotion &now = opacification.motions[i], &before = opacification.motions[earlier];
     filter.apply(slot.stream, slot.subtracted.view(), static_cast<float>(std::max(frame_noise, 1e-5)), now.shift_y_px - before.shift_y_px,
                  now.shift_x_px - before.shift_x_px, slot.filtered.view());
   };
@@ -483,7 +495,8 @@ SegmentMeasurements FrameChain::measure(const Topology& topology, const Opacific
       result.contrast[s].push_back(std::move(slot.contrast[s]));
     }
     for (std::size_t r = 0; r < regions.size(); ++r)
-      result.region_contrast[r].push_back(region_mean(slot.subtracted_on_host(), regions[r], slot.motion));
+      result.region_contrast[r].push_back(scene_.is_odd(slot.frame) ? std::numeric_limits<float>::quiet_NaN()
+                                                                    : region_mean(slot.subtracted_on_host(), regions[r], slot.motion));
     if (observer) {
       FrameResult frame_result;
       frame_result.frame = slot.frame;

@@ -8,6 +8,7 @@
 
 #include "engine/analysis.h"
 #include "engine/mask_frame.h"
+#include "engine/scenes.h"
 #include "engine/segment_measurement.h"
 #include "engine/stage_clock.h"
 #include "engine/topology.h"
@@ -30,12 +31,13 @@ struct Opacification {
 class FrameChain {
  public:
   /// Keeps references to what it is given, which must outlive it.
-  /// `masks`: make_mask_frames of `choice`, empty where choice.source is none.
+  /// `scene`: the frames to work through; its odd frames are passed on, but nothing is taken from them. `masks`: make_mask_frames of
+  /// `choice`, empty where choice.source is none.
   FrameChain(const Stream& stream, const Run& run, const IntensityModel& intensity, const NoiseModel& noise, const MaskChoice& choice,
-             std::vector<MaskFrame> masks, const AnalysisOptions& options);
+             std::vector<MaskFrame> masks, const Scene& scene, const AnalysisOptions& options);
   ~FrameChain();
 
-  /// Goes through the analysed frames once. Keeps copies of the frames named in `key_frames`.
+  /// Goes through the scene's frames once. Keeps copies of the frames named in `key_frames`.
   Opacification opacify(const std::vector<int>& key_frames, AnalysisObserver* observer);
   /// Goes through them again, measuring the vessels of `topology` in each, and hands every frame to the observer in order.
   SegmentMeasurements measure(const Topology& topology, const Opacification& opacification, const Calibration& calibration,
@@ -70,6 +72,7 @@ class FrameChain {
   const NoiseModel& noise_;
   const MaskChoice& choice_;
   const AnalysisOptions& options_;
+  const Scene& scene_;
   int first_, last_;  ///< 0-based, inclusive
   std::vector<std::unique_ptr<Mask>> masks_;
   Array<float> table_, variance_table_;

@@ -13,10 +13,8 @@
 namespace cinelumen {
 namespace {
 
-constexpr int plane_side_px = 256;  // frames are judged binned to about this
 constexpr int most_mask_frames = 8;
 constexpr int frames_before_inflow = 2;  // the first drops do not show yet
-constexpr int slow_radius_px = 12;       // binned; wider than any vessel
 constexpr double top_fraction = 0.005;
 constexpr double cusum_slack = 0.5, cusum_limit = 5;
 
@@ -27,7 +25,7 @@ struct Plane {
 
 /// The run at the size that it is judged at.
 struct Binned {
-  int bin = 1, height = 0, width = 0;
+  int height = 0, width = 0;
   Image<std::uint8_t> valid;
   std::vector<Plane> planes;
 };
@@ -44,87 +42,22 @@ float median_of(std::vector<float>& values) {
   return *middle;
 }
 
-Image<float> read_binned(const Run& run, const IntensityModel& intensity, int frame, int bin) {
-  Image<std::uint16_t> stored(run.rows(), run.columns());
-  run.frames->read_frame(frame, stored.view());
-  const int height = run.rows() / bin, width = run.columns() / bin, last = static_cast<int>(intensity.attenuation.size()) - 1;
-  Image<float> result(height, width);
-  const float weight = 1.0f / static_cast<float>(bin * bin);
-  for (int y = 0; y < height; ++y)
-    for (int x = 0; x < width; ++x) {
-      float sum = 0;
-      for (int j = 0; j < bin; ++j)
-        for (int i = 0; i < bin; ++i) sum += intensity.attenuation[std::min<int>(stored(y * bin + j, x * bin + i), last)];
-      result(y, x) = sum * weight;
-    }
-  return result;
-}
+bool is_odd(const std::vector<int>& odd_frames, int frame) { return std::binary_search(odd_frames.begin(), odd_frames.end(), frame); }
 
-/// Mean over a (2 radius + 1)-square of what is valid there.
-Image<float> local_mean(ImageView<const float> image, ImageView<const std::uint8_t> valid, int radius) {
-  const int height = image.height, width = image.width;
-  Image<float> result(height, width);
-  std::vector<double> sum(static_cast<std::size_t>(width) + 1), count(static_cast<std::size_t>(width) + 1);
-  std::vector<double> column_sum(static_cast<std::size_t>(width)), column_count(static_cast<std::size_t>(width));
-  const auto add_row = [&](int y, double sign) {
-    if (y < 0 || y >= height) return;
-    for (int x = 0; x < width; ++x)
-      if (valid(y, x)) {
-        column_sum[static_cast<std::size_t>(x)] += sign * image(y, x);
-        column_count[static_cast<std::size_t>(x)] += sign;
-      }
-  };
-  for (int y = 0; y < radius; ++y) add_row(y, 1);
-  for (int y = 0; y < height; ++y) {
-    add_row(y + radius, 1);
-    add_row(y - radius - 1, -1);
-    for (std::size_t x = 0; x < static_cast<std::size_t>(width); ++x) {
-      sum[x + 1] = sum[x] + column_sum[x];
-      count[x + 1] = count[x] + column_count[x];
-    }
-    for (int x = 0; x < width; ++x) {
-      const auto low = static_cast<std::size_t>(std::max(0, x - radius)), high = static_cast<std::size_t>(std::min(width, x + radius + 1));
-      const double n = count[high] - count[low];
-      result(y, x) = n > 0 ? static_cast<float>((sum[high] - sum[low]) / n) : 0;
-    }
-  }
-  return result;
-}
-
-/// Takes out what varies slowly: exposure, breathing lungs, the intensifier's shading.
-void remove_slow(Image<float>& image, ImageView<const std::uint8_t> valid) {
-  const Image<float> once = local_mean(image.view(), valid, slow_radius_px), twice = local_mean(once.view(), valid, slow_radius_px);
-  for (int y = 0; y < image.height(); ++y)
-    for (int x = 0; x < image.width(); ++x) image(y, x) = valid(y, x) ? image(y, x) - twice(y, x) : 0;
-}
-
-/// Reads frames first..last, several at a time, each registered to one of the first.
-Binned read_planes(const Run& run, const IntensityModel& intensity, int first, int last) {
+/// Lays every plane on one of the first. Odd frames become copies of the one before: they say nothing. The first is none.
+Binned register_planes(FramePlanes planes, const std::vector<int>& odd_frames) {
   Binned result;
-  result.bin = std::max(1, (std::max(run.rows(), run.columns()) + plane_side_px - 1) / plane_side_px);
-  const int bin = result.bin, height = result.height = run.rows() / bin, width = result.width = run.columns() / bin;
-  result.valid = Image<std::uint8_t>(height, width);
-  const ImageView<const std::uint8_t> field = run.field.valid();
-  for (int y = 0; y < height; ++y)
-    for (int x = 0; x < width; ++x) {
-      bool all = true;
-      for (int j = 0; j < bin; ++j)
-        for (int i = 0; i < bin; ++i) all = all && field(y * bin + j, x * bin + i);
-      result.valid(y, x) = all;
-    }
-  result.planes.resize(static_cast<std::size_t>(last - first + 1));
+  const int height = result.height = planes.height, width = result.width = planes.width, count = static_cast<int>(planes.planes.size());
+  result.valid = std::move(planes.valid);
+  result.planes.resize(static_cast<std::size_t>(count));
   const Stream serial = Stream::cpu({.parallel = false});
-  const int reference_index = std::min(5, (last - first) / 4);
-  const auto read = [&](int i) {
-    Image<float> plane = read_binned(run, intensity, first + i, bin);
-    remove_slow(plane, result.valid.view());
-    return plane;
-  };
-  const Image<float> reference_plane = read(reference_index);
-  const MaskRegistration reference(serial, reference_plane, result.valid, {.rotation = false, .search_radius_px = 16});
-  parallel_for(last - first + 1, [&](int i) {
+  for (int i = 1; i < count; ++i)
+    if (is_odd(odd_frames, planes.first + i)) planes.planes[i] = to_host(serial, planes.planes[i - 1].view());
+  const int reference_index = std::min(5, (count - 1) / 4);
+  const MaskRegistration reference(serial, planes.planes[reference_index], result.valid, {.rotation = false, .search_radius_px = 16});
+  parallel_for(count, [&](int i) {
     Plane& plane = result.planes[static_cast<std::size_t>(i)];
-    plane.attenuation = read(i);
+    plane.attenuation = std::move(planes.planes[i]);
     MaskRegistration registration = reference.another(serial);
     const RigidEstimate estimate = registration.estimate(serial, plane.attenuation, RigidMotion{});
 
@@ -273,15 +206,18 @@ Inflow find_inflow(const Binned& run) {
   return result;
 }
 
-/// The reference and those like it among planes 0..count-1, most alike first: at most `most_mask_frames`.
-std::vector<int> most_alike(const Binned& run, int count) {
+/// The reference and those like it among planes 0..count-1 that are not `left_out`, most alike first: at most `most_mask_frames`.
+std::vector<int> most_alike(const Binned& run, int count, const std::vector<int>& left_out) {
   constexpr int candidates_limit = 32;
-  const int from = std::max(0, count - candidates_limit), n = count - from;
+  std::vector<int> candidates;
+  for (int i = count; i-- > 0 && static_cast<int>(candidates.size()) < candidates_limit;)
+    if (!is_odd(left_out, i)) candidates.insert(candidates.begin(), i);
+  const int n = static_cast<int>(candidates.size());
   std::vector<double> distance(static_cast<std::size_t>(n) * n, 0);
   parallel_for(n, [&](int i) {
     for (int j = 0; j < i; ++j) {
-      const Image<float>&a = run.planes[static_cast<std::size_t>(from + i)].attenuation,
-            &b = run.planes[static_cast<std::size_t>(from + j)].attenuation;
+      const Image<float>&a = run.planes[static_cast<std::size_t>(candidates[i])].attenuation,
+            &b = run.planes[static_cast<std::size_t>(candidates[j])].attenuation;
       double sum = 0;
       int used = 0;
       for (int y = 0; y < run.height; y += 2)
@@ -316,7 +252,7 @@ std::vector<int> most_alike(const Binned& run, int count) {
   std::vector<int> result;
   const double limit = best.size() > 1 ? 2 * distance[static_cast<std::size_t>(best[0]) * n + best[1]] : 0;
   for (std::size_t k = 0; k < best.size(); ++k)
-    if (k == 0 || distance[static_cast<std::size_t>(best[0]) * n + best[k]] <= limit) result.push_back(from + best[k]);
+    if (k == 0 || distance[static_cast<std::size_t>(best[0]) * n + best[k]] <= limit) result.push_back(candidates[best[k]]);
   return result;
 }
 
@@ -491,10 +427,8 @@ std::optional<FrameMask> shown_mask_for(const MaskChoice& choice, int frame, int
 
 namespace {
 
-MaskChoice choose_mask(const Run& run, const IntensityModel& intensity, int first, int last) {
-  if (first < 0 || last < first || last >= run.frame_count())
-    throw std::invalid_argument("select_mask: frames " + std::to_string(first) + " to " + std::to_string(last) + " of a run of " +
-                                std::to_string(run.frame_count()));
+MaskChoice choose_mask(const Run& run, FramePlanes planes, const std::vector<int>& odd_frames) {
+  const int first = planes.first, last = first + static_cast<int>(planes.planes.size()) - 1;
   MaskChoice choice;
   choice.dicom = run.mask_instructions;
   choice.reference_frame = first;
@@ -508,7 +442,7 @@ MaskChoice choose_mask(const Run& run, const IntensityModel& intensity, int firs
                                  : "Fewer than four frames: no contrast-free frame could be told from the others; nothing is subtracted.");
     return choice;
   }
-  const Binned binned = read_planes(run, intensity, first, last);
+  const Binned binned = register_planes(std::move(planes), odd_frames);
   const Inflow inflow = find_inflow(binned);
   choice.contrast_score = inflow.score;
   if (inflow.frame >= 0) choice.inflow_frame = first + inflow.frame;
@@ -550,7 +484,9 @@ MaskChoice choose_mask(const Run& run, const IntensityModel& intensity, int firs
   }
   choice.source = MaskSource::automatic;
   MaskAverage mask;
-  for (const int i : most_alike(binned, free_frames)) mask.frames.push_back(first + i);
+  std::vector<int> left_out;
+  for (const int frame : odd_frames) left_out.push_back(frame - first);
+  for (const int i : most_alike(binned, free_frames, left_out)) mask.frames.push_back(first + i);
   choice.reference_frame = mask.frames.front();
   choice.notes.push_back("Contrast arrives at frame " + std::to_string(choice.inflow_frame + 1) + "; the mask is the average of frame" +
                          (mask.frames.size() > 1 ? "s " : " ") + list_of(mask.frames, 1) + ", which are most alike of those before it.");
@@ -560,8 +496,9 @@ MaskChoice choose_mask(const Run& run, const IntensityModel& intensity, int firs
 
 }  // namespace
 
-MaskChoice select_mask(const Run& run, const IntensityModel& intensity, int first, int last) {
-  MaskChoice choice = choose_mask(run, intensity, first, last);
+MaskChoice select_mask(const Run& run, FramePlanes planes, const std::vector<int>& odd_frames) {
+  const int first = planes.first, last = first + static_cast<int>(planes.planes.size()) - 1;
+  MaskChoice choice = choose_mask(run, std::move(planes), odd_frames);
   std::vector<int> otherwise;
   for (int frame = first; frame <= last; ++frame)
     if (shown_mask_for(choice, frame, run.frame_count())) otherwise.push_back(frame);

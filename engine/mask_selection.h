@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "engine/noise_model.h"
+#include "engine/frame_planes.h"
 #include "engine/run.h"
 
 namespace cinelumen {
@@ -55,10 +55,10 @@ FrameMask dicom_mask_for(const std::vector<MaskInstruction>& instructions, int f
 /// measured, also where a difference lacks its mask. `choice` must come from select_mask for the same run.
 std::optional<FrameMask> shown_mask_for(const MaskChoice& choice, int frame, int frame_count);
 
-/// Chooses the masks for frames first..last (0-based, inclusive): those of the file's AVG_SUB items, each for its own frames (frames that
-/// no such item covers take the first one's), else the contrast-free frames before the inflow, else the envelope, else (a single frame, or
-/// no contrast that comes or goes) none. Time interval differences (TID, REV_TID) are for showing only: see shown_mask_for. Reads the
-/// frames, several at a time. Throws InputError where one can't be read, std::invalid_argument where first..last does not lie in the run.
-MaskChoice select_mask(const Run& run, const IntensityModel& intensity, int first, int last);
+/// Chooses the masks for the frames that `planes` show: those of the file's AVG_SUB items, each for its own frames (frames that no such
+/// item covers take the first one's), else the contrast-free frames before the inflow, else the envelope, else (a single frame, or no
+/// contrast that comes or goes) none. Time interval differences (TID, REV_TID) are for showing only: see shown_mask_for. `odd_frames`
+/// (0-based, in order) are never chosen.
+MaskChoice select_mask(const Run& run, FramePlanes planes, const std::vector<int>& odd_frames = {});
 
 }  // namespace cinelumen

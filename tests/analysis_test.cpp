@@ -233,6 +233,36 @@ TEST(Analysis, ConstantAndSaturatedFramesGiveNothing) {
   }
 }
 
+TEST(Analysis, NothingIsMeasuredAcrossAMovedTable) {
+  PhantomRun phantom = phantom_of("foot", 384, 7007, 40);
+  const cinelumen::Run untouched = make_run(phantom);
+  const Analysis before = analyze(Stream::cpu(), untouched, {});
+  // The table moves after frame 32; frame 26 is blank.
+  for (int frame = 32; frame < 40; ++frame) {
+    Image<std::uint16_t> moved(384, 384);
+    for (int y = 0; y < 384; ++y)
+      for (int x = 0; x < 384; ++x) moved(y, x) = phantom.frames[frame]((y + 100) % 384, (x + 60) % 384);
+    phantom.frames[frame] = std::move(moved);
+  }
+  for (int y = 0; y < 384; ++y)
+    for (int x = 0; x < 384; ++x) phantom.frames[25](y, x) = 0;
+  std::vector<test::DiameterBin> bins = {{1, 4.01, {}, {}}};
+  test::DiameterObserver observer(phantom.truth, bins);
+  const Analysis analysis = analyze(Stream::cpu(), make_run(phantom), {}, &observer);
+  observer.finish(analysis);
+  EXPECT_EQ(analysis.first_frame, 0);
+  EXPECT_EQ(analysis.frames, 32);
+  std::string warnings;
+  for (const std::string& warning : analysis.warnings) warnings += warning + "\n";
+  EXPECT_NE(warnings.find("becomes another at frame 33"), std::string::npos) << warnings;
+  EXPECT_NE(warnings.find("Frame 26"), std::string::npos) << warnings;
+  EXPECT_GE(analysis.segments.size(), before.segments.size() / 2);
+  ASSERT_GT(bins[0].single.figures().count, 300);
+  EXPECT_LE(std::abs(bins[0].single.figures().bias), 0.05);
+  for (const SegmentResult& segment : analysis.segments)
+    EXPECT_TRUE(std::isnan(segment.flow.curve.contrast[25])) << "segment " << segment.id << ": a blank frame has no contrast";
+}
+
 TEST(Analysis, WrongFramesAreNamed) {
   const PhantomRun phantom = phantom_of("tubes", 64, 1, 6);
   AnalysisOptions options;

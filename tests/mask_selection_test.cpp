@@ -59,9 +59,13 @@ std::function<double(int, int, int)> inflow_run(int side, int arrival, int leave
   };
 }
 
+MaskChoice choose(const cinelumen::Run& run, const IntensityModel& intensity, int first, int last) {
+  return select_mask(run, read_frame_planes(run, intensity, first, last));
+}
+
 TEST(MaskSelection, FramesBeforeTheInflow) {
   for (const double motion : {0.0, 1.5}) {
-    const MaskChoice choice = select_mask(make_run(40, 128, 0.01, inflow_run(128, 12, 1 << 20, motion)), straight_model(), 0, 39);
+    const MaskChoice choice = choose(make_run(40, 128, 0.01, inflow_run(128, 12, 1 << 20, motion)), straight_model(), 0, 39);
     EXPECT_EQ(choice.source, MaskSource::automatic);
     EXPECT_NEAR(choice.inflow_frame, 12, 1) << "motion " << motion;
     ASSERT_FALSE(choice.frames().empty());
@@ -77,7 +81,7 @@ TEST(MaskSelection, FramesBeforeTheInflow) {
 }
 
 TEST(MaskSelection, PartOfARun) {
-  const MaskChoice choice = select_mask(make_run(40, 128, 0.01, inflow_run(128, 20)), straight_model(), 8, 39);
+  const MaskChoice choice = choose(make_run(40, 128, 0.01, inflow_run(128, 20)), straight_model(), 8, 39);
   EXPECT_EQ(choice.source, MaskSource::automatic);
   EXPECT_NEAR(choice.inflow_frame, 20, 1);
   for (const int frame : choice.frames()) {
@@ -94,14 +98,14 @@ TEST(MaskSelection, BeatingBackgroundIsNotAnInflow) {
     const double filled = frame < 30 ? 0 : (frame - 29) * 20.0;
     return bone(y, x) + heart + (y < filled ? 2 * vessel(y, x, 128) : 0.0);
   };
-  const MaskChoice choice = select_mask(make_run(60, 128, 0.01, beating), straight_model(), 0, 59);
+  const MaskChoice choice = choose(make_run(60, 128, 0.01, beating), straight_model(), 0, 59);
   EXPECT_EQ(choice.source, MaskSource::automatic);
   EXPECT_NEAR(choice.inflow_frame, 30, 3);
 }
 
 TEST(MaskSelection, NoContrastComesOrGoes) {
   for (const double motion : {0.0, 1.0}) {
-    const MaskChoice choice = select_mask(make_run(20, 128, 0.01, inflow_run(128, 1 << 20, 1 << 20, motion)), straight_model(), 0, 19);
+    const MaskChoice choice = choose(make_run(20, 128, 0.01, inflow_run(128, 1 << 20, 1 << 20, motion)), straight_model(), 0, 19);
     EXPECT_EQ(choice.source, MaskSource::none);
     EXPECT_EQ(choice.inflow_frame, -1);
     ASSERT_FALSE(choice.notes.empty());
@@ -111,7 +115,7 @@ TEST(MaskSelection, NoContrastComesOrGoes) {
 
 TEST(MaskSelection, FilledFromTheStartGivesTheEnvelope) {
   const cinelumen::Run run = make_run(30, 128, 0.01, inflow_run(128, -10, 15));
-  const MaskChoice choice = select_mask(run, straight_model(), 0, 29);
+  const MaskChoice choice = choose(run, straight_model(), 0, 29);
   ASSERT_EQ(choice.source, MaskSource::envelope);
   const MaskFrame mask = std::move(make_mask_frames(Stream::cpu(), run, straight_model(), choice).front());
   double bias = 0;
@@ -126,14 +130,14 @@ TEST(MaskSelection, FilledFromTheStartGivesTheEnvelope) {
 }
 
 TEST(MaskSelection, SingleFrameHasNoMask) {
-  const MaskChoice choice = select_mask(make_run(1, 64, 0.01, inflow_run(64, 0)), straight_model(), 0, 0);
+  const MaskChoice choice = choose(make_run(1, 64, 0.01, inflow_run(64, 0)), straight_model(), 0, 0);
   EXPECT_EQ(choice.source, MaskSource::none);
   ASSERT_FALSE(choice.notes.empty());
   EXPECT_THROW(make_mask_frames(Stream::cpu(), make_run(1, 64, 0.01, inflow_run(64, 0)), straight_model(), choice), std::invalid_argument);
 }
 
 TEST(MaskSelection, PartOutsideTheRunIsRefused) {
-  EXPECT_THROW(select_mask(make_run(5, 64, 0.01, inflow_run(64, 3)), straight_model(), 0, 5), std::invalid_argument);
+  EXPECT_THROW(choose(make_run(5, 64, 0.01, inflow_run(64, 3)), straight_model(), 0, 5), std::invalid_argument);
 }
 
 using Operation = MaskInstruction::Operation;
@@ -145,7 +149,7 @@ TEST(DicomMask, AverageSubtractionIsFollowed) {
   item.mask_frames = {2, 4};
   item.sub_pixel_shift = {0.5, -1.25};
   run.mask_instructions = {item};
-  const MaskChoice choice = select_mask(run, straight_model(), 0, 19);
+  const MaskChoice choice = choose(run, straight_model(), 0, 19);
   EXPECT_EQ(choice.source, MaskSource::dicom);
   EXPECT_EQ(choice.frames(), (std::vector<int>{1, 3}));
   EXPECT_EQ(choice.mask_of_frame, std::vector<int>(20, 0));
@@ -164,7 +168,7 @@ TEST(DicomMask, BadFrameNumbersAndNoneGoAutomatic) {
     item.operation = operation;
     item.mask_frames = {operation == Operation::none ? 0 : 31};
     run.mask_instructions = {item};
-    const MaskChoice choice = select_mask(run, straight_model(), 0, 29);
+    const MaskChoice choice = choose(run, straight_model(), 0, 29);
     EXPECT_EQ(choice.source, MaskSource::automatic);
     ASSERT_GE(choice.notes.size(), 2u);
     EXPECT_NE(choice.notes.front().find("chosen automatically"), std::string::npos) << choice.notes.front();

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "engine/mask_selection.h"
+#include "engine/scenes.h"
 #include "io/run_reader.h"
 
 namespace cinelumen {
@@ -14,7 +15,7 @@ namespace {
 
 MaskChoice choose(const std::string& file) {
   const cinelumen::Run run = read_run(std::string(std::getenv("CINELUMEN_TEST_DATA")) + "/xa/" + file);
-  return select_mask(run, make_intensity_model(run.intensity), 0, run.frame_count() - 1);
+  return select_mask(run, read_frame_planes(run, make_intensity_model(run.intensity), 0, run.frame_count() - 1));
 }
 bool data_here() {
   const char* folder = std::getenv("CINELUMEN_TEST_DATA");
@@ -37,6 +38,16 @@ TEST(MaskOfRealRuns, StaticPhantomsHaveNoContrastFreeFrame) {
     const MaskChoice choice = choose(file);
     EXPECT_EQ(choice.source, MaskSource::none) << file;
     EXPECT_FALSE(choice.notes.empty()) << file;
+  }
+}
+
+TEST(MaskOfRealRuns, BeatingHeartsAndBreathAreNoChangeOfScene) {
+  if (!data_here()) GTEST_SKIP() << "CINELUMEN_TEST_DATA is not set";
+  for (const char* file : {"rubo_coronary_96f_jpeg.dcm", "ge_phantom_im5.dcm"}) {
+    const cinelumen::Run run = read_run(std::string(std::getenv("CINELUMEN_TEST_DATA")) + "/xa/" + file);
+    const std::vector<Scene> scenes = find_scenes(read_frame_planes(run, make_intensity_model(run.intensity), 0, run.frame_count() - 1));
+    ASSERT_EQ(scenes.size(), 1u) << file;
+    EXPECT_TRUE(scenes[0].odd_frames.empty()) << file;
   }
 }
 
