@@ -136,7 +136,7 @@ Analysis analyze(const Stream& stream, const Run& run, const AnalysisOptions& op
   std::vector<MaskFrame> mask_frames;
   if (mask.source != MaskSource::none) {
     const auto timed = clock.measure("mask");
-    mask_frames = make_mask_frames(stream, run, intensity, mask);
+    mask_frames = make_mask_frames(stream, run, intensity, mask, options.registration == Registration::rigid);
   }
   FrameChain chain(stream, run, intensity, analysis.noise, mask, std::move(mask_frames), scene, options);
 

@@ -93,10 +93,9 @@ void exclude(std::vector<LumenPoint>& points, Exclusion reason) {
 
 }  // namespace
 
-/// A mask on the stream's device, and how it lies to the reference.
+/// A mask on the stream's device.
 struct FrameChain::Mask {
   MaskFrame frame;
-  RigidMotion from_reference;
   Array<float> variance_table;  ///< of frame minus mask, by stored value
 };
 
@@ -169,7 +168,7 @@ FrameChain::FrameChain(const Stream& stream, const Run& run, const IntensityMode
   };
   for (MaskFrame& mask : masks) {
     Array<float> variance = variance_with(mask.noise_factor);
-    masks_.push_back(std::make_unique<Mask>(Mask{std::move(mask), {}, std::move(variance)}));
+    masks_.push_back(std::make_unique<Mask>(Mask{std::move(mask), std::move(variance)}));
   }
   if (!subtracting()) {
     variance_table_ = variance_with(1);
@@ -198,9 +197,6 @@ FrameChain::FrameChain(const Stream& stream, const Run& run, const IntensityMode
     MaskRegistration registration(stream, mask->frame.attenuation.view(), valid_.view());
     for (std::size_t i = 1; i < slots_.size(); ++i) slots_[i]->registrations.push_back(registration.another(slots_[i]->stream));
     slots_[0]->registrations.push_back(std::move(registration));
-    if (mask == masks_.front()) continue;
-    const RigidEstimate estimate = slots_[0]->registrations.front().estimate(stream, mask->frame.attenuation.view());
-    if (estimate.converged) mask->from_reference = estimate.motion;
   }
 }
 
@@ -244,7 +240,7 @@ void FrameChain::register_frame(Slot& slot) {
   if (!slot.registrations.empty()) {
     const auto timed = slot.clock.measure("registration");
     const RigidEstimate estimate = slot.registrations[slot.mask].estimate(slot.stream, slot.attenuation.view());
-    slot.motion = compose(estimate.converged ? estimate.motion : RigidMotion{}, masks_[slot.mask]->from_reference);
+    if (estimate.converged) slot.motion = estimate.motion;
     slot.offset = estimate.offset;
     slot.subtraction.residual_sd = estimate.residual_sd;
   }
@@ -259,8 +255,8 @@ void FrameChain::subtract(Slot& slot, const RigidMotion& motion, float offset) {
   slot.offset = offset;
   if (subtracting()) {
     const Mask& mask = *masks_[slot.mask];
-    log_subtract(slot.stream, slot.attenuation.view(), mask.frame.coefficients.view(), valid_.view(),
-                 compose(motion, inverse(mask.from_reference)), offset, slot.subtracted.view());
+    log_subtract(slot.stream, slot.attenuation.view(), mask.frame.coefficients.view(), valid_.view(), motion, offset,
+                 slot.subtracted.view());
   } else {
     log_subtract(slot.stream, slot.attenuation.view(), no_mask_.view(), valid_.view(), {}, no_mask_offset_, slot.subtracted.view());
   }
@@ -419,7 +415,7 @@ ImageView<const float> FrameChain::shown(Slot& slot, const Opacification& opacif
   std::vector<int> averaged;
   for (int i = 0; i < asked->contrast_frame_averaging && slot.frame + i < run_.frame_count(); ++i) averaged.push_back(slot.frame + i);
   const MaskFrame contrast = average_mask_frames(slot.stream, run_, intensity_, {averaged, {}});
-  RigidMotion motion = compose(slot.motion, inverse(masks_[slot.mask]->from_reference));
+  RigidMotion motion = slot.motion;
   float offset = slot.offset;
   std::optional<MaskFrame> other;
   if (asked->operation != MaskInstruction::Operation::average_subtraction) {

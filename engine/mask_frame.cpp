@@ -138,15 +138,38 @@ MaskFrame registered_mask_frame(const Stream& stream, const Run& run, const Inte
   return mask;
 }
 
+// Moves a mask into the coordinates of the first; what it does not show there, the first does.
+void lay_on(const Stream& stream, const MaskFrame& first, const Image<std::uint8_t>& valid, MaskFrame& mask) {
+  const int height = first.attenuation.height(), width = first.attenuation.width();
+  const RigidEstimate estimate = MaskRegistration(stream, first.attenuation, valid).estimate(stream, mask.attenuation);
+  if (!estimate.converged) return;
+  Image<float> moved(stream, height, width);
+  warp(stream, mask.coefficients, inverse(estimate.motion), moved);
+  Image<float> host = to_host(stream, moved.view());
+  const Image<float> reference = to_host(stream, first.attenuation.view());
+  for (int y = 0; y < height; ++y)
+    for (int x = 0; x < width; ++x) {
+      const PixelPosition there = move(estimate.motion, {static_cast<double>(y), static_cast<double>(x)}, height, width);
+      const bool shown = there.y >= 0 && there.y <= height - 1 && there.x >= 0 && there.x <= width - 1;
+      if (!shown) host(y, x) = reference(y, x) + estimate.offset;
+    }
+  mask.attenuation = to_device(stream, host.view());
+  mask.reference = first.reference;
+  finish(stream, mask);
+}
+
 }  // namespace
 
-std::vector<MaskFrame> make_mask_frames(const Stream& stream, const Run& run, const IntensityModel& intensity, const MaskChoice& choice) {
+std::vector<MaskFrame> make_mask_frames(const Stream& stream, const Run& run, const IntensityModel& intensity, const MaskChoice& choice,
+                                        bool registered) {
   if (choice.source == MaskSource::none) throw std::invalid_argument("make_mask_frames: the choice is to have no mask");
   if (choice.masks.empty() || choice.masks.front().frames.empty())
     throw std::invalid_argument("make_mask_frames: the choice names no frames");
   std::vector<MaskFrame> frames;
   if (choice.source == MaskSource::dicom || choice.masks.front().frames.size() == 1) {
     for (const MaskAverage& mask : choice.masks) frames.push_back(average_mask_frames(stream, run, intensity, mask));
+    if (registered)
+      for (std::size_t i = 1; i < frames.size(); ++i) lay_on(stream, frames.front(), to_device(stream, run.field.valid()), frames[i]);
   } else {
     frames.push_back(registered_mask_frame(stream, run, intensity, choice));
   }

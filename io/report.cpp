@@ -849,7 +849,8 @@ class Page {
     entry("Residual SD", "Robust standard deviation of the subtracted background outside vessels.");
     entry("Not measured",
           "unfilled: too little contrast in that frame; overlap: another vessel or branch point within the profile; edge: at the field's "
-          "edge; low contrast: below the noise gate; motion: the frame's residual is too large; no fit: the fit did not settle; inferred: "
+          "edge; low contrast: below the noise gate; motion: the frame shows something else than its neighbours; no fit: the fit did not "
+          "settle; inferred: "
           "a bridged gap; display grey: grey scale unfit; key frame only: vessels move, and the point was not found again in that frame.");
     page_ += "</dl>\n";
   }
