@@ -1,6 +1,8 @@
 #include "bspline.h"
 
-#include "math.h"
+#include <cmath>
+
+#include "frame_source.h"
 #include "tile.h"
 
 namespace cinelumen {
@@ -17,16 +19,14 @@ struct InverseFilter {
   struct Scratch {
     Tile<float, Height + 2 * radius, Width + 2 * radius> input;
     Tile<float, Height + 2 * radius, Width> along_x;
-    int row[Height + 2 * radius], column[Width + 2 * radius];
+    int row[Height + 2 * radius];
   };
 
   template <int Height, int Width>
   CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>& scratch) const {
     const int rows = block.rows(image.height), columns = block.columns(image.width);
-    block.for_each_pixel(1, rows + 2 * radius, [&](int, int i) { scratch.row[i] = mirror(block.y0 + i - radius, image.height); });
-    block.for_each_pixel(1, columns + 2 * radius, [&](int, int i) { scratch.column[i] = mirror(block.x0 + i - radius, image.width); });
-    block.for_each_pixel(rows + 2 * radius, columns + 2 * radius,
-                         [&](int y, int x) { scratch.input[y][x] = image.row(scratch.row[y])[scratch.column[x]]; });
+    load_mirrored(block, PlaneSource{image}, block.y0 - radius, block.x0 - radius, rows + 2 * radius, columns + 2 * radius, scratch.row,
+                  scratch.input);
     block.for_each_pixel(rows + 2 * radius, columns, [&](int y, int x) {
       const float* in = scratch.input[y] + x + radius;
       float sum = weight[0] * in[0];

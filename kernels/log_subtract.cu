@@ -2,79 +2,253 @@
 
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 
+#include "bspline.h"
 #include "bspline_tile.h"
+#include "frame_source.h"
 #include "tile.h"
 
 namespace cinelumen {
 namespace {
 
-/// What is done with the moved mask's value at a pixel.
-struct Output {
-  ImageView<const float> attenuation;  // null: the moved mask itself is wanted
+/// No frame: the moved mask itself is wanted.
+struct NoFrame {};
+
+/// Rotations up to this go along one axis after the other: positions are then right to 0.001 px, and values to 0.002 of the image's mixed
+/// second difference.
+constexpr float small_rotation_rad = 0.005f;
+
+/// Weights of the four coefficients around a position whose fraction is f.
+struct SplineWeights {
+  CINELUMEN_HOST_DEVICE static void at(float f, float w[4]) { bspline_weights(f, w[0], w[1], w[2], w[3]); }
+};
+/// Keys' cubic convolution, a = -1/2: weights of the four pixels.
+struct ConvolutionWeights {
+  CINELUMEN_HOST_DEVICE static void at(float f, float w[4]) {
+    const float g = 1 - f;
+    w[0] = -0.5f * f * g * g;
+    w[1] = 1 + f * f * (1.5f * f - 2.5f);
+    w[2] = 1 + g * g * (1.5f * g - 2.5f);
+    w[3] = -0.5f * g * f * f;
+  }
+};
+
+/// InverseMotion of a small rotation, as offsets of the source's position from the output's.
+struct Tilt {
+  float origin_y, origin_x, cosine_less_1, sine, tangent, stretch;  // stretch: 1 / cosine - 1
+
+  CINELUMEN_HOST_DEVICE float position_y(int y, int x) const { return y + (origin_y + cosine_less_1 * y - sine * x); }
+  CINELUMEN_HOST_DEVICE float position_x(int y, int x) const { return x + (origin_x + cosine_less_1 * x + sine * y); }
+};
+
+Tilt tilt(const RigidMotion& motion, int height, int width) {
+  const double c = std::cos(static_cast<double>(motion.rotation_rad)), s = std::sin(static_cast<double>(motion.rotation_rad));
+  const double centre_y = (height - 1) / 2.0, centre_x = (width - 1) / 2.0;
+  // Beyond the image's size nothing is reached; clamping keeps the integers small.
+  const double sy = std::clamp<double>(motion.shift_y_px, -2.0 * height - 16, 2.0 * height + 16);
+  const double sx = std::clamp<double>(motion.shift_x_px, -2.0 * width - 16, 2.0 * width + 16);
+  return {static_cast<float>(centre_y * (1 - c) + s * (centre_x + sx) - c * sy),
+          static_cast<float>(centre_x * (1 - c) - s * (centre_y + sy) - c * sx),
+          static_cast<float>(c - 1),
+          static_cast<float>(s),
+          static_cast<float>(s / c),
+          static_cast<float>(1 / c - 1)};
+}
+
+/// Interpolation of a region of at most Rows x Columns output pixels: first along x, in every source row at the position that the output
+/// column has there, then along y. Over so small a region the first weights depend on the row alone and the second on the column alone.
+template <class Weights, int Rows, int Columns>
+struct Interpolation {
+  Tile<float, Rows + 4, Columns + 4> input;
+  Tile<float, Rows + 4, Columns> along_x;
+  float weight_x[Rows + 4][4], weight_y[5][Columns];
+  int shift_x[Rows + 4], row[Rows + 4];
+
+  /// Source pixels that a region needs.
+  struct Source {
+    int top, left, rows, columns;
+  };
+
+  template <class Block>
+  CINELUMEN_HOST_DEVICE Source prepare(const Block& block, const Tilt& tilt, int y0, int x0, int rows, int columns) {
+    const float middle_y = tilt.origin_y + tilt.cosine_less_1 * (y0 + rows / 2);
+    const float middle_x = tilt.origin_x + tilt.stretch * (x0 + columns / 2) - tilt.tangent * tilt.origin_y;
+    const auto offset_y = [=](int x) { return middle_y - tilt.sine * static_cast<float>(x); };
+    const auto offset_x = [=](int row_of_source) { return middle_x + tilt.tangent * static_cast<float>(row_of_source); };
+    const float first_y = offset_y(x0), last_y = offset_y(x0 + columns - 1);
+    const int whole_y = static_cast<int>(floorf(first_y < last_y ? first_y : last_y));
+    const Source source_y{y0 + whole_y - 1, 0, rows + 4, columns + 4};
+    const float first_x = offset_x(source_y.top), last_x = offset_x(source_y.top + rows + 3);
+    const int whole_x = static_cast<int>(floorf(first_x < last_x ? first_x : last_x));
+    block.for_each_pixel(1, rows + 4, [&](int, int i) {
+      const float offset = offset_x(source_y.top + i);
+      // Rounding may differ from that above by a hair; the cubics go on smoothly beyond their piece.
+      const int shift = clamp_int(static_cast<int>(floorf(offset)) - whole_x, 0, 1);
+      Weights::at(offset - static_cast<float>(whole_x + shift), weight_x[i]);
+      shift_x[i] = shift;
+    });
+    block.for_each_pixel(1, columns, [&](int, int j) {
+      const float offset = offset_y(x0 + j);
+      const bool next = static_cast<int>(floorf(offset)) > whole_y;
+      float w[4];
+      Weights::at(offset - static_cast<float>(whole_y + (next ? 1 : 0)), w);
+      weight_y[0][j] = next ? 0.0f : w[0];
+      weight_y[1][j] = next ? w[0] : w[1];
+      weight_y[2][j] = next ? w[1] : w[2];
+      weight_y[3][j] = next ? w[2] : w[3];
+      weight_y[4][j] = next ? w[3] : 0.0f;
+    });
+    return {source_y.top, x0 + whole_x - 1, rows + 4, columns + 4};
+  }
+
+  /// From `input`. Ends with the barrier.
+  template <class Block>
+  CINELUMEN_HOST_DEVICE void interpolate_along_x(const Block& block, int rows, int columns) {
+    block.for_each_pixel(rows + 4, columns, [&](int y, int x) {
+      const float* in = input[y] + shift_x[y] + x;
+      along_x[y][x] = (weight_x[y][0] * in[0] + weight_x[y][1] * in[1]) + (weight_x[y][2] * in[2] + weight_x[y][3] * in[3]);
+    });
+  }
+  CINELUMEN_HOST_DEVICE float at(int y, int x) const {
+    return (weight_y[0][x] * along_x[y][x] + weight_y[1][x] * along_x[y + 1][x]) +
+           (weight_y[2][x] * along_x[y + 2][x] + weight_y[3][x] * along_x[y + 3][x]) + weight_y[4][x] * along_x[y + 4][x];
+  }
+};
+
+/// Whether all pixels of a region have their source within [low, extent - 1 - low] along both axes.
+CINELUMEN_HOST_DEVICE inline bool all_within(const Tilt& tilt, int y0, int x0, int rows, int columns, int height, int width, float low) {
+  bool within = true;
+  for (int corner = 0; corner < 4; ++corner) {
+    const int y = corner & 1 ? y0 + rows - 1 : y0, x = corner & 2 ? x0 + columns - 1 : x0;
+    const float q_y = tilt.position_y(y, x), q_x = tilt.position_x(y, x);
+    within = within && q_y >= low && q_y <= height - 1 - low && q_x >= low && q_x <= width - 1 - low;
+  }
+  return within;
+}
+
+/// Moved mask, or frame - moved mask - offset where Source is one: translation with at most a small rotation.
+template <class Source>
+struct ShiftedMask {
+  static constexpr bool subtract = !std::is_same_v<Source, NoFrame>;
+  ImageView<const float> coefficients;
+  Source frame;
   ImageView<const std::uint8_t> valid;
   float offset;
   ImageView<float> image;
-};
+  Tilt tilt;
 
-/// Pure translation: the same four weights along each axis for every pixel.
-template <bool Subtract>
-struct ShiftedMask {
-  ImageView<const float> coefficients;
-  Output output;
-  int base_y, base_x;  // mask pixel of the second coefficient for output pixel (0, 0)
-  float wy[4], wx[4];
-  int first_y, end_y, first_x, end_x;  // output pixels that the mask reaches
+  using CpuTile = TileShape<32, 128>;
 
   template <int Height, int Width>
   struct Scratch {
-    Tile<float, Height + 3, Width + 3> input;
-    Tile<float, Height + 3, Width> along_x;
+    Interpolation<SplineWeights, Height, Width> mask;
+    Tile<float, Height, Width> attenuation;
   };
 
   template <int Height, int Width>
   CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>& scratch) const {
-    const int height = output.image.height, width = output.image.width;
-    const int rows = block.rows(height), columns = block.columns(width);
-    const int top = block.y0 + base_y - 1, left = block.x0 + base_x - 1;
-    const float x0 = wx[0], x1 = wx[1], x2 = wx[2], x3 = wx[3];
-    if (top >= 0 && left >= 0 && top + rows + 3 <= height && left + columns + 3 <= width) {
-      block.for_each_pixel(rows + 3, columns, [&](int y, int x) {
-        const float* c = coefficients.row(top + y) + left + x;
-        scratch.along_x[y][x] = x0 * c[0] + x1 * c[1] + x2 * c[2] + x3 * c[3];
-      });
+    const int height = image.height, width = image.width, rows = block.rows(height), columns = block.columns(width);
+    auto& mask = scratch.mask;
+    const auto from = mask.prepare(block, tilt, block.y0, block.x0, rows, columns);
+    load_mirrored(block, PlaneSource{coefficients}, from.top, from.left, from.rows, from.columns, mask.row, mask.input);
+    mask.interpolate_along_x(block, rows, columns);
+    if constexpr (subtract)
+      block.for_each_pixel(rows, columns, [&](int y, int x) { scratch.attenuation[y][x] = frame.row(block.y0 + y)[block.x0 + x]; });
+    const auto write = [&](int y, int x, bool reaches) {
+      const int oy = block.y0 + y, ox = block.x0 + x;
+      float value = mask.at(y, x);
+      bool use = reaches;
+      if constexpr (subtract) {
+        value = scratch.attenuation[y][x] - value - offset;
+        use = use & (valid.row(oy)[ox] != 0);
+      }
+      image.row(oy)[ox] = use ? value : 0.0f;
+    };
+    if (all_within(tilt, block.y0, block.x0, rows, columns, height, width, -1)) {
+      block.for_each_pixel(rows, columns, [&](int y, int x) { write(y, x, true); });
     } else {
-      // Positions further off than a pixel are not used; clamping them keeps the single reflection of mirror_near enough.
-      block.for_each_pixel(rows + 3, columns + 3, [&](int y, int x) {
-        scratch.input[y][x] = coefficients.row(
-            mirror_near(clamp_int(top + y, -3, height + 2), height))[mirror_near(clamp_int(left + x, -3, width + 2), width)];
-      });
-      block.for_each_pixel(rows + 3, columns, [&](int y, int x) {
-        const float* c = scratch.input[y] + x;
-        scratch.along_x[y][x] = x0 * c[0] + x1 * c[1] + x2 * c[2] + x3 * c[3];
+      block.for_each_pixel(rows, columns, [&](int y, int x) {
+        const float q_y = tilt.position_y(block.y0 + y, block.x0 + x), q_x = tilt.position_x(block.y0 + y, block.x0 + x);
+        write(y, x, (q_y >= -1) & (q_y <= height) & (q_x >= -1) & (q_x <= width));
       });
     }
-    const float y0 = wy[0], y1 = wy[1], y2 = wy[2], y3 = wy[3];
-    block.for_each_pixel(rows, columns, [&](int y, int x) {
-      const float* c = scratch.along_x[y] + x;
-      const float mask = y0 * c[0] + y1 * c[Width] + y2 * c[2 * Width] + y3 * c[3 * Width];
-      const int oy = block.y0 + y, ox = block.x0 + x;
-      bool use = (oy >= first_y) & (oy < end_y) & (ox >= first_x) & (ox < end_x);
-      float value = mask;
-      if constexpr (Subtract) {
-        value = output.attenuation.row(oy)[ox] - mask - output.offset;
-        use = use & (output.valid.row(oy)[ox] != 0);
-      }
-      output.image.row(oy)[ox] = use ? value : 0.0f;
-    });
   }
 };
 
-/// Translation and rotation.
-template <bool Subtract>
-struct TurnedMask {
+/// frame - moved mask - offset, carried onto the mask: the difference is made for the pixels of the frame that a tile of the mask needs.
+template <class Source>
+struct OntoMask {
   ImageView<const float> coefficients;
-  Output output;
+  Source frame;
+  ImageView<const std::uint8_t> valid;
+  float offset;
+  ImageView<float> image;
+  Tilt to_mask, to_frame;  // positions in the mask of the frame's pixels, and the other way
+
+  using CpuTile = TileShape<32, 128>;
+
+  template <int Height, int Width>
+  struct Scratch {
+    Interpolation<SplineWeights, Height + 4, Width + 4> mask;
+    Interpolation<ConvolutionWeights, Height, Width> difference;
+    Tile<float, Height + 4, Width + 4> attenuation;
+  };
+
+  template <int Height, int Width>
+  CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>& scratch) const {
+    const int height = image.height, width = image.width, rows = block.rows(height), columns = block.columns(width);
+    auto& mask = scratch.mask;
+    auto& difference = scratch.difference;
+    const auto region = difference.prepare(block, to_frame, block.y0, block.x0, rows, columns);
+    // What of it lies in the frame.
+    const int first_y = clamp_int(-region.top, 0, region.rows), end_y = clamp_int(height - region.top, first_y, region.rows);
+    const int first_x = clamp_int(-region.left, 0, region.columns), end_x = clamp_int(width - region.left, first_x, region.columns);
+    const int y0 = region.top + first_y, x0 = region.left + first_x, frame_rows = end_y - first_y, frame_columns = end_x - first_x;
+    if (frame_rows < region.rows || frame_columns < region.columns)
+      block.for_each_pixel(region.rows, region.columns, [&](int y, int x) { difference.input[y][x] = 0; });
+    if (frame_rows > 0 && frame_columns > 0) {
+      const auto from = mask.prepare(block, to_mask, y0, x0, frame_rows, frame_columns);
+      load_mirrored(block, PlaneSource{coefficients}, from.top, from.left, from.rows, from.columns, mask.row, mask.input);
+      mask.interpolate_along_x(block, frame_rows, frame_columns);
+      block.for_each_pixel(frame_rows, frame_columns, [&](int y, int x) { scratch.attenuation[y][x] = frame.row(y0 + y)[x0 + x]; });
+      const auto subtract = [&](int y, int x, bool reaches) {
+        const bool use = reaches & (valid.row(y0 + y)[x0 + x] != 0);
+        const float value = scratch.attenuation[y][x] - mask.at(y, x) - offset;
+        difference.input[first_y + y][first_x + x] = use ? value : 0.0f;
+      };
+      if (all_within(to_mask, y0, x0, frame_rows, frame_columns, height, width, -1)) {
+        block.for_each_pixel(frame_rows, frame_columns, [&](int y, int x) { subtract(y, x, true); });
+      } else {
+        block.for_each_pixel(frame_rows, frame_columns, [&](int y, int x) {
+          const float q_y = to_mask.position_y(y0 + y, x0 + x), q_x = to_mask.position_x(y0 + y, x0 + x);
+          subtract(y, x, (q_y >= -1) & (q_y <= height) & (q_x >= -1) & (q_x <= width));
+        });
+      }
+    }
+    difference.interpolate_along_x(block, rows, columns);
+    if (all_within(to_frame, block.y0, block.x0, rows, columns, height, width, 0)) {
+      block.for_each_pixel(rows, columns, [&](int y, int x) { image.row(block.y0 + y)[block.x0 + x] = difference.at(y, x); });
+    } else {
+      block.for_each_pixel(rows, columns, [&](int y, int x) {
+        const float q_y = to_frame.position_y(block.y0 + y, block.x0 + x), q_x = to_frame.position_x(block.y0 + y, block.x0 + x);
+        const bool reaches = (q_y >= 0) & (q_y <= height - 1) & (q_x >= 0) & (q_x <= width - 1);
+        const float value = difference.at(y, x);
+        image.row(block.y0 + y)[block.x0 + x] = reaches ? value : 0.0f;
+      });
+    }
+  }
+};
+
+/// Any translation and rotation.
+template <class Source>
+struct TurnedMask {
+  static constexpr bool subtract = !std::is_same_v<Source, NoFrame>;
+  ImageView<const float> coefficients;
+  Source frame;
+  ImageView<const std::uint8_t> valid;
+  float offset;
+  ImageView<float> image;
   InverseMotion motion;
 
   template <int Height, int Width>
@@ -85,7 +259,7 @@ struct TurnedMask {
   template <int Height, int Width>
   CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>& scratch) const {
     static_assert(Width % bspline_strip == 0);
-    const int rows = block.rows(output.image.height), columns = block.columns(output.image.width);
+    const int rows = block.rows(image.height), columns = block.columns(image.width);
     block.for_each_pixel(rows, (columns + bspline_strip - 1) / bspline_strip, [&](int y, int strip) {
       const int x = strip * bspline_strip;
       evaluate_strip<1, false>(coefficients, motion, block.y0 + y, block.x0 + x, scratch.mask[y] + x, nullptr, nullptr);
@@ -94,58 +268,79 @@ struct TurnedMask {
       const int oy = block.y0 + y, ox = block.x0 + x;
       float value = scratch.mask[y][x];
       bool use = value == value;
-      if constexpr (Subtract) {
-        value = output.attenuation.row(oy)[ox] - value - output.offset;
-        use = use & (output.valid.row(oy)[ox] != 0);
+      if constexpr (subtract) {
+        value = frame.row(oy)[ox] - value - offset;
+        use = use & (valid.row(oy)[ox] != 0);
       }
-      output.image.row(oy)[ox] = use ? value : 0.0f;
+      image.row(oy)[ox] = use ? value : 0.0f;
     });
   }
 };
 
-template <bool Subtract>
-void run(const Stream& stream, ImageView<const float> coefficients, const RigidMotion& motion, const Output& output) {
-  const int height = output.image.height, width = output.image.width;
-  if (motion.rotation_rad != 0) {
+template <class Source>
+void run(const Stream& stream, ImageView<const float> coefficients, const RigidMotion& motion, const Source& frame,
+         ImageView<const std::uint8_t> valid, float offset, ImageView<float> image) {
+  const int height = image.height, width = image.width;
+  if (std::abs(motion.rotation_rad) <= small_rotation_rad)
+    for_each_tile(stream, height, width, ShiftedMask<Source>{coefficients, frame, valid, offset, image, tilt(motion, height, width)});
+  else
     for_each_tile(
         stream, height, width,
-        TurnedMask<Subtract>{coefficients, output,
-                             invert(motion.shift_y_px, motion.shift_x_px, motion.rotation_rad, (height - 1) / 2.0, (width - 1) / 2.0, 1)});
-    return;
-  }
-  // Beyond the image's size nothing is reached; clamping keeps the integers small.
-  const double sy = std::clamp<double>(motion.shift_y_px, -height - 8.0, height + 8.0);
-  const double sx = std::clamp<double>(motion.shift_x_px, -width - 8.0, width + 8.0);
-  ShiftedMask<Subtract> kernel{
-      coefficients, output, static_cast<int>(std::floor(-sy)), static_cast<int>(std::floor(-sx)), {}, {}, 0, 0, 0, 0};
-  bspline_weights(static_cast<float>(-sy - kernel.base_y), kernel.wy[0], kernel.wy[1], kernel.wy[2], kernel.wy[3]);
-  bspline_weights(static_cast<float>(-sx - kernel.base_x), kernel.wx[0], kernel.wx[1], kernel.wx[2], kernel.wx[3]);
-  kernel.first_y = static_cast<int>(std::ceil(sy - 1));
-  kernel.end_y = static_cast<int>(std::floor(sy + height)) + 1;
-  kernel.first_x = static_cast<int>(std::ceil(sx - 1));
-  kernel.end_x = static_cast<int>(std::floor(sx + width)) + 1;
-  for_each_tile(stream, height, width, kernel);
+        TurnedMask<Source>{coefficients, frame, valid, offset, image,
+                           invert(motion.shift_y_px, motion.shift_x_px, motion.rotation_rad, (height - 1) / 2.0, (width - 1) / 2.0, 1)});
 }
 
 bool is_finite(const RigidMotion& motion) {
   return std::isfinite(motion.shift_y_px) && std::isfinite(motion.shift_x_px) && std::isfinite(motion.rotation_rad);
 }
 
+template <class T>
+void check(ImageView<const T> frame, ImageView<const float> coefficients, ImageView<const std::uint8_t> valid, const RigidMotion& motion,
+           float offset, ImageView<float> subtracted) {
+  require(same_size(frame, coefficients), "log_subtract: frame and mask_coefficients differ in size");
+  require(same_size(frame, valid), "log_subtract: frame and valid differ in size");
+  require(same_size(frame, subtracted), "log_subtract: frame and subtracted differ in size");
+  require(is_finite(motion) && std::isfinite(offset), "log_subtract: motion and offset must be finite");
+}
+
 }  // namespace
 
 void log_subtract(const Stream& stream, ImageView<const float> attenuation, ImageView<const float> mask_coefficients,
                   ImageView<const std::uint8_t> valid, const RigidMotion& motion, float offset, ImageView<float> subtracted) {
-  require(same_size(attenuation, mask_coefficients), "log_subtract: attenuation and mask_coefficients differ in size");
-  require(same_size(attenuation, valid), "log_subtract: attenuation and valid differ in size");
-  require(same_size(attenuation, subtracted), "log_subtract: attenuation and subtracted differ in size");
-  require(is_finite(motion) && std::isfinite(offset), "log_subtract: motion and offset must be finite");
-  run<true>(stream, mask_coefficients, motion, {attenuation, valid, offset, subtracted});
+  check(attenuation, mask_coefficients, valid, motion, offset, subtracted);
+  run(stream, mask_coefficients, motion, PlaneSource{attenuation}, valid, offset, subtracted);
+}
+
+void log_subtract(const Stream& stream, const StoredFrame& frame, ImageView<const float> mask_coefficients,
+                  ImageView<const std::uint8_t> valid, const RigidMotion& motion, float offset, ImageView<float> subtracted) {
+  check(frame.stored, mask_coefficients, valid, motion, offset, subtracted);
+  require(frame.table.size > 0, "log_subtract: the table is empty");
+  run(stream, mask_coefficients, motion, StoredSource{frame}, valid, offset, subtracted);
+}
+
+void log_subtract_onto_mask(const Stream& stream, const StoredFrame& frame, ImageView<const float> mask_coefficients,
+                            ImageView<const std::uint8_t> valid, const RigidMotion& motion, float offset, ImageView<float> subtracted) {
+  check(frame.stored, mask_coefficients, valid, motion, offset, subtracted);
+  require(frame.table.size > 0, "log_subtract_onto_mask: the table is empty");
+  const int height = subtracted.height, width = subtracted.width;
+  if (std::abs(motion.rotation_rad) <= small_rotation_rad) {
+    for_each_tile(
+        stream, height, width,
+        OntoMask<StoredSource>{
+            mask_coefficients, {frame}, valid, offset, subtracted, tilt(motion, height, width), tilt(inverse(motion), height, width)});
+    return;
+  }
+  // Rare: a limb that turned by that much moved otherwise, too.
+  Image<float> in_frame(stream, height, width), coefficients(stream, height, width);
+  log_subtract(stream, frame, mask_coefficients, valid, motion, offset, in_frame);
+  bspline_coefficients(stream, in_frame, coefficients);
+  warp(stream, coefficients, inverse(motion), subtracted);
 }
 
 void warp(const Stream& stream, ImageView<const float> coefficients, const RigidMotion& motion, ImageView<float> moved) {
   require(same_size(coefficients, moved), "warp: coefficients and moved differ in size");
   require(is_finite(motion), "warp: motion must be finite");
-  run<false>(stream, coefficients, motion, {{}, {}, 0, moved});
+  run(stream, coefficients, motion, NoFrame{}, {}, 0, moved);
 }
 
 }  // namespace cinelumen

@@ -2,6 +2,7 @@
 
 #include "kernels/mask_registration.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <string>
 
@@ -113,6 +114,35 @@ TEST_P(Registration, FindsAShiftOnEveryDevice) {
   const RigidEstimate again = second.estimate(stream, frame, RigidMotion{});
   EXPECT_EQ(again.motion.shift_y_px, e.motion.shift_y_px);
   EXPECT_EQ(again.motion.shift_x_px, e.motion.shift_x_px);
+}
+
+TEST_P(Registration, StoredFrameGivesWhatItsAttenuationGives) {
+  const Stream stream = this->stream();
+  const int side = stream.on_cuda() ? 64 : 131;
+  const reference::Scene scene(side, 5);
+  const Image<float> mask = on_device(stream, scene.frame({}, 0.003, false, 1)),
+                     scene_frame = scene.frame({1.4f, -2.3f, 0}, 0.003, true, 2);
+  Array<float> table_host(1000);
+  for (int i = 0; i < table_host.size(); ++i) table_host[i] = 0.004f * static_cast<float>(i) - 1;
+  Image<std::uint16_t> stored_host(side, side);
+  for (int y = 0; y < side; ++y)
+    for (int x = 0; x < side; ++x)
+      stored_host(y, x) = static_cast<std::uint16_t>(y == 5 ? 4000 : std::clamp(std::lround((scene_frame(y, x) + 1) / 0.004f), 0L, 999L));
+  const Image<std::uint8_t> valid_host = ones(side, side), valid = to_device(stream, valid_host.view());
+  const Image<std::uint16_t> stored = to_device(stream, stored_host.view());
+  Array<float> table(stream, table_host.size());
+  copy<float>(stream, table_host, table);
+  Image<float> attenuation(stream, side, side);
+  log_attenuation(stream, stored, table, attenuation);
+  MaskRegistration registration(stream, mask, valid);
+  const StoredFrame frame{stored.view(), table.view()};
+  const RigidEstimate looked_up = registration.estimate(stream, frame), plane = registration.estimate(stream, attenuation);
+  EXPECT_EQ(looked_up.motion.shift_y_px, plane.motion.shift_y_px);
+  EXPECT_EQ(looked_up.motion.shift_x_px, plane.motion.shift_x_px);
+  EXPECT_EQ(looked_up.motion.rotation_rad, plane.motion.rotation_rad);
+  EXPECT_EQ(looked_up.offset, plane.offset);
+  EXPECT_NEAR(looked_up.motion.shift_y_px, 1.4, 0.2);
+  EXPECT_THROW(registration.estimate(stream, StoredFrame{stored.view(), {}}), std::invalid_argument);
 }
 
 TEST(RegistrationRobustness, SameForAnyNumberOfThreads) {
