@@ -148,8 +148,8 @@ Analysis analyze(const Stream& stream, const Run& run, const AnalysisOptions& op
   {
     const auto timed = clock.measure("topology");
     TopologyOptions topology_options;
-    topology_options.vesselness = chain.vesselness_options(opacification.noise_sd);
-    topology = find_topology(stream, opacification.picture, opacification.key_frames, chain.valid(), topology_options);
+    topology_options.vesselness = chain.setup().vesselness_options(options.response, opacification.noise_sd);
+    topology = find_topology(stream, opacification.picture, opacification.key_frames, chain.setup().valid(), topology_options);
   }
   opacification.key_frames.clear();  // planes that nobody needs any more
   analysis.subtracted = mask.source != MaskSource::none;

@@ -599,4 +599,11 @@ SegmentDiameter summarize(const DiameterProfile& profile) {
   return result;
 }
 
+void exclude(std::vector<LumenPoint>& points, Exclusion reason) {
+  for (LumenPoint& point : points) {
+    point.used = false;
+    point.reason = reason;
+  }
+}
+
 }  // namespace cinelumen

@@ -35,6 +35,9 @@ struct LumenPoint {
   float common_sd_px = 0;  ///< what of sd_px every frame shares: point spread, kappa's prior, the mask's noise
 };
 
+/// Takes points out of what is used, for this reason.
+void exclude(std::vector<LumenPoint>& points, Exclusion reason);
+
 /// What measure_frame needs to know beside the image. All in px and log units.
 struct LumenOptions {
   float noise_sd = 0.01f;           ///< of one pixel of the image (frame and mask together), > 0

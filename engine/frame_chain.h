@@ -7,12 +7,9 @@
 #include <vector>
 
 #include "engine/analysis.h"
-#include "engine/mask_frame.h"
+#include "engine/frame_slot.h"
 #include "engine/scenes.h"
 #include "engine/segment_measurement.h"
-#include "engine/stage_clock.h"
-#include "engine/topology.h"
-#include "kernels/rigid_motion.h"
 
 namespace cinelumen {
 
@@ -27,15 +24,13 @@ struct Opacification {
   double noise_sd = 0;               ///< of `picture` and the filtered frames, log units
 };
 
-/// Works through the frames of one run, twice.
+/// Works through the frames of one scene, twice.
 class FrameChain {
  public:
-  /// Keeps references to what it is given, which must outlive it.
-  /// `scene`: the frames to work through; its odd frames are passed on, but nothing is taken from them. `masks`: make_mask_frames of
-  /// `choice`, empty where choice.source is none.
+  /// `masks`: make_mask_frames of `choice`, empty where choice.source is none. `scene`: the frames to work through; its odd frames are
+  /// passed on, but nothing is taken from them. Keeps references to what it is given, which must outlive it.
   FrameChain(const Stream& stream, const Run& run, const IntensityModel& intensity, const NoiseModel& noise, const MaskChoice& choice,
              std::vector<MaskFrame> masks, const Scene& scene, const AnalysisOptions& options);
-  ~FrameChain();
 
   /// Goes through the scene's frames once. Keeps copies of the frames named in `key_frames`.
   Opacification opacify(const std::vector<int>& key_frames, AnalysisObserver* observer);
@@ -43,44 +38,25 @@ class FrameChain {
   SegmentMeasurements measure(const Topology& topology, const Opacification& opacification, const Calibration& calibration,
                               AnalysisObserver* observer);
 
-  /// Settings of the vesselness for an image whose noise has this SD.
-  VesselnessOptions vesselness_options(double noise_sd) const;
-  ImageView<const std::uint8_t> valid() const { return valid_.view(); }
+  const FrameSetup& setup() const { return setup_; }
   const StageClock& clock() const { return clock_; }
   /// Milliseconds of work on each frame, decoding and writing apart.
   const std::vector<double>& frame_ms() const { return frame_ms_; }
 
  private:
-  struct Mask;
-  struct Slot;
-  struct MeasureSettings;
-  void load(Slot& slot, int frame);
-  void subtract(Slot& slot, const RigidMotion& from_reference, float offset);
-  void register_frame(Slot& slot);
-  void measure_vessels(Slot& slot, const Topology& topology, const MeasureSettings& settings);
-  ImageView<const float> shown(Slot& slot, const Opacification& opacification);
-  void estimate_point_spread(const Topology& topology, const Opacification& opacification, LumenOptions& options);
-  bool subtracting() const { return !masks_.empty(); }
-  /// The largest, over masks, of MaskFrame::noise_factor; 1 where nothing is subtracted.
-  double noise_factor() const;
-  ImageView<const float> variance_of(Slot& slot);
-  void take_times(Slot& slot);
+  void load(FrameSlot& slot, int i);
+  MeasureSettings settings_for(const Topology& topology, const Opacification& opacification, const Calibration& calibration);
+  Image<float> shown_otherwise(FrameSlot& slot, const FrameMask& asked, const Opacification& opacification);
+  void take_times(FrameSlot& slot);
 
   Stream stream_;
   const Run& run_;
   const IntensityModel& intensity_;
-  const NoiseModel& noise_;
   const MaskChoice& choice_;
-  const AnalysisOptions& options_;
   const Scene& scene_;
-  int first_, last_;  ///< 0-based, inclusive
-  std::vector<std::unique_ptr<Mask>> masks_;
-  Array<float> table_, variance_table_;
-  Image<std::uint8_t> valid_;
-  Image<float> noise_weight_;  ///< see local_noise_weight
-  Image<float> no_mask_;       ///< zero coefficients, where there is no mask
-  float no_mask_offset_ = 0;
-  std::vector<std::unique_ptr<Slot>> slots_;
+  const AnalysisOptions& options_;
+  FrameSetup setup_;
+  std::vector<std::unique_ptr<FrameSlot>> slots_;
   StageClock clock_;
   std::vector<double> frame_ms_;
 };

@@ -1,0 +1,260 @@
+#include "engine/frame_slot.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "engine/clutter.h"
+#include "engine/segment_measurement.h"
+#include "kernels/bspline.h"
+#include "kernels/log_subtract.h"
+
+namespace cinelumen {
+namespace {
+
+constexpr float minimum_gain = 0.15f;  // of the temporal filter
+
+// A table in memory of the stream's device.
+Array<float> table_on(const Stream& stream, const std::vector<float>& values) {
+  Array<float> host = Array<float>::staging(stream, static_cast<int>(values.size())), table(stream, host.size());
+  std::copy(values.begin(), values.end(), host.begin());
+  copy<float>(stream, host.view(), table.view());
+  stream.synchronize();
+  return table;
+}
+
+float median_attenuation(const Run& run, const IntensityModel& intensity, int frame) {
+  Image<std::uint16_t> stored(run.rows(), run.columns());
+  run.frames->read_frame(frame, stored.view());
+  std::vector<float> values;
+  for (int y = 0; y < run.rows(); y += 2)
+    for (int x = 0; x < run.columns(); x += 2)
+      if (run.field.mask(y, x)) values.push_back(intensity.attenuation[stored(y, x)]);
+  if (values.empty()) return 0;
+  std::nth_element(values.begin(), values.begin() + values.size() / 2, values.end());
+  return values[values.size() / 2];
+}
+
+// Moves the centrelines onto their ridges in this frame. Returns, per segment, whether it was found.
+std::vector<bool> snap(const Stream& stream, const VesselnessMap& map, std::vector<Centreline>& centrelines,
+                       const RidgeSnapOptions& options) {
+  const std::vector<std::vector<SnappedPoint>> snapped = snap_to_ridge(stream, map, centrelines, options);
+  std::vector<bool> found;
+  for (std::size_t s = 0; s < centrelines.size(); ++s) {
+    const auto accepted = std::count_if(snapped[s].begin(), snapped[s].end(), [](const SnappedPoint& p) { return p.accepted; });
+    found.push_back(2 * accepted >= static_cast<std::ptrdiff_t>(snapped[s].size()));
+    if (found.back()) centrelines[s] = moved_to_ridge(centrelines[s], snapped[s]);
+  }
+  return found;
+}
+
+}  // namespace
+
+FrameSetup::FrameSetup(const Stream& stream, const Run& run, const IntensityModel& intensity, const NoiseModel& noise, int reference_frame,
+                       std::vector<MaskFrame> masks, Registration registration)
+    : intensity_(intensity),
+      noise_(noise),
+      field_(run.field.valid()),
+      table_(table_on(stream, intensity.attenuation)),
+      valid_(to_device(stream, run.field.valid())),
+      noise_weight_(to_device(stream, local_noise_weight(run, noise, reference_frame).view())) {
+  // The mask's share of the variance is the same multiple of the frame's at every intensity.
+  const auto variance_with = [&](float factor) {
+    std::vector<float> variance;
+    for (const float v : noise.variance) variance.push_back(std::max(v * factor, 1e-10f));
+    return table_on(stream, variance);
+  };
+  for (MaskFrame& mask : masks) {
+    Array<float> variance = variance_with(mask.noise_factor);
+    masks_.push_back({std::move(mask), std::move(variance), {}});
+    if (registration == Registration::rigid)
+      masks_.back().registration.emplace(stream, masks_.back().frame.attenuation.view(), valid_.view());
+  }
+  if (!subtracting()) {
+    variance_table_ = variance_with(1);
+    no_mask_ = Image<float>(stream, run.rows(), run.columns());
+    set_zero(stream, no_mask_.view());
+    no_mask_offset_ = median_attenuation(run, intensity, reference_frame);
+  }
+  stream.synchronize();
+}
+
+double FrameSetup::noise_factor() const {
+  float factor = 1;
+  for (const Mask& mask : masks_) factor = std::max(factor, mask.frame.noise_factor);
+  return factor;
+}
+
+double FrameSetup::noise_sd() const { return std::max(noise_.log_sd_at_median * std::sqrt(noise_factor()), 1e-5); }
+
+double FrameSetup::filtered_noise_sd() const {
+  // What the recursive filter leaves of white noise.
+  return noise_sd() * std::sqrt(minimum_gain / (2 - minimum_gain));
+}
+
+VesselnessOptions FrameSetup::vesselness_options(VesselnessResponse response, double noise_sd) const {
+  VesselnessOptions options;
+  options.response = response;
+  options.noise_sd = static_cast<float>(std::max(noise_sd, 1e-5));
+  options.correlation_factor = correlation_factors(noise_.autocorrelation);
+  options.noise_weight = noise_weight_.view();
+  return options;
+}
+
+LumenOptions FrameSetup::lumen_options() const {
+  LumenOptions options;
+  options.noise_sd = static_cast<float>(noise_sd());
+  options.sd_inflation = intensity_.sd_inflation;
+  options.autocorrelation = noise_.autocorrelation;
+  if (subtracting()) options.common_noise_share = static_cast<float>(1 - 1 / noise_factor());
+  return options;
+}
+
+TemporalFilter make_temporal_filter(const Stream& stream, int height, int width) {
+  TemporalFilterOptions options;
+  options.minimum_gain = minimum_gain;
+  return TemporalFilter(stream, height, width, options);
+}
+
+FrameSlot::FrameSlot(const Stream& stream, const FrameSetup& setup)
+    : stream_(stream),
+      setup_(setup),
+      stored_(Image<std::uint16_t>::staging(stream, setup.height(), setup.width())),
+      subtracted_(stream, setup.height(), setup.width()),
+      filtered_(stream, setup.height(), setup.width()),
+      variance_(stream, setup.height(), setup.width()) {
+  if (stream.on_cuda()) {
+    stored_on_device_ = Image<std::uint16_t>(stream, setup.height(), setup.width());
+    host_subtracted_ = Image<float>::staging(stream, setup.height(), setup.width());
+    host_filtered_ = Image<float>::staging(stream, setup.height(), setup.width());
+  }
+  for (const FrameSetup::Mask& mask : setup.masks_)
+    if (mask.registration) registrations_.push_back(mask.registration->another(stream));
+}
+
+StoredFrame FrameSlot::stored_frame() const {
+  return {stream_.on_cuda() ? stored_on_device_.view() : stored_.view(), setup_.table_.view()};
+}
+
+void FrameSlot::ingest(int frame, int mask) {
+  frame_ = frame;
+  mask_ = mask;
+  if (!stream_.on_cuda()) return;
+  const auto timed = clock_.measure("ingest");
+  copy<std::uint16_t>(stream_, stored_.view(), stored_on_device_.view());
+}
+
+bool FrameSlot::register_mask() {
+  FrameSubtraction subtraction;
+  subtraction.frame = frame_;
+  if (registrations_.empty()) {
+    place(subtraction, {}, 0);
+    return true;
+  }
+  const auto timed = clock_.measure("registration");
+  const RigidEstimate estimate = registrations_[mask_].estimate(stream_, stored_frame());
+  subtraction.residual_sd = estimate.residual_sd;
+  if (estimate.converged) {
+    subtraction.shift_y_px = estimate.motion.shift_y_px;
+    subtraction.shift_x_px = estimate.motion.shift_x_px;
+    subtraction.rotation_rad = estimate.motion.rotation_rad;
+  }
+  place(subtraction, estimate.converged ? estimate.motion : RigidMotion{}, estimate.offset);
+  return estimate.converged;
+}
+
+void FrameSlot::place(const FrameSubtraction& subtraction, const RigidMotion& motion, float offset) {
+  subtraction_ = subtraction;
+  motion_ = motion;
+  offset_ = setup_.subtracting() ? offset : setup_.no_mask_offset_;
+}
+
+ImageView<const float> FrameSlot::mask_coefficients() const {
+  return setup_.subtracting() ? setup_.masks_[mask_].frame.coefficients.view() : setup_.no_mask_.view();
+}
+
+void FrameSlot::subtract() {
+  const auto timed = clock_.measure("subtraction");
+  log_subtract(stream_, stored_frame(), mask_coefficients(), setup_.valid(), motion_, offset_, subtracted_.view());
+}
+
+void FrameSlot::subtract_onto_mask() {
+  const auto timed = clock_.measure("opacification");
+  log_subtract_onto_mask(stream_, stored_frame(), mask_coefficients(), setup_.valid(), motion_, offset_, subtracted_.view());
+}
+
+void FrameSlot::filter(TemporalFilter* filter, float shift_y_px, float shift_x_px) {
+  const auto timed = clock_.measure("temporal filter");
+  if (filter)
+    filter->apply(stream_, subtracted_.view(), static_cast<float>(setup_.noise_sd()), shift_y_px, shift_x_px, filtered_.view());
+  else
+    copy<float>(stream_, subtracted_.view(), filtered_.view());
+}
+
+ImageView<const float> FrameSlot::variance() {
+  const auto timed = clock_.measure("ingest");
+  log_attenuation(stream_, stored_frame().stored,
+                  setup_.subtracting() ? setup_.masks_[mask_].variance_table.view() : setup_.variance_table_.view(), variance_.view());
+  return variance_.view();
+}
+
+std::vector<Centreline> FrameSlot::centrelines_of(const Topology& topology) const {
+  std::vector<Centreline> centrelines;
+  for (const VesselGraph::Segment& segment : topology.graph.segments)
+    centrelines.push_back(move_centreline(segment.centreline, motion_, setup_.height(), setup_.width()));
+  return centrelines;
+}
+
+void FrameSlot::measure(const Topology& topology, const MeasureSettings& settings) {
+  {
+    const auto timed = clock_.measure("vesselness");
+    if (!vesselness_) {
+      vesselness_.emplace(stream_, setup_.height(), setup_.width());
+      map_ = make_vesselness_map(stream_, setup_.height(), setup_.width());
+    }
+    vesselness_->compute(stream_, filtered_.view(), setup_.valid(), settings.vesselness, map_);
+  }
+  copy_to_host();
+  if (settings.trace_every_frame) {
+    const auto timed = clock_.measure("topology in every frame");
+    (void)trace_centrelines(stream_, filtered_.view(), map_, setup_.valid());
+  }
+  std::vector<Centreline> centrelines;
+  std::vector<bool> found;
+  {
+    const auto timed = clock_.measure("re-snap");
+    centrelines = centrelines_of(topology);
+    found = snap(stream_, map_, centrelines, settings.snap);
+  }
+  LumenOptions of_this_frame = settings.lumen;
+  of_this_frame.variance = variance();
+  {
+    const auto timed = clock_.measure("diameters");
+    lumen_ = measure_frame(stream_, subtracted_.view(), setup_.valid(), centrelines, of_this_frame);
+    // A vessel that moved away is not measured where it used to be.
+    if (topology.moving_vessels && frame_ != topology.frame)
+      for (std::size_t s = 0; s < found.size(); ++s)
+        if (!found[s]) exclude(lumen_[s], Exclusion::key_frame_only);
+  }
+  const auto timed = clock_.measure("flow");
+  stream_.synchronize();
+  contrast_.clear();
+  for (const Centreline& centreline : centrelines)
+    contrast_.push_back(sample_contrast(subtracted_on_host(), setup_.field(), centreline, !setup_.subtracting()));
+}
+
+void FrameSlot::estimate_point_spread(const Topology& topology, LumenOptions& options) {
+  LumenOptions of_this_frame = options;
+  of_this_frame.variance = variance();
+  if (const auto psf = estimate_psf(stream_, subtracted_.view(), setup_.valid(), centrelines_of(topology), of_this_frame)) {
+    options.psf_px = static_cast<float>(psf->psf_px);
+    options.psf_sd_px = static_cast<float>(psf->sd_px);
+  }
+}
+
+void FrameSlot::copy_to_host() {
+  if (!stream_.on_cuda()) return;
+  copy<float>(stream_, subtracted_.view(), host_subtracted_.view());
+  copy<float>(stream_, filtered_.view(), host_filtered_.view());
+}
+
+}  // namespace cinelumen

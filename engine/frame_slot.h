@@ -1,0 +1,143 @@
+#pragma once
+/// One frame on its way through the chain, and what all frames of a run share. `analyze` sends many through, stream one after the other.
+
+#include <optional>
+#include <vector>
+
+#include "engine/analysis.h"
+#include "engine/diameter_profile.h"
+#include "engine/mask_frame.h"
+#include "engine/ridge_snap.h"
+#include "engine/stage_clock.h"
+#include "engine/topology.h"
+#include "kernels/log_attenuation.h"
+#include "kernels/mask_registration.h"
+#include "kernels/rigid_motion.h"
+#include "kernels/temporal_filter.h"
+
+namespace cinelumen {
+
+/// What every frame of a run is read, subtracted and judged with. Images and tables in memory of the stream's device. Not changed once
+/// made: frames in flight may share it.
+class FrameSetup {
+ public:
+  /// `masks`: of make_mask_frames; empty: nothing is subtracted, frames are their attenuation over its median in frame `reference_frame`
+  /// (0-based). `registration` none: frames lie where the masks do. Keeps references to intensity and noise, which must outlive it; `run`
+  /// is read here only. Synchronises the stream.
+  FrameSetup(const Stream& stream, const Run& run, const IntensityModel& intensity, const NoiseModel& noise, int reference_frame,
+             std::vector<MaskFrame> masks, Registration registration);
+
+  bool subtracting() const { return !masks_.empty(); }
+  /// Variance of a subtracted frame over that of a raw one: the largest over masks; 1 where nothing is subtracted.
+  double noise_factor() const;
+  /// Noise SD of a subtracted frame at the run's median intensity, log units.
+  double noise_sd() const;
+  /// The same after the temporal filter, where nothing changes.
+  double filtered_noise_sd() const;
+  /// Settings of the vesselness for an image whose noise has this SD.
+  VesselnessOptions vesselness_options(VesselnessResponse response, double noise_sd) const;
+  /// Settings of the lumen's fit; the variance image is the frame's.
+  LumenOptions lumen_options() const;
+
+  int height() const { return valid_.height(); }
+  int width() const { return valid_.width(); }
+  ImageView<const std::uint8_t> valid() const { return valid_.view(); }
+  /// The same in host memory.
+  ImageView<const std::uint8_t> field() const { return field_; }
+
+ private:
+  friend class FrameSlot;
+  struct Mask {
+    MaskFrame frame;
+    Array<float> variance_table;  ///< of frame minus mask, by stored value
+    std::optional<MaskRegistration> registration;
+  };
+  const IntensityModel& intensity_;
+  const NoiseModel& noise_;
+  ImageView<const std::uint8_t> field_;
+  Array<float> table_, variance_table_;
+  Image<std::uint8_t> valid_;
+  Image<float> noise_weight_;  ///< see local_noise_weight
+  std::vector<Mask> masks_;
+  Image<float> no_mask_;  ///< zero coefficients, where there is no mask
+  float no_mask_offset_ = 0;
+};
+
+/// A temporal filter with the gain that FrameSetup::filtered_noise_sd counts on.
+TemporalFilter make_temporal_filter(const Stream& stream, int height, int width);
+
+/// How vessels are found again and measured in a frame.
+struct MeasureSettings {
+  VesselnessOptions vesselness;
+  RidgeSnapOptions snap;
+  LumenOptions lumen;
+  bool trace_every_frame = false;  ///< benchmarks: also components, thinning and graph
+};
+
+/// The planes of one frame and the workspaces of the kernels that it goes through. One frame at a time; another slot for another stream.
+/// The calls are made in the order they stand in. On CUDA they return at once unless they say otherwise.
+class FrameSlot {
+ public:
+  FrameSlot(const Stream& stream, const FrameSetup& setup);
+
+  /// Where a frame's stored values go: host memory (pinned for CUDA), rows x columns.
+  ImageView<std::uint16_t> stored() { return stored_.view(); }
+  /// Takes what stands in stored() as frame `frame` (0-based) of the run, to be measured against mask `mask` of the setup.
+  void ingest(int frame, int mask);
+  /// Finds how the mask moved; without registration, or where the estimate did not converge, it stayed. Waits for the device. Sets
+  /// motion(), offset() and subtraction(); returns false where the estimate did not converge.
+  bool register_mask();
+  /// Sets them as they are known from before.
+  void place(const FrameSubtraction& subtraction, const RigidMotion& motion, float offset);
+  /// subtracted() = frame - mask in the frame's coordinates, or in the mask's.
+  void subtract();
+  void subtract_onto_mask();
+  /// Passes subtracted() on as filtered(), through `filter` where one is given; shift: of the background against the last frame filtered.
+  void filter(TemporalFilter* filter, float shift_y_px, float shift_x_px);
+  /// Finds the vessels of `topology` in the frame and measures lumen() and contrast() along them. Waits for the device.
+  void measure(const Topology& topology, const MeasureSettings& settings);
+  /// Estimates the run's point spread from this frame into `options`, if it shows vessels wide enough. Waits for the device.
+  void estimate_point_spread(const Topology& topology, LumenOptions& options);
+  /// Copies subtracted() and filtered() to the host where they are not there; valid after the next wait.
+  void copy_to_host();
+
+  const Stream& stream() const { return stream_; }
+  int frame() const { return frame_; }
+  int mask() const { return mask_; }
+  const RigidMotion& motion() const { return motion_; }  ///< mask to frame
+  float offset() const { return offset_; }               ///< frame minus mask, off the vessels, log units
+  const FrameSubtraction& subtraction() const { return subtraction_; }
+  ImageView<const float> subtracted() const { return subtracted_.view(); }  ///< device
+  ImageView<const float> filtered() const { return filtered_.view(); }      ///< device
+  ImageView<const float> subtracted_on_host() const { return stream_.on_cuda() ? host_subtracted_.view() : subtracted_.view(); }
+  ImageView<const float> filtered_on_host() const { return stream_.on_cuda() ? host_filtered_.view() : filtered_.view(); }
+  /// Coefficients of the mask in use.
+  ImageView<const float> mask_coefficients() const;
+  /// Per segment, what was measured; the caller may take them away.
+  std::vector<std::vector<LumenPoint>>& lumen() { return lumen_; }
+  std::vector<std::vector<float>>& contrast() { return contrast_; }
+  StageClock& clock() { return clock_; }
+
+ private:
+  StoredFrame stored_frame() const;
+  ImageView<const float> variance();
+  std::vector<Centreline> centrelines_of(const Topology& topology) const;
+
+  Stream stream_;
+  const FrameSetup& setup_;
+  int frame_ = 0, mask_ = 0;
+  Image<std::uint16_t> stored_, stored_on_device_;
+  Image<float> subtracted_, filtered_, variance_;
+  Image<float> host_subtracted_, host_filtered_;  // CUDA only
+  std::vector<MaskRegistration> registrations_;   // one per mask
+  std::optional<Vesselness> vesselness_;
+  VesselnessMap map_;
+  RigidMotion motion_;
+  float offset_ = 0;
+  FrameSubtraction subtraction_;
+  std::vector<std::vector<LumenPoint>> lumen_;
+  std::vector<std::vector<float>> contrast_;
+  StageClock clock_;
+};
+
+}  // namespace cinelumen
