@@ -12,23 +12,6 @@ namespace {
 
 constexpr float unknown = std::numeric_limits<float>::quiet_NaN();
 
-double median(std::vector<float>& values) {
-  if (values.empty()) return 0;
-  std::nth_element(values.begin(), values.begin() + values.size() / 2, values.end());
-  return values[values.size() / 2];
-}
-
-// SD of the finest noise: median absolute second difference along rows, which smooth structure hardly touches.
-double fine_noise_sd(const Image<float>& image, const Image<std::uint8_t>& valid) {
-  std::vector<float> differences;
-  const int step = std::max(1, image.height() / 256);
-  for (int y = 0; y < image.height(); y += step)
-    for (int x = 1; x + 1 < image.width(); ++x)
-      if (valid(y, x - 1) && valid(y, x) && valid(y, x + 1))
-        differences.push_back(std::abs(image(y, x - 1) - 2 * image(y, x) + image(y, x + 1)));
-  return median(differences) / 0.6745 / std::sqrt(6.0);
-}
-
 // Mean over a polygon's pixels, moved with the background. At most a few thousand samples: enough for a mean, quick for any size.
 float region_mean(ImageView<const float> subtracted, const std::vector<std::array<int, 2>>& pixels, const RigidMotion& motion) {
   double sum = 0;
@@ -142,12 +125,8 @@ Opacification FrameChain::opacify(const std::vector<int>& key_frames, AnalysisOb
 
 // The point spread is the detector's and the focal spot's: one for the run, from the fullest frame.
 MeasureSettings FrameChain::settings_for(const Topology& topology, const Opacification& opacification, const Calibration& calibration) {
-  MeasureSettings settings;
-  settings.vesselness = setup_.vesselness_options(options_.response, setup_.filtered_noise_sd());
-  settings.vesselness.elongation = options_.topology_every_frame;  // re-snapping asks for z and scale only
-  settings.trace_every_frame = options_.topology_every_frame;
-  settings.snap.search_px = static_cast<float>(calibration.known() ? std::clamp(1.5 / calibration.mm_per_px, 2.0, 12.0) : 6.0);
-  settings.lumen = setup_.lumen_options();
+  MeasureSettings settings = measure_settings(setup_, options_.response, calibration);
+  settings.vesselness.elongation = settings.trace_every_frame = options_.topology_every_frame;
   const auto timed = clock_.measure("point spread");
   const std::vector<double>& score = choice_.contrast_score;
   int i = (topology.frame >= 0 ? topology.frame : std::clamp(choice_.reference_frame, scene_.first, scene_.last)) - scene_.first;

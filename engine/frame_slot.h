@@ -74,6 +74,9 @@ struct MeasureSettings {
   bool trace_every_frame = false;  ///< benchmarks: also components, thinning and graph
 };
 
+/// Settings for finding vessels again 1.5 mm either side (6 px where nothing is calibrated) and for measuring them.
+MeasureSettings measure_settings(const FrameSetup& setup, VesselnessResponse response, const Calibration& calibration);
+
 /// The planes of one frame and the workspaces of the kernels that it goes through. One frame at a time; another slot for another stream.
 /// The calls are made in the order they stand in. On CUDA they return at once unless they say otherwise.
 class FrameSlot {

@@ -790,4 +790,17 @@ NoiseModel estimate_noise(const Run& run, const IntensityModel& intensity, const
   return NoiseEstimator(run, intensity, frames).estimate();
 }
 
+double fine_noise_sd(const Image<float>& image, const Image<std::uint8_t>& valid) {
+  std::vector<float> differences;
+  const int step = std::max(1, image.height() / 256);
+  for (int y = 0; y < image.height(); y += step)
+    for (int x = 1; x + 1 < image.width(); ++x)
+      if (valid(y, x - 1) && valid(y, x) && valid(y, x + 1))
+        differences.push_back(std::abs(image(y, x - 1) - 2 * image(y, x) + image(y, x + 1)));
+  if (differences.empty()) return 0;
+  const auto middle = differences.begin() + static_cast<std::ptrdiff_t>(differences.size() / 2);
+  std::nth_element(differences.begin(), middle, differences.end());
+  return *middle / 0.6745 / std::sqrt(6.0);
+}
+
 }  // namespace cinelumen

@@ -47,4 +47,8 @@ struct NoiseModel {
 /// part of electronic_sd. Throws std::invalid_argument where `frames` is empty or names a frame that is not there, InputError.
 NoiseModel estimate_noise(const Run& run, const IntensityModel& intensity, const std::vector<int>& frames);
 
+/// SD of an image's finest noise: median absolute second difference along rows, which smooth structure hardly touches. Host memory;
+/// `valid`: same size, 1 where the image may be read.
+double fine_noise_sd(const Image<float>& image, const Image<std::uint8_t>& valid);
+
 }  // namespace cinelumen

@@ -1,0 +1,492 @@
+#include "engine/live_analysis.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+#include <stdexcept>
+
+#include "engine/findings.h"
+#include "engine/flow.h"
+#include "engine/segment_measurement.h"
+
+namespace cinelumen {
+namespace {
+
+constexpr double resting_step_ms = 90;  // contrast comes slowly: the picture of the vessels need not see every frame
+constexpr std::size_t key_frame_count = 3;
+constexpr int key_frame_step = 5;      // resting frames
+constexpr std::size_t most_kept = 64;  // measured frames per segment, spread evenly over all
+constexpr int scene_check_frames = 15;
+constexpr float same_vessel_px = 3;
+
+/// Frames that have been gathered, as a run's.
+class GatheredFrames : public FrameSource {
+ public:
+  GatheredFrames(std::vector<Image<std::uint16_t>> frames) : frames_(std::move(frames)) {}
+  int frame_count() const override { return static_cast<int>(frames_.size()); }
+  int rows() const override { return frames_.front().height(); }
+  int columns() const override { return frames_.front().width(); }
+  void read_frame(int frame, ImageView<std::uint16_t> stored) const override {
+    copy<std::uint16_t>(Stream::cpu({.parallel = false}), frames_[static_cast<std::size_t>(frame)].view(), stored);
+  }
+
+ private:
+  std::vector<Image<std::uint16_t>> frames_;
+};
+
+// A run of its own with the header of another: what is measured needs nothing else of it.
+Run run_of(const Run& header, std::vector<Image<std::uint16_t>> frames) {
+  Run run;
+  run.frames = std::make_shared<GatheredFrames>(std::move(frames));
+  run.description = header.description;
+  run.intensity = header.intensity;
+  run.geometry = header.geometry;
+  run.field = {to_host(Stream::cpu({.parallel = false}), header.field.valid()), header.field.source};
+  return run;
+}
+
+Image<std::uint16_t> copy_of(ImageView<const std::uint16_t> stored) { return to_host(Stream::cpu({.parallel = false}), stored); }
+
+// What works beside the frames: another queue on the same device, one core of a CPU.
+Stream background_of(const Stream& stream) {
+  return stream.on_cuda() ? Stream::cuda(stream.cuda_device()) : Stream::cpu({.parallel = false});
+}
+
+double median_of(std::vector<double> values) {
+  if (values.empty()) return std::numeric_limits<double>::quiet_NaN();
+  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
+}
+
+// Median diameter along a segment. Neighbouring points share pixels: about every second one is news.
+LiveSegment summarize_frame(int id, const std::vector<LumenPoint>& points, const std::vector<float>& contrast) {
+  LiveSegment result;
+  result.id = id;
+  std::vector<double> diameters, own, common;
+  for (const LumenPoint& point : points)
+    if (point.used && point.sd_px > 0) {
+      diameters.push_back(point.diameter_px);
+      common.push_back(std::min(point.common_sd_px, point.sd_px));
+      own.push_back(std::sqrt(std::max(0.0, static_cast<double>(point.sd_px) * point.sd_px - common.back() * common.back())));
+    }
+  if (diameters.size() >= 3) {
+    result.diameter_px = median_of(diameters);
+    result.sd_px = std::hypot(1.2533 * median_of(own) / std::sqrt(std::max(1.0, diameters.size() / 2.0)), median_of(common));
+  }
+  double sum = 0;
+  int count = 0;
+  for (const float value : contrast)
+    if (std::isfinite(value)) {
+      sum += value;
+      ++count;
+    }
+  result.contrast = count ? sum / count : std::numeric_limits<double>::quiet_NaN();
+  return result;
+}
+
+}  // namespace
+
+const char* to_string(MaskState state) {
+  switch (state) {
+    case MaskState::ready:
+      return "ready";
+    case MaskState::again:
+      return "again";
+    case MaskState::waiting:
+      break;
+  }
+  return "waiting";
+}
+
+/// What is worked out of the gathered frames.
+struct LiveAnalysis::Prepared {
+  NoiseModel noise;
+  MaskChoice choice;
+  std::unique_ptr<FrameSetup> setup;
+  std::vector<Image<float>> scene, brightness;  // planes of the first gathered frames: what the scene looks like
+  std::string event;
+};
+
+/// The vessels as they were found in what had come.
+struct LiveAnalysis::Traced {
+  Topology topology;
+  MeasureSettings settings;
+};
+
+/// A vessel over time.
+struct LiveAnalysis::Segment {
+  int id = 0;
+  std::deque<double> contrast;                // as times_ms_, NaN before it was found
+  std::vector<std::vector<LumenPoint>> kept;  // measured frames
+  int stride = 1, seen = 0;                   // every stride-th is kept
+  int filled_frames = 0;
+
+  void keep(const std::vector<LumenPoint>& points) {
+    const auto used = std::count_if(points.begin(), points.end(), [](const LumenPoint& p) { return p.used; });
+    if (5 * used < static_cast<std::ptrdiff_t>(points.size())) return;
+    ++filled_frames;
+    if (seen++ % stride == 0) kept.push_back(points);
+    if (kept.size() <= most_kept) return;
+    for (std::size_t i = 0; 2 * i < kept.size(); ++i) kept[i] = std::move(kept[2 * i]);
+    kept.resize((kept.size() + 1) / 2);
+    stride *= 2;
+  }
+};
+
+LiveAnalysis::LiveAnalysis(const Stream& stream, const Run& header, const LiveOptions& options)
+    : stream_(stream),
+      header_(header),
+      options_(options),
+      intensity_(make_intensity_model(header.intensity)),
+      calibration_(calibrate(header.geometry, options.mm_per_px, options.mm_per_px_relative_sd)) {
+  const auto require_within = [](const char* name, int value, int least, int most) {
+    if (value < least || value > most)
+      throw std::invalid_argument(std::string(name) + " = " + std::to_string(value) + ": expected " + std::to_string(least) + " to " +
+                                  std::to_string(most));
+  };
+  require_within("mask_frames", options.mask_frames, 4, 64);
+  require_within("renew_frames", options.renew_frames, 1, 1 << 20);
+  require_within("kept_frames", options.kept_frames, 16, 1 << 20);
+}
+
+LiveAnalysis::~LiveAnalysis() {
+  if (preparing_.valid()) preparing_.wait();
+  if (tracing_.valid()) tracing_.wait();
+}
+
+const LiveFrame& LiveAnalysis::push(ImageView<const std::uint16_t> stored, double time_ms) {
+  const int height = header_.field.mask.height(), width = header_.field.mask.width();
+  if (stored.height != height || stored.width != width)
+    throw std::invalid_argument("frame of " + std::to_string(stored.width) + " x " + std::to_string(stored.height) + " px: expected " +
+                                std::to_string(width) + " x " + std::to_string(height));
+  if (frames_ > 0 && !(time_ms > last_time_ms_))
+    throw std::invalid_argument("frame time " + std::to_string(time_ms) + " ms is not after " + std::to_string(last_time_ms_) + " ms");
+  result_ = {};
+  result_.frame = frames_;
+  result_.time_ms = last_time_ms_ = time_ms;
+  result_.subtraction.frame = frames_;
+  ++frames_;
+  if (!prepared_) {
+    if (result_.frame == mask_due_)
+      adopt_mask();
+    else
+      gather(stored);
+  }
+  result_.mask = prepared_ ? MaskState::ready : next_id_ > 1 || gathered_from_ > 0 ? MaskState::again : MaskState::waiting;
+  if (!prepared_) return result_;
+
+  if (result_.frame == vessels_due_) adopt_vessels();
+  copy<std::uint16_t>(Stream::cpu({.parallel = false}), stored, slot_->stored());
+  slot_->ingest(result_.frame, 0);
+  const bool converged = slot_->register_mask();
+  if ((!converged || since_mask_ % scene_check_frames == scene_check_frames - 1 || changed_in_a_row_ > 0) && scene_changed(stored)) {
+    // One frame alone is blank or flashed; two are another scene.
+    if (++changed_in_a_row_ == 2) {
+      start_over("the picture became another (table, zoom or shutter): mask again");
+      gather(stored);
+      result_.mask = MaskState::again;
+      return result_;
+    }
+    result_.events.push_back("frame shows something else than its mask: not measured");
+    result_.subtraction = slot_->subtraction();
+    return result_;
+  }
+  changed_in_a_row_ = 0;
+  measure();
+  ++since_mask_;
+  trace_if_due();
+  return result_;
+}
+
+void LiveAnalysis::gather(ImageView<const std::uint16_t> stored) {
+  if (mask_due_ >= 0) return;  // enough have come; the mask is being made
+  if (gathered_.empty()) gathered_from_ = result_.frame;
+  gathered_.push_back(copy_of(stored));
+  if (static_cast<int>(gathered_.size()) < options_.mask_frames) return;
+  mask_due_ = result_.frame + std::max(1, options_.renew_frames);
+  preparing_ = std::async(std::launch::async, [this, frames = std::move(gathered_), from = gathered_from_]() mutable {
+    const Stream stream = background_of(stream_);
+    auto prepared = std::make_unique<Prepared>();
+    const int count = static_cast<int>(frames.size());
+    const Run run = run_of(header_, std::move(frames));
+    FramePlanes planes = read_frame_planes(run, intensity_, 0, count - 1);
+    const Scene scene = find_scenes(planes).back();  // the table may just have come to rest
+    planes = part_of(std::move(planes), scene.first, scene.last);
+    for (int i = 0; i < 2; ++i) {
+      const std::size_t k = std::min<std::size_t>(i, planes.planes.size() - 1);
+      prepared->scene.push_back(to_host(stream.on_cuda() ? Stream::cpu() : stream, planes.planes[k].view()));
+      prepared->brightness.push_back(to_host(stream.on_cuda() ? Stream::cpu() : stream, planes.brightness[k].view()));
+    }
+    MaskChoice& choice = prepared->choice;
+    choice = select_mask(run, std::move(planes), scene.odd_frames);
+    const bool contrast_from_start = choice.source == MaskSource::envelope;
+    if (choice.source == MaskSource::none) {
+      choice.source = MaskSource::automatic;
+      MaskAverage all;
+      for (int frame = scene.first; frame <= scene.last; ++frame)
+        if (!scene.is_odd(frame)) all.frames.push_back(frame);
+      choice.reference_frame = all.frames.front();
+      choice.masks = {std::move(all)};
+    }
+    const std::vector<int> used = choice.frames();
+    prepared->noise = estimate_noise(run, intensity_, used);
+    prepared->setup = std::make_unique<FrameSetup>(stream, run, intensity_, prepared->noise, choice.reference_frame,
+                                                   make_mask_frames(stream, run, intensity_, choice), options_.registration);
+    prepared->event = "mask ready: frames " + std::to_string(from + used.front() + 1) + " to " + std::to_string(from + used.back() + 1) +
+                      (contrast_from_start ? ", which show contrast already: the least attenuation at each pixel" : "");
+    // From here on frame numbers are those of the stream.
+    for (MaskAverage& mask : choice.masks)
+      for (int& frame : mask.frames) frame += from;
+    choice.reference_frame += from;
+    if (choice.inflow_frame >= 0) choice.inflow_frame += from;
+    return prepared;
+  });
+  gathered_.clear();
+}
+
+void LiveAnalysis::adopt_mask() {
+  prepared_ = preparing_.get();
+  mask_due_ = -1;
+  const int height = header_.field.mask.height(), width = header_.field.mask.width();
+  slot_ = std::make_unique<FrameSlot>(stream_, *prepared_->setup);
+  filter_.emplace(make_temporal_filter(stream_, height, width));
+  resting_filter_.emplace(make_temporal_filter(stream_, height, width));
+  statistics_.emplace(stream_, height, width);
+  last_motion_ = {};
+  since_mask_ = changed_in_a_row_ = 0;
+  result_.events.push_back(prepared_->event);
+}
+
+void LiveAnalysis::start_over(const std::string& why) {
+  if (tracing_.valid()) tracing_.wait();
+  tracing_ = {};
+  vessels_due_ = -1;
+  traced_.reset();
+  slot_.reset();
+  prepared_.reset();
+  segments_.clear();
+  key_frames_.clear();
+  times_ms_.clear();
+  subtractions_.clear();
+  gathered_.clear();
+  result_.events.push_back(why);
+  warnings_.push_back("frame " + std::to_string(result_.frame + 1) + ": " + why + "; figures of before are in lumen.csv only");
+}
+
+bool LiveAnalysis::scene_changed(ImageView<const std::uint16_t> stored) {
+  std::vector<Image<std::uint16_t>> one;
+  one.push_back(copy_of(stored));
+  FramePlanes now = read_frame_planes(run_of(header_, std::move(one)), intensity_, 0, 0);
+  // Three frames of the mask's time before it say what frames of one scene differ by.
+  FramePlanes both;
+  both.bin = now.bin, both.height = now.height, both.width = now.width, both.valid = std::move(now.valid);
+  const Stream host = Stream::cpu({.parallel = false});
+  for (const int i : {0, 1, 0}) {
+    both.planes.push_back(to_host(host, prepared_->scene[i].view()));
+    both.brightness.push_back(to_host(host, prepared_->brightness[i].view()));
+  }
+  both.planes.push_back(std::move(now.planes.front()));
+  both.brightness.push_back(std::move(now.brightness.front()));
+  return find_scenes(both).size() > 1;
+}
+
+void LiveAnalysis::measure() {
+  FrameSlot& slot = *slot_;
+  if (statistics_->frame_count() == 0 || result_.time_ms - last_resting_ms_ >= resting_step_ms) {
+    last_resting_ms_ = result_.time_ms;
+    slot.subtract_onto_mask();
+    slot.filter(&*resting_filter_, 0, 0);
+    statistics_->update(stream_, slot.filtered(), result_.time_ms);
+    if (statistics_->frame_count() % key_frame_step == 0) {
+      KeyFrame key{result_.frame, Image<float>(stream_, slot.filtered().height, slot.filtered().width)};
+      copy<float>(stream_, slot.filtered(), key.image.view());
+      key_frames_.push_back(std::move(key));
+      if (key_frames_.size() > key_frame_count) key_frames_.pop_front();
+    }
+  }
+  slot.subtract();
+  slot.filter(&*filter_, slot.motion().shift_y_px - last_motion_.shift_y_px, slot.motion().shift_x_px - last_motion_.shift_x_px);
+  last_motion_ = slot.motion();
+  flat_.clear();
+  times_ms_.push_back(result_.time_ms);
+  subtractions_.push_back(slot.subtraction());
+  if (traced_) {
+    slot.measure(traced_->topology, traced_->settings);
+    for (std::size_t s = 0; s < segments_.size(); ++s) {
+      const std::vector<LumenPoint>& points = slot.lumen()[s];
+      result_.segments.push_back(summarize_frame(segments_[s].id, points, slot.contrast()[s]));
+      segments_[s].contrast.push_back(result_.segments.back().contrast);
+      segments_[s].keep(points);
+      flat_.insert(flat_.end(), points.begin(), points.end());
+    }
+  } else {
+    slot.copy_to_host();
+    stream_.synchronize();
+  }
+  while (static_cast<int>(times_ms_.size()) > options_.kept_frames) {
+    times_ms_.pop_front();
+    subtractions_.pop_front();
+    for (Segment& segment : segments_) segment.contrast.pop_front();
+  }
+  result_.subtraction = slot.subtraction();
+  result_.subtracted = slot.subtracted_on_host();
+  result_.display = slot.filtered_on_host();
+  result_.lumen = &flat_;
+}
+
+void LiveAnalysis::trace_if_due() {
+  if (vessels_due_ >= 0 || since_mask_ % options_.renew_frames != 0 || statistics_->frame_count() < 3) return;
+  vessels_due_ = result_.frame + options_.renew_frames;
+  FlowImages images = statistics_->finish(stream_, static_cast<float>(prepared_->setup->filtered_noise_sd()));
+  std::vector<KeyFrame> keys;
+  for (const KeyFrame& key : key_frames_) {
+    keys.push_back({key.frame, Image<float>(stream_, key.image.height(), key.image.width())});
+    copy<float>(stream_, key.image.view(), keys.back().image.view());
+  }
+  stream_.synchronize();
+  tracing_ = std::async(std::launch::async, [this, picture = std::move(images.maximum), keys = std::move(keys),
+                                             stored = copy_of(slot_->stored()), subtraction = slot_->subtraction(),
+                                             motion = slot_->motion(), offset = slot_->offset(), frame = result_.frame] {
+    const Stream stream = background_of(stream_);
+    const FrameSetup& setup = *prepared_->setup;
+    auto traced = std::make_unique<Traced>();
+    TopologyOptions options;
+    options.vesselness = setup.vesselness_options(options_.response, fine_noise_sd(to_host(stream, picture.view()), header_.field.mask));
+    traced->topology = find_topology(stream, picture, keys, setup.valid(), options);
+    traced->settings = measure_settings(setup, options_.response, calibration_);
+    FrameSlot slot(stream, setup);
+    copy<std::uint16_t>(Stream::cpu({.parallel = false}), stored.view(), slot.stored());
+    slot.ingest(frame, 0);
+    slot.place(subtraction, motion, offset);
+    slot.subtract();
+    slot.estimate_point_spread(traced->topology, traced->settings.lumen);
+    return traced;
+  });
+}
+
+// Carries what is known of the vessels over to those found now: a vessel is the same where most of its points lie on one's.
+void LiveAnalysis::adopt_vessels() {
+  vessels_due_ = -1;
+  std::unique_ptr<Traced> found = tracing_.get();
+  const auto& now = found->topology.graph.segments;
+  std::vector<Segment> segments(now.size());
+  std::vector<bool> taken(segments_.size(), false);
+  for (std::size_t s = 0; s < now.size(); ++s) {
+    const std::vector<CentrelinePoint>& points = now[s].centreline.points;
+    std::vector<int> votes(segments_.size(), 0);
+    std::vector<std::pair<int, int>> nearest(points.size(), {-1, -1});  // segment and point before
+    for (std::size_t i = 0; i < points.size(); ++i) {
+      float least = same_vessel_px * same_vessel_px;
+      for (std::size_t old = 0; old < segments_.size(); ++old) {
+        const auto& before = traced_->topology.graph.segments[old].centreline.points;
+        for (std::size_t j = 0; j < before.size(); ++j) {
+          const float dy = before[j].y - points[i].y, dx = before[j].x - points[i].x, square = dy * dy + dx * dx;
+          if (square < least) {
+            least = square;
+            nearest[i] = {static_cast<int>(old), static_cast<int>(j)};
+          }
+        }
+      }
+      if (nearest[i].first >= 0) ++votes[nearest[i].first];
+    }
+    int same = -1;
+    for (std::size_t old = 0; old < votes.size(); ++old)
+      if (!taken[old] && 2 * votes[old] >= static_cast<int>(points.size()) && (same < 0 || votes[old] > votes[same]))
+        same = static_cast<int>(old);
+    Segment& segment = segments[s];
+    if (same < 0) {
+      segment.id = next_id_++;
+      segment.contrast.assign(times_ms_.size(), std::numeric_limits<double>::quiet_NaN());
+      continue;
+    }
+    taken[same] = true;
+    Segment& old = segments_[same];
+    segment.id = old.id;
+    segment.contrast = std::move(old.contrast);
+    segment.stride = old.stride;
+    segment.seen = old.seen;
+    segment.filled_frames = old.filled_frames;
+    for (const std::vector<LumenPoint>& frame : old.kept) {
+      std::vector<LumenPoint> carried;
+      for (std::size_t i = 0; i < points.size(); ++i)
+        if (nearest[i].first == same) {
+          carried.push_back(frame[nearest[i].second]);
+          carried.back().point = static_cast<int>(i);
+          carried.back().segment = static_cast<int>(s);
+        }
+      segment.kept.push_back(std::move(carried));
+    }
+  }
+  const std::size_t before = segments_.size();
+  segments_ = std::move(segments);
+  traced_ = std::move(found);
+  if (segments_.size() != before) result_.events.push_back(std::to_string(segments_.size()) + " segments");
+}
+
+Analysis LiveAnalysis::finish() {
+  if (tracing_.valid()) adopt_vessels();
+  Analysis analysis;
+  analysis.device = device_name(stream_);
+  analysis.threads = cpu_threads();
+  analysis.rows = header_.field.mask.height();
+  analysis.columns = header_.field.mask.width();
+  analysis.calibration = calibration_;
+  analysis.intensity_note = intensity_.note;
+  analysis.densitometric = intensity_.densitometric;
+  analysis.warnings = header_.warnings;
+  analysis.warnings.insert(analysis.warnings.end(), warnings_.begin(), warnings_.end());
+  analysis.frames = static_cast<int>(times_ms_.size());
+  analysis.first_frame = subtractions_.empty() ? 0 : subtractions_.front().frame;
+  analysis.frame_times_ms.assign(times_ms_.begin(), times_ms_.end());
+  analysis.subtraction.registration = options_.registration;
+  if (!prepared_) {
+    analysis.warnings.push_back("The stream ended before there was a mask: nothing was measured.");
+    analysis.maximum_opacification = Image<float>(analysis.rows, analysis.columns);
+    set_zero(Stream::cpu(), analysis.maximum_opacification.view());
+    return analysis;
+  }
+  analysis.subtracted = true;
+  analysis.noise = prepared_->noise;
+  analysis.subtraction.mask = prepared_->choice;
+  analysis.subtraction.reference_frame = prepared_->choice.reference_frame;
+  analysis.subtraction.frames.assign(subtractions_.begin(), subtractions_.end());
+  analysis.subtraction.topology_note = "Traced while the run was being made: the vessels rest on the frames that had come.";
+  if (statistics_->frame_count() > 1) {
+    FlowImages images = statistics_->finish(stream_, static_cast<float>(prepared_->setup->filtered_noise_sd()));
+    analysis.maximum_opacification = to_host(stream_, images.maximum.view());
+    analysis.time_to_peak_ms = to_host(stream_, images.time_to_peak_ms.view());
+  } else {
+    analysis.maximum_opacification = Image<float>(analysis.rows, analysis.columns);
+    set_zero(Stream::cpu(), analysis.maximum_opacification.view());
+  }
+  if (!traced_) return analysis;
+  analysis.subtraction.topology_frame = traced_->topology.frame;
+  analysis.subtraction.moving_vessels = traced_->topology.moving_vessels;
+  analysis.branch_points = traced_->topology.graph.branch_points;
+  const double contrast_sd = prepared_->setup->noise_sd() / std::sqrt(2.0);
+  for (std::size_t s = 0; s < segments_.size(); ++s) {
+    SegmentResult segment;
+    segment.id = segments_[s].id;
+    segment.name = "segment " + std::to_string(segment.id);
+    segment.centreline = traced_->topology.graph.segments[s].centreline;
+    segment.length = segment.centreline.length_px() * calibration_.mm_per_px;
+    segment.profile = pool_profile(segment.centreline, segments_[s].kept);
+    segment.diameter = summarize(segment.profile);
+    segment.filling = segments_[s].filled_frames > 0 ? "filled" : "not filled";
+    TimeDensityCurve& curve = segment.flow.curve;
+    curve.time_ms = analysis.frame_times_ms;
+    curve.contrast.assign(segments_[s].contrast.begin(), segments_[s].contrast.end());
+    curve.contrast_sd.assign(curve.contrast.size(), contrast_sd / std::sqrt(std::max(1.0, segment.centreline.points.size() / 2.0)));
+    segment.flow.times = read_times(curve, contrast_sd);
+    // Found when it had filled: when contrast came to it was not seen.
+    if (!curve.contrast.empty() && !std::isfinite(curve.contrast.front()))
+      segment.flow.times.arrival_ms = segment.flow.times.arrival_sd_ms = {};
+    analysis.segments.push_back(std::move(segment));
+  }
+  analysis.findings = find_single_run_findings(analysis);
+  return analysis;
+}
+
+}  // namespace cinelumen

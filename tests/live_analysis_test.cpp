@@ -1,0 +1,111 @@
+/// A run pushed frame by frame: when there is a mask, what is measured, and that nothing depends on threads.
+
+#include "engine/live_analysis.h"
+
+#include <gtest/gtest.h>
+
+#include "support/matching.h"
+
+namespace cinelumen {
+namespace {
+
+PhantomRun phantom_of(const char* scenario, int side, std::uint64_t seed, int frames) {
+  PhantomOptions options;
+  options.scenario = scenario;
+  options.rows = options.columns = side;
+  options.seed = seed;
+  options.frames = frames;
+  return make_phantom(options);
+}
+
+TEST(LiveAnalysis, MeasuresTubesAsTheyFill) {
+  const PhantomRun phantom = phantom_of("tubes", 384, 8001, 40);
+  const cinelumen::Run run = make_run(phantom);
+  LiveOptions options;
+  options.mask_frames = 5;
+  options.renew_frames = 3;
+  std::vector<std::vector<int>> ids_by_threads;
+  std::vector<double> medians;
+  for (const int threads : {1, 2}) {
+    set_cpu_threads(threads);
+    LiveAnalysis live(threads == 1 ? Stream::cpu({.parallel = false}) : Stream::cpu(), run, options);
+    test::TruthMap map(phantom.truth);
+    test::Errors errors;
+    int waiting = 0, seen = 0;
+    std::vector<int> ids;
+    for (int frame = 0; frame < run.frame_count(); ++frame) {
+      const LiveFrame& result = live.push(phantom.frames[frame].view(), run.frame_times_ms[frame]);
+      EXPECT_EQ(result.frame, frame);
+      waiting += result.mask == MaskState::waiting;
+      if (!result.lumen) continue;
+      for (const LiveSegment& segment : result.segments) ids.push_back(segment.id);
+      for (const LumenPoint& point : *result.lumen) {
+        if (!point.used) continue;
+        const test::TruthMatch match = map.nearest(test::move_truth_back(phantom.truth, frame, {point.y_px, point.x_px}));
+        if (!match.segment || match.distance_px > 2 || match.segment->filling[frame][match.point] < 0.5f) continue;
+        const PhantomPoint& truth = match.segment->points[match.point];
+        if (truth.diameter_calibration_mm < 1) continue;
+        errors.add((point.diameter_px - 2 * truth.radius_px) * phantom.truth.mm_per_px, point.sd_px * phantom.truth.mm_per_px);
+        ++seen;
+      }
+    }
+    EXPECT_EQ(waiting, 5 - 1 + 3) << "gathered, and made in the background";
+    ASSERT_GT(seen, 2000);
+    EXPECT_LE(std::abs(errors.figures().bias), 0.05);
+    EXPECT_GE(errors.figures().coverage, 0.88);
+    const Analysis analysis = live.finish();
+    EXPECT_TRUE(analysis.subtracted);
+    EXPECT_GE(analysis.segments.size(), 8u);
+    const test::CentrelineFigures lines = test::compare_centrelines(analysis, phantom.truth, 1);
+    EXPECT_GE(lines.precision, 0.9);
+    ids_by_threads.push_back(ids);
+    for (const SegmentResult& segment : analysis.segments) medians.push_back(segment.diameter.median.value_or(0));
+  }
+  set_cpu_threads(0);
+  EXPECT_EQ(ids_by_threads[0], ids_by_threads[1]);
+  ASSERT_EQ(medians.size() % 2, 0u);
+  for (std::size_t i = 0; i < medians.size() / 2; ++i) EXPECT_EQ(medians[i], medians[i + medians.size() / 2]);
+}
+
+TEST(LiveAnalysis, AMovedTableMeansANewMask) {
+  const PhantomRun phantom = phantom_of("foot", 256, 8002, 36);
+  const cinelumen::Run run = make_run(phantom);
+  LiveOptions options;
+  options.mask_frames = 4;
+  options.renew_frames = 2;
+  LiveAnalysis live(Stream::cpu(), run, options);
+  std::vector<MaskState> states;
+  std::string events;
+  for (int frame = 0; frame < 36; ++frame) {
+    Image<std::uint16_t> shown(256, 256);
+    for (int y = 0; y < 256; ++y)
+      for (int x = 0; x < 256; ++x) shown(y, x) = phantom.frames[frame](frame < 20 ? y : (y + 100) % 256, frame < 20 ? x : (x + 70) % 256);
+    const LiveFrame& result = live.push(shown.view(), run.frame_times_ms[frame]);
+    states.push_back(result.mask);
+    for (const std::string& event : result.events) events += std::to_string(frame) + ": " + event + "\n";
+  }
+  EXPECT_EQ(states[0], MaskState::waiting);
+  EXPECT_EQ(states[12], MaskState::ready);
+  EXPECT_EQ(std::count(states.begin() + 20, states.begin() + 26, MaskState::again), 5) << events;
+  EXPECT_EQ(states[35], MaskState::ready) << events;
+  EXPECT_NE(events.find("mask again"), std::string::npos) << events;
+}
+
+TEST(LiveAnalysis, StreamsThatEndEarlyOrAreWrongAreSaid) {
+  const PhantomRun phantom = phantom_of("tubes", 64, 1, 6);
+  const cinelumen::Run run = make_run(phantom);
+  LiveAnalysis live(Stream::cpu(), run, {});
+  EXPECT_EQ(live.push(phantom.frames[0].view(), 0).mask, MaskState::waiting);
+  EXPECT_THROW(live.push(phantom.frames[1].view(), 0), std::invalid_argument);
+  EXPECT_THROW(live.push(Image<std::uint16_t>(32, 64).view(), 50), std::invalid_argument);
+  const Analysis analysis = live.finish();
+  EXPECT_FALSE(analysis.subtracted);
+  EXPECT_TRUE(analysis.segments.empty());
+  ASSERT_FALSE(analysis.warnings.empty());
+  LiveOptions wrong;
+  wrong.mask_frames = 2;
+  EXPECT_THROW(LiveAnalysis(Stream::cpu(), run, wrong), std::invalid_argument);
+}
+
+}  // namespace
+}  // namespace cinelumen
