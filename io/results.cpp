@@ -1,7 +1,6 @@
 #include "io/results.h"
 
 #include <algorithm>
-#include <charconv>
 #include <chrono>
 #include <cmath>
 #include <limits>
@@ -10,6 +9,7 @@
 
 #include "io/byte_source.h"
 #include "io/derived_dicom.h"
+#include "io/lumen_csv.h"
 #include "io/output_folder.h"
 #include "io/pictures.h"
 #include "io/report.h"
@@ -77,17 +77,6 @@ void print(const Json& value, std::size_t indent, std::string& out) {
   } else {
     out += value.dump(-1, ' ', false, Json::error_handler_t::replace);
   }
-}
-
-void append_number(std::string& line, double value, int decimals) {
-  if (!std::isfinite(value)) return;
-  char text[64];
-  const auto [end, error] = std::to_chars(text, text + sizeof text, value, std::chars_format::fixed, decimals);
-  if (error == std::errc()) line.append(text, end);
-}
-void append_number(std::string& line, int value) {
-  char text[16];
-  line.append(text, std::to_chars(text, text + sizeof text, value).ptr);
 }
 
 double time_of(const Analysis& analysis, std::size_t i) {
@@ -299,42 +288,16 @@ struct ResultWriter::State {
 
   void write_rows(const FrameResult& frame) {
     if (!frame.lumen) return;
-    text.clear();
-    std::string head;
-    append_number(head, frame.frame + 1);
-    head += ',';
-    append_number(head, frame.time_ms, 3);
-    head += ',';
-    const double mm = calibrated ? mm_per_px : std::numeric_limits<double>::quiet_NaN();
+    lumen->add_points(frame.frame, frame.time_ms, *frame.lumen, ids);
     for (const LumenPoint& point : *frame.lumen) {
-      const bool measured = std::isfinite(point.diameter_px) && point.diameter_px > 0;
-      const bool with_sd = measured && std::isfinite(point.sd_px) && point.sd_px > 0;
       const auto index = static_cast<std::size_t>(point.segment);
-      const auto cell = [&](double value, int decimals) { append_number(text, value, decimals), text += ','; };
-      text += head;
-      append_number(text, index < ids.size() ? ids[index] : point.segment + 1);
-      text += ',';
-      append_number(text, point.point);
-      text += ',';
-      cell(point.arc_length_px * mm, 3);
-      cell(point.y_px, 2);
-      cell(point.x_px, 2);
-      cell(measured ? point.diameter_px * mm : NAN, 4);
-      cell(with_sd ? point.sd_px * mm : NAN, 4);
-      cell(measured ? point.diameter_px : NAN, 3);
-      cell(point.contrast, 4);
-      text += point.used ? "1," : "0,";
-      if (point.reason != Exclusion::none) text += to_string(point.reason);
-      text += '\n';
-      if (index < counts.size()) {
-        ++counts[index].points;
-        if (point.used)
-          ++counts[index].used;
-        else
-          ++counts[index].excluded[static_cast<std::size_t>(point.reason)];
-      }
+      if (index >= counts.size()) continue;
+      ++counts[index].points;
+      if (point.used)
+        ++counts[index].used;
+      else
+        ++counts[index].excluded[static_cast<std::size_t>(point.reason)];
     }
-    lumen->write(text);
   }
 
   void draw(const FrameResult& frame) {
@@ -354,7 +317,7 @@ struct ResultWriter::State {
   const AnalysisOptions& analysis_options;
   ResultOptions options;
   OutputFolder folder;
-  std::optional<OutputFile> lumen;
+  std::optional<LumenCsv> lumen;
   std::optional<DerivedDicomWriter> dicom;
   std::optional<OverlayVideo> video;
   std::vector<std::string> warnings;
@@ -363,9 +326,6 @@ struct ResultWriter::State {
   std::vector<int> ids;
   std::vector<MeasurementCount> counts;
   std::vector<ReportFrame> frames;
-  std::string text;
-  bool calibrated = false;
-  double mm_per_px = 1;
   std::int64_t analysed = 0, report_total = 0, seen = 0;
   std::chrono::steady_clock::duration spent{};
 };
@@ -399,14 +359,11 @@ void ResultWriter::topology_done(const Analysis& so_far) {
   const Stopwatch stopwatch(state.spent);
   state.analysed = std::max(1, so_far.frames);
   state.report_total = std::min<std::int64_t>(state.analysed, report_frames);
-  state.calibrated = so_far.calibration.known();
-  state.mm_per_px = so_far.calibration.mm_per_px;
   for (const SegmentResult& segment : so_far.segments) state.ids.push_back(segment.id);
   state.counts.resize(state.ids.size());
   if (!so_far.maximum_opacification.empty()) state.window = choose_window(so_far.maximum_opacification.view(), so_far.subtracted);
   state.grey = Image<std::uint8_t>(state.run.rows(), state.run.columns());
-  state.lumen.emplace(state.folder.temporary("lumen.csv"));
-  state.lumen->write("frame,time_ms,segment,point,arc_length_mm,y_px,x_px,diameter_mm,diameter_sd_mm,diameter_px,contrast,used,reason\n");
+  state.lumen.emplace(state.folder.temporary("lumen.csv"), so_far.calibration);
   state.dicom.emplace(state.run, state.folder.temporary("subtracted.dcm"), derivation_of(so_far, state.analysis_options, state.window));
   if (state.options.video) {
     const double step_ms = median_step_ms(so_far.frame_times_ms);

@@ -30,31 +30,6 @@ bool is_one_of(const std::string& text, const std::array<const char*, count>& li
   return std::any_of(list.begin(), list.end(), [&](const char* name) { return text == name; });
 }
 
-/// "frame2" before "frame10": runs of digits compare as numbers.
-bool natural_less(const std::string& a, const std::string& b) {
-  const auto digit = [](char c) { return c >= '0' && c <= '9'; };
-  std::size_t i = 0, j = 0;
-  while (i < a.size() && j < b.size()) {
-    if (digit(a[i]) && digit(b[j])) {
-      while (i < a.size() && a[i] == '0') ++i;
-      while (j < b.size() && b[j] == '0') ++j;
-      std::size_t p = i, q = j;
-      while (p < a.size() && digit(a[p])) ++p;
-      while (q < b.size() && digit(b[q])) ++q;
-      if (p - i != q - j) return p - i < q - j;
-      const int order = a.compare(i, p - i, b, j, q - j);
-      if (order != 0) return order < 0;
-      i = p;
-      j = q;
-    } else {
-      if (a[i] != b[j]) return a[i] < b[j];
-      ++i;
-      ++j;
-    }
-  }
-  return a.size() - i != b.size() - j ? a.size() - i < b.size() - j : a < b;
-}
-
 /// One plane of grey, 8 or 16 bits; empty where the picture is of another depth.
 cv::Mat grey_of(const cv::Mat& picture) {
   if (picture.depth() != CV_8U && picture.depth() != CV_16U) return {};
@@ -204,6 +179,30 @@ class VideoFrames final : public FrameSource {
 };
 
 }  // namespace
+
+bool natural_less(const std::string& a, const std::string& b) {
+  const auto digit = [](char c) { return c >= '0' && c <= '9'; };
+  std::size_t i = 0, j = 0;
+  while (i < a.size() && j < b.size()) {
+    if (digit(a[i]) && digit(b[j])) {
+      while (i < a.size() && a[i] == '0') ++i;
+      while (j < b.size() && b[j] == '0') ++j;
+      std::size_t p = i, q = j;
+      while (p < a.size() && digit(a[p])) ++p;
+      while (q < b.size() && digit(b[q])) ++q;
+      if (p - i != q - j) return p - i < q - j;
+      const int order = a.compare(i, p - i, b, j, q - j);
+      if (order != 0) return order < 0;
+      i = p;
+      j = q;
+    } else {
+      if (a[i] != b[j]) return a[i] < b[j];
+      ++i;
+      ++j;
+    }
+  }
+  return a.size() - i != b.size() - j ? a.size() - i < b.size() - j : a < b;
+}
 
 bool is_video_name(const std::string& path) {
   return is_one_of(ending(path), std::array{".avi", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".mjpg", ".mjpeg"});

@@ -12,6 +12,9 @@ namespace cinelumen {
 bool is_video_name(const std::string& path);
 bool is_image_name(const std::string& path);
 
+/// "2" before "10": runs of digits compare as numbers.
+bool natural_less(const std::string& a, const std::string& b);
+
 /// The image files in a folder in natural order ("2" before "10"); empty where there are none.
 std::vector<std::string> images_in_folder(const std::string& folder);
 /// The files that fit a pattern with one %d or %0Nd, in the order of their numbers; empty where none does. Adds a warning on gaps.

@@ -17,6 +17,7 @@
 #include "io/results.h"
 #include "io/run_reader.h"
 #include "kernels/error.h"
+#include "tools/analyze_options.h"
 #include "tools/commands.h"
 #include "tools/progress.h"
 
@@ -80,28 +81,6 @@ std::vector<NamedRegion> read_regions(const std::string& path) {
     regions.push_back(std::move(region));
   }
   return regions;
-}
-
-VesselnessResponse parse_response(const std::string& name) {
-  if (name == "frangi") return VesselnessResponse::frangi;
-  if (name == "sato") return VesselnessResponse::sato;
-  if (name == "jerman") return VesselnessResponse::jerman;
-  return VesselnessResponse::noise_calibrated;
-}
-
-/// -1: CPU; otherwise the CUDA device.
-int parse_device(const std::string& text, bool& automatic) {
-  automatic = text == "auto";
-  if (automatic) return cuda_device_count() > 0 ? 0 : -1;
-  if (text == "cpu") return -1;
-  if (text == "cuda") return 0;
-  int number = -1;
-  const char* end = text.data() + text.size();
-  if (text.rfind("cuda:", 0) == 0) {
-    const auto parsed = std::from_chars(text.data() + 5, end, number);
-    if (parsed.ec == std::errc() && parsed.ptr == end && number >= 0) return number;
-  }
-  throw std::invalid_argument("--device " + text + ": expected auto, cpu, cuda or cuda:N");
 }
 
 std::string default_folder(const std::string& run) {
@@ -253,6 +232,27 @@ int analyze_run(const Options& options, const GlobalOptions& global) {
 }
 
 }  // namespace
+
+VesselnessResponse parse_response(const std::string& name) {
+  if (name == "frangi") return VesselnessResponse::frangi;
+  if (name == "sato") return VesselnessResponse::sato;
+  if (name == "jerman") return VesselnessResponse::jerman;
+  return VesselnessResponse::noise_calibrated;
+}
+
+int parse_device(const std::string& text, bool& automatic) {
+  automatic = text == "auto";
+  if (automatic) return cuda_device_count() > 0 ? 0 : -1;
+  if (text == "cpu") return -1;
+  if (text == "cuda") return 0;
+  int number = -1;
+  const char* end = text.data() + text.size();
+  if (text.rfind("cuda:", 0) == 0) {
+    const auto parsed = std::from_chars(text.data() + 5, end, number);
+    if (parsed.ec == std::errc() && parsed.ptr == end && number >= 0) return number;
+  }
+  throw std::invalid_argument("--device " + text + ": expected auto, cpu, cuda or cuda:N");
+}
 
 void add_analyze_command(CLI::App& app, const GlobalOptions& global, Command& command) {
   const auto options = std::make_shared<Options>();

@@ -21,6 +21,7 @@ using Command = std::function<int()>;
 /// the command runs; all three outlive it.
 void add_analyze_command(CLI::App& app, const GlobalOptions& global, Command& command);
 void add_info_command(CLI::App& app, const GlobalOptions& global, Command& command);
+void add_stream_command(CLI::App& app, const GlobalOptions& global, Command& command);
 void add_phantom_command(CLI::App& app, const GlobalOptions& global, Command& command);
 
 }  // namespace cinelumen

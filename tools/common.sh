@@ -30,6 +30,7 @@ libopencv-imgproc-dev - pictures
 libopencv-imgcodecs-dev - pictures
 libopencv-videoio-dev - video in and out
 libcli11-dev - the command line
+libcpp-httplib-dev - the live page of cinelumen stream
 libspdlog-dev - messages
 nlohmann-json3-dev - JSON
 '

@@ -1,0 +1,194 @@
+#include "io/live_results.h"
+
+#include <algorithm>
+#include <cmath>
+#include <fstream>
+
+#include "io/derived_dicom.h"
+#include "io/lumen_csv.h"
+#include "io/output_folder.h"
+#include "io/pictures.h"
+#include "io/report.h"
+#include "io/results.h"
+
+namespace cinelumen {
+namespace {
+
+constexpr int report_side = 768, report_frames = 120;
+constexpr float counts_per_unit = 4096;  // of added attenuation, as in subtracted.dcm
+
+/// Added attenuation of the last frames, as 16-bit counts in a file that is written round and round.
+class FrameRing {
+ public:
+  FrameRing(const std::filesystem::path& path, int rows, int columns, int capacity)
+      : path_(path), rows_(rows), columns_(columns), capacity_(capacity), counts_(static_cast<std::size_t>(rows) * columns) {
+    file_.open(path, std::ios::in | std::ios::out | std::ios::binary | std::ios::trunc);
+    if (!file_) throw OutputError(path.string() + ": can't be created");
+  }
+  void clear() { added_ = 0; }
+  int size() const { return static_cast<int>(std::min<std::int64_t>(added_, capacity_)); }
+  void add(ImageView<const float> image) {
+    std::size_t i = 0;
+    for (int y = 0; y < rows_; ++y)
+      for (int x = 0; x < columns_; ++x) {
+        const float value = image(y, x);
+        counts_[i++] =
+            static_cast<std::int16_t>(std::lround(std::clamp((std::isfinite(value) ? value : 0) * counts_per_unit, -32768.0f, 32767.0f)));
+      }
+    file_.seekp(static_cast<std::streamoff>(added_ % capacity_) * bytes());
+    file_.write(reinterpret_cast<const char*>(counts_.data()), bytes());
+    if (!file_) throw OutputError(path_.string() + ": can't be written (disk full?)");
+    ++added_;
+  }
+  /// The k-th of size(), the oldest first.
+  void read(int k, ImageView<float> image) {
+    const std::int64_t first = added_ - size();
+    file_.seekg(static_cast<std::streamoff>((first + k) % capacity_) * bytes());
+    file_.read(reinterpret_cast<char*>(counts_.data()), bytes());
+    if (!file_) throw OutputError(path_.string() + ": can't be read back");
+    std::size_t i = 0;
+    for (int y = 0; y < rows_; ++y)
+      for (int x = 0; x < columns_; ++x) image(y, x) = static_cast<float>(counts_[i++]) / counts_per_unit;
+  }
+
+ private:
+  std::streamsize bytes() const { return static_cast<std::streamsize>(counts_.size() * sizeof(std::int16_t)); }
+  std::filesystem::path path_;
+  int rows_, columns_, capacity_;
+  std::int64_t added_ = 0;
+  std::vector<std::int16_t> counts_;
+  std::fstream file_;
+};
+
+/// The kept frames' run, for what is written about it.
+class SizeOnly : public FrameSource {
+ public:
+  SizeOnly(int frames, int rows, int columns) : frames_(frames), rows_(rows), columns_(columns) {}
+  int frame_count() const override { return frames_; }
+  int rows() const override { return rows_; }
+  int columns() const override { return columns_; }
+  void read_frame(int, ImageView<std::uint16_t>) const override { throw InputError("a stream's frames can't be read again"); }
+
+ private:
+  int frames_, rows_, columns_;
+};
+
+}  // namespace
+
+struct LiveResultWriter::State {
+  State(const Run& h, const Calibration& calibration, LiveResultOptions o)
+      : header(h),
+        options(std::move(o)),
+        folder(options.folder,
+               {"analysis.json", "lumen.csv", "time_density.csv", "subtracted.dcm", "maximum_opacification.png", "report.html"}),
+        lumen(folder.temporary("lumen.csv"), calibration),
+        density(folder.temporary("time_density.csv")),
+        ring(folder.scratch() / "frames", h.rows(), h.columns(), options.kept_frames) {
+    density.write("frame,time_ms,segment,contrast\n");
+  }
+  const Run& header;
+  LiveResultOptions options;
+  OutputFolder folder;
+  LumenCsv lumen;
+  OutputFile density;
+  FrameRing ring;
+  std::vector<int> ids;
+  std::map<int, MeasurementCount> counts;  // by id
+  std::string text;
+  int frames = 0;
+};
+
+LiveResultWriter::LiveResultWriter(const Run& header, const Calibration& calibration, LiveResultOptions options)
+    : state_(std::make_unique<State>(header, calibration, std::move(options))) {}
+
+LiveResultWriter::~LiveResultWriter() = default;
+
+void LiveResultWriter::add(const LiveFrame& frame) {
+  State& state = *state_;
+  state.frames = frame.frame + 1;
+  if (frame.mask == MaskState::again) {
+    state.ring.clear();
+    state.counts.clear();
+  }
+  if (!frame.lumen) return;
+  state.ring.add(frame.subtracted);
+  state.ids.clear();
+  state.text.clear();
+  for (const LiveSegment& segment : frame.segments) {
+    state.ids.push_back(segment.id);
+    if (!state.options.per_point)
+      state.lumen.add_segment(frame.frame, frame.time_ms, segment.id, segment.diameter_px.value_or(NAN), segment.sd_px.value_or(NAN),
+                              segment.contrast);
+    append_number(state.text, frame.frame + 1);
+    state.text += ',';
+    append_number(state.text, frame.time_ms, 3);
+    state.text += ',' + std::to_string(segment.id) + ',';
+    append_number(state.text, segment.contrast, 6);
+    state.text += '\n';
+  }
+  state.density.write(state.text);
+  if (state.options.per_point) state.lumen.add_points(frame.frame, frame.time_ms, *frame.lumen, state.ids);
+  for (const LumenPoint& point : *frame.lumen) {
+    MeasurementCount& count = state.counts[state.ids[static_cast<std::size_t>(point.segment)]];
+    ++count.points;
+    if (point.used)
+      ++count.used;
+    else
+      ++count.excluded[static_cast<std::size_t>(point.reason)];
+  }
+}
+
+void LiveResultWriter::finish(Analysis& analysis) {
+  State& state = *state_;
+  state.lumen.close();
+  state.density.close();
+  const int kept = std::min(state.ring.size(), analysis.frames), rows = state.header.rows(), columns = state.header.columns();
+  Run run;
+  run.description = state.header.description;
+  run.intensity = state.header.intensity;
+  run.geometry = state.header.geometry;
+  run.field = {to_host(Stream::cpu(), state.header.field.valid()), state.header.field.source};
+  run.window = state.header.window;
+  run.frames = std::make_shared<SizeOnly>(state.frames, rows, columns);
+  const GreyWindow window = choose_window(analysis.maximum_opacification.view(), analysis.subtracted);
+  ReportInput input;
+  input.window = window;
+  input.version = software_version();
+  input.commit = software_commit();
+  for (const SegmentResult& segment : analysis.segments) input.counts.push_back(state.counts[segment.id]);
+  if (kept > 0) {
+    // The derived image's times are the kept frames'.
+    run.frame_times_ms.assign(static_cast<std::size_t>(analysis.first_frame), 0);
+    run.frame_times_ms.insert(run.frame_times_ms.end(), analysis.frame_times_ms.begin(), analysis.frame_times_ms.end());
+    Derivation derivation;
+    derivation.subtracted = analysis.subtracted;
+    derivation.first_frame = analysis.first_frame;
+    derivation.frames = kept;
+    derivation.version = software_version();
+    derivation.window = window;
+    derivation.description = "log subtraction of a stream; mask automatic; the last " + std::to_string(kept) + " frames";
+    DerivedDicomWriter dicom(run, state.folder.temporary("subtracted.dcm"), derivation);
+    Image<float> image(rows, columns);
+    Image<std::uint8_t> grey(rows, columns);
+    const int shown = std::min(kept, report_frames);
+    for (int k = 0; k < kept; ++k) {
+      state.ring.read(k, image.view());
+      dicom.add(image.view());
+      if (k * shown / kept == (k - 1) * shown / kept && k > 0) continue;
+      to_grey(image.view(), window, grey.view());
+      ReportFrame picture{analysis.subtraction.frames[static_cast<std::size_t>(k)].frame,
+                          analysis.frame_times_ms[static_cast<std::size_t>(k)], 0, 0, encode_jpeg(grey.view(), report_side)};
+      picture.shift_y_px = analysis.subtraction.frames[static_cast<std::size_t>(k)].shift_y_px;
+      picture.shift_x_px = analysis.subtraction.frames[static_cast<std::size_t>(k)].shift_x_px;
+      input.frames.push_back(std::move(picture));
+    }
+    dicom.finish();
+  }
+  const std::vector<std::uint8_t> picture = draw_maximum_opacification(analysis, window);
+  state.folder.write("maximum_opacification.png", {reinterpret_cast<const char*>(picture.data()), picture.size()});
+  state.folder.write("report.html", report_html(run, analysis, input));
+  state.folder.write("analysis.json", analysis_json(run, analysis));
+  state.folder.commit();
+}
+
+}  // namespace cinelumen
