@@ -53,7 +53,7 @@ FrameSetup::FrameSetup(const Stream& stream, const Run& run, const IntensityMode
                        std::vector<MaskFrame> masks, Registration registration)
     : intensity_(intensity),
       noise_(noise),
-      field_(run.field.valid()),
+      field_(to_host(Stream::cpu(), run.field.valid())),
       table_(table_on(stream, intensity.attenuation)),
       valid_(to_device(stream, run.field.valid())),
       noise_weight_(to_device(stream, local_noise_weight(run, noise, reference_frame).view())) {

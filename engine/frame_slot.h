@@ -43,7 +43,7 @@ class FrameSetup {
   int width() const { return valid_.width(); }
   ImageView<const std::uint8_t> valid() const { return valid_.view(); }
   /// The same in host memory.
-  ImageView<const std::uint8_t> field() const { return field_; }
+  ImageView<const std::uint8_t> field() const { return field_.view(); }
 
  private:
   friend class FrameSlot;
@@ -54,7 +54,7 @@ class FrameSetup {
   };
   const IntensityModel& intensity_;
   const NoiseModel& noise_;
-  ImageView<const std::uint8_t> field_;
+  Image<std::uint8_t> field_;  ///< host
   Array<float> table_, variance_table_;
   Image<std::uint8_t> valid_;
   Image<float> noise_weight_;  ///< see local_noise_weight

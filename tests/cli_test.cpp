@@ -16,7 +16,9 @@
 #include <iterator>
 #include <nlohmann/json.hpp>
 #include <random>
+#include <sstream>
 #include <string>
+#include <thread>
 
 namespace {
 
@@ -39,8 +41,8 @@ class Program : public ::testing::Test {
     std::ifstream file(path, std::ios::binary);
     return {std::istreambuf_iterator<char>(file), {}};
   }
-  Outcome run(const std::string& arguments) const {
-    const std::string command = "cd " + root.string() + " && '" CINELUMEN_PROGRAM "' " + arguments + " > out.txt 2> err.txt < /dev/null";
+  Outcome run(const std::string& arguments, const std::string& input = "/dev/null") const {
+    const std::string command = "cd " + root.string() + " && '" CINELUMEN_PROGRAM "' " + arguments + " > out.txt 2> err.txt < " + input;
     const int status = std::system(command.c_str());
     return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), contents(root / "out.txt"), contents(root / "err.txt")};
   }
@@ -52,9 +54,9 @@ class Program : public ::testing::Test {
     EXPECT_EQ(std::count(outcome.err.begin(), outcome.err.end(), '\n'), 1) << arguments << "\n" << outcome.err;
     EXPECT_NE(outcome.err.find(words), std::string::npos) << arguments << "\n" << outcome.err;
   }
-  /// A small run: a vessel that fills before a still background.
-  void write_run(const std::string& name) const {
-    constexpr int side = 96, frames = 12;
+  static constexpr int side = 96;
+  /// A vessel that fills from frame 5 on before a still background.
+  static std::vector<Uint16> pixels_of(int frames) {
     std::vector<Uint16> pixels;
     std::mt19937 random(3);
     std::normal_distribution<double> noise(0, 8);
@@ -65,6 +67,25 @@ class Program : public ::testing::Test {
           const double chord = std::abs(away) < 5 ? std::sqrt(25 - away * away) / 5 : 0;
           pixels.push_back(static_cast<Uint16>((2000 + 3 * x + 2 * y) * std::exp(-0.5 * filled * chord) + noise(random)));
         }
+    return pixels;
+  }
+  /// The same as a raw stream, `missing` bytes of its end left out.
+  void write_raw(const std::string& name, int frames, const std::string& header, std::size_t missing = 0) const {
+    const std::vector<Uint16> pixels = pixels_of(frames);
+    std::ofstream file(root / name, std::ios::binary);
+    file << header << '\n';
+    file.write(reinterpret_cast<const char*>(pixels.data()), static_cast<std::streamsize>(pixels.size() * 2 - missing));
+  }
+  static std::vector<nlohmann::json> lines_of(const std::string& text) {
+    std::vector<nlohmann::json> lines;
+    std::istringstream stream(text);
+    for (std::string line; std::getline(stream, line);) lines.push_back(nlohmann::json::parse(line, nullptr, false));
+    return lines;
+  }
+  /// A small run of 12 such frames.
+  void write_run(const std::string& name) const {
+    constexpr int frames = 12;
+    const std::vector<Uint16> pixels = pixels_of(frames);
     DcmFileFormat file;
     DcmDataset& data = *file.getDataset();
     const auto set = [&](const DcmTagKey& tag, const char* value) { ASSERT_TRUE(data.putAndInsertString(tag, value).good()); };
@@ -192,6 +213,104 @@ TEST_F(Program, JsonAndQuiet) {
   const Outcome info = run("info run.dcm --json");
   EXPECT_EQ(info.code, 0) << info.err;
   EXPECT_TRUE(nlohmann::json::accept(info.out)) << info.out;
+}
+
+constexpr const char* raw_header =
+    R"({"rows": 96, "columns": 96, "bits_stored": 12, "frame_time_ms": 40, "mm_per_px": 0.2, "pixel_intensity_relationship": "LIN"})";
+
+TEST_F(Program, StreamsRawFrames) {
+  write_raw("raw", 40, raw_header);
+  const Outcome outcome = run("stream - --device cpu --mask-frames 4 --renew 2 --output s --keep 16", "raw");
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  const std::vector<nlohmann::json> lines = lines_of(outcome.out);
+  ASSERT_EQ(lines.size(), 40u);
+  for (std::size_t i = 0; i < lines.size(); ++i) {
+    ASSERT_TRUE(lines[i].is_object()) << i;
+    EXPECT_EQ(lines[i]["frame"], i + 1);
+    EXPECT_NEAR(lines[i]["time_ms"].get<double>(), 40.0 * i, 1e-3);
+    EXPECT_GE(lines[i]["latency_ms"].get<double>(), 0);
+    EXPECT_EQ(lines[i]["mask"], i < 5 ? "waiting" : "ready");
+    EXPECT_TRUE(lines[i]["shift_px"].is_array() && lines[i]["events"].is_array() && lines[i]["dropped_for_display"].is_number());
+  }
+  ASSERT_FALSE(lines.back()["segments"].empty()) << outcome.out;
+  const auto& segment = lines.back()["segments"][0];
+  EXPECT_NEAR(segment["diameter_mm"].get<double>(), 2.0, 0.1) << "ten pixels of 0.2 mm";
+  EXPECT_GT(segment["sd_mm"].get<double>(), 0);
+  EXPECT_NE(outcome.err.find("latency ms p50"), std::string::npos) << outcome.err;
+  EXPECT_NE(outcome.err.find("idle timer p99"), std::string::npos) << outcome.err;
+  for (const char* name : {"analysis.json", "lumen.csv", "time_density.csv", "subtracted.dcm", "maximum_opacification.png", "report.html"})
+    EXPECT_TRUE(fs::exists(root / "s" / name)) << name;
+  for (const auto& entry : fs::directory_iterator(root / "s")) EXPECT_NE(entry.path().extension(), ".tmp") << entry.path();
+  const auto summary = nlohmann::json::parse(contents(root / "s" / "analysis.json"));
+  EXPECT_NEAR(summary["segments"][0]["diameter_mm"]["median"].get<double>(), 2.0, 0.1);
+  DcmFileFormat derived;
+  ASSERT_TRUE(derived.loadFile((root / "s" / "subtracted.dcm").c_str()).good());
+  OFString frames;
+  derived.getDataset()->findAndGetOFString(DCM_NumberOfFrames, frames);
+  EXPECT_EQ(frames, "16") << "the last ones";
+}
+
+TEST_F(Program, StreamFaultsAreSaidAndWhatCameIsKept) {
+  expect_error(1, "stream -", "header line");
+  expect_error(1, "stream missing.dcm", "missing.dcm");
+  expect_error(2, "stream", "SOURCE");
+  expect_error(2, "stream run.dcm --mask-frames 2", "--mask-frames");
+  expect_error(1, "stream unix:socket --idle 0.2", "nobody connected");
+  fs::create_directory(root / "empty");
+  expect_error(1, "stream empty --idle 0.2", "no file came");
+  struct Fault {
+    const char *header, *words;
+  };
+  for (const Fault& fault : {Fault{"frames, please", "header line"}, Fault{R"({"rows": 96})", "columns"},
+                             Fault{R"({"rows": 96, "columns": 1e9, "bits_stored": 12})", "columns"},
+                             Fault{R"({"rows": 96, "columns": 96, "bits_stored": 17})", "bits_stored"}}) {
+    write_raw("raw", 1, fault.header);
+    const Outcome outcome = run("stream -", "raw");
+    EXPECT_EQ(outcome.code, 1) << fault.header;
+    EXPECT_NE(outcome.err.find(fault.words), std::string::npos) << outcome.err;
+    EXPECT_EQ(std::count(outcome.err.begin(), outcome.err.end(), '\n'), 1) << outcome.err;
+  }
+  write_raw("raw", 20, raw_header, 1000);
+  const Outcome cut = run("stream - --device cpu --mask-frames 4 --renew 2 --output s", "raw");
+  EXPECT_EQ(cut.code, 1);
+  EXPECT_NE(cut.err.find("frame 20 is cut short"), std::string::npos) << cut.err;
+  EXPECT_EQ(lines_of(cut.out).size(), 19u);
+  EXPECT_TRUE(fs::exists(root / "s" / "analysis.json"));
+}
+
+TEST_F(Program, StreamsReplaysFoldersAndSockets) {
+  write_run("run.dcm");
+  const Outcome replay = run("stream run.dcm --device cpu --speed 0 --mask-frames 4 --renew 1");
+  ASSERT_EQ(replay.code, 0) << replay.err;
+  EXPECT_EQ(lines_of(replay.out).size(), 12u);
+  EXPECT_TRUE(fs::exists(root / "run-cinelumen-stream" / "report.html"));
+  const Outcome paced = run("stream run.dcm --device cpu --speed 10 --mask-frames 4 --renew 1 --output p");
+  ASSERT_EQ(paced.code, 0) << paced.err;
+  EXPECT_EQ(lines_of(paced.out).back()["segments"], lines_of(replay.out).back()["segments"]) << "figures do not depend on when frames came";
+
+  fs::create_directory(root / "growing");
+  std::thread writer([&] {
+    for (int i = 0; i < 3; ++i) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(60));
+      fs::copy_file(root / "run.dcm", root / "growing" / ("part" + std::to_string(i) + ".dcm.tmp"));
+      fs::rename(root / "growing" / ("part" + std::to_string(i) + ".dcm.tmp"), root / "growing" / ("part" + std::to_string(i) + ".dcm"));
+    }
+  });
+  const Outcome folder = run("stream growing --device cpu --idle 1 --mask-frames 4 --renew 2 --output g");
+  writer.join();
+  ASSERT_EQ(folder.code, 0) << folder.err;
+  EXPECT_EQ(lines_of(folder.out).size(), 36u);
+
+  write_raw("raw", 12, raw_header);
+  const std::string python = "python3 -c \"import socket,time;s=socket.socket(socket.AF_UNIX)\nfor i in range(100):\n try:\n  s.connect('" +
+                             (root / "socket").string() + "');break\n except OSError: time.sleep(.05)\ns.sendall(open('" +
+                             (root / "raw").string() + "','rb').read())\" 2>/dev/null";
+  if (std::system("python3 -c 'import socket'") != 0) GTEST_SKIP() << "no python3 to speak into the socket";
+  std::thread sender([&] { EXPECT_EQ(std::system(python.c_str()), 0); });
+  const Outcome socket = run("stream unix:socket --device cpu --mask-frames 4 --renew 1 --output u");
+  sender.join();
+  ASSERT_EQ(socket.code, 0) << socket.err;
+  EXPECT_EQ(lines_of(socket.out).size(), 12u);
 }
 
 }  // namespace
