@@ -10,8 +10,7 @@
 namespace cinelumen {
 namespace {
 
-constexpr int pool = 2;              // half side of the pooling window
-constexpr float no_history = 1e30f;  // variance of a pixel that nothing is known of: its gain is then exactly 1
+constexpr int pool = 2;  // half side of the pooling window
 
 struct CubicWeights {
   float at[4];
@@ -37,10 +36,9 @@ struct StatisticsSink {
 
 template <bool Moved, class Sink>
 struct FilterFrame {
-  ImageView<const float> input, noise_variance;  // noise_variance without data: constant_variance everywhere
-  ImageView<const float> state, variance;
-  ImageView<float> next_state, next_variance;
-  float constant_variance;
+  ImageView<const float> input, state, precision;
+  ImageView<float> next_state, next_precision;
+  float noise_variance;
   int offset_y, offset_x;  // from a pixel to the first tap of its source
   CubicWeights weight_y, weight_x;
   int history_top, history_bottom, history_left, history_right;  // rows [top, bottom), columns [left, right) seen in the previous frame
@@ -53,7 +51,7 @@ struct FilterFrame {
   template <int Height, int Width>
   struct Scratch {
     Tile<float, Height + 2 * pool, Width + 2 * pool + 4> moved;  // 3 more are needed, 4 keep the rows aligned
-    Tile<float, Height + 2 * pool, Width + 2 * pool> predicted, history, kalman, innovation;
+    Tile<float, Height + 2 * pool, Width + 2 * pool> predicted, innovation;
     Tile<float, Height + 2 * pool, Width> sum, square_sum;
   };
 
@@ -81,44 +79,29 @@ struct FilterFrame {
     }
 
     const float b0 = weight_x.at[0], b1 = weight_x.at[1], b2 = weight_x.at[2], b3 = weight_x.at[3];
-    const bool constant_noise = noise_variance.data == nullptr;
-    const float constant = constant_variance;
-    const auto innovate = [&](int y, int x, float noise) {
-      float predicted;
-      if constexpr (Moved) {
-        const float* m = scratch.moved[y] + x;
-        predicted = (b0 * m[0] + b1 * m[1]) + (b2 * m[2] + b3 * m[3]);
-      } else {
-        predicted = state.row(top + y)[left + x];
-      }
-      const float history = variance.row(top + y + nearest_y)[left + x + nearest_x];
-      const float precision = 1 / (history + noise);
-      scratch.predicted[y][x] = predicted;
-      scratch.history[y][x] = history;
-      scratch.kalman[y][x] = history * precision;
-      scratch.innovation[y][x] = (input.row(top + y)[left + x] - predicted) * sqrtf(precision);
-    };
     // history_* lie within the image, so what is inside them is inside the image too.
     const int known_top = history_top > top ? history_top - top : 0, known_left = history_left > left ? history_left - left : 0;
     const int known_bottom = history_bottom - top < window_rows ? history_bottom - top : window_rows;
     const int known_right = history_right - left < window_columns ? history_right - left : window_columns;
-    if (known_bottom - known_top < window_rows || known_right - known_left < window_columns)
+    const bool all_known = known_top == 0 && known_left == 0 && known_bottom == window_rows && known_right == window_columns;
+    if (!all_known)
       block.for_each_pixel(window_rows, window_columns, [&](int y, int x) {
         scratch.predicted[y][x] = 0;
-        scratch.history[y][x] = no_history;
-        scratch.kalman[y][x] = 1;
         scratch.innovation[y][x] = 0;
       });
-    // Here and below two loops rather than a choice inside: GCC vectorises neither a conditional load nor so long a body around one.
-    if (known_top < known_bottom && known_left < known_right) {
-      const int known_rows = known_bottom - known_top, known_columns = known_right - known_left;
-      if (constant_noise)
-        block.for_each_pixel(known_rows, known_columns, [&](int y, int x) { innovate(known_top + y, known_left + x, constant); });
-      else
-        block.for_each_pixel(known_rows, known_columns, [&](int y, int x) {
-          innovate(known_top + y, known_left + x, noise_variance.row(top + known_top + y)[left + known_left + x]);
-        });
-    }
+    if (known_top < known_bottom && known_left < known_right)
+      block.for_each_pixel(known_bottom - known_top, known_right - known_left, [&](int from_y, int from_x) {
+        const int y = known_top + from_y, x = known_left + from_x;
+        float predicted;
+        if constexpr (Moved) {
+          const float* m = scratch.moved[y] + x;
+          predicted = (b0 * m[0] + b1 * m[1]) + (b2 * m[2] + b3 * m[3]);
+        } else {
+          predicted = state.row(top + y)[left + x];
+        }
+        scratch.predicted[y][x] = predicted;
+        scratch.innovation[y][x] = (input.row(top + y)[left + x] - predicted) * precision.row(top + y + nearest_y)[left + x + nearest_x];
+      });
 
     block.for_each_pixel(window_rows, columns, [&](int y, int x) {
       const float* n = scratch.innovation[y] + x;
@@ -127,8 +110,9 @@ struct FilterFrame {
     });
 
     const float least_gain = minimum_gain, first = change_first, per_sd = gain_per_sd, inverse_correlation = 1 / noise_correlation;
-    // by_mean, by_square: 1 / sqrt(count) and 1 / sqrt(2 count).
-    const auto update = [&](int y, int x, float noise, float count, float by_mean, float by_square) {
+    const float noise = noise_variance, first_precision = 1 / sqrtf(2 * noise);
+    // by_mean, by_square: 1 / sqrt(count) and 1 / sqrt(2 count). known: the pixel has a history.
+    const auto update = [&](int y, int x, bool known, float count, float by_mean, float by_square) {
       const int row = block.y0 + y, column = block.x0 + x;
       const float sum =
           (scratch.sum[y][x] + scratch.sum[y + 1][x]) + (scratch.sum[y + 2][x] + scratch.sum[y + 3][x]) + scratch.sum[y + 4][x];
@@ -139,52 +123,51 @@ struct FilterFrame {
       float step = (change - first) * per_sd;
       step = step < 0 ? 0 : (step > 1 ? 1 : step);
 
-      const float predicted = scratch.predicted[y + pool][x + pool], history = scratch.history[y + pool][x + pool];
-      const float kalman = scratch.kalman[y + pool][x + pool];
-      const float value = input.row(row)[column];
+      // With p the history's variance and n the noise's: precision = 1 / sqrt(p + n), Kalman's gain = p / (p + n) = 1 - n precision^2.
+      const float before = known ? precision.row(row + (known ? nearest_y : 0))[column + (known ? nearest_x : 0)] : 0.0f;
+      const float noise_share = noise * before * before, kalman = 1 - noise_share;
       const float gain = (kalman > least_gain ? kalman : least_gain) * (1 - step) + step;
       const float rest = 1 - gain;
-      const float result = gain * value + rest * predicted;
+      const float predicted = scratch.predicted[y + pool][x + pool];
+      const float result = gain * input.row(row)[column] + rest * predicted;
       next_state.row(row)[column] = result;
-      next_variance.row(row)[column] = rest * rest * history + gain * gain * noise;
+      // Of the result's variance rest^2 p + gain^2 n, plus n, times precision^2.
+      const float growth = rest * rest * kalman + (gain * gain + 1) * noise_share;
+      next_precision.row(row)[column] = known ? before / sqrtf(growth) : first_precision;
       sink.take(row, column, result, predicted);
     };
+    // GCC vectorises neither a conditional load nor so long a body around a choice: the common case has a loop of its own.
     const bool inside = block.y0 >= pool && block.x0 >= pool && block.y0 + rows + pool <= height && block.x0 + columns + pool <= width;
-    if (inside && constant_noise) {
+    if (inside && all_known) {
       constexpr float count = (2 * pool + 1) * (2 * pool + 1), by_mean = 1.0f / (2 * pool + 1);
       const float by_square = by_mean * 0.70710678f;
-      block.for_each_pixel(rows, columns, [&](int y, int x) { update(y, x, constant, count, by_mean, by_square); });
+      block.for_each_pixel(rows, columns, [&](int y, int x) { update(y, x, true, count, by_mean, by_square); });
     } else {
-      const auto at_border = [&](int y, int x, float noise) {
+      block.for_each_pixel(rows, columns, [&](int y, int x) {
         const int row = block.y0 + y, column = block.x0 + x;
         const int rows_below = height - 1 - row < pool ? height - 1 - row : pool, rows_above = row < pool ? row : pool;
         const int columns_right = width - 1 - column < pool ? width - 1 - column : pool, columns_left = column < pool ? column : pool;
         const float count = static_cast<float>((rows_above + rows_below + 1) * (columns_left + columns_right + 1));
         const float by_mean = 1 / sqrtf(count);
-        update(y, x, noise, count, by_mean, by_mean * 0.70710678f);
-      };
-      if (constant_noise)
-        block.for_each_pixel(rows, columns, [&](int y, int x) { at_border(y, x, constant); });
-      else
-        block.for_each_pixel(rows, columns, [&](int y, int x) { at_border(y, x, noise_variance.row(block.y0 + y)[block.x0 + x]); });
+        const bool known = (row >= history_top) & (row < history_bottom) & (column >= history_left) & (column < history_right);
+        update(y, x, known, count, by_mean, by_mean * 0.70710678f);
+      });
     }
   }
 };
 
 struct StartState {
-  ImageView<const float> input, noise_variance;
-  ImageView<float> state, variance;
-  float constant_variance;
+  ImageView<const float> input;
+  ImageView<float> state, precision;
+  float first_precision;
   template <int Height, int Width>
   struct Scratch {};
   template <int Height, int Width>
   CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>&) const {
-    const bool constant_noise = noise_variance.data == nullptr;
-    const float constant = constant_variance;
     const int y0 = block.y0, x0 = block.x0;
     block.for_each_pixel(block.rows(input.height), block.columns(input.width), [&](int y, int x) {
       state.row(y0 + y)[x0 + x] = input.row(y0 + y)[x0 + x];
-      variance.row(y0 + y)[x0 + x] = constant_noise ? constant : noise_variance.row(y0 + y)[x0 + x];
+      precision.row(y0 + y)[x0 + x] = first_precision;
     });
   }
 };
@@ -197,8 +180,8 @@ void known_range(int extent, int nearest, int* first, int* last) {
 
 /// A kernel with all parameters that do not depend on its type.
 template <class Kernel>
-Kernel filter_kernel(ImageView<const float> subtracted, ImageView<const float> noise_variance, float constant_variance, float shift_y_px,
-                     float shift_x_px, const TemporalFilterOptions& options) {
+Kernel filter_kernel(ImageView<const float> subtracted, float noise_variance, float shift_y_px, float shift_x_px,
+                     const TemporalFilterOptions& options) {
   const int height = subtracted.height, width = subtracted.width;
   // A shift beyond the frame leaves no history; clamped so that its whole part fits an int.
   const float back_y = std::clamp(-shift_y_px, -2.0f * height, 2.0f * height),
@@ -207,7 +190,6 @@ Kernel filter_kernel(ImageView<const float> subtracted, ImageView<const float> n
   Kernel kernel{};
   kernel.input = subtracted;
   kernel.noise_variance = noise_variance;
-  kernel.constant_variance = constant_variance;
   kernel.offset_y = static_cast<int>(whole_y) - 1;
   kernel.offset_x = static_cast<int>(whole_x) - 1;
   kernel.weight_y = cubic_weights(back_y - whole_y);
@@ -225,39 +207,30 @@ Kernel filter_kernel(ImageView<const float> subtracted, ImageView<const float> n
 
 }  // namespace
 
-TemporalFilter::TemporalFilter(const Stream& stream, int height, int width, TemporalFilterOptions options, int results_kept)
-    : options_(options) {
+TemporalFilter::TemporalFilter(const Stream& stream, int height, int width, float noise_sd, TemporalFilterOptions options, int results_kept)
+    : options_(options), noise_variance_(noise_sd * noise_sd) {
   require(height > 0 && width > 0, "TemporalFilter: height and width must be at least 1");
+  require(noise_sd > 1e-9f && noise_sd < 1e9f, "TemporalFilter: noise_sd must be positive");
   require(options.minimum_gain > 0 && options.minimum_gain <= 1, "TemporalFilter: minimum_gain must be in (0, 1]");
   require(options.change_first_sd < options.change_last_sd, "TemporalFilter: change_first_sd must be less than change_last_sd");
   require(options.noise_correlation >= 1, "TemporalFilter: noise_correlation must be at least 1");
   require(results_kept >= 1, "TemporalFilter: results_kept must be at least 1");
   for (int i = 0; i <= results_kept; ++i) states_.emplace_back(stream, height, width);
-  for (Image<float>* plane : {&variance_, &next_variance_}) *plane = Image<float>(stream, height, width);
+  for (Image<float>* plane : {&precision_, &next_precision_}) *plane = Image<float>(stream, height, width);
 }
 
-ImageView<const float> TemporalFilter::apply(const Stream& stream, ImageView<const float> subtracted, float noise_sd, float shift_y_px,
-                                             float shift_x_px) {
-  require(noise_sd > 0 && noise_sd < 1e9f, "TemporalFilter: noise_sd must be positive");
-  return run(stream, subtracted, {}, noise_sd * noise_sd, shift_y_px, shift_x_px, nullptr, 0);
+ImageView<const float> TemporalFilter::apply(const Stream& stream, ImageView<const float> subtracted, float shift_y_px, float shift_x_px) {
+  return run(stream, subtracted, shift_y_px, shift_x_px, nullptr, 0);
 }
 
-ImageView<const float> TemporalFilter::apply(const Stream& stream, ImageView<const float> subtracted, ImageView<const float> noise_variance,
-                                             float shift_y_px, float shift_x_px) {
-  require(noise_variance.data && same_size(noise_variance, subtracted), "TemporalFilter: noise_variance differs in size");
-  return run(stream, subtracted, noise_variance, 0, shift_y_px, shift_x_px, nullptr, 0);
-}
-
-ImageView<const float> TemporalFilter::apply(const Stream& stream, ImageView<const float> subtracted, float noise_sd,
-                                             FlowStatistics& statistics, double time_ms) {
-  require(noise_sd > 0 && noise_sd < 1e9f, "TemporalFilter: noise_sd must be positive");
+ImageView<const float> TemporalFilter::apply(const Stream& stream, ImageView<const float> subtracted, FlowStatistics& statistics,
+                                             double time_ms) {
   require(statistics.frame_count() == frames_, "TemporalFilter: the statistics have seen other frames than the filter");
-  return run(stream, subtracted, {}, noise_sd * noise_sd, 0, 0, &statistics, time_ms);
+  return run(stream, subtracted, 0, 0, &statistics, time_ms);
 }
 
-ImageView<const float> TemporalFilter::run(const Stream& stream, ImageView<const float> subtracted, ImageView<const float> noise_variance,
-                                           float constant_variance, float shift_y_px, float shift_x_px, FlowStatistics* statistics,
-                                           double time_ms) {
+ImageView<const float> TemporalFilter::run(const Stream& stream, ImageView<const float> subtracted, float shift_y_px, float shift_x_px,
+                                           FlowStatistics* statistics, double time_ms) {
   const auto ring = static_cast<long long>(states_.size());
   Image<float>& state = states_[static_cast<std::size_t>(frames_ % ring)];
   Image<float>& next_state = states_[static_cast<std::size_t>((frames_ + 1) % ring)];
@@ -270,38 +243,34 @@ ImageView<const float> TemporalFilter::run(const Stream& stream, ImageView<const
             "TemporalFilter: the statistics differ in size from the filter");
     step = statistics->next_frame(time_ms);
   }
+  const auto launch = [&]<class Kernel>(Kernel kernel) {
+    kernel.state = state.view();
+    kernel.precision = precision_.view();
+    kernel.next_state = next_state.view();
+    kernel.next_precision = next_precision_.view();
+    for_each_tile(stream, height, width, kernel);
+  };
+  const auto still = [&]<class Sink>(Sink sink) {
+    auto kernel = filter_kernel<FilterFrame<false, Sink>>(subtracted, noise_variance_, 0, 0, options_);
+    kernel.sink = sink;
+    launch(kernel);
+  };
   if (frames_ == 0) {
-    for_each_tile(stream, height, width, StartState{subtracted, noise_variance, next_state, next_variance_, constant_variance});
+    for_each_tile(stream, height, width, StartState{subtracted, next_state, next_precision_, 1 / std::sqrt(2 * noise_variance_)});
     if (statistics) statistics->start(stream, next_state);
+  } else if (statistics && statistics->options().mean_time) {
+    still(StatisticsSink<true, true>{step});
+  } else if (statistics && statistics->options().area) {
+    still(StatisticsSink<true, false>{step});
+  } else if (statistics) {
+    still(StatisticsSink<false, false>{step});
+  } else if (shift_y_px == 0 && shift_x_px == 0) {
+    still(NoSink{});
   } else {
-    const auto launch = [&](auto kernel) {
-      kernel.state = state.view();
-      kernel.variance = variance_.view();
-      kernel.next_state = next_state.view();
-      kernel.next_variance = next_variance_.view();
-      for_each_tile(stream, height, width, kernel);
-    };
-    const auto kernel = [&]<class Kernel>(Kernel*) {
-      return filter_kernel<Kernel>(subtracted, noise_variance, constant_variance, shift_y_px, shift_x_px, options_);
-    };
-    const auto with_statistics = [&]<bool Area, bool Moment>(StatisticsSink<Area, Moment>) {
-      auto one = kernel(static_cast<FilterFrame<false, StatisticsSink<Area, Moment>>*>(nullptr));
-      one.sink.step = step;
-      launch(one);
-    };
-    if (statistics && statistics->options().mean_time)
-      with_statistics(StatisticsSink<true, true>{});
-    else if (statistics && statistics->options().area)
-      with_statistics(StatisticsSink<true, false>{});
-    else if (statistics)
-      with_statistics(StatisticsSink<false, false>{});
-    else if (shift_y_px == 0 && shift_x_px == 0)
-      launch(kernel(static_cast<FilterFrame<false, NoSink>*>(nullptr)));
-    else
-      launch(kernel(static_cast<FilterFrame<true, NoSink>*>(nullptr)));
+    launch(filter_kernel<FilterFrame<true, NoSink>>(subtracted, noise_variance_, shift_y_px, shift_x_px, options_));
   }
   ++frames_;
-  std::swap(variance_, next_variance_);
+  std::swap(precision_, next_precision_);
   return next_state.view();
 }
 

@@ -23,36 +23,29 @@ struct TemporalFilterOptions {
 /// once and unblurred, what stands still loses its noise. Frames must come in their order. Holds two planes and one for each result kept.
 class TemporalFilter {
  public:
-  /// height, width >= 1. `results_kept` >= 1: how many of the last results stay as they are, for work on several frames at a time.
-  /// Throws std::invalid_argument for options out of range.
-  TemporalFilter(const Stream& stream, int height, int width, TemporalFilterOptions options = {}, int results_kept = 1);
+  /// height, width >= 1; noise_sd > 0 of the frames to come. `results_kept` >= 1: how many of the last results stay as they are, for work
+  /// on several frames at a time. Throws std::invalid_argument for what is out of range.
+  TemporalFilter(const Stream& stream, int height, int width, float noise_sd, TemporalFilterOptions options = {}, int results_kept = 1);
 
-  /// Filters one frame and returns the result, memory of the stream's device that the filter keeps. `subtracted`: finite, noise SD
-  /// `noise_sd` > 0, height x width. shift_y_px, shift_x_px (finite): where this frame's background lies relative to the previous frame's,
-  /// positive down and right; ignored for the first frame. The state is moved by it with cubic convolution (Keys, IEEE TASSP 1981; border
-  /// pixels repeated); where it comes from outside the previous frame, and in the first frame, the frame itself is the result.
-  /// No shift costs least.
-  ImageView<const float> apply(const Stream& stream, ImageView<const float> subtracted, float noise_sd, float shift_y_px = 0,
-                               float shift_x_px = 0);
-  /// The same with a noise variance per pixel (> 0), height x width.
-  ImageView<const float> apply(const Stream& stream, ImageView<const float> subtracted, ImageView<const float> noise_variance,
-                               float shift_y_px = 0, float shift_x_px = 0);
+  /// Filters one frame and returns the result, memory of the stream's device that the filter keeps. `subtracted`: finite, height x width.
+  /// shift_y_px, shift_x_px (finite): where this frame's background lies relative to the previous frame's, positive down and right; ignored
+  /// for the first frame. The state is moved by it with cubic convolution (Keys, IEEE TASSP 1981; border pixels repeated); where it comes
+  /// from outside the previous frame, and in the first frame, the frame itself is the result. No shift costs least.
+  ImageView<const float> apply(const Stream& stream, ImageView<const float> subtracted, float shift_y_px = 0, float shift_x_px = 0);
   /// The same over a resting background, and the result goes into `statistics` in the same pass, as its update would take it. Both must
   /// have seen the same frames.
-  ImageView<const float> apply(const Stream& stream, ImageView<const float> subtracted, float noise_sd, FlowStatistics& statistics,
-                               double time_ms);
+  ImageView<const float> apply(const Stream& stream, ImageView<const float> subtracted, FlowStatistics& statistics, double time_ms);
   /// Forgets all frames, for instance at a new mask.
   void reset() { frames_ = 0; }
-  /// Variance of the last result, height x width.
-  ImageView<const float> variance() const { return variance_.view(); }
 
  private:
-  ImageView<const float> run(const Stream& stream, ImageView<const float> subtracted, ImageView<const float> noise_variance,
-                             float constant_variance, float shift_y_px, float shift_x_px, FlowStatistics* statistics, double time_ms);
+  ImageView<const float> run(const Stream& stream, ImageView<const float> subtracted, float shift_y_px, float shift_x_px,
+                             FlowStatistics* statistics, double time_ms);
   TemporalFilterOptions options_;
+  float noise_variance_;
   long long frames_ = 0;
-  std::vector<Image<float>> states_;  ///< the last is states_[frames_ % size]
-  Image<float> variance_, next_variance_;
+  std::vector<Image<float>> states_;         ///< the last result is states_[frames_ % size]
+  Image<float> precision_, next_precision_;  ///< 1 / SD of what the next frame will differ from the state by, were nothing to change
 };
 
 }  // namespace cinelumen
