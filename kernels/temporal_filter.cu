@@ -22,15 +22,21 @@ CubicWeights cubic_weights(float f) {
   return {{-0.5f * f * g * g, 1 + f * f * (1.5f * f - 2.5f), 1 + g * g * (1.5f * g - 2.5f), -0.5f * g * f * f}};
 }
 
-/// Where a result goes beside the state.
+/// What is done with a result beside keeping it as the state.
 struct NoSink {
-  CINELUMEN_HOST_DEVICE void take(int, int, float, float) const {}
+  template <class Block, class Previous>
+  CINELUMEN_HOST_DEVICE void take(const Block&, int, int, const ImageView<float>&, Previous) const {}
 };
 template <bool Area, bool Moment>
 struct StatisticsSink {
   FlowStep step;
-  CINELUMEN_HOST_DEVICE void take(int row, int column, float result, float previous) const {
-    step.take<Area, Moment>(row, column, result, previous);
+  /// `previous(y, x)`: the last frame's result at a pixel of the tile.
+  template <class Block, class Previous>
+  CINELUMEN_HOST_DEVICE void take(const Block& block, int rows, int columns, const ImageView<float>& result, Previous previous) const {
+    block.for_each_pixel(rows, columns, [&](int y, int x) {
+      const int row = block.y0 + y, column = block.x0 + x;
+      step.take<Area, Moment>(row, column, result.row(row)[column], previous(y, x));
+    });
   }
 };
 
@@ -51,7 +57,7 @@ struct FilterFrame {
   template <int Height, int Width>
   struct Scratch {
     Tile<float, Height + 2 * pool, Width + 2 * pool + 4> moved;  // 3 more are needed, 4 keep the rows aligned
-    Tile<float, Height + 2 * pool, Width + 2 * pool> predicted, innovation;
+    Tile<float, Height + 2 * pool, Width + 2 * pool> predicted, precision, innovation;
     Tile<float, Height + 2 * pool, Width> sum, square_sum;
   };
 
@@ -71,11 +77,14 @@ struct FilterFrame {
         scratch.moved[y][x] = (a0 * state.row(clamp_int(row, 0, last))[column] + a1 * state.row(clamp_int(row + 1, 0, last))[column]) +
                               (a2 * state.row(clamp_int(row + 2, 0, last))[column] + a3 * state.row(clamp_int(row + 3, 0, last))[column]);
       };
-      if (source_x >= 0 && source_x + window_columns + 3 <= width)
-        block.for_each_pixel(window_rows, window_columns + 3, [&](int y, int x) { move_along_y(y, x, source_x + x); });
-      else
-        block.for_each_pixel(window_rows, window_columns + 3,
-                             [&](int y, int x) { move_along_y(y, x, clamp_int(source_x + x, 0, width - 1)); });
+      const int taps = window_columns + 3;
+      const int begin = clamp_int(-source_x, 0, taps), end = clamp_int(width - source_x, begin, taps), outside = begin + taps - end;
+      block.for_each_pixel(window_rows, end - begin, [&](int y, int x) { move_along_y(y, begin + x, source_x + begin + x); });
+      if (outside > 0)
+        block.for_each_pixel(window_rows, outside, [&](int y, int i) {
+          const int x = i < begin ? i : end + i - begin;
+          move_along_y(y, x, clamp_int(source_x + x, 0, width - 1));
+        });
     }
 
     const float b0 = weight_x.at[0], b1 = weight_x.at[1], b2 = weight_x.at[2], b3 = weight_x.at[3];
@@ -87,6 +96,7 @@ struct FilterFrame {
     if (!all_known)
       block.for_each_pixel(window_rows, window_columns, [&](int y, int x) {
         scratch.predicted[y][x] = 0;
+        scratch.precision[y][x] = 0;
         scratch.innovation[y][x] = 0;
       });
     if (known_top < known_bottom && known_left < known_right)
@@ -99,8 +109,10 @@ struct FilterFrame {
         } else {
           predicted = state.row(top + y)[left + x];
         }
+        const float before = precision.row(top + y + nearest_y)[left + x + nearest_x];
         scratch.predicted[y][x] = predicted;
-        scratch.innovation[y][x] = (input.row(top + y)[left + x] - predicted) * precision.row(top + y + nearest_y)[left + x + nearest_x];
+        scratch.precision[y][x] = before;
+        scratch.innovation[y][x] = (input.row(top + y)[left + x] - predicted) * before;
       });
 
     block.for_each_pixel(window_rows, columns, [&](int y, int x) {
@@ -111,8 +123,8 @@ struct FilterFrame {
 
     const float least_gain = minimum_gain, first = change_first, per_sd = gain_per_sd, inverse_correlation = 1 / noise_correlation;
     const float noise = noise_variance, first_precision = 1 / sqrtf(2 * noise);
-    // by_mean, by_square: 1 / sqrt(count) and 1 / sqrt(2 count). known: the pixel has a history.
-    const auto update = [&](int y, int x, bool known, float count, float by_mean, float by_square) {
+    // by_mean, by_square: 1 / sqrt(count) and 1 / sqrt(2 count).
+    const auto update = [&](int y, int x, float count, float by_mean, float by_square) {
       const int row = block.y0 + y, column = block.x0 + x;
       const float sum =
           (scratch.sum[y][x] + scratch.sum[y + 1][x]) + (scratch.sum[y + 2][x] + scratch.sum[y + 3][x]) + scratch.sum[y + 4][x];
@@ -124,7 +136,8 @@ struct FilterFrame {
       step = step < 0 ? 0 : (step > 1 ? 1 : step);
 
       // With p the history's variance and n the noise's: precision = 1 / sqrt(p + n), Kalman's gain = p / (p + n) = 1 - n precision^2.
-      const float before = known ? precision.row(row + (known ? nearest_y : 0))[column + (known ? nearest_x : 0)] : 0.0f;
+      // Without history it is 0.
+      const float before = scratch.precision[y + pool][x + pool];
       const float noise_share = noise * before * before, kalman = 1 - noise_share;
       const float gain = (kalman > least_gain ? kalman : least_gain) * (1 - step) + step;
       const float rest = 1 - gain;
@@ -133,15 +146,15 @@ struct FilterFrame {
       next_state.row(row)[column] = result;
       // Of the result's variance rest^2 p + gain^2 n, plus n, times precision^2.
       const float growth = rest * rest * kalman + (gain * gain + 1) * noise_share;
-      next_precision.row(row)[column] = known ? before / sqrtf(growth) : first_precision;
-      sink.take(row, column, result, predicted);
+      const bool known = before > 0;
+      next_precision.row(row)[column] = (known ? before : first_precision) / sqrtf(known ? growth : 1);
     };
     // GCC vectorises neither a conditional load nor so long a body around a choice: the common case has a loop of its own.
     const bool inside = block.y0 >= pool && block.x0 >= pool && block.y0 + rows + pool <= height && block.x0 + columns + pool <= width;
-    if (inside && all_known) {
+    if (inside) {
       constexpr float count = (2 * pool + 1) * (2 * pool + 1), by_mean = 1.0f / (2 * pool + 1);
       const float by_square = by_mean * 0.70710678f;
-      block.for_each_pixel(rows, columns, [&](int y, int x) { update(y, x, true, count, by_mean, by_square); });
+      block.for_each_pixel(rows, columns, [&](int y, int x) { update(y, x, count, by_mean, by_square); });
     } else {
       block.for_each_pixel(rows, columns, [&](int y, int x) {
         const int row = block.y0 + y, column = block.x0 + x;
@@ -149,10 +162,10 @@ struct FilterFrame {
         const int columns_right = width - 1 - column < pool ? width - 1 - column : pool, columns_left = column < pool ? column : pool;
         const float count = static_cast<float>((rows_above + rows_below + 1) * (columns_left + columns_right + 1));
         const float by_mean = 1 / sqrtf(count);
-        const bool known = (row >= history_top) & (row < history_bottom) & (column >= history_left) & (column < history_right);
-        update(y, x, known, count, by_mean, by_mean * 0.70710678f);
+        update(y, x, count, by_mean, by_mean * 0.70710678f);
       });
     }
+    sink.take(block, rows, columns, next_state, [&](int y, int x) { return scratch.predicted[y + pool][x + pool]; });
   }
 };
 
