@@ -6,7 +6,6 @@
 
 #include "engine/clutter.h"
 #include "engine/ridge_snap.h"
-#include "kernels/bspline.h"
 #include "kernels/flow_statistics.h"
 #include "kernels/log_attenuation.h"
 #include "kernels/log_subtract.h"
@@ -79,13 +78,7 @@ void exclude(std::vector<LumenPoint>& points, Exclusion reason) {
 /// One frame in flight: its planes, and the workspaces of the kernels that it goes through.
 struct FrameChain::Slot {
   Slot(const Stream& on, int height, int width)
-      : stream(on),
-        stored(Image<std::uint16_t>::staging(on, height, width)),
-        attenuation(on, height, width),
-        subtracted(on, height, width),
-        filtered(on, height, width),
-        coefficients(on, height, width),
-        variance(on, height, width) {
+      : stream(on), stored(Image<std::uint16_t>::staging(on, height, width)), subtracted(on, height, width), variance(on, height, width) {
     if (on.on_cuda()) {
       stored_on_device = Image<std::uint16_t>(on, height, width);
       host_subtracted = Image<float>::staging(on, height, width);
@@ -96,7 +89,8 @@ struct FrameChain::Slot {
   Stream stream;
   int frame = 0;
   Image<std::uint16_t> stored, stored_on_device;
-  Image<float> attenuation, subtracted, filtered, coefficients, variance;
+  Image<float> subtracted, variance;
+  ImageView<const float> filtered;              ///< the temporal filter's
   Image<float> host_subtracted, host_filtered;  ///< CUDA only
   std::optional<MaskRegistration> registration;
   std::optional<Vesselness> vesselness;
@@ -110,9 +104,10 @@ struct FrameChain::Slot {
   StageClock clock;
   double frame_ms = 0;
 
+  ImageView<const std::uint16_t> stored_view() const { return stream.on_cuda() ? stored_on_device.view() : stored.view(); }
   /// The planes in host memory, once the stream has been synchronised.
   ImageView<const float> subtracted_on_host() const { return stream.on_cuda() ? host_subtracted.view() : subtracted.view(); }
-  ImageView<const float> filtered_on_host() const { return stream.on_cuda() ? host_filtered.view() : filtered.view(); }
+  ImageView<const float> filtered_on_host() const { return stream.on_cuda() ? host_filtered.view() : filtered; }
 };
 
 FrameChain::FrameChain(const Stream& stream, const Run& run, const IntensityModel& intensity, const NoiseModel& noise,
@@ -185,10 +180,9 @@ void FrameChain::load_and_subtract(Slot& slot, int frame, bool register_frame, c
   {
     const auto timed = slot.clock.measure("ingest");
     if (slot.stream.on_cuda()) copy<std::uint16_t>(slot.stream, slot.stored.view(), slot.stored_on_device.view());
-    const ImageView<const std::uint16_t> stored = slot.stream.on_cuda() ? slot.stored_on_device.view() : slot.stored.view();
-    log_attenuation(slot.stream, stored, table_.view(), slot.attenuation.view());
-    if (!register_frame) log_attenuation(slot.stream, stored, variance_table_.view(), slot.variance.view());
+    if (!register_frame) log_attenuation(slot.stream, slot.stored_view(), variance_table_.view(), slot.variance.view());
   }
+  const StoredFrame stored{slot.stored_view(), table_.view()};
   slot.motion = motion ? *motion : RigidMotion{};
   slot.offset = mask_.source == MaskSource::none ? no_mask_offset_ : offset;
   ImageView<const float> coefficients = mask_.source == MaskSource::none ? no_mask_.view() : mask_frame_.coefficients.view();
@@ -196,7 +190,7 @@ void FrameChain::load_and_subtract(Slot& slot, int frame, bool register_frame, c
   slot.subtraction.frame = frame;
   if (register_frame && slot.registration) {
     const auto timed = slot.clock.measure("registration");
-    const RigidEstimate estimate = slot.registration->estimate(slot.stream, slot.attenuation.view());
+    const RigidEstimate estimate = slot.registration->estimate(slot.stream, stored);
     if (estimate.converged) slot.motion = estimate.motion;
     slot.offset = estimate.offset;
     slot.subtraction.residual_sd = estimate.residual_sd;
@@ -206,7 +200,9 @@ void FrameChain::load_and_subtract(Slot& slot, int frame, bool register_frame, c
   slot.subtraction.rotation_rad = slot.motion.rotation_rad;
   {
     const auto timed = slot.clock.measure("subtraction");
-    log_subtract(slot.stream, slot.attenuation.view(), coefficients, valid_.view(), slot.motion, slot.offset, slot.subtracted.view());
+    // Registered: onto the mask, a resting background, over which the filter and the running statistics need no motion.
+    const auto subtract = register_frame ? log_subtract_onto_mask : static_cast<decltype(&log_subtract_onto_mask)>(log_subtract);
+    subtract(slot.stream, stored, coefficients, valid_.view(), slot.motion, slot.offset, slot.subtracted.view());
   }
   slot.frame_ms = slot.clock.work_ms() - before_ms;
 }
@@ -240,38 +236,24 @@ Opacification FrameChain::opacify(int first, int last, const std::vector<int>& k
 
   TemporalFilterOptions filter_options;
   filter_options.minimum_gain = minimum_gain;
-  TemporalFilter filter(stream_, height, width, filter_options);
-  FlowStatistics statistics(stream_, height, width);
   const bool subtracting = mask_.source != MaskSource::none;
   const double frame_noise = noise_.log_sd_at_median * std::sqrt(subtracting ? mask_frame_.noise_factor : 1.0);
+  TemporalFilter filter(stream_, height, width, static_cast<float>(std::max(frame_noise, 1e-5)), filter_options);
+  FlowStatistics statistics(stream_, height, width, {.area = !subtracting, .mean_time = false});
 
   for_frames(
-      first, last,
-      [&](Slot& slot, int frame) {
-        load_and_subtract(slot, frame, true, nullptr, 0);
-        const auto timed = slot.clock.measure("opacification");
-        // Onto the mask: a resting background, over which the filter and the running statistics need no motion.
-        const bool moved = slot.motion.shift_y_px != 0 || slot.motion.shift_x_px != 0 || slot.motion.rotation_rad != 0;
-        if (moved) {
-          bspline_coefficients(slot.stream, slot.subtracted.view(), slot.coefficients.view());
-          warp(slot.stream, slot.coefficients.view(), inverse(slot.motion), slot.attenuation.view());
-        } else {
-          copy<float>(slot.stream, slot.subtracted.view(), slot.attenuation.view());
-        }
-      },
+      first, last, [&](Slot& slot, int frame) { load_and_subtract(slot, frame, true, nullptr, 0); },
       [&](Slot& slot, int frame) {
         const int i = frame - first;
+        ImageView<const float> filtered;
         {
-          const auto timed = clock_.measure("temporal filter");
-          filter.apply(stream_, slot.attenuation.view(), static_cast<float>(std::max(frame_noise, 1e-5)), 0, 0, slot.filtered.view());
-        }
-        {
-          const auto timed = clock_.measure("flow statistics");
-          statistics.update(stream_, slot.filtered.view(), run_.frame_times_ms.empty() ? i : run_.frame_times_ms[frame]);
+          const auto timed = clock_.measure("temporal filter and flow statistics");
+          filtered =
+              filter.apply(stream_, slot.subtracted.view(), statistics, run_.frame_times_ms.empty() ? i : run_.frame_times_ms[frame]);
         }
         if (std::find(key_frames.begin(), key_frames.end(), frame) != key_frames.end()) {
           KeyFrame key{frame, Image<float>(stream_, height, width)};
-          copy<float>(stream_, slot.filtered.view(), key.image.view());
+          copy<float>(stream_, filtered, key.image.view());
           result.key_frames.push_back(std::move(key));
         }
         slot.subtraction.contrast_score = mask_.contrast_score.empty() ? 0 : mask_.contrast_score[i];
@@ -340,7 +322,8 @@ SegmentMeasurements FrameChain::measure(int first, int last, const Topology& top
   }
   TemporalFilterOptions filter_options;
   filter_options.minimum_gain = minimum_gain;
-  TemporalFilter filter(stream_, height, width, filter_options);
+  TemporalFilter filter(stream_, height, width, static_cast<float>(std::max(frame_noise, 1e-5)), filter_options,
+                        static_cast<int>(slots_.size()));
   VesselnessOptions vesselness = vesselness_options(frame_noise * filtered_noise_factor());
   vesselness.elongation = options_.topology_every_frame;  // re-snapping asks for z and scale only
   LumenOptions lumen_options;
@@ -365,23 +348,23 @@ SegmentMeasurements FrameChain::measure(int first, int last, const Topology& top
         const auto timed = clock_.measure("temporal filter");
         const int i = frame - first;
         const RigidMotion &now = opacification.motions[i], &before = opacification.motions[std::max(0, i - 1)];
-        filter.apply(stream_, slot.subtracted.view(), static_cast<float>(std::max(frame_noise, 1e-5)), now.shift_y_px - before.shift_y_px,
-                     now.shift_x_px - before.shift_x_px, slot.filtered.view());
+        slot.filtered =
+            filter.apply(stream_, slot.subtracted.view(), now.shift_y_px - before.shift_y_px, now.shift_x_px - before.shift_x_px);
         stream_.synchronize();
       },
       [&](Slot& slot, int frame) {
         const double before_ms = slot.clock.work_ms();
         {
           const auto timed = slot.clock.measure("vesselness");
-          slot.vesselness->compute(slot.stream, slot.filtered.view(), valid_.view(), vesselness, slot.map);
+          slot.vesselness->compute(slot.stream, slot.filtered, valid_.view(), vesselness, slot.map);
         }
         if (slot.stream.on_cuda()) {
           copy<float>(slot.stream, slot.subtracted.view(), slot.host_subtracted.view());
-          copy<float>(slot.stream, slot.filtered.view(), slot.host_filtered.view());
+          copy<float>(slot.stream, slot.filtered, slot.host_filtered.view());
         }
         if (options_.topology_every_frame) {
           const auto timed = slot.clock.measure("topology in every frame");
-          (void)trace_centrelines(slot.stream, slot.filtered.view(), slot.map, valid_.view());
+          (void)trace_centrelines(slot.stream, slot.filtered, slot.map, valid_.view());
         }
         std::vector<Centreline> centrelines;
         {
