@@ -4,7 +4,6 @@
 
 #include <cmath>
 #include <random>
-#include <string>
 
 #include "bench/machine.h"
 
@@ -33,20 +32,9 @@ void bspline(benchmark::State& state, const Stream& stream) {
   bench::add_limits(state, stream, bytes, 76.0 * side * side);
 }
 
-void add_rows(const std::string& device, const Stream& stream) {
-  benchmark::RegisterBenchmark(("bspline_coefficients/" + device).c_str(), bspline, stream)
-      ->Arg(512)
-      ->Arg(1024)
-      ->Arg(2048)
-      ->MeasureProcessCPUTime()
-      ->UseRealTime();
-}
-
-const int registered = [] {
-  add_rows("cpu_1_thread", Stream::cpu({.parallel = false}));
-  add_rows("cpu", Stream::cpu());
-  for (int i = 0; i < cuda_device_count(); ++i) add_rows("cuda" + std::to_string(i), Stream::cuda(i));
-  return 0;
+const bool registered = [] {
+  bench::register_on_all_devices("bspline_coefficients", bspline);
+  return true;
 }();
 
 }  // namespace

@@ -3,7 +3,6 @@
 #include "kernels/flow_statistics.h"
 
 #include <opencv2/imgproc.hpp>
-#include <string>
 
 #include "bench/machine.h"
 
@@ -54,26 +53,10 @@ void opencv_maximum(benchmark::State& state) {
   bench::add_limits(state, 9.0 * sizeof(float) * side * side);
 }
 
-void add_rows(const std::string& device, const Stream& stream) {
-  benchmark::RegisterBenchmark(("flow_statistics/" + device).c_str(), flow_statistics, stream)
-      ->Arg(512)
-      ->Arg(1024)
-      ->Arg(2048)
-      ->MeasureProcessCPUTime()
-      ->UseRealTime();
-}
-
-const int registered = [] {
-  add_rows("cpu_1_thread", Stream::cpu({.parallel = false}));
-  add_rows("cpu", Stream::cpu());
-  for (int i = 0; i < cuda_device_count(); ++i) add_rows("cuda" + std::to_string(i), Stream::cuda(i));
-  benchmark::RegisterBenchmark("flow_statistics/opencv_maximum", opencv_maximum)
-      ->Arg(512)
-      ->Arg(1024)
-      ->Arg(2048)
-      ->MeasureProcessCPUTime()
-      ->UseRealTime();
-  return 0;
+const bool registered = [] {
+  bench::register_on_all_devices("flow_statistics", flow_statistics);
+  bench::register_row("flow_statistics/opencv_maximum", opencv_maximum);
+  return true;
 }();
 
 }  // namespace

@@ -4,7 +4,6 @@
 
 #include <cmath>
 #include <opencv2/core.hpp>
-#include <string>
 
 #include "bench/machine.h"
 
@@ -50,26 +49,10 @@ void opencv_log(benchmark::State& state) {
   bench::add_limits(state, bytes);
 }
 
-void add_rows(const std::string& device, const Stream& stream) {
-  benchmark::RegisterBenchmark(("log_attenuation/" + device).c_str(), log_attenuation_rows, stream)
-      ->Arg(512)
-      ->Arg(1024)
-      ->Arg(2048)
-      ->MeasureProcessCPUTime()
-      ->UseRealTime();
-}
-
-const int registered = [] {
-  add_rows("cpu_1_thread", Stream::cpu({.parallel = false}));
-  add_rows("cpu", Stream::cpu());
-  for (int i = 0; i < cuda_device_count(); ++i) add_rows("cuda" + std::to_string(i), Stream::cuda(i));
-  benchmark::RegisterBenchmark("log_attenuation/opencv_log", opencv_log)
-      ->Arg(512)
-      ->Arg(1024)
-      ->Arg(2048)
-      ->MeasureProcessCPUTime()
-      ->UseRealTime();
-  return 0;
+const bool registered = [] {
+  bench::register_on_all_devices("log_attenuation", log_attenuation_rows);
+  bench::register_row("log_attenuation/opencv_log", opencv_log);
+  return true;
 }();
 
 }  // namespace

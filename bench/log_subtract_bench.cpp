@@ -1,4 +1,5 @@
-/// Log subtraction of a moved mask: shift alone, and shift with rotation. Baseline: OpenCV's warpAffine (bicubic, coefficients of 5 bits)
+/// Log subtraction of a moved mask: shift alone, with a small and with a large rotation; from a plane, from stored values, and from stored
+/// values carried onto the mask. Baseline: OpenCV's warpAffine (bicubic, coefficients of 5 bits)
 /// and subtract.
 
 #include "kernels/log_subtract.h"
@@ -6,6 +7,7 @@
 #include <cmath>
 #include <opencv2/imgproc.hpp>
 #include <string>
+#include <utility>
 
 #include "bench/machine.h"
 #include "kernels/bspline.h"
@@ -22,26 +24,46 @@ Image<float> scene_image(int side, float shift_y, float shift_x) {
   return image;
 }
 
-void subtract(benchmark::State& state, const Stream& stream, float rotation_rad) {
+/// What is subtracted from, and where the difference is wanted.
+enum class Way { plane, stored, onto_mask };
+
+void subtract(benchmark::State& state, const Stream& stream, float rotation_rad, Way way) {
   const int side = static_cast<int>(state.range(0));
-  const RigidMotion motion{1.3f, -2.6f, 0};
-  const Image<float> mask_host = scene_image(side, 0, 0), frame_host = scene_image(side, motion.shift_y_px, motion.shift_x_px);
+  const RigidMotion shift{1.3f, -2.6f, 0}, motion{shift.shift_y_px, shift.shift_x_px, rotation_rad};
+  const Image<float> mask_host = scene_image(side, 0, 0), frame_host = scene_image(side, shift.shift_y_px, shift.shift_x_px);
   Image<std::uint8_t> valid_host(side, side);
+  Image<std::uint16_t> stored_host(side, side);
+  Array<float> table_host(4096), table(stream, 4096);
+  for (int i = 0; i < table_host.size(); ++i) table_host[i] = static_cast<float>(i) / 2000;
   for (int y = 0; y < side; ++y)
-    for (int x = 0; x < side; ++x) valid_host(y, x) = 1;
+    for (int x = 0; x < side; ++x) {
+      valid_host(y, x) = 1;
+      stored_host(y, x) = static_cast<std::uint16_t>(std::lround(2000 * frame_host(y, x)));
+    }
   const Image<float> mask = to_device(stream, mask_host.view()), frame = to_device(stream, frame_host.view());
+  const Image<std::uint16_t> stored = to_device(stream, stored_host.view());
+  copy<float>(stream, table_host, table);
   const Image<std::uint8_t> valid = to_device(stream, valid_host.view());
   Image<float> coefficients(stream, side, side), subtracted(stream, side, side);
   bspline_coefficients(stream, mask, coefficients);
-  log_subtract(stream, frame, coefficients, valid, motion, 0, subtracted);
+  const auto work = [&](const RigidMotion& by) {
+    if (way == Way::plane)
+      log_subtract(stream, frame, coefficients, valid, by, 0, subtracted);
+    else if (way == Way::stored)
+      log_subtract(stream, StoredFrame{stored.view(), table.view()}, coefficients, valid, by, 0, subtracted);
+    else
+      log_subtract_onto_mask(stream, {stored.view(), table.view()}, coefficients, valid, by, 0, subtracted);
+  };
+  work(shift);
   if (std::abs(to_host(stream, subtracted.view())(side / 2, side / 2)) > 1e-3) state.SkipWithError("the moved mask is not the frame");
   for (auto _ : state) {
-    log_subtract(stream, frame, coefficients, valid, {motion.shift_y_px, motion.shift_x_px, rotation_rad}, 0, subtracted);
+    work(motion);
     stream.synchronize();
   }
-  const double bytes = 13.0 * side * side;
+  // Coefficients, validity, the frame as it comes; the difference.
+  const double bytes = (way == Way::plane ? 13.0 : 11.0) * side * side;
   state.SetBytesProcessed(static_cast<std::int64_t>(bytes * static_cast<double>(state.iterations())));
-  bench::add_limits(state, stream, bytes, (rotation_rad == 0 ? 18.0 : 72.0) * side * side);
+  bench::add_limits(state, stream, bytes, (way == Way::onto_mask ? 36.0 : (rotation_rad <= 0.005f ? 20.0 : 72.0)) * side * side);
 }
 
 void opencv_subtract(benchmark::State& state) {
@@ -60,28 +82,20 @@ void opencv_subtract(benchmark::State& state) {
   bench::add_limits(state, bytes);
 }
 
-void add_rows(const std::string& device, const Stream& stream) {
-  for (const float rotation_rad : {0.0f, 0.004f})
-    benchmark::RegisterBenchmark(((rotation_rad == 0 ? "log_subtract/shift/" : "log_subtract/shift_and_rotation/") + device).c_str(),
-                                 subtract, stream, rotation_rad)
-        ->Arg(512)
-        ->Arg(1024)
-        ->Arg(2048)
-        ->MeasureProcessCPUTime()
-        ->UseRealTime();
-}
-
-const int registered = [] {
-  add_rows("cpu_1_thread", Stream::cpu({.parallel = false}));
-  add_rows("cpu", Stream::cpu());
-  for (int i = 0; i < cuda_device_count(); ++i) add_rows("cuda" + std::to_string(i), Stream::cuda(i));
-  benchmark::RegisterBenchmark("log_subtract/opencv_warp_affine_and_subtract", opencv_subtract)
-      ->Arg(512)
-      ->Arg(1024)
-      ->Arg(2048)
-      ->MeasureProcessCPUTime()
-      ->UseRealTime();
-  return 0;
+const bool registered = [] {
+  for (const auto& [name, rotation_rad] : {std::pair{"shift", 0.0f}, {"small_rotation", 0.0004f}, {"rotation", 0.01f}}) {
+    const std::string row = std::string("log_subtract/") + name;
+    const auto add = [&](const std::string& way_name, Way way) {
+      bench::register_on_all_devices(row + way_name, [way, rotation = rotation_rad](benchmark::State& state, const Stream& stream) {
+        subtract(state, stream, rotation, way);
+      });
+    };
+    add("", Way::plane);
+    add("/stored", Way::stored);
+    add("/stored_onto_mask", Way::onto_mask);
+  }
+  bench::register_row("log_subtract/opencv_warp_affine_and_subtract", opencv_subtract);
+  return true;
 }();
 
 }  // namespace

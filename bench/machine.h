@@ -7,6 +7,7 @@
 #include <chrono>
 #include <map>
 #include <mutex>
+#include <string>
 #include <utility>
 
 #include "kernels/device_limits.h"
@@ -88,5 +89,24 @@ inline void add_limits(benchmark::State& state, const Stream& stream, double byt
 }
 /// The same for the CPU pool.
 inline void add_limits(benchmark::State& state, double bytes, double flops = 0) { add_limits(state, Stream::cpu(), bytes, flops); }
+
+/// Registers one row, sides 512, 1024 and 2048, by processor time.
+template <class Body>
+void register_row(const std::string& name, Body body) {
+  benchmark::RegisterBenchmark(name.c_str(), body)->Arg(512)->Arg(1024)->Arg(2048)->MeasureProcessCPUTime()->UseRealTime();
+}
+
+/// Registers `body(state, stream)` as NAME/DEVICE on one CPU thread, on the CPU pool and on every CUDA device. True, so that it can
+/// initialise a constant.
+template <class Body>
+bool register_on_all_devices(const std::string& name, Body body) {
+  const auto add = [&](const std::string& device, const Stream& stream) {
+    register_row(name + "/" + device, [body, stream](benchmark::State& state) { body(state, stream); });
+  };
+  add("cpu_1_thread", Stream::cpu({.parallel = false}));
+  add("cpu", Stream::cpu());
+  for (int i = 0; i < cuda_device_count(); ++i) add("cuda" + std::to_string(i), Stream::cuda(i));
+  return true;
+}
 
 }  // namespace cinelumen::bench

@@ -5,7 +5,6 @@
 
 #include <cmath>
 #include <opencv2/imgproc.hpp>
-#include <string>
 
 #include "bench/machine.h"
 #include "tests/reference/mask_registration.h"
@@ -58,28 +57,13 @@ void opencv_phase_correlate(benchmark::State& state) {
   state.counters["error_px"] = std::hypot(shift.y - truth.shift_y_px, shift.x - truth.shift_x_px);
 }
 
-void add_rows(const std::string& device, const Stream& stream) {
-  for (const bool start_given : {true, false})
-    benchmark::RegisterBenchmark(((start_given ? "mask_registration/from_start/" : "mask_registration/search/") + device).c_str(),
-                                 registration, stream, start_given)
-        ->Arg(512)
-        ->Arg(1024)
-        ->Arg(2048)
-        ->MeasureProcessCPUTime()
-        ->UseRealTime();
-}
-
-const int registered = [] {
-  add_rows("cpu_1_thread", Stream::cpu({.parallel = false}));
-  add_rows("cpu", Stream::cpu());
-  for (int i = 0; i < cuda_device_count(); ++i) add_rows("cuda" + std::to_string(i), Stream::cuda(i));
-  benchmark::RegisterBenchmark("mask_registration/opencv_phase_correlate", opencv_phase_correlate)
-      ->Arg(512)
-      ->Arg(1024)
-      ->Arg(2048)
-      ->MeasureProcessCPUTime()
-      ->UseRealTime();
-  return 0;
+const bool registered = [] {
+  bench::register_on_all_devices("mask_registration/from_start",
+                                 [](benchmark::State& state, const Stream& stream) { registration(state, stream, true); });
+  bench::register_on_all_devices("mask_registration/search",
+                                 [](benchmark::State& state, const Stream& stream) { registration(state, stream, false); });
+  bench::register_row("mask_registration/opencv_phase_correlate", opencv_phase_correlate);
+  return true;
 }();
 
 }  // namespace

@@ -3,10 +3,10 @@
 
 #include "kernels/temporal_filter.h"
 
+#include <algorithm>
 #include <cmath>
 #include <opencv2/imgproc.hpp>
 #include <random>
-#include <string>
 
 #include "bench/machine.h"
 
@@ -29,24 +29,44 @@ double mean_square(ImageView<const float> image) {
   return sum / image.height / image.width;
 }
 
-void temporal_filter(benchmark::State& state, const Stream& stream) {
+void temporal_filter(benchmark::State& state, const Stream& stream, float shift_y_px, float shift_x_px) {
   const int side = static_cast<int>(state.range(0));
   const Image<float> host[2] = {noise(side, 1), noise(side, 2)};
   const Image<float> frames[2] = {to_device(stream, host[0].view()), to_device(stream, host[1].view())};
-  Image<float> filtered(stream, side, side);
-  TemporalFilter filter(stream, side, side);
-  filter.apply(stream, frames[0], 0.02f, 0, 0, filtered);
-  filter.apply(stream, frames[1], 0.02f, 0, 0, filtered);
-  const double ratio = mean_square(to_host(stream, filtered.view())) / mean_square(host[0].view());
+  TemporalFilter filter(stream, side, side, 0.02f);
+  filter.apply(stream, frames[0]);
+  const double ratio = mean_square(to_host(stream, filter.apply(stream, frames[1]))) / mean_square(host[0].view());
   if (std::abs(ratio - 0.5) > 0.02) state.SkipWithError("two frames do not halve the variance");
   int i = 0;
   for (auto _ : state) {
-    filter.apply(stream, frames[++i % 2], 0.02f, 0.3f, -1.6f, filtered);
+    filter.apply(stream, frames[++i % 2], shift_y_px, shift_x_px);
     stream.synchronize();
   }
-  const double bytes = 6.0 * sizeof(float) * side * side;  // frame, state and variance in; filtered, state and variance out
+  const double bytes = 5.0 * sizeof(float) * side * side;  // frame, state and precision in; state and precision out
   state.SetBytesProcessed(static_cast<std::int64_t>(bytes * static_cast<double>(state.iterations())));
   bench::add_limits(state, stream, bytes, 60.0 * side * side);
+}
+
+void with_statistics(benchmark::State& state, const Stream& stream) {
+  const int side = static_cast<int>(state.range(0));
+  const Image<float> host[2] = {noise(side, 1), noise(side, 2)};
+  const Image<float> frames[2] = {to_device(stream, host[0].view()), to_device(stream, host[1].view())};
+  TemporalFilter filter(stream, side, side, 0.02f);
+  FlowStatistics statistics(stream, side, side, {.area = false, .mean_time = false});
+  double time_ms = 0;
+  filter.apply(stream, frames[0], statistics, 0);
+  const float first = host[0](5, 9), second = to_host(stream, filter.apply(stream, frames[1], statistics, time_ms += 40))(5, 9);
+  if (to_host(stream, statistics.finish(stream, 0.01f).maximum.view())(5, 9) != std::max(first, second))
+    state.SkipWithError("wrong maximum");
+  int i = 1;
+  for (auto _ : state) {
+    filter.apply(stream, frames[++i % 2], statistics, time_ms += 40);
+    stream.synchronize();
+  }
+  // The filter's five; maximum, its frame and its neighbours in and out.
+  const double bytes = 13.0 * sizeof(float) * side * side;
+  state.SetBytesProcessed(static_cast<std::int64_t>(bytes * static_cast<double>(state.iterations())));
+  bench::add_limits(state, stream, bytes, 66.0 * side * side);
 }
 
 void opencv_running_average(benchmark::State& state) {
@@ -67,26 +87,14 @@ void opencv_running_average(benchmark::State& state) {
   bench::add_limits(state, bytes);
 }
 
-void add_rows(const std::string& device, const Stream& stream) {
-  benchmark::RegisterBenchmark(("temporal_filter/" + device).c_str(), temporal_filter, stream)
-      ->Arg(512)
-      ->Arg(1024)
-      ->Arg(2048)
-      ->MeasureProcessCPUTime()
-      ->UseRealTime();
-}
-
-const int registered = [] {
-  add_rows("cpu_1_thread", Stream::cpu({.parallel = false}));
-  add_rows("cpu", Stream::cpu());
-  for (int i = 0; i < cuda_device_count(); ++i) add_rows("cuda" + std::to_string(i), Stream::cuda(i));
-  benchmark::RegisterBenchmark("temporal_filter/opencv_running_average", opencv_running_average)
-      ->Arg(512)
-      ->Arg(1024)
-      ->Arg(2048)
-      ->MeasureProcessCPUTime()
-      ->UseRealTime();
-  return 0;
+const bool registered = [] {
+  bench::register_on_all_devices("temporal_filter/moved",
+                                 [](benchmark::State& state, const Stream& stream) { temporal_filter(state, stream, 0.3f, -1.6f); });
+  bench::register_on_all_devices("temporal_filter/still",
+                                 [](benchmark::State& state, const Stream& stream) { temporal_filter(state, stream, 0, 0); });
+  bench::register_on_all_devices("temporal_filter/still_with_statistics", with_statistics);
+  bench::register_row("temporal_filter/opencv_running_average", opencv_running_average);
+  return true;
 }();
 
 }  // namespace

@@ -72,8 +72,8 @@ Opacification FrameChain::opacify(const std::vector<int>& key_frames, AnalysisOb
   result.motions.resize(count);
   result.offsets.resize(count);
   // In the mask's coordinates the background rests: the filter and the running statistics need no motion.
-  TemporalFilter filter = make_temporal_filter(stream_, height, width);
-  FlowStatistics statistics(stream_, height, width);
+  TemporalFilter filter = make_temporal_filter(stream_, setup_);
+  FlowStatistics statistics(stream_, height, width, {.area = !setup_.subtracting(), .mean_time = false});
 
   const auto register_and_subtract = [&](int i, int place) {
     FrameSlot& slot = *slots_[place];
@@ -81,16 +81,12 @@ Opacification FrameChain::opacify(const std::vector<int>& key_frames, AnalysisOb
     slot.register_mask();
     slot.subtract_onto_mask();
   };
-  const auto filter_in_time = [&](int, int place) {
-    FrameSlot& slot = *slots_[place];
-    slot.filter(scene_.is_odd(slot.frame()) ? nullptr : &filter, 0, 0);
-  };
   const auto gather = [&](int i, int place) {
     FrameSlot& slot = *slots_[place];
-    if (!scene_.is_odd(slot.frame())) {
-      const auto timed = slot.clock().measure("flow statistics");
-      statistics.update(slot.stream(), slot.filtered(), run_.frame_times_ms.empty() ? i : run_.frame_times_ms[slot.frame()]);
-    }
+    if (scene_.is_odd(slot.frame()))
+      slot.pass_unfiltered();
+    else
+      slot.filter(filter, statistics, run_.frame_times_ms.empty() ? i : run_.frame_times_ms[slot.frame()]);
     if (std::find(key_frames.begin(), key_frames.end(), slot.frame()) != key_frames.end()) {
       KeyFrame key{slot.frame(), Image<float>(stream_, height, width)};
       copy<float>(slot.stream(), slot.filtered(), key.image.view());
@@ -104,7 +100,7 @@ Opacification FrameChain::opacify(const std::vector<int>& key_frames, AnalysisOb
     take_times(slot);
     if (observer) observer->progress("subtracting", i + 1, count);
   };
-  pipeline(count, static_cast<int>(slots_.size()), {{false, register_and_subtract}, {true, filter_in_time}, {true, gather}});
+  pipeline(count, static_cast<int>(slots_.size()), {{false, register_and_subtract}, {true, gather}});
 
   const auto timed = clock_.measure("flow statistics");
   FlowImages images = statistics.finish(stream_, static_cast<float>(setup_.filtered_noise_sd()));
@@ -174,7 +170,7 @@ SegmentMeasurements FrameChain::measure(const Topology& topology, const Opacific
   result.contrast.resize(segments);
   result.region_contrast.resize(regions.size());
   result.contrast_sd = setup_.noise_sd() / std::sqrt(2.0);  // three samples 0.7 px apart are worth about two
-  TemporalFilter filter = make_temporal_filter(stream_, height, width);
+  TemporalFilter filter = make_temporal_filter(stream_, setup_, static_cast<int>(slots_.size()));
   int filtered_before = 0;
 
   const auto load_and_subtract = [&](int i, int place) {
@@ -185,10 +181,13 @@ SegmentMeasurements FrameChain::measure(const Topology& topology, const Opacific
   };
   const auto filter_in_time = [&](int i, int place) {
     FrameSlot& slot = *slots_[place];
-    const bool odd = scene_.is_odd(slot.frame());
+    if (scene_.is_odd(slot.frame())) {
+      slot.pass_unfiltered();
+      return;
+    }
     const RigidMotion &now = opacification.motions[i], &before = opacification.motions[filtered_before];
-    slot.filter(odd ? nullptr : &filter, now.shift_y_px - before.shift_y_px, now.shift_x_px - before.shift_x_px);
-    if (!odd) filtered_before = i;
+    slot.filter(filter, now.shift_y_px - before.shift_y_px, now.shift_x_px - before.shift_x_px);
+    filtered_before = i;
   };
   const auto find_and_measure = [&](int, int place) {
     FrameSlot& slot = *slots_[place];

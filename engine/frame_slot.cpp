@@ -109,10 +109,10 @@ LumenOptions FrameSetup::lumen_options() const {
   return options;
 }
 
-TemporalFilter make_temporal_filter(const Stream& stream, int height, int width) {
+TemporalFilter make_temporal_filter(const Stream& stream, const FrameSetup& setup, int results_kept) {
   TemporalFilterOptions options;
   options.minimum_gain = minimum_gain;
-  return TemporalFilter(stream, height, width, options);
+  return TemporalFilter(stream, setup.height(), setup.width(), static_cast<float>(setup.noise_sd()), options, results_kept);
 }
 
 MeasureSettings measure_settings(const FrameSetup& setup, VesselnessResponse response, const Calibration& calibration) {
@@ -129,7 +129,6 @@ FrameSlot::FrameSlot(const Stream& stream, const FrameSetup& setup)
       setup_(setup),
       stored_(Image<std::uint16_t>::staging(stream, setup.height(), setup.width())),
       subtracted_(stream, setup.height(), setup.width()),
-      filtered_(stream, setup.height(), setup.width()),
       variance_(stream, setup.height(), setup.width()) {
   if (stream.on_cuda()) {
     stored_on_device_ = Image<std::uint16_t>(stream, setup.height(), setup.width());
@@ -191,12 +190,14 @@ void FrameSlot::subtract_onto_mask() {
   log_subtract_onto_mask(stream_, stored_frame(), mask_coefficients(), setup_.valid(), motion_, offset_, subtracted_.view());
 }
 
-void FrameSlot::filter(TemporalFilter* filter, float shift_y_px, float shift_x_px) {
+void FrameSlot::filter(TemporalFilter& filter, float shift_y_px, float shift_x_px) {
   const auto timed = clock_.measure("temporal filter");
-  if (filter)
-    filter->apply(stream_, subtracted_.view(), static_cast<float>(setup_.noise_sd()), shift_y_px, shift_x_px, filtered_.view());
-  else
-    copy<float>(stream_, subtracted_.view(), filtered_.view());
+  filtered_ = filter.apply(stream_, subtracted_.view(), shift_y_px, shift_x_px);
+}
+
+void FrameSlot::filter(TemporalFilter& filter, FlowStatistics& statistics, double time_ms) {
+  const auto timed = clock_.measure("temporal filter and flow statistics");
+  filtered_ = filter.apply(stream_, subtracted_.view(), statistics, time_ms);
 }
 
 ImageView<const float> FrameSlot::variance() {
@@ -220,12 +221,12 @@ void FrameSlot::measure(const Topology& topology, const MeasureSettings& setting
       vesselness_.emplace(stream_, setup_.height(), setup_.width());
       map_ = make_vesselness_map(stream_, setup_.height(), setup_.width());
     }
-    vesselness_->compute(stream_, filtered_.view(), setup_.valid(), settings.vesselness, map_);
+    vesselness_->compute(stream_, filtered_, setup_.valid(), settings.vesselness, map_);
   }
   copy_to_host();
   if (settings.trace_every_frame) {
     const auto timed = clock_.measure("topology in every frame");
-    (void)trace_centrelines(stream_, filtered_.view(), map_, setup_.valid());
+    (void)trace_centrelines(stream_, filtered_, map_, setup_.valid());
   }
   std::vector<Centreline> centrelines;
   std::vector<bool> found;
@@ -263,7 +264,7 @@ void FrameSlot::estimate_point_spread(const Topology& topology, LumenOptions& op
 void FrameSlot::copy_to_host() {
   if (!stream_.on_cuda()) return;
   copy<float>(stream_, subtracted_.view(), host_subtracted_.view());
-  copy<float>(stream_, filtered_.view(), host_filtered_.view());
+  copy<float>(stream_, filtered_, host_filtered_);
 }
 
 }  // namespace cinelumen

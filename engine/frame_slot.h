@@ -10,6 +10,7 @@
 #include "engine/ridge_snap.h"
 #include "engine/stage_clock.h"
 #include "engine/topology.h"
+#include "kernels/flow_statistics.h"
 #include "kernels/log_attenuation.h"
 #include "kernels/mask_registration.h"
 #include "kernels/rigid_motion.h"
@@ -63,8 +64,9 @@ class FrameSetup {
   float no_mask_offset_ = 0;
 };
 
-/// A temporal filter with the gain that FrameSetup::filtered_noise_sd counts on.
-TemporalFilter make_temporal_filter(const Stream& stream, int height, int width);
+/// A temporal filter for subtracted frames, with the gain that FrameSetup::filtered_noise_sd counts on; see TemporalFilter for
+/// results_kept.
+TemporalFilter make_temporal_filter(const Stream& stream, const FrameSetup& setup, int results_kept = 1);
 
 /// How vessels are found again and measured in a frame.
 struct MeasureSettings {
@@ -95,8 +97,12 @@ class FrameSlot {
   /// subtracted() = frame - mask in the frame's coordinates, or in the mask's.
   void subtract();
   void subtract_onto_mask();
-  /// Passes subtracted() on as filtered(), through `filter` where one is given; shift: of the background against the last frame filtered.
-  void filter(TemporalFilter* filter, float shift_y_px, float shift_x_px);
+  /// Sets filtered(); shift: of the background against the last frame filtered. The filter must keep the result while it is used.
+  void filter(TemporalFilter& filter, float shift_y_px, float shift_x_px);
+  /// The same for subtract_onto_mask(), and into `statistics`.
+  void filter(TemporalFilter& filter, FlowStatistics& statistics, double time_ms);
+  /// filtered() is subtracted(): for a frame that the filter should not see.
+  void pass_unfiltered() { filtered_ = subtracted_.view(); }
   /// Finds the vessels of `topology` in the frame and measures lumen() and contrast() along them. Waits for the device.
   void measure(const Topology& topology, const MeasureSettings& settings);
   /// Estimates the run's point spread from this frame into `options`, if it shows vessels wide enough. Waits for the device.
@@ -111,9 +117,9 @@ class FrameSlot {
   float offset() const { return offset_; }               ///< frame minus mask, off the vessels, log units
   const FrameSubtraction& subtraction() const { return subtraction_; }
   ImageView<const float> subtracted() const { return subtracted_.view(); }  ///< device
-  ImageView<const float> filtered() const { return filtered_.view(); }      ///< device
+  ImageView<const float> filtered() const { return filtered_; }             ///< device
   ImageView<const float> subtracted_on_host() const { return stream_.on_cuda() ? host_subtracted_.view() : subtracted_.view(); }
-  ImageView<const float> filtered_on_host() const { return stream_.on_cuda() ? host_filtered_.view() : filtered_.view(); }
+  ImageView<const float> filtered_on_host() const { return stream_.on_cuda() ? host_filtered_.view() : filtered_; }
   /// Coefficients of the mask in use.
   ImageView<const float> mask_coefficients() const;
   /// Per segment, what was measured; the caller may take them away.
@@ -130,7 +136,8 @@ class FrameSlot {
   const FrameSetup& setup_;
   int frame_ = 0, mask_ = 0;
   Image<std::uint16_t> stored_, stored_on_device_;
-  Image<float> subtracted_, filtered_, variance_;
+  Image<float> subtracted_, variance_;
+  ImageView<const float> filtered_;               // the temporal filter's
   Image<float> host_subtracted_, host_filtered_;  // CUDA only
   std::vector<MaskRegistration> registrations_;   // one per mask
   std::optional<Vesselness> vesselness_;

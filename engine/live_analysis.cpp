@@ -249,11 +249,10 @@ void LiveAnalysis::gather(ImageView<const std::uint16_t> stored) {
 void LiveAnalysis::adopt_mask() {
   prepared_ = preparing_.get();
   mask_due_ = -1;
-  const int height = header_.field.mask.height(), width = header_.field.mask.width();
   slot_ = std::make_unique<FrameSlot>(stream_, *prepared_->setup);
-  filter_.emplace(make_temporal_filter(stream_, height, width));
-  resting_filter_.emplace(make_temporal_filter(stream_, height, width));
-  statistics_.emplace(stream_, height, width);
+  filter_.emplace(make_temporal_filter(stream_, *prepared_->setup));
+  resting_filter_.emplace(make_temporal_filter(stream_, *prepared_->setup));
+  statistics_.emplace(stream_, prepared_->setup->height(), prepared_->setup->width(), FlowOptions{.area = false, .mean_time = false});
   last_motion_ = {};
   since_mask_ = changed_in_a_row_ = 0;
   result_.events.push_back(prepared_->event);
@@ -297,8 +296,7 @@ void LiveAnalysis::measure() {
   if (statistics_->frame_count() == 0 || result_.time_ms - last_resting_ms_ >= resting_step_ms) {
     last_resting_ms_ = result_.time_ms;
     slot.subtract_onto_mask();
-    slot.filter(&*resting_filter_, 0, 0);
-    statistics_->update(stream_, slot.filtered(), result_.time_ms);
+    slot.filter(*resting_filter_, *statistics_, result_.time_ms);
     if (statistics_->frame_count() % key_frame_step == 0) {
       KeyFrame key{result_.frame, Image<float>(stream_, slot.filtered().height, slot.filtered().width)};
       copy<float>(stream_, slot.filtered(), key.image.view());
@@ -307,7 +305,7 @@ void LiveAnalysis::measure() {
     }
   }
   slot.subtract();
-  slot.filter(&*filter_, slot.motion().shift_y_px - last_motion_.shift_y_px, slot.motion().shift_x_px - last_motion_.shift_x_px);
+  slot.filter(*filter_, slot.motion().shift_y_px - last_motion_.shift_y_px, slot.motion().shift_x_px - last_motion_.shift_x_px);
   last_motion_ = slot.motion();
   flat_.clear();
   times_ms_.push_back(result_.time_ms);

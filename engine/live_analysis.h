@@ -54,7 +54,8 @@ struct LiveFrame {
 /// threads: what is worked out in the background counts from a fixed frame on, and push() waits for it there.
 class LiveAnalysis {
  public:
-  /// `header`: everything about the run but its frames, which are pushed; it must outlive this. Throws std::invalid_argument for options out of range.
+  /// `header`: everything about the run but its frames, which are pushed; it must outlive this. Throws std::invalid_argument for options
+  /// out of range.
   LiveAnalysis(const Stream& stream, const Run& header, const LiveOptions& options);
   ~LiveAnalysis();
 

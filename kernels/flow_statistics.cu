@@ -8,12 +8,10 @@
 namespace cinelumen {
 namespace {
 
-constexpr float unseen = -3e38f;  // less than any contrast
-
 struct StartStatistics {
   ImageView<const float> contrast;
-  ImageView<float> maximum, before, after, last, area, moment;
-  ImageView<int> frame_of_maximum;
+  FlowStep step;
+  ImageView<float> last;
   template <int Height, int Width>
   struct Scratch {};
   template <int Height, int Width>
@@ -22,47 +20,34 @@ struct StartStatistics {
       const int row = block.y0 + y, column = block.x0 + x;
       const float value = contrast.row(row)[column];
       const float seen = value == value ? value : unseen;
-      maximum.row(row)[column] = seen;
-      before.row(row)[column] = seen;
-      after.row(row)[column] = seen;
-      last.row(row)[column] = seen;
-      area.row(row)[column] = 0;
-      moment.row(row)[column] = 0;
-      frame_of_maximum.row(row)[column] = 0;
+      step.maximum.row(row)[column] = seen;
+      step.before.row(row)[column] = seen;
+      step.after.row(row)[column] = seen;
+      if (last.data) last.row(row)[column] = seen;
+      if (step.area.data) step.area.row(row)[column] = 0;
+      if (step.moment.data) step.moment.row(row)[column] = 0;
+      step.frame_of_maximum.row(row)[column] = 0;
     });
   }
 };
 
+template <bool Area, bool Moment>
 struct UpdateStatistics {
   ImageView<const float> contrast;
-  ImageView<float> maximum, before, after, last, area, moment;
-  ImageView<int> frame_of_maximum;
-  int frame;
-  float time_s, step_s;  // since the first frame; since the last
+  FlowStep step;
+  ImageView<float> last;
   template <int Height, int Width>
   struct Scratch {};
   template <int Height, int Width>
   CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>&) const {
-    const int this_frame = frame, y0 = block.y0, x0 = block.x0;
-    const float now = time_s, half_step = 0.5f * step_s, then = time_s - step_s;
     block.for_each_pixel(block.rows(contrast.height), block.columns(contrast.width), [&](int y, int x) {
-      const int row = y0 + y, column = x0 + x;
+      const int row = block.y0 + y, column = block.x0 + x;
       const float value = contrast.row(row)[column], previous = last.row(row)[column];
       const float current = value == value ? value : previous;
       // The first value that a pixel shows was there before: no step from nothing.
       const float from = previous > unseen ? previous : current;
-      const float best = maximum.row(row)[column];
-      const int best_frame = frame_of_maximum.row(row)[column];
-      const bool higher = current > best, follows = best_frame == this_frame - 1;
-      const float kept_after = after.row(row)[column], kept_before = before.row(row)[column];
-      maximum.row(row)[column] = higher ? current : best;
-      frame_of_maximum.row(row)[column] = higher ? this_frame : best_frame;
-      before.row(row)[column] = higher ? from : kept_before;
-      after.row(row)[column] = higher || follows ? current : kept_after;
       last.row(row)[column] = current;
-      const bool seen = current > unseen;
-      area.row(row)[column] += seen ? half_step * (from + current) : 0;
-      moment.row(row)[column] += seen ? half_step * (from * then + current * now) : 0;
+      step.take<Area, Moment>(row, column, current, from);
     });
   }
 };
@@ -79,7 +64,7 @@ struct FinishStatistics {
   CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>&) const {
     block.for_each_pixel(block.rows(maximum.height), block.columns(maximum.width), [&](int y, int x) {
       const int row = block.y0 + y, column = block.x0 + x;
-      const float best = maximum(row, column), total = area(row, column);
+      const float best = maximum(row, column), total = area.data ? area(row, column) : 0;
       const int frame = frame_of_maximum(row, column), last_frame = times_ms.size - 1;
       float peak = times_ms[frame];
       if (frame > 0 && frame < last_frame) {
@@ -91,8 +76,9 @@ struct FinishStatistics {
       }
       const bool seen = best > unseen, opacified = seen && best > threshold;
       out_maximum(row, column) = seen ? best : not_a_number;
-      out_area(row, column) = seen ? total : not_a_number;
+      if (out_area.data) out_area(row, column) = seen ? total : not_a_number;
       out_time_to_peak(row, column) = opacified ? first_ms + peak : not_a_number;
+      if (!out_mean_time.data) return;
       // Where noise leaves next to no area the quotient means nothing, and can lie anywhere.
       const float mean_time = 1000 * (moment(row, column) / total);
       const bool in_run = mean_time >= 0 && mean_time <= times_ms[last_frame];
@@ -103,33 +89,54 @@ struct FinishStatistics {
 
 }  // namespace
 
-FlowStatistics::FlowStatistics(const Stream& stream, int height, int width) {
+FlowStatistics::FlowStatistics(const Stream& stream, int height, int width, FlowOptions options) : options_(options) {
   require(height > 0 && width > 0, "FlowStatistics: height and width must be at least 1");
-  for (Image<float>* plane : {&maximum_, &before_, &after_, &last_, &area_, &moment_}) *plane = Image<float>(stream, height, width);
+  require(options.area || !options.mean_time, "FlowStatistics: mean_time needs area");
+  for (Image<float>* plane : {&maximum_, &before_, &after_}) *plane = Image<float>(stream, height, width);
+  if (options.area) area_ = Image<float>(stream, height, width);
+  if (options.mean_time) moment_ = Image<float>(stream, height, width);
   frame_of_maximum_ = Image<int>(stream, height, width);
+}
+
+FlowStep FlowStatistics::next_frame(double time_ms) {
+  require(std::isfinite(time_ms), "FlowStatistics::update: time_ms is not finite");
+  require(times_ms_.empty() || time_ms > times_ms_.back(), "FlowStatistics::update: time_ms must increase from frame to frame");
+  FlowStep step{maximum_, before_, after_, area_, moment_, frame_of_maximum_, frame_count()};
+  if (!times_ms_.empty()) {
+    step.time_s = static_cast<float>((time_ms - times_ms_.front()) / 1000);
+    step.step_s = static_cast<float>((time_ms - times_ms_.back()) / 1000);
+  }
+  times_ms_.push_back(time_ms);
+  return step;
+}
+
+void FlowStatistics::start(const Stream& stream, ImageView<const float> contrast) {
+  for_each_tile(stream, contrast.height, contrast.width,
+                StartStatistics{contrast, {maximum_, before_, after_, area_, moment_, frame_of_maximum_}, last_});
 }
 
 void FlowStatistics::update(const Stream& stream, ImageView<const float> contrast, double time_ms) {
   require(same_size(contrast, maximum_.view()), "FlowStatistics::update: contrast differs in size from the statistics");
-  require(std::isfinite(time_ms), "FlowStatistics::update: time_ms is not finite");
-  require(times_ms_.empty() || time_ms > times_ms_.back(), "FlowStatistics::update: time_ms must increase from frame to frame");
-  const int height = contrast.height, width = contrast.width;
-  if (times_ms_.empty())
-    for_each_tile(stream, height, width, StartStatistics{contrast, maximum_, before_, after_, last_, area_, moment_, frame_of_maximum_});
-  else
-    for_each_tile(stream, height, width,
-                  UpdateStatistics{contrast, maximum_, before_, after_, last_, area_, moment_, frame_of_maximum_, frame_count(),
-                                   static_cast<float>((time_ms - times_ms_.front()) / 1000),
-                                   static_cast<float>((time_ms - times_ms_.back()) / 1000)});
-  times_ms_.push_back(time_ms);
+  const FlowStep step = next_frame(time_ms);
+  if (step.frame == 0) {
+    last_ = Image<float>(stream, contrast.height, contrast.width);
+    start(stream, contrast);
+  } else if (options_.mean_time) {
+    for_each_tile(stream, contrast.height, contrast.width, UpdateStatistics<true, true>{contrast, step, last_});
+  } else if (options_.area) {
+    for_each_tile(stream, contrast.height, contrast.width, UpdateStatistics<true, false>{contrast, step, last_});
+  } else {
+    for_each_tile(stream, contrast.height, contrast.width, UpdateStatistics<false, false>{contrast, step, last_});
+  }
 }
 
 FlowImages FlowStatistics::finish(const Stream& stream, float noise_sd, float threshold_sd) const {
   require(!times_ms_.empty(), "FlowStatistics::finish: no frame was given");
   require(noise_sd >= 0 && threshold_sd >= 0, "FlowStatistics::finish: noise_sd and threshold_sd must not be negative");
   const int height = maximum_.height(), width = maximum_.width();
-  FlowImages images{Image<float>(stream, height, width), Image<float>(stream, height, width), Image<float>(stream, height, width),
-                    Image<float>(stream, height, width)};
+  FlowImages images{Image<float>(stream, height, width), Image<float>(stream, height, width), {}, {}};
+  if (options_.area) images.area = Image<float>(stream, height, width);
+  if (options_.mean_time) images.mean_time_ms = Image<float>(stream, height, width);
   Array<float> host_times = Array<float>::staging(stream, frame_count());
   for (int i = 0; i < frame_count(); ++i) host_times[i] = static_cast<float>(times_ms_[static_cast<std::size_t>(i)] - times_ms_.front());
   Array<float> times(stream, frame_count());

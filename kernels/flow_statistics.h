@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "flow_tile.h"
 #include "image.h"
 #include "stream.h"
 
@@ -12,15 +13,23 @@ namespace cinelumen {
 struct FlowImages {
   Image<float> maximum;          ///< largest contrast; NaN where no frame reached the pixel
   Image<float> time_to_peak_ms;  ///< time of the maximum, on the run's clock; NaN where the maximum is not above the noise
-  Image<float> area;             ///< contrast integrated over time by trapezoids, contrast x s
-  Image<float> mean_time_ms;     ///< first moment over area; NaN where time_to_peak_ms is, or where it lies outside the run
+  Image<float> area;             ///< contrast integrated over time by trapezoids, contrast x s; empty where not asked for
+  /// First moment over area; NaN where time_to_peak_ms is, or where it lies outside the run; empty where not asked for.
+  Image<float> mean_time_ms;
 };
 
-/// Running statistics per pixel, in the mask's coordinates. Holds seven planes on the stream's device; memory does not grow with the run.
+/// What FlowStatistics keeps beside the maximum and its time; each costs a plane read and written per frame.
+struct FlowOptions {
+  bool area = true;
+  bool mean_time = true;  ///< needs the area
+};
+
+/// Running statistics per pixel, in the mask's coordinates. Holds up to seven planes on the stream's device; memory does not grow with the
+/// run.
 class FlowStatistics {
  public:
-  /// height, width >= 1 (std::invalid_argument).
-  FlowStatistics(const Stream& stream, int height, int width);
+  /// height, width >= 1, mean_time only with area (std::invalid_argument).
+  FlowStatistics(const Stream& stream, int height, int width, FlowOptions options = {});
 
   /// Takes the next frame: `contrast` in the mask's coordinates (added log attenuation, noise-filtered), height x width; NaN where the
   /// frame does not reach: the pixel's last value is then held. time_ms must be greater than the last frame's (std::invalid_argument).
@@ -31,8 +40,18 @@ class FlowStatistics {
   FlowImages finish(const Stream& stream, float noise_sd, float threshold_sd = 5) const;
 
   int frame_count() const { return static_cast<int>(times_ms_.size()); }
+  FlowOptions options() const { return options_; }
+  int height() const { return maximum_.height(); }
+  int width() const { return maximum_.width(); }
+
+  /// For a kernel that makes the contrast and updates the statistics in one pass (TemporalFilter::apply): counts the frame, checks its time
+  /// as update does and gives what FlowStep::take needs. A pixel that such a kernel updates once must be updated by it in every frame.
+  FlowStep next_frame(double time_ms);
+  /// The first frame's planes, from its contrast. Part of update; for such a kernel after next_frame.
+  void start(const Stream& stream, ImageView<const float> contrast);
 
  private:
+  FlowOptions options_;
   std::vector<double> times_ms_;
   Image<float> maximum_, before_, after_, last_, area_, moment_;
   Image<int> frame_of_maximum_;

@@ -1,6 +1,9 @@
 #pragma once
 /// What tile kernels read a frame from: a plane of attenuation, or stored values through their table.
 
+#include <cstring>
+#include <type_traits>
+
 #include "log_attenuation.h"
 #include "math.h"
 
@@ -32,6 +35,41 @@ struct StoredSource {
   CINELUMEN_HOST_DEVICE Row row(int y) const { return {frame.stored.row(y), frame.table.data, frame.table.size - 1}; }
 };
 
+/// Looks up `count` pixels of a row: four stored values per load. GCC makes vectors out of single look-ups instead, which take twice as
+/// long.
+inline void look_up(const StoredSource::Row& from, float* to, int count) {
+  const float* __restrict table = from.table;
+  const unsigned last = static_cast<unsigned>(from.last);
+  const auto clamped = [last](std::uint64_t value) { return value < last ? value : last; };
+  int i = 0;
+  for (; i + 4 <= count; i += 4) {
+    std::uint64_t four;
+    std::memcpy(&four, from.stored + i, sizeof(four));
+    to[i] = table[clamped(four & 0xffff)];
+    to[i + 1] = table[clamped(four >> 16 & 0xffff)];
+    to[i + 2] = table[clamped(four >> 32 & 0xffff)];
+    to[i + 3] = table[clamped(four >> 48)];
+  }
+  for (; i < count; ++i) to[i] = from[i];
+}
+
+/// target(y)[x] = source(top + y, left + x) for 0 <= y < rows, 0 <= x < columns, all inside. Ends with the barrier.
+template <class Block, class Source, class TargetRow>
+CINELUMEN_HOST_DEVICE void load_inside(const Block& block, const Source& source, int top, int left, int rows, int columns,
+                                       TargetRow target) {
+#ifndef __CUDA_ARCH__
+  if constexpr (std::is_same_v<Source, StoredSource>) {
+    block.for_each_pixel(rows, 1, [&](int y, int) {
+      StoredSource::Row row = source.row(top + y);
+      row.stored += left;
+      look_up(row, target(y), columns);
+    });
+    return;
+  }
+#endif
+  block.for_each_pixel(rows, columns, [&](int y, int x) { target(y)[x] = source.row(top + y)[left + x]; });
+}
+
 /// target[y][x] = source(top + y, left + x) for 0 <= y < rows, 0 <= x < columns, mirrored about the border pixels; `row`: scratch for
 /// `rows` indices. Ends with the barrier. On the CPU only the few columns beyond the border are fetched one by one.
 template <class Block, class Source, class Target>
@@ -39,7 +77,7 @@ CINELUMEN_HOST_DEVICE void load_mirrored(const Block& block, const Source& sourc
                                          Target& target) {
   const int height = source.height(), width = source.width();
   if (top >= 0 && left >= 0 && top + rows <= height && left + columns <= width) {
-    block.for_each_pixel(rows, columns, [&](int y, int x) { target[y][x] = source.row(top + y)[left + x]; });
+    load_inside(block, source, top, left, rows, columns, [&](int y) -> float* { return target[y]; });
     return;
   }
   block.for_each_pixel(1, rows, [&](int, int y) { row[y] = mirror(top + y, height); });

@@ -1,14 +1,13 @@
 #include "log_attenuation.h"
 
-#include "math.h"
+#include "frame_source.h"
 #include "tile.h"
 
 namespace cinelumen {
 namespace {
 
 struct LookUp {
-  ImageView<const std::uint16_t> stored;
-  ArrayView<const float> table;
+  StoredSource frame;
   ImageView<float> attenuation;
 
   template <int Height, int Width>
@@ -16,11 +15,8 @@ struct LookUp {
 
   template <int Height, int Width>
   CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>&) const {
-    const int last = table.size - 1;
-    block.for_each_pixel(block.rows(attenuation.height), block.columns(attenuation.width), [&](int y, int x) {
-      const int value = stored.row(block.y0 + y)[block.x0 + x];
-      attenuation.row(block.y0 + y)[block.x0 + x] = table.data[value < last ? value : last];
-    });
+    load_inside(block, frame, block.y0, block.x0, block.rows(attenuation.height), block.columns(attenuation.width),
+                [&](int y) { return attenuation.row(block.y0 + y) + block.x0; });
   }
 };
 
@@ -30,7 +26,7 @@ void log_attenuation(const Stream& stream, ImageView<const std::uint16_t> stored
                      ImageView<float> attenuation) {
   require(same_size(stored, attenuation), "log_attenuation: stored and attenuation differ in size");
   require(table.size > 0, "log_attenuation: the table is empty");
-  for_each_tile(stream, attenuation.height, attenuation.width, LookUp{stored, table, attenuation});
+  for_each_tile(stream, attenuation.height, attenuation.width, LookUp{{{stored, table}}, attenuation});
 }
 
 }  // namespace cinelumen

@@ -105,14 +105,31 @@ struct Interpolation {
   /// From `input`. Ends with the barrier.
   template <class Block>
   CINELUMEN_HOST_DEVICE void interpolate_along_x(const Block& block, int rows, int columns) {
-    block.for_each_pixel(rows + 4, columns, [&](int y, int x) {
-      const float* in = input[y] + shift_x[y] + x;
-      along_x[y][x] = (weight_x[y][0] * in[0] + weight_x[y][1] * in[1]) + (weight_x[y][2] * in[2] + weight_x[y][3] * in[3]);
-    });
+    interpolate_along_x(block, rows, columns, [&](int y) { return input[y]; });
+  }
+  /// From the image itself where the region lies inside, else from a mirrored copy.
+  template <class Block>
+  CINELUMEN_HOST_DEVICE void interpolate_along_x(const Block& block, int rows, int columns, const ImageView<const float>& image,
+                                                 const Source& from) {
+    if (from.top >= 0 && from.left >= 0 && from.top + from.rows <= image.height && from.left + from.columns <= image.width) {
+      interpolate_along_x(block, rows, columns, [&](int y) { return image.row(from.top + y) + from.left; });
+    } else {
+      load_mirrored(block, PlaneSource{image}, from.top, from.left, from.rows, from.columns, row, input);
+      interpolate_along_x(block, rows, columns);
+    }
   }
   CINELUMEN_HOST_DEVICE float at(int y, int x) const {
     return (weight_y[0][x] * along_x[y][x] + weight_y[1][x] * along_x[y + 1][x]) +
            (weight_y[2][x] * along_x[y + 2][x] + weight_y[3][x] * along_x[y + 3][x]) + weight_y[4][x] * along_x[y + 4][x];
+  }
+
+ private:
+  template <class Block, class RowOf>
+  CINELUMEN_HOST_DEVICE void interpolate_along_x(const Block& block, int rows, int columns, RowOf row_of) {
+    block.for_each_pixel(rows + 4, columns, [&](int y, int x) {
+      const float* in = row_of(y) + shift_x[y] + x;
+      along_x[y][x] = (weight_x[y][0] * in[0] + weight_x[y][1] * in[1]) + (weight_x[y][2] * in[2] + weight_x[y][3] * in[3]);
+    });
   }
 };
 
@@ -151,10 +168,9 @@ struct ShiftedMask {
     const int height = image.height, width = image.width, rows = block.rows(height), columns = block.columns(width);
     auto& mask = scratch.mask;
     const auto from = mask.prepare(block, tilt, block.y0, block.x0, rows, columns);
-    load_mirrored(block, PlaneSource{coefficients}, from.top, from.left, from.rows, from.columns, mask.row, mask.input);
-    mask.interpolate_along_x(block, rows, columns);
+    mask.interpolate_along_x(block, rows, columns, coefficients, from);
     if constexpr (subtract)
-      block.for_each_pixel(rows, columns, [&](int y, int x) { scratch.attenuation[y][x] = frame.row(block.y0 + y)[block.x0 + x]; });
+      load_inside(block, frame, block.y0, block.x0, rows, columns, [&](int y) -> float* { return scratch.attenuation[y]; });
     const auto write = [&](int y, int x, bool reaches) {
       const int oy = block.y0 + y, ox = block.x0 + x;
       float value = mask.at(y, x);
@@ -209,9 +225,8 @@ struct OntoMask {
       block.for_each_pixel(region.rows, region.columns, [&](int y, int x) { difference.input[y][x] = 0; });
     if (frame_rows > 0 && frame_columns > 0) {
       const auto from = mask.prepare(block, to_mask, y0, x0, frame_rows, frame_columns);
-      load_mirrored(block, PlaneSource{coefficients}, from.top, from.left, from.rows, from.columns, mask.row, mask.input);
-      mask.interpolate_along_x(block, frame_rows, frame_columns);
-      block.for_each_pixel(frame_rows, frame_columns, [&](int y, int x) { scratch.attenuation[y][x] = frame.row(y0 + y)[x0 + x]; });
+      mask.interpolate_along_x(block, frame_rows, frame_columns, coefficients, from);
+      load_inside(block, frame, y0, x0, frame_rows, frame_columns, [&](int y) -> float* { return scratch.attenuation[y]; });
       const auto subtract = [&](int y, int x, bool reaches) {
         const bool use = reaches & (valid.row(y0 + y)[x0 + x] != 0);
         const float value = scratch.attenuation[y][x] - mask.at(y, x) - offset;

@@ -1,6 +1,9 @@
 #pragma once
 /// Motion-compensated recursive noise reduction over frames, for display and detection only (methods.md 1).
 
+#include <vector>
+
+#include "flow_statistics.h"
 #include "image.h"
 #include "stream.h"
 
@@ -17,32 +20,32 @@ struct TemporalFilterOptions {
 
 /// A Kalman filter per pixel for a scene that stands still on its background. Where the innovation, normalised by its SD and pooled
 /// over 5 x 5 pixels, is no longer noise (by its mean or by its mean square), the gain goes back to 1: what moves or fills is shown at
-/// once and unblurred, what stands still loses its noise. Frames must come in their order. Holds four planes on the stream's device.
+/// once and unblurred, what stands still loses its noise. Frames must come in their order. Holds two planes and one for each result kept.
 class TemporalFilter {
  public:
-  /// height, width >= 1. Throws std::invalid_argument for options out of range.
-  TemporalFilter(const Stream& stream, int height, int width, TemporalFilterOptions options = {});
+  /// height, width >= 1; noise_sd > 0 of the frames to come. `results_kept` >= 1: how many of the last results stay as they are, for work
+  /// on several frames at a time. Throws std::invalid_argument for what is out of range.
+  TemporalFilter(const Stream& stream, int height, int width, float noise_sd, TemporalFilterOptions options = {}, int results_kept = 1);
 
-  /// Filters one frame. `subtracted`: finite, noise SD `noise_sd` > 0, height x width. shift_y_px, shift_x_px (finite): where this
-  /// frame's background lies relative to the previous frame's, positive down and right; ignored for the first frame. The state is
-  /// moved by it with cubic convolution (Keys, IEEE TASSP 1981; border pixels repeated); where it comes from outside the previous frame,
-  /// and in the first frame, the frame itself is the result. `filtered` must not overlap the inputs.
-  void apply(const Stream& stream, ImageView<const float> subtracted, float noise_sd, float shift_y_px, float shift_x_px,
-             ImageView<float> filtered);
-  /// The same with a noise variance per pixel (> 0), height x width.
-  void apply(const Stream& stream, ImageView<const float> subtracted, ImageView<const float> noise_variance, float shift_y_px,
-             float shift_x_px, ImageView<float> filtered);
+  /// Filters one frame and returns the result, memory of the stream's device that the filter keeps. `subtracted`: finite, height x width.
+  /// shift_y_px, shift_x_px (finite): where this frame's background lies relative to the previous frame's, positive down and right; ignored
+  /// for the first frame. The state is moved by it with cubic convolution (Keys, IEEE TASSP 1981; border pixels repeated); where it comes
+  /// from outside the previous frame, and in the first frame, the frame itself is the result. No shift costs least.
+  ImageView<const float> apply(const Stream& stream, ImageView<const float> subtracted, float shift_y_px = 0, float shift_x_px = 0);
+  /// The same over a resting background, and the result goes into `statistics` in the same pass, as its update would take it. Both must
+  /// have seen the same frames.
+  ImageView<const float> apply(const Stream& stream, ImageView<const float> subtracted, FlowStatistics& statistics, double time_ms);
   /// Forgets all frames, for instance at a new mask.
-  void reset() { first_ = true; }
-  /// Variance of the last result, height x width.
-  ImageView<const float> variance() const { return variance_.view(); }
+  void reset() { frames_ = 0; }
 
  private:
-  void run(const Stream& stream, ImageView<const float> subtracted, ImageView<const float> noise_variance, float constant_variance,
-           float shift_y_px, float shift_x_px, ImageView<float> filtered);
+  ImageView<const float> run(const Stream& stream, ImageView<const float> subtracted, float shift_y_px, float shift_x_px,
+                             FlowStatistics* statistics, double time_ms);
   TemporalFilterOptions options_;
-  bool first_ = true;
-  Image<float> state_, variance_, next_state_, next_variance_;
+  float noise_variance_;
+  long long frames_ = 0;
+  std::vector<Image<float>> states_;         ///< the last result is states_[frames_ % size]
+  Image<float> precision_, next_precision_;  ///< 1 / SD of what the next frame will differ from the state by, were nothing to change
 };
 
 }  // namespace cinelumen

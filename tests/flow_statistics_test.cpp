@@ -118,6 +118,7 @@ TEST_P(FlowStatisticsTest, SingleFrame) {
 TEST_P(FlowStatisticsTest, ArgumentsAreChecked) {
   const Stream stream = this->stream();
   EXPECT_THROW(FlowStatistics(stream, 0, 1), std::invalid_argument);
+  EXPECT_THROW(FlowStatistics(stream, 1, 1, {.area = false}), std::invalid_argument);
   FlowStatistics statistics(stream, 4, 5);
   EXPECT_THROW(statistics.finish(stream, 0.01f), std::invalid_argument);
   Image<float> right(stream, 4, 5), wrong(stream, 5, 4);

@@ -36,19 +36,20 @@ TEST_P(TemporalFilterTest, AgreesWithReference) {
   const std::array<std::array<float, 2>, 4> shifts = {{{0, 0}, {0.3f, -1.6f}, {-2.25f, 0.75f}, {0, 3}}};
   unsigned seed = 1;
   for (const auto& [height, width] : test::awkward_sizes()) {
-    TemporalFilter filter(stream, height, width);
+    TemporalFilter filter(stream, height, width, 0.02f);
     reference::TemporalFilter expected(height, width);
     for (const auto& shift : shifts) {
       Image<float> frame = noise_image(height, width, 0.02f, ++seed);
       if (seed % 2 == 0)  // something that appears, so that gains between the floor and 1 occur
         for (int y = height / 3; y < height / 2; ++y)
           for (int x = 0; x < width / 2; ++x) frame(y, x) += 0.03f;
-      const Image<float> variance = test::random_image(height, width, 2e-4f, 6e-4f, seed);
+      Image<float> variance(height, width);
+      for (int y = 0; y < height; ++y)
+        for (int x = 0; x < width; ++x) variance(y, x) = 4e-4f;
       const std::vector<double> twin = expected.apply(frame, variance, shift[0], shift[1]);
-      const Image<float> device_frame = upload(stream, frame), device_variance = upload(stream, variance);
-      auto filtered = test::sub_view<float>(stream, height, width);
-      filter.apply(stream, device_frame, device_variance, shift[0], shift[1], filtered.view);
-      const Image<float> result = to_host(stream, filtered.view);
+      auto device_frame = test::sub_view<float>(stream, height, width);
+      copy<float>(stream, frame.view(), device_frame.view);
+      const Image<float> result = to_host(stream, filter.apply(stream, device_frame.view, shift[0], shift[1]));
       for (int y = 0; y < height; ++y)
         for (int x = 0; x < width; ++x)
           ASSERT_NEAR(result(y, x), twin[static_cast<std::size_t>(y) * width + x], 2e-6)
@@ -57,21 +58,39 @@ TEST_P(TemporalFilterTest, AgreesWithReference) {
   }
 }
 
-TEST_P(TemporalFilterTest, ConstantNoiseIsAPlaneOfThatVariance) {
+TEST_P(TemporalFilterTest, StatisticsOnTheWayAreThoseOfItsResults) {
   const Stream stream = this->stream();
-  const int height = 33, width = 70;
-  TemporalFilter by_number(stream, height, width), by_plane(stream, height, width);
+  const int height = 37, width = 140, frames = 6;
   const float noise_sd = 0.02f;
-  Image<float> variance(height, width);
-  for (int y = 0; y < height; ++y)
-    for (int x = 0; x < width; ++x) variance(y, x) = noise_sd * noise_sd;
-  const Image<float> device_variance = upload(stream, variance);
-  Image<float> a(stream, height, width), b(stream, height, width);
-  for (unsigned seed = 1; seed < 4; ++seed) {
-    const Image<float> frame = upload(stream, noise_image(height, width, noise_sd, seed));
-    by_number.apply(stream, frame, noise_sd, 0.4f, 0.2f, a);
-    by_plane.apply(stream, frame, device_variance, 0.4f, 0.2f, b);
-    test::expect_near(to_host(stream, a.view()).view(), to_host(stream, b.view()).view(), 0);
+  for (const FlowOptions options : {FlowOptions{true, true}, {true, false}, {false, false}}) {
+    TemporalFilter fused(stream, height, width, noise_sd, {}, 2), apart(stream, height, width, noise_sd);
+    FlowStatistics on_the_way(stream, height, width, options), after(stream, height, width);
+    ImageView<const float> previous{};
+    Image<float> previous_host;
+    for (int t = 0; t < frames; ++t) {
+      Image<float> image = noise_image(height, width, noise_sd, 40 + static_cast<unsigned>(t));
+      for (int y = 5; y < 20; ++y)
+        for (int x = 30; x < 90; ++x) image(y, x) += 0.08f * static_cast<float>(t == 3 ? 5 : t);
+      const Image<float> frame = upload(stream, image);
+      const ImageView<const float> a = fused.apply(stream, frame, on_the_way, 40.0 * t), b = apart.apply(stream, frame);
+      after.update(stream, b, 40.0 * t);
+      test::expect_near(to_host(stream, a).view(), to_host(stream, b).view(), 1e-7);
+      if (t > 0) test::expect_near(to_host(stream, previous).view(), previous_host.view(), 0);  // two results are kept
+      previous = a;
+      previous_host = to_host(stream, a);
+    }
+    const FlowImages found = on_the_way.finish(stream, noise_sd), expected = after.finish(stream, noise_sd);
+    test::expect_near(to_host(stream, found.maximum.view()).view(), to_host(stream, expected.maximum.view()).view(), 1e-7);
+    const Image<float> peak = to_host(stream, found.time_to_peak_ms.view()), twin = to_host(stream, expected.time_to_peak_ms.view());
+    for (int y = 0; y < height; ++y)
+      for (int x = 0; x < width; ++x)
+        ASSERT_TRUE(std::isnan(twin(y, x)) ? std::isnan(peak(y, x)) : std::abs(peak(y, x) - twin(y, x)) < 0.1) << y << ", " << x;
+    EXPECT_EQ(found.area.empty(), !options.area);
+    EXPECT_EQ(found.mean_time_ms.empty(), !options.mean_time);
+    if (options.area) test::expect_near(to_host(stream, found.area.view()).view(), to_host(stream, expected.area.view()).view(), 1e-6);
+    if (!options.mean_time) continue;
+    const Image<float> mean = to_host(stream, found.mean_time_ms.view());
+    EXPECT_NEAR(mean(12, 60), to_host(stream, expected.mean_time_ms.view())(12, 60), 0.01);
   }
 }
 
@@ -79,12 +98,10 @@ TEST_P(TemporalFilterTest, StaticNoiseFallsAsKalmanSays) {
   const Stream stream = this->stream();
   const int side = stream.on_cuda() ? 48 : 200, frames = stream.on_cuda() ? 14 : 40;
   const float sd = 0.02f;
-  TemporalFilter filter(stream, side, side);
-  Image<float> filtered(stream, side, side);
+  TemporalFilter filter(stream, side, side, sd);
   Image<float> result;
   for (int t = 0; t < frames; ++t) {
-    filter.apply(stream, upload(stream, noise_image(side, side, sd, 100 + t)), sd, 0, 0, filtered);
-    result = to_host(stream, filtered.view());
+    result = to_host(stream, filter.apply(stream, upload(stream, noise_image(side, side, sd, 100 + t))));
   }
   double sum = 0;
   for (int y = 0; y < side; ++y)
@@ -97,16 +114,14 @@ TEST_P(TemporalFilterTest, StepAppearsInFullWithinOneFrame) {
   const Stream stream = this->stream();
   const int height = 48, width = 64, frames = 12;
   const float sd = 0.02f, step = 5 * sd;
-  TemporalFilter filter(stream, height, width);
-  Image<float> filtered(stream, height, width);
+  TemporalFilter filter(stream, height, width, sd);
   Image<float> result, last;
   for (int t = 0; t < frames; ++t) {
     last = noise_image(height, width, sd, 300 + t);
     if (t == frames - 1)
       for (int y = 16; y < 32; ++y)
         for (int x = 20; x < 44; ++x) last(y, x) += step;
-    filter.apply(stream, upload(stream, last), sd, 0, 0, filtered);
-    result = to_host(stream, filtered.view());
+    result = to_host(stream, filter.apply(stream, upload(stream, last)));
   }
   for (int y = 16; y < 32; ++y)
     for (int x = 20; x < 44; ++x) ASSERT_NEAR(result(y, x), last(y, x), 1e-6) << "still holds the past at " << y << ", " << x;
@@ -116,15 +131,13 @@ TEST_P(TemporalFilterTest, ThinVesselAppearsInFullWithinOneFrame) {
   const Stream stream = this->stream();
   const int height = 40, width = 40;
   const float sd = 0.02f;
-  TemporalFilter filter(stream, height, width);
-  Image<float> filtered(stream, height, width);
+  TemporalFilter filter(stream, height, width, sd);
   Image<float> result, last;
   for (int t = 0; t < 10; ++t) {
     last = noise_image(height, width, sd, 500 + t);
     if (t == 9)
       for (int y = 0; y < height; ++y) last(y, 20) += 5 * sd;  // one pixel wide
-    filter.apply(stream, upload(stream, last), sd, 0, 0, filtered);
-    result = to_host(stream, filtered.view());
+    result = to_host(stream, filter.apply(stream, upload(stream, last)));
   }
   double shown = 0, real = 0;
   for (int y = 0; y < height; ++y) shown += result(y, 20), real += last(y, 20);
@@ -158,8 +171,7 @@ TEST_P(TemporalFilterTest, MovingVesselKeepsItsWidth) {
   const int height = 200, width = 120;
   const float sd = 0.02f, contrast = 0.3f;
   for (const double speed : {0.0, 0.1, 0.3, 0.6, 1.0, 2.0, 3.5, 5.0}) {
-    TemporalFilter filter(stream, height, width);
-    Image<float> filtered(stream, height, width);
+    TemporalFilter filter(stream, height, width, sd);
     double raw_width = 0, filtered_width = 0;
     int measured = 0;
     for (int t = 0; t < 16; ++t) {
@@ -168,10 +180,10 @@ TEST_P(TemporalFilterTest, MovingVesselKeepsItsWidth) {
       for (int y = 0; y < height; ++y)
         for (int x = 0; x < width; ++x)
           frame(y, x) += contrast * 0.5f * static_cast<float>(std::erf((x - centre + 3) / 1.4) - std::erf((x - centre - 3) / 1.4));
-      filter.apply(stream, upload(stream, frame), sd, 0, 0, filtered);
+      const Image<float> filtered = to_host(stream, filter.apply(stream, upload(stream, frame)));
       if (t < 8) continue;
       raw_width += half_width(frame.view(), centre);
-      filtered_width += half_width(to_host(stream, filtered.view()).view(), centre);
+      filtered_width += half_width(filtered.view(), centre);
       ++measured;
     }
     RecordProperty("width_ratio_at_" + std::to_string(speed), std::to_string(filtered_width / raw_width));
@@ -183,8 +195,7 @@ TEST_P(TemporalFilterTest, StateFollowsTheBackground) {
   const Stream stream = this->stream();
   const int height = 64, width = 96;
   const float sd = 0.01f;
-  TemporalFilter filter(stream, height, width);
-  Image<float> filtered(stream, height, width);
+  TemporalFilter filter(stream, height, width, sd);
   Image<float> result;
   const auto scene = [](double y, double x) { return static_cast<float>(0.2 * std::sin(0.35 * y) * std::cos(0.3 * x)); };
   double shift = 0;
@@ -194,8 +205,7 @@ TEST_P(TemporalFilterTest, StateFollowsTheBackground) {
     Image<float> frame = noise_image(height, width, sd, 900 + t);
     for (int y = 0; y < height; ++y)
       for (int x = 0; x < width; ++x) frame(y, x) += scene(y - shift, x + 2 * shift);
-    filter.apply(stream, upload(stream, frame), sd, static_cast<float>(step), static_cast<float>(-2 * step), filtered);
-    result = to_host(stream, filtered.view());
+    result = to_host(stream, filter.apply(stream, upload(stream, frame), static_cast<float>(step), static_cast<float>(-2 * step)));
   }
   double sum = 0;
   int count = 0;
@@ -206,22 +216,25 @@ TEST_P(TemporalFilterTest, StateFollowsTheBackground) {
 
 TEST_P(TemporalFilterTest, ArgumentsAreChecked) {
   const Stream stream = this->stream();
-  EXPECT_THROW(TemporalFilter(stream, 0, 5), std::invalid_argument);
-  EXPECT_THROW(TemporalFilter(stream, 5, 5, {.minimum_gain = 0}), std::invalid_argument);
-  EXPECT_THROW(TemporalFilter(stream, 5, 5, {.noise_correlation = 0.5f}), std::invalid_argument);
-  TemporalFilter filter(stream, 5, 6);
+  EXPECT_THROW(TemporalFilter(stream, 0, 5, 1), std::invalid_argument);
+  EXPECT_THROW(TemporalFilter(stream, 5, 5, 1, {.minimum_gain = 0}), std::invalid_argument);
+  EXPECT_THROW(TemporalFilter(stream, 5, 5, 1, {.noise_correlation = 0.5f}), std::invalid_argument);
+  TemporalFilter filter(stream, 5, 6, 0.1f);
   Image<float> right(stream, 5, 6), wrong(stream, 6, 5);
   set_zero(stream, right.view());
-  Image<float> out(stream, 5, 6);
-  EXPECT_THROW(filter.apply(stream, wrong, 0.1f, 0, 0, out), std::invalid_argument);
-  EXPECT_THROW(filter.apply(stream, right, 0.1f, 0, 0, wrong), std::invalid_argument);
-  EXPECT_THROW(filter.apply(stream, right, 0.0f, 0, 0, out), std::invalid_argument);
-  EXPECT_THROW(filter.apply(stream, right, 0.1f, std::numeric_limits<float>::quiet_NaN(), 0, out), std::invalid_argument);
-  filter.apply(stream, right, 0.1f, 0, 0, out);
-  filter.apply(stream, right, 0.1f, 1e9f, -1e9f, out);  // nothing in common with the previous frame: allowed
+  EXPECT_THROW(TemporalFilter(stream, 5, 5, 1, {}, 0), std::invalid_argument);
+  EXPECT_THROW(filter.apply(stream, wrong), std::invalid_argument);
+  EXPECT_THROW(TemporalFilter(stream, 5, 6, 0), std::invalid_argument);
+  EXPECT_THROW(filter.apply(stream, right, std::numeric_limits<float>::quiet_NaN(), 0), std::invalid_argument);
+  FlowStatistics other(stream, 6, 5), late(stream, 5, 6);
+  late.update(stream, right, 0);
+  EXPECT_THROW(filter.apply(stream, right, other, 0), std::invalid_argument);
+  EXPECT_THROW(filter.apply(stream, right, late, 1), std::invalid_argument);
+  filter.apply(stream, right);
+  const ImageView<const float> out = filter.apply(stream, right, 1e9f, -1e9f);  // nothing in common with the previous frame: allowed
   Image<float> zero(5, 6);
   set_zero(Stream::cpu(), zero.view());
-  test::expect_near(to_host(stream, out.view()).view(), zero.view(), 0);
+  test::expect_near(to_host(stream, out).view(), zero.view(), 0);
 }
 
 CINELUMEN_ON_ALL_DEVICES(TemporalFilterTest);
