@@ -52,28 +52,35 @@ struct MeasureCells {
   CellMoments* cells;
   int columns;  // of the grid
 
-  using CpuTile = TileShape<cell_size, 512>;
+  using CpuTile = TileShape<cell_size, 256>;
   using CudaTile = TileShape<cell_size, 64>;
   template <int Height, int Width>
   struct Scratch {
+    Tile<float, Height, Width> weight, value;
     float m[Width], y[Width], yy[Width], l[Width], ly[Width];
   };
 
   template <int Height, int Width>
   CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>& sums) const {
     const int height = block.rows(image.height), width = block.columns(image.width);
-    // Sums over y first, column by column: the sums over x then cost a sixteenth.
+    // Floats first: mixed with bytes, the sums would be worked out 64 columns at a time, which is more than the registers hold.
+    block.for_each_pixel(height, width, [&](int y, int x) {
+      const float value = image.row(block.y0 + y)[block.x0 + x];
+      const bool inside = valid.row(block.y0 + y)[block.x0 + x] != 0;
+      sums.weight[y][x] = inside ? 1.0f : 0.0f;
+      sums.value[y][x] = inside ? value : 0.0f;
+    });
+    if (height < Height)
+      block.for_each_pixel(Height - height, width, [&](int y, int x) { sums.weight[height + y][x] = sums.value[height + y][x] = 0; });
+    // Sums over y, column by column: the sums over x then cost a sixteenth.
     block.for_each_pixel(1, width, [&](int, int x) {
       float m = 0, my = 0, myy = 0, l = 0, ly = 0;
       CINELUMEN_UNROLL
       for (int y = 0; y < cell_size; ++y) {
-        const float t = (y - 0.5f * (cell_size - 1)) / cell_size;
-        const int row = block.y0 + (y < height ? y : 0);
-        const float value = image.row(row)[block.x0 + x], w = valid.row(row)[block.x0 + x] && y < height ? 1.0f : 0.0f;
-        const float v = w > 0 ? value : 0.0f;
+        const float t = (y - 0.5f * (cell_size - 1)) / cell_size, w = sums.weight[y][x], v = sums.value[y][x];
         m += w;
         my += w * t;
-        myy += w * t * t;
+        myy += w * (t * t);
         l += v;
         ly += v * t;
       }
@@ -518,33 +525,33 @@ CINELUMEN_HOST_DEVICE void upsample(const BlockType& block, ImageView<const floa
   if (inner < width) block.for_each_pixel(height, 1, [&](int y, int) { write(y, x0 + inner, x0 + inner); });
 }
 
-/// The same through cubics, coefficients (-1 9 9 -1) / 16: a ridge's peak between two coarse pixels keeps its height.
-template <class BlockType, class TileType>
-CINELUMEN_HOST_DEVICE void upsample_cubic(const BlockType& block, ImageView<const float> coarse, int rows, int columns, TileType& tile) {
-  const int y0 = block.y0 / 2, x0 = block.x0 / 2, height = (rows + 1) / 2, width = (columns + 1) / 2;
-  const auto write = [&](int y, int x, int before, int next, int after) {
-    const int last = coarse.height - 1;
-    const float* a = coarse.row(clamp_int(y0 + y - 1, 0, last));
-    const float* b = coarse.row(y0 + y);
-    const float* c = coarse.row(clamp_int(y0 + y + 1, 0, last));
-    const float* d = coarse.row(clamp_int(y0 + y + 2, 0, last));
-    const auto middle = [](float p, float q, float r, float s) { return 0.5625f * (q + r) - 0.0625f * (p + s); };
-    const int column = 2 * (x - x0);
-    tile[2 * y][column] = b[x];
-    tile[2 * y][column + 1] = middle(b[before], b[x], b[next], b[after]);
-    tile[2 * y + 1][column] = middle(a[x], b[x], c[x], d[x]);
-    tile[2 * y + 1][column + 1] = middle(middle(a[before], a[x], a[next], a[after]), middle(b[before], b[x], b[next], b[after]),
-                                         middle(c[before], c[x], c[next], c[after]), middle(d[before], d[x], d[next], d[after]));
+/// The same through cubics, coefficients (-1 9 9 -1) / 16: a ridge's peak between two coarse pixels keeps its height. `between`: scratch.
+template <class BlockType, class Between, class TileType>
+CINELUMEN_HOST_DEVICE void upsample_cubic(const BlockType& block, ImageView<const float> coarse, int rows, int columns, Between& between,
+                                          TileType& tile) {
+  const int y0 = block.y0 / 2, x0 = block.x0 / 2, width = (columns + 1) / 2, last_row = coarse.height - 1, last = coarse.width - 1;
+  const auto middle = [](float p, float q, float r, float s) { return 0.5625f * (q + r) - 0.0625f * (p + s); };
+  const auto along_y = [&](int y, int x) {
+    const int i = y0 + y / 2;
+    const float own = coarse.row(i)[x];
+    const float value = middle(coarse.row(i > 0 ? i - 1 : 0)[x], own, coarse.row(i + 1 < last_row ? i + 1 : last_row)[x],
+                               coarse.row(i + 2 < last_row ? i + 2 : last_row)[x]);
+    return y % 2 ? value : own;
   };
-  const int first = x0 > 0 ? x0 : 1, end = x0 + width < coarse.width - 2 ? x0 + width : coarse.width - 2;
-  const int inner = end > first ? end - first : 0, left = inner > 0 ? first - x0 : 0;
-  if (inner > 0)
-    block.for_each_pixel(height, inner, [&](int y, int x) { write(y, first + x, first + x - 1, first + x + 1, first + x + 2); });
-  if (inner < width)
-    block.for_each_pixel(height, width - inner, [&](int y, int i) {
-      const int x = x0 + (i < left ? i : i + inner), last = coarse.width - 1;
-      write(y, x, clamp_int(x - 1, 0, last), clamp_int(x + 1, 0, last), clamp_int(x + 2, 0, last));
+  // Fine rows of coarse columns x0 - 1 ... x0 + width + 1; border columns repeat.
+  const int left = x0 > 0 ? 0 : 1, inside = (x0 + width + 1 < last ? x0 + width + 1 : last) + 1 - (x0 - 1 + left);
+  const int outside = width + 3 - inside;
+  block.for_each_pixel(rows, inside, [&](int y, int j) { between[y][left + j] = along_y(y, x0 - 1 + left + j); });
+  if (outside > 0)
+    block.for_each_pixel(rows, outside, [&](int y, int i) {
+      const int j = i < left ? i : i + inside;
+      between[y][j] = along_y(y, clamp_int(x0 - 1 + j, 0, last));
     });
+  block.for_each_pixel(rows, width, [&](int y, int x) {
+    const float own = between[y][x + 1], value = middle(between[y][x], own, between[y][x + 2], between[y][x + 3]);
+    tile[y][2 * x] = own;
+    tile[y][2 * x + 1] = value;
+  });
 }
 
 /// What is worked out besides strength and scale.
@@ -561,7 +568,7 @@ struct AddScales {
   CINELUMEN_HOST_DEVICE void add(const Block<Height, Width>& block, int rows, int columns, HessianTiles<Height, Width, Halo>& tiles,
                                  SumTiles<Height, Width>& sum) const {
     if (coarser.strength.data)
-      start_from_coarser(block, rows, columns, sum);
+      start_from_coarser(block, rows, columns, tiles, sum);
     else
       block.for_each_pixel(rows, columns, [&](int y, int x) {
         sum.ratio[y][x] = 0;
@@ -588,15 +595,15 @@ struct AddScales {
     }
   }
 
-  template <int Height, int Width>
+  template <int Height, int Width, int Halo>
   CINELUMEN_HOST_DEVICE void start_from_coarser(const Block<Height, Width>& block, int rows, int columns,
-                                                SumTiles<Height, Width>& sum) const {
+                                                HessianTiles<Height, Width, Halo>& tiles, SumTiles<Height, Width>& sum) const {
     if (wanted != Wanted::strength_only) {
       upsample(block, coarser.ratio, rows, columns, sum.ratio);
       upsample(block, coarser.cosine, rows, columns, sum.cosine);
       upsample(block, coarser.sine, rows, columns, sum.sine);
     }
-    upsample_cubic(block, coarser.strength, rows, columns, sum.strength);
+    upsample_cubic(block, coarser.strength, rows, columns, tiles.smoothed, sum.strength);
     block.for_each_pixel((rows + 1) / 2, (columns + 1) / 2, [&](int y, int x) {
       const float scale_px = coarser.scale_px.row(block.y0 / 2 + y)[block.x0 / 2 + x];
       sum.scale_px[2 * y][2 * x] = scale_px;
