@@ -11,7 +11,15 @@
 #ifdef __CUDACC__
 #define CINELUMEN_UNROLL _Pragma("unroll")
 #else
-#define CINELUMEN_UNROLL _Pragma("GCC unroll 32")
+#define CINELUMEN_UNROLL _Pragma("GCC unroll 64")
+#endif
+
+// Vectors of 256 bits where the processor has 512, for filters along a row with more weights than registers: GCC then loads each value
+// twice, and most 512-bit loads straddle cache lines.
+#ifdef __CUDACC__
+#define CINELUMEN_HALF_VECTORS
+#else
+#define CINELUMEN_HALF_VECTORS __attribute__((noinline, target("prefer-vector-width=256")))
 #endif
 
 namespace cinelumen {
@@ -32,6 +40,10 @@ constexpr double white_noise_valley_mean = 0.2030;              // mean of max(s
 
 constexpr int largest_radius = 11;
 
+#ifndef FT
+#define FT 64, 128
+#endif
+using FineTile = TileShape<FT>;
 constexpr int level_of(int scale) { return scale < 3 ? 0 : (scale < 5 ? 1 : 2); }
 constexpr int level_halo(int level) { return level < 2 ? 8 : 11; }  // the largest radius of its scales
 int half(int n) { return (n + 1) / 2; }
@@ -315,7 +327,7 @@ struct LevelScales {
 
 /// Rows that one step of the column pass works out: each value it loads then serves several of them.
 template <int Height>
-inline constexpr int rows_at_once = Height % 4 == 0 && Height >= 32 ? 4 : 2;
+inline constexpr int rows_at_once = Height % 8 == 0 && Height >= 32 ? 8 : 2;
 
 template <int Height, int Width, int Halo>
 struct HessianTiles {
@@ -333,15 +345,13 @@ CINELUMEN_HOST_DEVICE void load_level(const Block<Height, Width>& block, const L
   load_mirrored(block, level.input, block.y0 - Halo, block.x0 - Halo, whole_steps + 2 * Halo, columns + 2 * Halo, tiles.input);
 }
 
-/// sigma^2 times the Hessian.
 template <int Radius, int Height, int Width, int Halo>
-CINELUMEN_HOST_DEVICE void hessian_of_radius(const Block<Height, Width>& block, const ScaleKernels& scale, int rows, int columns,
-                                             HessianTiles<Height, Width, Halo>& tiles) {
-  constexpr int R = Radius, step = rows_at_once<Height>, lines = step + 2 * R;
-  const int steps = (rows + step - 1) / step;
-  float g[R + 1], gx[R + 1], gy[R + 1], gg[R + 1];
-  for (int k = 0; k <= R; ++k) g[k] = scale.smooth[k], gx[k] = scale.slope_x[k], gy[k] = scale.slope_y[k], gg[k] = scale.curve[k];
-  block.for_each_pixel(steps * step + 2 * R, columns, [&](int y, int x) {
+CINELUMEN_HALF_VECTORS CINELUMEN_HOST_DEVICE void filter_along_x(const Block<Height, Width>& block, const ScaleKernels& scale, int lines,
+                                                                 int columns, HessianTiles<Height, Width, Halo>& tiles) {
+  constexpr int R = Radius;
+  float g[R + 1], gx[R + 1], gg[R + 1];
+  for (int k = 0; k <= R; ++k) g[k] = scale.smooth[k], gx[k] = scale.slope_x[k], gg[k] = scale.curve[k];
+  block.for_each_pixel(lines, columns, [&](int y, int x) {
     const float* centre = tiles.input[y + Halo - R] + x + Halo;
     float smoothed = g[0] * centre[0], curvature = gg[0] * centre[0], slope = 0;
     CINELUMEN_UNROLL
@@ -355,37 +365,39 @@ CINELUMEN_HOST_DEVICE void hessian_of_radius(const Block<Height, Width>& block, 
     tiles.slope[y][x] = slope;
     tiles.curvature[y][x] = curvature;
   });
-  block.for_each_pixel(steps, columns, [&](int i, int x) {
+}
+
+/// Correlates along y with a kernel of which `weight` is one half; Sign 1: symmetric, -1: antisymmetric.
+template <int Radius, int Sign, int Height, int Width, class From, class To>
+CINELUMEN_HOST_DEVICE void filter_along_y(const Block<Height, Width>& block, const float* weight, int rows, int columns, const From& from,
+                                          To& to) {
+  constexpr int R = Radius, step = rows_at_once<Height>, lines = step + 2 * R;
+  float w[R + 1];
+  for (int k = 0; k <= R; ++k) w[k] = weight[k];
+  block.for_each_pixel((rows + step - 1) / step, columns, [&](int i, int x) {
     const int y = i * step;
     float v[lines];
     CINELUMEN_UNROLL
-    for (int j = 0; j < lines; ++j) v[j] = tiles.curvature[y + j][x];
+    for (int j = 0; j < lines; ++j) v[j] = from[y + j][x];
     CINELUMEN_UNROLL
     for (int r = 0; r < step; ++r) {
-      float sum = g[0] * v[r + R];
+      float sum = Sign > 0 ? w[0] * v[r + R] : 0.0f;
       CINELUMEN_UNROLL
-      for (int k = 1; k <= R; ++k) sum += g[k] * (v[r + R + k] + v[r + R - k]);
-      tiles.xx[y + r][x] = sum;
-    }
-    CINELUMEN_UNROLL
-    for (int j = 0; j < lines; ++j) v[j] = tiles.smoothed[y + j][x];
-    CINELUMEN_UNROLL
-    for (int r = 0; r < step; ++r) {
-      float sum = gg[0] * v[r + R];
-      CINELUMEN_UNROLL
-      for (int k = 1; k <= R; ++k) sum += gg[k] * (v[r + R + k] + v[r + R - k]);
-      tiles.yy[y + r][x] = sum;
-    }
-    CINELUMEN_UNROLL
-    for (int j = 0; j < lines; ++j) v[j] = tiles.slope[y + j][x];
-    CINELUMEN_UNROLL
-    for (int r = 0; r < step; ++r) {
-      float sum = 0;
-      CINELUMEN_UNROLL
-      for (int k = 1; k <= R; ++k) sum += gy[k] * (v[r + R + k] - v[r + R - k]);
-      tiles.xy[y + r][x] = sum;
+      for (int k = 1; k <= R; ++k) sum += w[k] * (v[r + R + k] + Sign * v[r + R - k]);
+      to[y + r][x] = sum;
     }
   });
+}
+
+/// sigma^2 times the Hessian.
+template <int Radius, int Height, int Width, int Halo>
+CINELUMEN_HOST_DEVICE void hessian_of_radius(const Block<Height, Width>& block, const ScaleKernels& scale, int rows, int columns,
+                                             HessianTiles<Height, Width, Halo>& tiles) {
+  constexpr int step = rows_at_once<Height>;
+  filter_along_x<Radius>(block, scale, (rows + step - 1) / step * step + 2 * Radius, columns, tiles);
+  filter_along_y<Radius, 1>(block, scale.smooth, rows, columns, tiles.curvature, tiles.xx);
+  filter_along_y<Radius, 1>(block, scale.curve, rows, columns, tiles.smoothed, tiles.yy);
+  filter_along_y<Radius, -1>(block, scale.slope_y, rows, columns, tiles.slope, tiles.xy);
 }
 
 /// The same for the radii that a level has.
@@ -420,6 +432,7 @@ struct MeasureValleys {
   float* sum[scales_of_level];          // per tile
   float* count[scales_of_level];
 
+  using CpuTile = FineTile;
   template <int Height, int Width>
   struct Scratch {
     HessianTiles<Height, Width, level_halo(Level)> hessian;
@@ -431,11 +444,17 @@ struct MeasureValleys {
     load_level(block, level, rows, columns, scratch.hessian);
     for (int i = 0; i < level.count; ++i) {
       hessian_at_scale<Level>(block, level.scale[i], rows, columns, scratch.hessian);
+      HessianTiles<Height, Width, level_halo(Level)>& tiles = scratch.hessian;
+      // Apart from the sums, which only then vectorise.
+      block.for_each_pixel(rows, columns, [&](int y, int x) {
+        const Eigenvalues e = eigenvalues(tiles.xx[y][x], tiles.yy[y][x], tiles.xy[y][x]);
+        const float valley = e.mean + e.radius, positive = valley > 0 ? valley : 0.0f;
+        const bool inside = valid.row(block.y0 + y)[block.x0 + x] != 0;
+        tiles.xx[y][x] = inside ? positive : 0.0f;
+        tiles.yy[y][x] = inside ? 1.0f : 0.0f;
+      });
       const Sums<2> sums = block.template sum_pixels<2>(rows, columns, scratch.lanes, [&](int y, int x) {
-        const float inside = valid.row(block.y0 + y)[block.x0 + x] ? 1.0f : 0.0f;
-        const Eigenvalues e = eigenvalues(scratch.hessian.xx[y][x], scratch.hessian.yy[y][x], scratch.hessian.xy[y][x]);
-        const float valley = e.mean + e.radius;
-        return Sums<2>{{inside * (valley > 0 ? valley : 0.0f), inside}};
+        return Sums<2>{{tiles.xx[y][x], tiles.yy[y][x]}};
       });
       block.once([&] {
         sum[i][block.index] = sums.value[0];
@@ -671,6 +690,7 @@ struct SumLevel {
   AddScales scales;
   SumPlanes<float> output;
 
+  using CpuTile = FineTile;
   template <int Height, int Width>
   struct Scratch {
     HessianTiles<Height, Width, level_halo(Level)> hessian;
@@ -744,6 +764,7 @@ struct FinishMap {
   float scale_px[vesselness_scale_count], z_factor[vesselness_scale_count];
   ImageView<float> response, z, angle, scale;
 
+  using CpuTile = FineTile;
   template <int Height, int Width>
   struct Scratch {
     HessianTiles<Height, Width, level_halo(0)> hessian;
