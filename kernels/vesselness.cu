@@ -333,8 +333,10 @@ template <int Height, int Width, int Halo>
 struct HessianTiles {
   static_assert(Height % rows_at_once<Height> == 0);
   Tile<float, Height + 2 * Halo, Width + 2 * Halo> input;
-  Tile<float, Height + 2 * Halo, Width> smoothed, slope, curvature;
-  Tile<float, Height, Width> xx, yy, xy;
+  // On the CPU planes and rows that lie multiples of 4 KiB apart would evict one another.
+  static constexpr int pitch = Width < 64 ? Width : Width + 16;
+  Tile<float, Height + 2 * Halo, pitch> smoothed, slope, curvature;
+  Tile<float, Height, pitch> xx, yy, xy;
 };
 
 template <int Height, int Width, int Halo>
@@ -432,7 +434,6 @@ struct MeasureValleys {
   float* sum[scales_of_level];          // per tile
   float* count[scales_of_level];
 
-  using CpuTile = FineTile;
   template <int Height, int Width>
   struct Scratch {
     HessianTiles<Height, Width, level_halo(Level)> hessian;
@@ -664,7 +665,7 @@ struct AddScales {
     });
   }
 
-  /// The largest measure instead of the summed ratio.
+  /// The largest measure instead of the summed ratio, and the direction at the winning scale alone.
   template <int Height, int Width, int Halo, class Measure>
   CINELUMEN_HOST_DEVICE static void add_classical(const Block<Height, Width>& block, const ScaleKernels& scale, int rows, int columns,
                                                   const HessianTiles<Height, Width, Halo>& tiles, SumTiles<Height, Width>& sum,
@@ -674,11 +675,11 @@ struct AddScales {
       const float xy = tiles.xy[y][x];
       const Eigenvalues e = eigenvalues(tiles.xx[y][x], tiles.yy[y][x], xy);
       const float strength = e.radius - e.mean, best = sum.strength[y][x], best_scale = sum.scale_px[y][x];
-      const float unit = (strength > 0 ? strength : 0.0f) / (e.radius + 1e-18f);
       const float value = measure_of(strength, e.mean + e.radius), largest = sum.ratio[y][x];
+      const float cosine = sum.cosine[y][x], sine = sum.sine[y][x];
       sum.ratio[y][x] = value > largest ? value : largest;
-      sum.cosine[y][x] += e.difference * unit;
-      sum.sine[y][x] += xy * unit;
+      sum.cosine[y][x] = strength > best ? e.difference : cosine;
+      sum.sine[y][x] = strength > best ? xy : sine;
       sum.scale_px[y][x] = strength > best ? sigma : best_scale;
       sum.strength[y][x] = strength > best ? strength : best;
     });
@@ -690,7 +691,6 @@ struct SumLevel {
   AddScales scales;
   SumPlanes<float> output;
 
-  using CpuTile = FineTile;
   template <int Height, int Width>
   struct Scratch {
     HessianTiles<Height, Width, level_halo(Level)> hessian;
@@ -764,7 +764,6 @@ struct FinishMap {
   float scale_px[vesselness_scale_count], z_factor[vesselness_scale_count];
   ImageView<float> response, z, angle, scale;
 
-  using CpuTile = FineTile;
   template <int Height, int Width>
   struct Scratch {
     HessianTiles<Height, Width, level_halo(0)> hessian;
@@ -778,13 +777,16 @@ struct FinishMap {
     scales.add<0>(block, rows, columns, scratch.hessian, sum);
     float sigma[vesselness_scale_count], factor[vesselness_scale_count];
     for (int i = 0; i < vesselness_scale_count; ++i) sigma[i] = scale_px[i], factor[i] = z_factor[i];
+    // Apart from the rest: with bytes among them, loops over floats go 64 pixels at a time, which is more than the registers hold.
+    auto& inside = scratch.hessian.xx;
+    block.for_each_pixel(rows, columns, [&](int y, int x) { inside[y][x] = valid.row(block.y0 + y)[block.x0 + x] != 0 ? 1.0f : 0.0f; });
     const auto write_z = [&](int y, int x, float weight) {
       const float best = sum.scale_px[y][x];
       float to_z = factor[0];
       CINELUMEN_UNROLL
       for (int i = 1; i < vesselness_scale_count; ++i) to_z = best == sigma[i] ? factor[i] : to_z;
       const float value = weight * to_z * sum.strength[y][x];
-      z.row(block.y0 + y)[block.x0 + x] = valid.row(block.y0 + y)[block.x0 + x] != 0 ? value : 0.0f;
+      z.row(block.y0 + y)[block.x0 + x] = inside[y][x] > 0 ? value : 0.0f;
       scale.row(block.y0 + y)[block.x0 + x] = best;
     };
     if (noise_weight.data)
@@ -792,26 +794,21 @@ struct FinishMap {
     else
       block.for_each_pixel(rows, columns, [&](int y, int x) { write_z(y, x, 1); });
     if (scales.wanted == Wanted::strength_only) return;
-    block.for_each_pixel(rows, columns, [&](int y, int x) {
+    if (scales.wanted == Wanted::calibrated && along.data) upsample(block, along, rows, columns, scratch.along);
+    const auto write = [&](int y, int x, float value) {
       const float direction = 0.5f * fast_atan2(sum.sine[y][x], sum.cosine[y][x]);
-      angle.row(block.y0 + y)[block.x0 + x] = valid.row(block.y0 + y)[block.x0 + x] != 0 ? direction : 0.0f;
-    });
+      response.row(block.y0 + y)[block.x0 + x] = inside[y][x] > 0 ? value : 0.0f;
+      angle.row(block.y0 + y)[block.x0 + x] = inside[y][x] > 0 ? direction : 0.0f;
+    };
     if (scales.wanted == Wanted::classical) {
+      block.for_each_pixel(rows, columns, [&](int y, int x) { write(y, x, sum.ratio[y][x]); });
+    } else {
+      const auto& line = along.data ? scratch.along : sum.ratio;
       block.for_each_pixel(rows, columns, [&](int y, int x) {
-        const float value = sum.ratio[y][x];
-        response.row(block.y0 + y)[block.x0 + x] = valid.row(block.y0 + y)[block.x0 + x] != 0 ? value : 0.0f;
+        const float ratio = half_over_ratio * (sum.ratio[y][x] + line[y][x]), square = ratio * ratio;
+        write(y, x, square / (1 + square));
       });
-      return;
     }
-    if (along.data)
-      upsample(block, along, rows, columns, scratch.along);
-    else
-      block.for_each_pixel(rows, columns, [&](int y, int x) { scratch.along[y][x] = sum.ratio[y][x]; });
-    block.for_each_pixel(rows, columns, [&](int y, int x) {
-      const float ratio = half_over_ratio * (sum.ratio[y][x] + scratch.along[y][x]), square = ratio * ratio;
-      const float value = square / (1 + square);
-      response.row(block.y0 + y)[block.x0 + x] = valid.row(block.y0 + y)[block.x0 + x] != 0 ? value : 0.0f;
-    });
   }
 };
 
