@@ -41,7 +41,7 @@ struct VesselnessOptions {
   float half_response_ratio = 2.0f;
   /// Noise-calibrated: average along the vessel. Without it the response is that of the point alone; z, angle and scale are the same.
   bool elongation = true;
-  /// False: only z and scale_px are worked out, at a third of the cost; response and angle are left as they are.
+  /// False: only z and scale_px are worked out, at half the cost; response and angle are left as they are.
   bool response_and_angle = true;
   float frangi_beta = 0.5f;    ///< Frangi: blobness at which exp(-1/2)
   float frangi_c = 0.03f;      ///< Frangi: structureness at which 1 - exp(-1/2), the image's units; fixed, not half of a frame's maximum
@@ -52,7 +52,9 @@ struct VesselnessOptions {
 struct VesselnessMap {
   Image<float> response;  ///< [0, 1]; Sato: the image's units, >= 0
   Image<float> z;         ///< sigma^3 |lambda2| over its noise SD at the winning scale; negative: no bright ridge at any scale
-  Image<float> angle;     ///< direction along the vessel, radians in (-pi/2, pi/2], atan2(dy, dx)
+  /// Direction along the vessel, radians in (-pi/2, pi/2], atan2(dy, dx): of all scales, each weighted by its part in the response;
+  /// of the classical measures at the winning scale alone.
+  Image<float> angle;
   Image<float> scale_px;  ///< sigma with the largest sigma^2 |lambda2|
 };
 
