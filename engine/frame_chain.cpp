@@ -342,7 +342,7 @@ SegmentMeasurements FrameChain::measure(int first, int last, const Topology& top
   filter_options.minimum_gain = minimum_gain;
   TemporalFilter filter(stream_, height, width, filter_options);
   VesselnessOptions vesselness = vesselness_options(frame_noise * filtered_noise_factor());
-  vesselness.elongation = options_.topology_every_frame;  // re-snapping asks for z and scale only
+  vesselness.response_and_angle = options_.topology_every_frame;  // re-snapping asks for z and scale only
   LumenOptions lumen_options;
   lumen_options.noise_sd = static_cast<float>(frame_noise);
   lumen_options.sd_inflation = intensity_.sd_inflation;
