@@ -1,5 +1,5 @@
-/// Multi-scale vesselness of a frame of vessels in noise: the default response and Frangi's, beside Frangi's with OpenCV's separable
-/// filters.
+/// Multi-scale vesselness of a frame of vessels in noise: the default response, z alone as each frame of a run asks for it, and Frangi's
+/// at five scales from 1 to 5.6 px, beside Frangi's with OpenCV's separable filters.
 
 #include "kernels/vesselness.h"
 
@@ -41,30 +41,63 @@ Image<std::uint8_t> round_field(int side) {
   return valid;
 }
 
-void vesselness(benchmark::State& state, const Stream& stream, VesselnessResponse response) {
+VesselnessOptions z_alone() {
+  VesselnessOptions options;
+  options.response_and_angle = false;
+  return options;
+}
+
+/// Five scales over a range of 1 to 6 px, as others are measured.
+VesselnessOptions frangi() {
+  VesselnessOptions options;
+  options.response = VesselnessResponse::frangi;
+  options.min_scale_px = 1;
+  options.max_scale_px = 5.6f;
+  options.use_scale[1] = false;
+  return options;
+}
+
+/// Floating-point operations per pixel of the image that the separable derivatives alone take, once per scale.
+double hessian_flops_per_pixel(const VesselnessOptions& options) {
+  double flops = 0;
+  for (int i = 0; i < vesselness_scale_count; ++i) {
+    const float sigma = vesselness_scales_px[i];
+    if (!options.use_scale[i] || sigma < options.min_scale_px || sigma > options.max_scale_px) continue;
+    const int level = i < 3 ? 0 : i < 5 ? 1 : 2;
+    const double radius = std::ceil(4 * std::sqrt(std::pow(sigma / (1 << level), 2) - (level == 0 ? 0 : level == 1 ? 0.36 : 0.45)));
+    flops += (2 * (6 * radius + 4) + 5 * radius) / (1 << 2 * level);
+  }
+  return flops;
+}
+
+void vesselness(benchmark::State& state, const Stream& stream, const VesselnessOptions& options, bool with_field = true) {
   const int side = static_cast<int>(state.range(0));
   const Image<float> image = to_device(stream, vessels_in_noise(side).view());
   const Image<std::uint8_t> valid = to_device(stream, round_field(side).view());
+  const ImageView<const std::uint8_t> field = with_field ? valid.view() : ImageView<const std::uint8_t>{};
   VesselnessMap map = make_vesselness_map(stream, side, side);
+  set_zero(stream, map.response.view());
   Vesselness filter(stream, side, side);
-  VesselnessOptions options;
-  options.response = response;
-  filter.compute(stream, image, valid.view(), options, map);
+  filter.compute(stream, image, field, options, map);
   const Image<float> z = to_host(stream, map.z.view()), answer = to_host(stream, map.response.view());
   const int y = side / 2, vessel = static_cast<int>(std::lround(side * 3.5 / 6 + 20 * std::sin(0.02 * y + 3)));
-  if (!(z(y, vessel) > 20 && answer(y, vessel) > 0.5f)) state.SkipWithError("the vessel is not found");
+  if (!(z(y, vessel) > 20 && (answer(y, vessel) > 0.5f || !options.response_and_angle))) state.SkipWithError("the vessel is not found");
   for (auto _ : state) {
-    filter.compute(stream, image, valid.view(), options, map);
+    filter.compute(stream, image, field, options, map);
     stream.synchronize();
   }
-  const double bytes = 21.0 * side * side;  // image and field in, four planes out
+  const double pixels = static_cast<double>(side) * side;
+  const double bytes = ((with_field ? 5 : 4) + (options.response_and_angle ? 16 : 8)) * pixels;  // image and field in, planes out
   state.SetBytesProcessed(static_cast<std::int64_t>(state.iterations() * bytes));
-  bench::add_limits(state, stream, bytes);
+  // The default response needs the mean valley of every scale first and works the derivatives out again rather than keep them.
+  const int passes = options.response == VesselnessResponse::noise_calibrated && options.response_and_angle ? 2 : 1;
+  bench::add_limits(state, stream, bytes, passes * hessian_flops_per_pixel(options) * pixels);
 }
 
-void vesselness_cpu(benchmark::State& state) { vesselness(state, Stream::cpu({.parallel = false}), VesselnessResponse::noise_calibrated); }
-void vesselness_cpu_pool(benchmark::State& state) { vesselness(state, Stream::cpu(), VesselnessResponse::noise_calibrated); }
-void vesselness_frangi_cpu(benchmark::State& state) { vesselness(state, Stream::cpu({.parallel = false}), VesselnessResponse::frangi); }
+void vesselness_cpu(benchmark::State& state) { vesselness(state, Stream::cpu({.parallel = false}), {}); }
+void vesselness_cpu_pool(benchmark::State& state) { vesselness(state, Stream::cpu(), {}); }
+void vesselness_z_cpu(benchmark::State& state) { vesselness(state, Stream::cpu({.parallel = false}), z_alone()); }
+void vesselness_frangi_cpu(benchmark::State& state) { vesselness(state, Stream::cpu({.parallel = false}), frangi(), false); }
 
 /// OpenCV has no eigenvalues of planes: a plain loop that vectorises, so that the row measures OpenCV and not this.
 void frangi_row(int width, const float* xx, const float* xy, const float* yy, float* best, float over_beta, float over_c) {
@@ -77,19 +110,20 @@ void frangi_row(int width, const float* xx, const float* xy, const float* yy, fl
   }
 }
 
-/// Frangi's measure at the same scales: three sepFilter2D per scale at 4 sigma, eigenvalues in a plain loop. One thread.
+/// Frangi's measure at the same five scales: three sepFilter2D per scale at 4 sigma, eigenvalues in a plain loop. One thread.
 void vesselness_opencv_frangi(benchmark::State& state) {
   cv::setNumThreads(1);
   const int side = static_cast<int>(state.range(0));
   Image<float> host = vessels_in_noise(side);
   const cv::Mat image(side, side, CV_32F, host.row(0), host.view().pitch * sizeof(float));
   cv::Mat xx, xy, yy, best(side, side, CV_32F);
-  const VesselnessOptions options;
+  const VesselnessOptions options = frangi();
   const float over_beta = 0.5f / (options.frangi_beta * options.frangi_beta), over_c = 0.5f / (options.frangi_c * options.frangi_c);
   const auto run = [&] {
     best = 0;
-    for (const float sigma : vesselness_scales_px) {
-      if (sigma < options.min_scale_px || sigma > options.max_scale_px) continue;
+    for (int i = 0; i < vesselness_scale_count; ++i) {
+      const float sigma = vesselness_scales_px[i];
+      if (!options.use_scale[i] || sigma < options.min_scale_px || sigma > options.max_scale_px) continue;
       const int radius = static_cast<int>(std::ceil(4 * sigma));
       cv::Mat g(2 * radius + 1, 1, CV_32F), g1 = g.clone(), g2 = g.clone();
       double sum = 0;
@@ -121,14 +155,14 @@ void sizes(benchmark::internal::Benchmark* row) {
 
 BENCHMARK(vesselness_cpu)->Apply(sizes);
 BENCHMARK(vesselness_cpu_pool)->Apply(sizes);
+BENCHMARK(vesselness_z_cpu)->Apply(sizes);
 BENCHMARK(vesselness_frangi_cpu)->Apply(sizes);
 BENCHMARK(vesselness_opencv_frangi)->Apply(sizes);
 
 const bool cuda_rows = [] {
   for (int device = 0; device < cuda_device_count(); ++device)
-    sizes(benchmark::RegisterBenchmark(("vesselness_cuda" + std::to_string(device)).c_str(), [device](benchmark::State& state) {
-      vesselness(state, Stream::cuda(device), VesselnessResponse::noise_calibrated);
-    }));
+    sizes(benchmark::RegisterBenchmark(("vesselness_cuda" + std::to_string(device)).c_str(),
+                                       [device](benchmark::State& state) { vesselness(state, Stream::cuda(device), {}); }));
   return true;
 }();
 

@@ -118,7 +118,7 @@ TemporalFilter make_temporal_filter(const Stream& stream, const FrameSetup& setu
 MeasureSettings measure_settings(const FrameSetup& setup, VesselnessResponse response, const Calibration& calibration) {
   MeasureSettings settings;
   settings.vesselness = setup.vesselness_options(response, setup.filtered_noise_sd());
-  settings.vesselness.elongation = false;  // re-snapping asks for z and scale only
+  settings.vesselness.response_and_angle = false;  // re-snapping asks for z and scale only
   settings.snap.search_px = static_cast<float>(calibration.known() ? std::clamp(1.5 / calibration.mm_per_px, 2.0, 12.0) : 6.0);
   settings.lumen = setup.lumen_options();
   return settings;

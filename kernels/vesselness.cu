@@ -11,7 +11,15 @@
 #ifdef __CUDACC__
 #define CINELUMEN_UNROLL _Pragma("unroll")
 #else
-#define CINELUMEN_UNROLL _Pragma("GCC unroll 16")
+#define CINELUMEN_UNROLL _Pragma("GCC unroll 64")
+#endif
+
+// Vectors of 256 bits where the processor has 512, for filters along a row with more weights than registers: GCC then loads each value
+// twice, and most 512-bit loads straddle cache lines.
+#ifdef __CUDACC__
+#define CINELUMEN_HALF_VECTORS
+#else
+#define CINELUMEN_HALF_VECTORS __attribute__((noinline, target("prefer-vector-width=256")))
 #endif
 
 namespace cinelumen {
@@ -30,7 +38,14 @@ constexpr float line_window = 4;                                // half-resoluti
 constexpr double white_noise_hessian_sd = 0.24430125595145996;  // sqrt(3 / (16 pi)): SD of sigma^2 L_xx times sigma, unit white noise
 constexpr double white_noise_valley_mean = 0.2030;              // mean of max(sigma^2 lambda1, 0) times sigma, by simulation
 
+constexpr int largest_radius = 11;
+
+#ifndef FT
+#define FT 64, 128
+#endif
+using FineTile = TileShape<FT>;
 constexpr int level_of(int scale) { return scale < 3 ? 0 : (scale < 5 ? 1 : 2); }
+constexpr int level_halo(int level) { return level < 2 ? 8 : 11; }  // the largest radius of its scales
 int half(int n) { return (n + 1) / 2; }
 
 // ---- Beyond the field of view: a plane per cell, fitted to the valid pixels near it.
@@ -47,44 +62,72 @@ struct MeasureCells {
   ImageView<const float> image;
   ImageView<const std::uint8_t> valid;
   CellMoments* cells;
-  int columns;
+  int columns;  // of the grid
 
-  CINELUMEN_HOST_DEVICE void operator()(int i) const {
-    const int y0 = i / columns * cell_size, x0 = i % columns * cell_size;
-    const int height = image.height - y0 < cell_size ? image.height - y0 : cell_size;
-    const int width = image.width - x0 < cell_size ? image.width - x0 : cell_size;
-    // Sums over y first, lane by lane: the sums over x then cost a sixteenth.
-    float m[cell_size], my[cell_size], myy[cell_size], l[cell_size], ly[cell_size];
-    for (int x = 0; x < cell_size; ++x) m[x] = my[x] = myy[x] = l[x] = ly[x] = 0;
-    for (int y = 0; y < height; ++y) {
-      const float t = (y - 0.5f * (cell_size - 1)) / cell_size;
-      const float* value = image.row(y0 + y) + x0;
-      const std::uint8_t* inside = valid.row(y0 + y) + x0;
-      for (int x = 0; x < width; ++x) {
-        const float w = inside[x] ? 1.0f : 0.0f, v = inside[x] ? value[x] : 0.0f;
-        m[x] += w;
-        my[x] += w * t;
-        myy[x] += w * t * t;
-        l[x] += v;
-        ly[x] += v * t;
+  using CpuTile = TileShape<cell_size, 256>;
+  using CudaTile = TileShape<cell_size, 64>;
+  template <int Height, int Width>
+  struct Scratch {
+    Tile<float, Height, Width> weight, value;
+    float m[Width], y[Width], yy[Width], l[Width], ly[Width];
+  };
+
+  template <int Height, int Width>
+  CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>& sums) const {
+    const int height = block.rows(image.height), width = block.columns(image.width);
+    // Floats first: mixed with bytes, the sums would be worked out 64 columns at a time, which is more than the registers hold.
+    block.for_each_pixel(height, width, [&](int y, int x) {
+      const float value = image.row(block.y0 + y)[block.x0 + x];
+      const bool inside = valid.row(block.y0 + y)[block.x0 + x] != 0;
+      sums.weight[y][x] = inside ? 1.0f : 0.0f;
+      sums.value[y][x] = inside ? value : 0.0f;
+    });
+    if (height < Height)
+      block.for_each_pixel(Height - height, width, [&](int y, int x) { sums.weight[height + y][x] = sums.value[height + y][x] = 0; });
+    // Sums over y, column by column: the sums over x then cost a sixteenth.
+    block.for_each_pixel(1, width, [&](int, int x) {
+      float m = 0, my = 0, myy = 0, l = 0, ly = 0;
+      CINELUMEN_UNROLL
+      for (int y = 0; y < cell_size; ++y) {
+        const float t = (y - 0.5f * (cell_size - 1)) / cell_size, w = sums.weight[y][x], v = sums.value[y][x];
+        m += w;
+        my += w * t;
+        myy += w * (t * t);
+        l += v;
+        ly += v * t;
       }
-    }
-    CellMoments sum = {0, 0, 0, 0, 0, 0, 0, 0, 0};
-    for (int x = 0; x < width; ++x) {
-      const float t = (x - 0.5f * (cell_size - 1)) / cell_size;
-      sum.m += m[x];
-      sum.x += m[x] * t;
-      sum.y += my[x];
-      sum.xx += m[x] * t * t;
-      sum.xy += my[x] * t;
-      sum.yy += myy[x];
-      sum.l += l[x];
-      sum.lx += l[x] * t;
-      sum.ly += ly[x];
-    }
-    cells[i] = sum;
+      sums.m[x] = m;
+      sums.y[x] = my;
+      sums.yy[x] = myy;
+      sums.l[x] = l;
+      sums.ly[x] = ly;
+    });
+    block.for_each_pixel(1, (width + cell_size - 1) / cell_size, [&](int, int cell) {
+      const int x0 = cell * cell_size, count = width - x0 < cell_size ? width - x0 : cell_size;
+      CellMoments sum = {0, 0, 0, 0, 0, 0, 0, 0, 0};
+      for (int i = 0; i < count; ++i) {
+        const int x = x0 + i;
+        const float t = (i - 0.5f * (cell_size - 1)) / cell_size;
+        sum.m += sums.m[x];
+        sum.x += sums.m[x] * t;
+        sum.y += sums.y[x];
+        sum.xx += sums.m[x] * t * t;
+        sum.xy += sums.y[x] * t;
+        sum.yy += sums.yy[x];
+        sum.l += sums.l[x];
+        sum.lx += sums.l[x] * t;
+        sum.ly += sums.ly[x];
+      }
+      cells[block.y0 / cell_size * columns + block.x0 / cell_size + cell] = sum;
+    });
   }
 };
+
+/// Whether all pixels of a cell are valid; height and width from its first pixel to the image's end.
+CINELUMEN_HOST_DEVICE inline bool full_cell(const CellMoments& cell, int height, int width) {
+  const int h = height < cell_size ? height : cell_size, w = width < cell_size ? width : cell_size;
+  return cell.m > h * w - 0.5f;
+}
 
 struct FitCells {
   const CellMoments* cells;
@@ -93,9 +136,7 @@ struct FitCells {
   float window[cell_reach + 1];
 
   CINELUMEN_HOST_DEVICE bool full(int row, int column) const {
-    const int h = height - row * cell_size < cell_size ? height - row * cell_size : cell_size;
-    const int w = width - column * cell_size < cell_size ? width - column * cell_size : cell_size;
-    return cells[row * columns + column].m > h * w - 0.5f;
+    return full_cell(cells[row * columns + column], height - row * cell_size, width - column * cell_size);
   }
 
   CINELUMEN_HOST_DEVICE void operator()(int i) const {
@@ -134,42 +175,55 @@ struct FitCells {
   }
 };
 
+/// The image where it is valid, elsewhere the planes of the four nearest cells, linearly between their centres.
 struct ExtendImage {
   ImageView<const float> image;
   ImageView<const std::uint8_t> valid;
+  const CellMoments* cells;
   const CellPlane* planes;
   int rows, columns;
   ImageView<float> output;
 
+  using CpuTile = TileShape<cell_size, 512>;
   template <int Height, int Width>
-  struct Scratch {
-    SumLanes<1> lanes;
-  };
-
-  CINELUMEN_HOST_DEVICE float plane_at(int y, int x) const {
-    const float v = (y + 0.5f) / cell_size - 0.5f, u = (x + 0.5f) / cell_size - 0.5f;
-    const int row = static_cast<int>(floorf(v)), column = static_cast<int>(floorf(u));
-    float sum = 0;
-    for (int i = 0; i < 2; ++i)
-      for (int j = 0; j < 2; ++j) {
-        const int r = clamp_int(row + i, 0, rows - 1), c = clamp_int(column + j, 0, columns - 1);
-        const CellPlane plane = planes[r * columns + c];
-        const float weight = (i ? v - row : 1 - (v - row)) * (j ? u - column : 1 - (u - column));
-        sum += weight * (plane.value + plane.slope_x * (u - c) + plane.slope_y * (v - r));
-      }
-    return sum;
-  }
+  struct Scratch {};
 
   template <int Height, int Width>
-  CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>& scratch) const {
+  CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>&) const {
+    static_assert(Height % cell_size == 0 && Width % cell_size == 0);
     const int height = block.rows(output.height), width = block.columns(output.width);
     block.for_each_pixel(height, width,
                          [&](int y, int x) { output.row(block.y0 + y)[block.x0 + x] = image.row(block.y0 + y)[block.x0 + x]; });
-    const Sums<1> outside = block.template sum_pixels<1>(
-        height, width, scratch.lanes, [&](int y, int x) { return Sums<1>{{valid.row(block.y0 + y)[block.x0 + x] ? 0.0f : 1.0f}}; });
-    if (outside.value[0] < 0.5f) return;
+    for (int y = block.y0; y < block.y0 + height; y += cell_size)
+      for (int x = block.x0; x < block.x0 + width; x += cell_size) {
+        const int row = y / cell_size, column = x / cell_size;
+        if (full_cell(cells[row * columns + column], output.height - y, output.width - x)) continue;
+        // Within a quarter of a cell the four nearest centres are the same.
+        for (int part = 0; part < 4; ++part) fill(block, y + part / 2 * (cell_size / 2), x + part % 2 * (cell_size / 2));
+      }
+  }
+
+  template <int Height, int Width>
+  CINELUMEN_HOST_DEVICE void fill(const Block<Height, Width>& block, int y0, int x0) const {
+    constexpr int side = cell_size / 2;
+    const int height = output.height - y0 < side ? output.height - y0 : side, width = output.width - x0 < side ? output.width - x0 : side;
+    if (height <= 0 || width <= 0) return;
+    const int row = (y0 + side) / cell_size - 1, column = (x0 + side) / cell_size - 1;
+    CellPlane plane[2][2];
+    for (int i = 0; i < 2; ++i)
+      for (int j = 0; j < 2; ++j) {
+        const int r = clamp_int(row + i, 0, rows - 1), c = clamp_int(column + j, 0, columns - 1);
+        plane[i][j] = planes[r * columns + c];
+        // Its value at the centre of (row, column).
+        plane[i][j].value += plane[i][j].slope_x * (column - c) + plane[i][j].slope_y * (row - r);
+      }
     block.for_each_pixel(height, width, [&](int y, int x) {
-      if (!valid.row(block.y0 + y)[block.x0 + x]) output.row(block.y0 + y)[block.x0 + x] = plane_at(block.y0 + y, block.x0 + x);
+      const float v = (y0 + y + 0.5f) / cell_size - 0.5f - row, u = (x0 + x + 0.5f) / cell_size - 0.5f - column;
+      const auto at = [&](const CellPlane& p) { return p.value + p.slope_x * u + p.slope_y * v; };
+      const float fitted =
+          (1 - v) * ((1 - u) * at(plane[0][0]) + u * at(plane[0][1])) + v * ((1 - u) * at(plane[1][0]) + u * at(plane[1][1]));
+      const float own = output.row(y0 + y)[x0 + x];
+      output.row(y0 + y)[x0 + x] = valid.row(y0 + y)[x0 + x] ? own : fitted;
     });
   }
 };
@@ -234,21 +288,28 @@ struct Decimate {
   }
 };
 
-/// What one scale leaves behind, at its level's resolution.
-struct ScalePlanes {
-  ImageView<float> strength;      // -sigma^2 lambda2, negative where there is no bright ridge
-  ImageView<float> cosine, sine;  // max(strength, 0) times cosine and sine of twice the vessel's direction
-  ImageView<float> classical;     // Frangi's, Sato's or Jerman's measure; no data for the default response
-};
+/// 2^x for x <= 0, clamped at -126; relative error <= 4e-6. Two of them a pixel and scale are what Frangi's measure costs.
+CINELUMEN_HOST_DEVICE inline float exp2_of_negative(float x) {
+  x = x < -126.0f ? -126.0f : x;
+  const float n = floorf(x + 0.5f), r = x - n;
+  float p = 1.339887440e-3f;
+  p = p * r + 9.618437357e-3f;
+  p = p * r + 5.550332548e-2f;
+  p = p * r + 2.402264791e-1f;
+  p = p * r + 6.931472028e-1f;
+  p = p * r + 1.0f;
+  return std::bit_cast<float>(std::bit_cast<std::int32_t>(p) + (static_cast<std::int32_t>(n) << 23));
+}
 
-/// The default response stores no measure of its own: it needs the mean over the frame first.
 struct ClassicalMeasure {
   VesselnessResponse response;
-  float minus_half_over_beta2, minus_half_over_c2, lambda_rho;
+  float minus_half_over_beta2, minus_half_over_c2;  // times log2(e)
+  float lambda_rho;
 
   CINELUMEN_HOST_DEVICE float frangi(float ridge, float other) const {
-    const float ratio2 = other * other / (ridge * ridge + 1e-30f);
-    const float value = fast_exp(minus_half_over_beta2 * ratio2) * (1 - fast_exp(minus_half_over_c2 * (ridge * ridge + other * other)));
+    const float ridge2 = ridge * ridge, other2 = other * other;
+    const float value = exp2_of_negative(minus_half_over_beta2 * (other2 / (ridge2 + 1e-30f))) *
+                        (1 - exp2_of_negative(minus_half_over_c2 * (ridge2 + other2)));
     // |lambda1| <= |lambda2| and lambda2 < 0: a valley crossing a weaker ridge is not a bright vessel.
     return ridge > 0 && other <= ridge ? value : 0.0f;
   }
@@ -259,111 +320,207 @@ struct ClassicalMeasure {
   }
 };
 
-template <int Radius>
-struct HessianAtScale {
+// ---- Scales of one level.
+
+constexpr int scales_of_level = 3;  // at most
+
+/// Kernels of one scale, in its level's pixels.
+struct ScaleKernels {
+  int radius;
+  float sigma_px;     // of the image
+  const float* gain;  // 1 / (number of scales x mean valley)
+  float smooth[largest_radius + 1], slope_x[largest_radius + 1], slope_y[largest_radius + 1],
+      curve[largest_radius + 1];  // slope_x and curve carry sigma^2
+};
+
+/// A level's image and the scales computed on it.
+struct LevelScales {
   ImageView<const float> input;
-  ImageView<const std::uint8_t> valid;  // at full resolution
-  int stride;                           // of this level's pixels in it
-  ScalePlanes planes;
-  ClassicalMeasure measure;
-  float* partial_sum;  // of the valleys, per tile
-  float* partial_count;
-  float smooth[Radius + 1], slope_x[Radius + 1], slope_y[Radius + 1], curve[Radius + 1];  // slope_x and curve carry sigma^2
+  ScaleKernels scale[scales_of_level];
+  int count;
+};
+
+/// Rows that one step of the column pass works out: each value it loads then serves several of them.
+template <int Height>
+inline constexpr int rows_at_once = Height % 8 == 0 && Height >= 32 ? 8 : 2;
+
+template <int Height, int Width, int Halo>
+struct HessianTiles {
+  static_assert(Height % rows_at_once<Height> == 0);
+  Tile<float, Height + 2 * Halo, Width + 2 * Halo> input;
+  // On the CPU planes and rows that lie multiples of 4 KiB apart would evict one another.
+  static constexpr int pitch = Width < 64 ? Width : Width + 16;
+  Tile<float, Height + 2 * Halo, pitch> smoothed, slope, curvature;
+  Tile<float, Height, pitch> xx, yy, xy;
+};
+
+template <int Height, int Width, int Halo>
+CINELUMEN_HOST_DEVICE void load_level(const Block<Height, Width>& block, const LevelScales& level, int rows, int columns,
+                                      HessianTiles<Height, Width, Halo>& tiles) {
+  constexpr int step = rows_at_once<Height>;
+  const int whole_steps = (rows + step - 1) / step * step;
+  load_mirrored(block, level.input, block.y0 - Halo, block.x0 - Halo, whole_steps + 2 * Halo, columns + 2 * Halo, tiles.input);
+}
+
+template <int Radius, int Height, int Width, int Halo>
+CINELUMEN_HALF_VECTORS CINELUMEN_HOST_DEVICE void filter_along_x(const Block<Height, Width>& block, const ScaleKernels& scale, int lines,
+                                                                 int columns, HessianTiles<Height, Width, Halo>& tiles) {
+  constexpr int R = Radius;
+  float g[R + 1], gx[R + 1], gg[R + 1];
+  for (int k = 0; k <= R; ++k) g[k] = scale.smooth[k], gx[k] = scale.slope_x[k], gg[k] = scale.curve[k];
+  block.for_each_pixel(lines, columns, [&](int y, int x) {
+    const float* centre = tiles.input[y + Halo - R] + x + Halo;
+    float smoothed = g[0] * centre[0], curvature = gg[0] * centre[0], slope = 0;
+    CINELUMEN_UNROLL
+    for (int k = 1; k <= R; ++k) {
+      const float both = centre[k] + centre[-k];
+      smoothed += g[k] * both;
+      curvature += gg[k] * both;
+      slope += gx[k] * (centre[k] - centre[-k]);
+    }
+    tiles.smoothed[y][x] = smoothed;
+    tiles.slope[y][x] = slope;
+    tiles.curvature[y][x] = curvature;
+  });
+}
+
+/// Correlates along y with a kernel of which `weight` is one half; Sign 1: symmetric, -1: antisymmetric.
+template <int Radius, int Sign, int Height, int Width, class From, class To>
+CINELUMEN_HOST_DEVICE void filter_along_y(const Block<Height, Width>& block, const float* weight, int rows, int columns, const From& from,
+                                          To& to) {
+  constexpr int R = Radius, step = rows_at_once<Height>, lines = step + 2 * R;
+  float w[R + 1];
+  for (int k = 0; k <= R; ++k) w[k] = weight[k];
+  block.for_each_pixel((rows + step - 1) / step, columns, [&](int i, int x) {
+    const int y = i * step;
+    float v[lines];
+    CINELUMEN_UNROLL
+    for (int j = 0; j < lines; ++j) v[j] = from[y + j][x];
+    CINELUMEN_UNROLL
+    for (int r = 0; r < step; ++r) {
+      float sum = Sign > 0 ? w[0] * v[r + R] : 0.0f;
+      CINELUMEN_UNROLL
+      for (int k = 1; k <= R; ++k) sum += w[k] * (v[r + R + k] + Sign * v[r + R - k]);
+      to[y + r][x] = sum;
+    }
+  });
+}
+
+/// sigma^2 times the Hessian.
+template <int Radius, int Height, int Width, int Halo>
+CINELUMEN_HOST_DEVICE void hessian_of_radius(const Block<Height, Width>& block, const ScaleKernels& scale, int rows, int columns,
+                                             HessianTiles<Height, Width, Halo>& tiles) {
+  constexpr int step = rows_at_once<Height>;
+  filter_along_x<Radius>(block, scale, (rows + step - 1) / step * step + 2 * Radius, columns, tiles);
+  filter_along_y<Radius, 1>(block, scale.smooth, rows, columns, tiles.curvature, tiles.xx);
+  filter_along_y<Radius, 1>(block, scale.curve, rows, columns, tiles.smoothed, tiles.yy);
+  filter_along_y<Radius, -1>(block, scale.slope_y, rows, columns, tiles.slope, tiles.xy);
+}
+
+/// The same for the radii that a level has.
+template <int Level, int Height, int Width, int Halo>
+CINELUMEN_HOST_DEVICE void hessian_at_scale(const Block<Height, Width>& block, const ScaleKernels& scale, int rows, int columns,
+                                            HessianTiles<Height, Width, Halo>& tiles) {
+  if constexpr (Level == 0) {
+    if (scale.radius == 4) hessian_of_radius<4>(block, scale, rows, columns, tiles);
+  }
+  if constexpr (Level < 2) {
+    if (scale.radius == 6) hessian_of_radius<6>(block, scale, rows, columns, tiles);
+  } else {
+    if (scale.radius == 5) hessian_of_radius<5>(block, scale, rows, columns, tiles);
+    if (scale.radius == 11) hessian_of_radius<11>(block, scale, rows, columns, tiles);
+  }
+  if (scale.radius == 8) hessian_of_radius<8>(block, scale, rows, columns, tiles);
+}
+
+struct Eigenvalues {
+  float mean, difference, radius;  // mean -+ radius; half the difference of xx and yy
+};
+CINELUMEN_HOST_DEVICE inline Eigenvalues eigenvalues(float xx, float yy, float xy) {
+  const float difference = 0.5f * (xx - yy);
+  return {0.5f * (xx + yy), difference, sqrtf(difference * difference + xy * xy)};
+}
+
+/// Sums of max(sigma^2 lambda1, 0) over the field of view, per scale and tile.
+template <int Level>
+struct MeasureValleys {
+  LevelScales level;
+  ImageView<const std::uint8_t> valid;  // of this level
+  float* sum[scales_of_level];          // per tile
+  float* count[scales_of_level];
 
   template <int Height, int Width>
   struct Scratch {
-    Tile<float, Height + 2 * Radius, Width + 2 * Radius> input;
-    Tile<float, Height + 2 * Radius, Width> smoothed, slope, curvature;
+    HessianTiles<Height, Width, level_halo(Level)> hessian;
     SumLanes<2> lanes;
   };
-
   template <int Height, int Width>
   CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>& scratch) const {
-    constexpr int R = Radius;
-    const int rows = block.rows(input.height), columns = block.columns(input.width);
-    float g[R + 1], gx[R + 1], gy[R + 1], gg[R + 1];
-    for (int k = 0; k <= R; ++k) g[k] = smooth[k], gx[k] = slope_x[k], gy[k] = slope_y[k], gg[k] = curve[k];
-    load_mirrored(block, input, block.y0 - R, block.x0 - R, rows + 2 * R, columns + 2 * R, scratch.input);
-    block.for_each_pixel(rows + 2 * R, columns, [&](int y, int x) {
-      const float* centre = scratch.input[y] + x + R;
-      float smoothed = g[0] * centre[0], curvature = gg[0] * centre[0], slope = 0;
-      CINELUMEN_UNROLL
-      for (int k = 1; k <= R; ++k) {
-        const float both = centre[k] + centre[-k];
-        smoothed += g[k] * both;
-        curvature += gg[k] * both;
-        slope += gx[k] * (centre[k] - centre[-k]);
-      }
-      scratch.smoothed[y][x] = smoothed;
-      scratch.slope[y][x] = slope;
-      scratch.curvature[y][x] = curvature;
-    });
-    block.for_each_pixel(rows, columns, [&](int y, int x) {
-      float xx = g[0] * scratch.curvature[y + R][x], yy = gg[0] * scratch.smoothed[y + R][x], xy = 0;
-      CINELUMEN_UNROLL
-      for (int k = 1; k <= R; ++k) {
-        xx += g[k] * (scratch.curvature[y + R + k][x] + scratch.curvature[y + R - k][x]);
-        yy += gg[k] * (scratch.smoothed[y + R + k][x] + scratch.smoothed[y + R - k][x]);
-        xy += gy[k] * (scratch.slope[y + R + k][x] - scratch.slope[y + R - k][x]);
-      }
-      const float mean = 0.5f * (xx + yy), difference = 0.5f * (xx - yy);
-      const float radius = sqrtf(difference * difference + xy * xy);
-      const float strength = radius - mean;
-      // Twice the direction needs no eigenvector: (difference, xy) points along it, well conditioned wherever there is a direction.
-      // The addend exceeds what its square loses to underflow.
-      const float unit = (strength > 0 ? strength : 0.0f) / (radius + 1e-18f);
-      planes.strength.row(block.y0 + y)[block.x0 + x] = strength;
-      planes.cosine.row(block.y0 + y)[block.x0 + x] = difference * unit;
-      planes.sine.row(block.y0 + y)[block.x0 + x] = xy * unit;
-      scratch.input[y][x] = mean + radius;
-    });
-    const Sums<2> sums = block.template sum_pixels<2>(rows, columns, scratch.lanes, [&](int y, int x) {
-      const float inside = valid.row((block.y0 + y) * stride)[(block.x0 + x) * stride] ? 1.0f : 0.0f;
-      const float valley = scratch.input[y][x];
-      return Sums<2>{{inside * (valley > 0 ? valley : 0.0f), inside}};
-    });
-    block.once([&] {
-      partial_sum[block.index] = sums.value[0];
-      partial_count[block.index] = sums.value[1];
-    });
-    if (measure.response == VesselnessResponse::frangi)
+    const int rows = block.rows(valid.height), columns = block.columns(valid.width);
+    load_level(block, level, rows, columns, scratch.hessian);
+    for (int i = 0; i < level.count; ++i) {
+      hessian_at_scale<Level>(block, level.scale[i], rows, columns, scratch.hessian);
+      HessianTiles<Height, Width, level_halo(Level)>& tiles = scratch.hessian;
+      // Apart from the sums, which only then vectorise.
       block.for_each_pixel(rows, columns, [&](int y, int x) {
-        const float other = scratch.input[y][x];
-        planes.classical.row(block.y0 + y)[block.x0 + x] = measure.frangi(planes.strength.row(block.y0 + y)[block.x0 + x], other);
+        const Eigenvalues e = eigenvalues(tiles.xx[y][x], tiles.yy[y][x], tiles.xy[y][x]);
+        const float valley = e.mean + e.radius, positive = valley > 0 ? valley : 0.0f;
+        const bool inside = valid.row(block.y0 + y)[block.x0 + x] != 0;
+        tiles.xx[y][x] = inside ? positive : 0.0f;
+        tiles.yy[y][x] = inside ? 1.0f : 0.0f;
       });
-    else if (measure.response == VesselnessResponse::sato)
-      block.for_each_pixel(rows, columns, [&](int y, int x) {
-        const float ridge = planes.strength.row(block.y0 + y)[block.x0 + x];
-        planes.classical.row(block.y0 + y)[block.x0 + x] = ridge > 0 ? ridge : 0.0f;
+      const Sums<2> sums = block.template sum_pixels<2>(rows, columns, scratch.lanes, [&](int y, int x) {
+        return Sums<2>{{tiles.xx[y][x], tiles.yy[y][x]}};
       });
-    else if (measure.response == VesselnessResponse::jerman)
-      block.for_each_pixel(rows, columns, [&](int y, int x) {
-        planes.classical.row(block.y0 + y)[block.x0 + x] = measure.jerman(planes.strength.row(block.y0 + y)[block.x0 + x]);
+      block.once([&] {
+        sum[i][block.index] = sums.value[0];
+        count[i][block.index] = sums.value[1];
       });
+    }
   }
 };
 
-/// gain of one scale = 1 / (number of scales x mean valley), the mean at least what white noise gives. One tile.
+/// gain of one scale = 1 / (number of scales x mean valley), the mean at least what white noise gives. One tile per scale.
 struct MeanValley {
-  const float* partial_sum;
-  const float* partial_count;
-  int count;
-  float noise_valley, scales;
-  float* gain;
+  struct OfScale {
+    const float* sum;
+    const float* count;
+    int tiles;
+    float noise_valley;
+    float* gain;
+  };
+  OfScale scale[vesselness_scale_count];
+  float scales;
 
+  using CpuTile = TileShape<1, 16>;
+  using CudaTile = TileShape<1, 16>;
   template <int Height, int Width>
   struct Scratch {
     SumLanes<2> lanes;
   };
   template <int Height, int Width>
   CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>& scratch) const {
-    const Sums<2> sums = block.template sum_pixels<2>(1, count, scratch.lanes, [&](int, int i) {
-      return Sums<2>{{partial_sum[i], partial_count[i]}};
+    const OfScale& own = scale[block.y0];
+    const Sums<2> sums = block.template sum_pixels<2>(1, own.tiles, scratch.lanes, [&](int, int i) {
+      return Sums<2>{{own.sum[i], own.count[i]}};
     });
     block.once([&] {
       const float mean = sums.value[1] > 0 ? sums.value[0] / sums.value[1] : 0.0f;
-      *gain = 1 / (scales * (mean > noise_valley ? mean : noise_valley));
+      *own.gain = 1 / (scales * (mean > own.noise_valley ? mean : own.noise_valley));
     });
+  }
+};
+
+/// Every second pixel, from (0, 0) on.
+struct SampleField {
+  ImageView<const std::uint8_t> input;
+  ImageView<std::uint8_t> output;
+  template <int Height, int Width>
+  struct Scratch {};
+  template <int Height, int Width>
+  CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>&) const {
+    block.for_each_pixel(block.rows(output.height), block.columns(output.width),
+                         [&](int y, int x) { output.row(block.y0 + y)[block.x0 + x] = input.row(2 * (block.y0 + y))[2 * (block.x0 + x)]; });
   }
 };
 
@@ -403,58 +560,51 @@ CINELUMEN_HOST_DEVICE void upsample(const BlockType& block, ImageView<const floa
   if (inner < width) block.for_each_pixel(height, 1, [&](int y, int) { write(y, x0 + inner, x0 + inner); });
 }
 
-/// The same through cubics, coefficients (-1 9 9 -1) / 16: a ridge's peak between two coarse pixels keeps its height.
-template <class BlockType, class TileType>
-CINELUMEN_HOST_DEVICE void upsample_cubic(const BlockType& block, ImageView<const float> coarse, int rows, int columns, TileType& tile) {
-  const int y0 = block.y0 / 2, x0 = block.x0 / 2, height = (rows + 1) / 2, width = (columns + 1) / 2;
-  const auto write = [&](int y, int x, int before, int next, int after) {
-    const int last = coarse.height - 1;
-    const float* a = coarse.row(clamp_int(y0 + y - 1, 0, last));
-    const float* b = coarse.row(y0 + y);
-    const float* c = coarse.row(clamp_int(y0 + y + 1, 0, last));
-    const float* d = coarse.row(clamp_int(y0 + y + 2, 0, last));
-    const auto middle = [](float p, float q, float r, float s) { return 0.5625f * (q + r) - 0.0625f * (p + s); };
-    const int column = 2 * (x - x0);
-    tile[2 * y][column] = b[x];
-    tile[2 * y][column + 1] = middle(b[before], b[x], b[next], b[after]);
-    tile[2 * y + 1][column] = middle(a[x], b[x], c[x], d[x]);
-    tile[2 * y + 1][column + 1] = middle(middle(a[before], a[x], a[next], a[after]), middle(b[before], b[x], b[next], b[after]),
-                                         middle(c[before], c[x], c[next], c[after]), middle(d[before], d[x], d[next], d[after]));
+/// The same through cubics, coefficients (-1 9 9 -1) / 16: a ridge's peak between two coarse pixels keeps its height. `between`: scratch.
+template <class BlockType, class Between, class TileType>
+CINELUMEN_HOST_DEVICE void upsample_cubic(const BlockType& block, ImageView<const float> coarse, int rows, int columns, Between& between,
+                                          TileType& tile) {
+  const int y0 = block.y0 / 2, x0 = block.x0 / 2, width = (columns + 1) / 2, last_row = coarse.height - 1, last = coarse.width - 1;
+  const auto middle = [](float p, float q, float r, float s) { return 0.5625f * (q + r) - 0.0625f * (p + s); };
+  const auto along_y = [&](int y, int x) {
+    const int i = y0 + y / 2;
+    const float own = coarse.row(i)[x];
+    const float value = middle(coarse.row(i > 0 ? i - 1 : 0)[x], own, coarse.row(i + 1 < last_row ? i + 1 : last_row)[x],
+                               coarse.row(i + 2 < last_row ? i + 2 : last_row)[x]);
+    return y % 2 ? value : own;
   };
-  const int first = x0 > 0 ? x0 : 1, end = x0 + width < coarse.width - 2 ? x0 + width : coarse.width - 2;
-  const int inner = end > first ? end - first : 0, left = inner > 0 ? first - x0 : 0;
-  if (inner > 0)
-    block.for_each_pixel(height, inner, [&](int y, int x) { write(y, first + x, first + x - 1, first + x + 1, first + x + 2); });
-  if (inner < width)
-    block.for_each_pixel(height, width - inner, [&](int y, int i) {
-      const int x = x0 + (i < left ? i : i + inner), last = coarse.width - 1;
-      write(y, x, clamp_int(x - 1, 0, last), clamp_int(x + 1, 0, last), clamp_int(x + 2, 0, last));
+  // Fine rows of coarse columns x0 - 1 ... x0 + width + 1; border columns repeat.
+  const int left = x0 > 0 ? 0 : 1, inside = (x0 + width + 1 < last ? x0 + width + 1 : last) + 1 - (x0 - 1 + left);
+  const int outside = width + 3 - inside;
+  block.for_each_pixel(rows, inside, [&](int y, int j) { between[y][left + j] = along_y(y, x0 - 1 + left + j); });
+  if (outside > 0)
+    block.for_each_pixel(rows, outside, [&](int y, int i) {
+      const int j = i < left ? i : i + inside;
+      between[y][j] = along_y(y, clamp_int(x0 - 1 + j, 0, last));
     });
+  block.for_each_pixel(rows, width, [&](int y, int x) {
+    const float own = between[y][x + 1], value = middle(between[y][x], own, between[y][x + 2], between[y][x + 3]);
+    tile[y][2 * x] = own;
+    tile[y][2 * x + 1] = value;
+  });
 }
 
-struct AddScales {
-  ScalePlanes scale[3];
-  float sigma_px[3];
-  const float* gain[3];
-  int count;
-  SumPlanes<const float> coarser;  // no data: none
-  bool classical;
+/// What is worked out besides strength and scale.
+enum class Wanted { calibrated, classical, strength_only };
 
-  template <int Height, int Width>
-  CINELUMEN_HOST_DEVICE void operator()(const Block<Height, Width>& block, int rows, int columns, SumTiles<Height, Width>& sum) const {
-    if (coarser.ratio.data) {
-      upsample(block, coarser.ratio, rows, columns, sum.ratio);
-      upsample(block, coarser.cosine, rows, columns, sum.cosine);
-      upsample(block, coarser.sine, rows, columns, sum.sine);
-      upsample_cubic(block, coarser.strength, rows, columns, sum.strength);
-      block.for_each_pixel((rows + 1) / 2, (columns + 1) / 2, [&](int y, int x) {
-        const float scale_px = coarser.scale_px.row(block.y0 / 2 + y)[block.x0 / 2 + x];
-        sum.scale_px[2 * y][2 * x] = scale_px;
-        sum.scale_px[2 * y][2 * x + 1] = scale_px;
-        sum.scale_px[2 * y + 1][2 * x] = scale_px;
-        sum.scale_px[2 * y + 1][2 * x + 1] = scale_px;
-      });
-    } else {
+struct AddScales {
+  LevelScales level;
+  SumPlanes<const float> coarser;  // no data: none
+  Wanted wanted;
+  ClassicalMeasure measure;
+
+  /// Sums over the scales of this level and all coarser ones.
+  template <int Level, int Height, int Width, int Halo>
+  CINELUMEN_HOST_DEVICE void add(const Block<Height, Width>& block, int rows, int columns, HessianTiles<Height, Width, Halo>& tiles,
+                                 SumTiles<Height, Width>& sum) const {
+    if (coarser.strength.data)
+      start_from_coarser(block, rows, columns, tiles, sum);
+    else
       block.for_each_pixel(rows, columns, [&](int y, int x) {
         sum.ratio[y][x] = 0;
         sum.cosine[y][x] = 0;
@@ -462,60 +612,133 @@ struct AddScales {
         sum.strength[y][x] = -3e38f;
         sum.scale_px[y][x] = 0;
       });
-    }
-    for (int i = 0; i < count; ++i) {
-      const ScalePlanes& own = scale[i];
-      const float g = *gain[i], sigma = sigma_px[i];
-      block.for_each_pixel(rows, columns, [&](int y, int x) {
-        const float strength = own.strength.row(block.y0 + y)[block.x0 + x], best = sum.strength[y][x];
-        sum.ratio[y][x] += g * (strength > 0 ? strength : 0.0f);
-        sum.cosine[y][x] += g * own.cosine.row(block.y0 + y)[block.x0 + x];
-        sum.sine[y][x] += g * own.sine.row(block.y0 + y)[block.x0 + x];
-        sum.scale_px[y][x] = strength > best ? sigma : sum.scale_px[y][x];
-        sum.strength[y][x] = strength > best ? strength : best;
-      });
+    if (level.count == 0) return;
+    load_level(block, level, rows, columns, tiles);
+    for (int i = 0; i < level.count; ++i) {
+      const ScaleKernels& scale = level.scale[i];
+      hessian_at_scale<Level>(block, scale, rows, columns, tiles);
+      if (wanted == Wanted::strength_only)
+        add_strength(block, scale, rows, columns, tiles, sum);
+      else if (wanted == Wanted::calibrated)
+        add_calibrated(block, scale, rows, columns, tiles, sum);
+      else if (measure.response == VesselnessResponse::frangi)
+        add_classical(block, scale, rows, columns, tiles, sum, [&](float ridge, float other) { return measure.frangi(ridge, other); });
+      else if (measure.response == VesselnessResponse::sato)
+        add_classical(block, scale, rows, columns, tiles, sum, [](float ridge, float) { return ridge; });
+      else
+        add_classical(block, scale, rows, columns, tiles, sum, [&](float ridge, float) { return measure.jerman(ridge); });
     }
   }
 
-  /// The same with the largest measure instead of the summed ratio.
-  template <int Height, int Width>
-  CINELUMEN_HOST_DEVICE void take_largest(const Block<Height, Width>& block, int rows, int columns, SumTiles<Height, Width>& sum) const {
-    if (coarser.ratio.data)
+  template <int Height, int Width, int Halo>
+  CINELUMEN_HOST_DEVICE void start_from_coarser(const Block<Height, Width>& block, int rows, int columns,
+                                                HessianTiles<Height, Width, Halo>& tiles, SumTiles<Height, Width>& sum) const {
+    if (wanted != Wanted::strength_only) {
       upsample(block, coarser.ratio, rows, columns, sum.ratio);
-    else
-      block.for_each_pixel(rows, columns, [&](int y, int x) { sum.ratio[y][x] = 0; });
-    for (int i = 0; i < count; ++i) {
-      const ScalePlanes& own = scale[i];
-      block.for_each_pixel(rows, columns, [&](int y, int x) {
-        const float value = own.classical.row(block.y0 + y)[block.x0 + x], largest = sum.ratio[y][x];
-        sum.ratio[y][x] = value > largest ? value : largest;
-      });
+      upsample(block, coarser.cosine, rows, columns, sum.cosine);
+      upsample(block, coarser.sine, rows, columns, sum.sine);
     }
+    upsample_cubic(block, coarser.strength, rows, columns, tiles.smoothed, sum.strength);
+    block.for_each_pixel((rows + 1) / 2, (columns + 1) / 2, [&](int y, int x) {
+      const float scale_px = coarser.scale_px.row(block.y0 / 2 + y)[block.x0 / 2 + x];
+      sum.scale_px[2 * y][2 * x] = scale_px;
+      sum.scale_px[2 * y][2 * x + 1] = scale_px;
+      sum.scale_px[2 * y + 1][2 * x] = scale_px;
+      sum.scale_px[2 * y + 1][2 * x + 1] = scale_px;
+    });
+  }
+
+  template <int Height, int Width, int Halo>
+  CINELUMEN_HOST_DEVICE static void add_strength(const Block<Height, Width>& block, const ScaleKernels& scale, int rows, int columns,
+                                                 const HessianTiles<Height, Width, Halo>& tiles, SumTiles<Height, Width>& sum) {
+    const float sigma = scale.sigma_px;
+    block.for_each_pixel(rows, columns, [&](int y, int x) {
+      const Eigenvalues e = eigenvalues(tiles.xx[y][x], tiles.yy[y][x], tiles.xy[y][x]);
+      const float strength = e.radius - e.mean, best = sum.strength[y][x], best_scale = sum.scale_px[y][x];
+      sum.scale_px[y][x] = strength > best ? sigma : best_scale;
+      sum.strength[y][x] = strength > best ? strength : best;
+    });
+  }
+
+  template <int Height, int Width, int Halo>
+  CINELUMEN_HOST_DEVICE static void add_calibrated(const Block<Height, Width>& block, const ScaleKernels& scale, int rows, int columns,
+                                                   const HessianTiles<Height, Width, Halo>& tiles, SumTiles<Height, Width>& sum) {
+    const float sigma = scale.sigma_px, gain = *scale.gain;
+    block.for_each_pixel(rows, columns, [&](int y, int x) {
+      const float xy = tiles.xy[y][x];
+      const Eigenvalues e = eigenvalues(tiles.xx[y][x], tiles.yy[y][x], xy);
+      const float strength = e.radius - e.mean, best = sum.strength[y][x], best_scale = sum.scale_px[y][x];
+      const float ratio = gain * (strength > 0 ? strength : 0.0f);
+      // Twice the direction needs no eigenvector: (difference, xy) points along it, well conditioned wherever there is a direction.
+      // The addend exceeds what its square loses to underflow.
+      const float unit = ratio / (e.radius + 1e-18f);
+      sum.ratio[y][x] += ratio;
+      sum.cosine[y][x] += e.difference * unit;
+      sum.sine[y][x] += xy * unit;
+      sum.scale_px[y][x] = strength > best ? sigma : best_scale;
+      sum.strength[y][x] = strength > best ? strength : best;
+    });
+  }
+
+  /// The largest measure instead of the summed ratio, and the direction at the winning scale alone.
+  template <int Height, int Width, int Halo, class Measure>
+  CINELUMEN_HOST_DEVICE static void add_classical(const Block<Height, Width>& block, const ScaleKernels& scale, int rows, int columns,
+                                                  const HessianTiles<Height, Width, Halo>& tiles, SumTiles<Height, Width>& sum,
+                                                  Measure measure_of) {
+    const float sigma = scale.sigma_px;
+    block.for_each_pixel(rows, columns, [&](int y, int x) {
+      const float xy = tiles.xy[y][x];
+      const Eigenvalues e = eigenvalues(tiles.xx[y][x], tiles.yy[y][x], xy);
+      const float strength = e.radius - e.mean, best = sum.strength[y][x], best_scale = sum.scale_px[y][x];
+      const float value = measure_of(strength, e.mean + e.radius), largest = sum.ratio[y][x];
+      const float cosine = sum.cosine[y][x], sine = sum.sine[y][x];
+      sum.ratio[y][x] = value > largest ? value : largest;
+      sum.cosine[y][x] = strength > best ? e.difference : cosine;
+      sum.sine[y][x] = strength > best ? xy : sine;
+      sum.scale_px[y][x] = strength > best ? sigma : best_scale;
+      sum.strength[y][x] = strength > best ? strength : best;
+    });
   }
 };
 
+template <int Level>
 struct SumLevel {
   AddScales scales;
   SumPlanes<float> output;
 
   template <int Height, int Width>
   struct Scratch {
+    HessianTiles<Height, Width, level_halo(Level)> hessian;
     SumTiles<Height, Width> sum;
   };
   template <int Height, int Width>
   CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>& scratch) const {
-    const int rows = block.rows(output.ratio.height), columns = block.columns(output.ratio.width);
-    scales(block, rows, columns, scratch.sum);
-    if (scales.classical) scales.take_largest(block, rows, columns, scratch.sum);
+    const int rows = block.rows(output.strength.height), columns = block.columns(output.strength.width);
+    scales.add<Level>(block, rows, columns, scratch.hessian, scratch.sum);
+    block.for_each_pixel(rows, columns, [&](int y, int x) {
+      output.strength.row(block.y0 + y)[block.x0 + x] = scratch.sum.strength[y][x];
+      output.scale_px.row(block.y0 + y)[block.x0 + x] = scratch.sum.scale_px[y][x];
+    });
+    if (scales.wanted == Wanted::strength_only) return;
     block.for_each_pixel(rows, columns, [&](int y, int x) {
       output.ratio.row(block.y0 + y)[block.x0 + x] = scratch.sum.ratio[y][x];
       output.cosine.row(block.y0 + y)[block.x0 + x] = scratch.sum.cosine[y][x];
       output.sine.row(block.y0 + y)[block.x0 + x] = scratch.sum.sine[y][x];
-      output.strength.row(block.y0 + y)[block.x0 + x] = scratch.sum.strength[y][x];
-      output.scale_px.row(block.y0 + y)[block.x0 + x] = scratch.sum.scale_px[y][x];
     });
   }
 };
+
+/// Four floats that are loaded at once: one sample is one load, not three gathers.
+#ifdef __CUDACC__
+struct alignas(16) Quad {
+  float value[4];
+  CINELUMEN_HOST_DEVICE float operator[](int i) const { return value[i]; }
+  friend CINELUMEN_HOST_DEVICE Quad operator+(const Quad& a, const Quad& b) { return {a[0] + b[0], a[1] + b[1], a[2] + b[2], a[3] + b[3]}; }
+  friend CINELUMEN_HOST_DEVICE Quad operator*(float w, const Quad& a) { return {w * a[0], w * a[1], w * a[2], w * a[3]}; }
+};
+#else
+using Quad = float __attribute__((vector_size(16)));
+#endif
 
 /// Mean of the ratio along the vessel, at half resolution. A neighbour counts as far as it runs the same way: weight
 /// (1 + cos 2 difference) / 2, linear in what is stored.
@@ -524,9 +747,12 @@ struct AverageAlong {
   ImageView<float> output;
   float window[line_samples + 1];  // sums to 1 over both sides
 
+  using CpuTile = TileShape<32, 128>;
   template <int Height, int Width>
   struct Scratch {
-    Tile<float, Height + 2 * line_reach, Width + 2 * line_reach> ratio, cosine, sine;
+    Tile<Quad, Height + 2 * line_reach, Width + 2 * line_reach> point;  // ratio, cosine, sine, nothing
+    Tile<float, Height, Width> cosine, sine;
+    Tile<int, Height, Width> step[line_samples];
   };
   template <int Height, int Width>
   CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>& scratch) const {
@@ -534,27 +760,40 @@ struct AverageAlong {
     const int rows = block.rows(output.height), columns = block.columns(output.width);
     float w[line_samples + 1];
     for (int k = 0; k <= line_samples; ++k) w[k] = 0.5f * window[k];
-    load_mirrored(block, input.ratio, block.y0 - R, block.x0 - R, rows + 2 * R, columns + 2 * R, scratch.ratio);
-    load_mirrored(block, input.cosine, block.y0 - R, block.x0 - R, rows + 2 * R, columns + 2 * R, scratch.cosine);
-    load_mirrored(block, input.sine, block.y0 - R, block.x0 - R, rows + 2 * R, columns + 2 * R, scratch.sine);
-    const float* ratios = &scratch.ratio[0][0];
-    const float* cosines = &scratch.cosine[0][0];
-    const float* sines = &scratch.sine[0][0];
+    const auto load = [&](int y, int x, int from_y, int from_x) {
+      scratch.point[y][x] = Quad{input.ratio.row(from_y)[from_x], input.cosine.row(from_y)[from_x], input.sine.row(from_y)[from_x], 0};
+    };
+    const int y0 = block.y0 - R, x0 = block.x0 - R, width = columns + 2 * R;
+    const int first = x0 > 0 ? x0 : 0, last = x0 + width < input.ratio.width ? x0 + width : input.ratio.width;
+    const int left = first - x0, inside = last - first;
+    block.for_each_pixel(rows + 2 * R, inside, [&](int y, int x) { load(y, left + x, mirror(y0 + y, input.ratio.height), first + x); });
+    if (inside < width)
+      block.for_each_pixel(rows + 2 * R, width - inside, [&](int y, int i) {
+        const int x = i < left ? i : i + inside;
+        load(y, x, mirror(y0 + y, input.ratio.height), mirror(x0 + x, input.ratio.width));
+      });
     block.for_each_pixel(rows, columns, [&](int y, int x) {
-      const int centre = (y + R) * pitch + x + R;
-      const float c = cosines[centre], s = sines[centre];
+      const float c = input.cosine.row(block.y0 + y)[block.x0 + x], s = input.sine.row(block.y0 + y)[block.x0 + x];
       const float norm = 1 / (sqrtf(c * c + s * s) + 1e-18f);
       const float cosine = c * norm, sine = s * norm;
       const float up = 0.5f * (1 + cosine), down = 0.5f * (1 - cosine);
       const float dx = sqrtf(up > 0 ? up : 0.0f), dy = (sine < 0 ? -1.0f : 1.0f) * sqrtf(down > 0 ? down : 0.0f);
-      float sum = w[0] * (ratios[centre] + cosine * c + sine * s);
+      scratch.cosine[y][x] = cosine;
+      scratch.sine[y][x] = sine;
+      CINELUMEN_UNROLL
+      for (int k = 1; k <= line_samples; ++k)
+        scratch.step[k - 1][y][x] =
+            static_cast<int>(floorf(k * line_step * dy + 0.5f)) * pitch + static_cast<int>(floorf(k * line_step * dx + 0.5f));
+    });
+    block.for_each_pixel(rows, columns, [&](int y, int x) {
+      const Quad* centre = &scratch.point[y + R][x + R];
+      Quad sum = w[0] * *centre;
       CINELUMEN_UNROLL
       for (int k = 1; k <= line_samples; ++k) {
-        const int step = static_cast<int>(floorf(k * line_step * dy + 0.5f)) * pitch + static_cast<int>(floorf(k * line_step * dx + 0.5f));
-        const int a = centre + step, b = centre - step;
-        sum += w[k] * ((ratios[a] + ratios[b]) + cosine * (cosines[a] + cosines[b]) + sine * (sines[a] + sines[b]));
+        const int step = scratch.step[k - 1][y][x];
+        sum = sum + w[k] * (centre[step] + centre[-step]);
       }
-      output.row(block.y0 + y)[block.x0 + x] = sum;
+      output.row(block.y0 + y)[block.x0 + x] = sum[0] + scratch.cosine[y][x] * sum[1] + scratch.sine[y][x] * sum[2];
     });
   }
 };
@@ -570,44 +809,49 @@ struct FinishMap {
 
   template <int Height, int Width>
   struct Scratch {
+    HessianTiles<Height, Width, level_halo(0)> hessian;
     SumTiles<Height, Width> sum;
     Tile<float, Height + Height % 2, Width + Width % 2> along;
   };
   template <int Height, int Width>
   CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>& scratch) const {
-    const int rows = block.rows(response.height), columns = block.columns(response.width);
+    const int rows = block.rows(z.height), columns = block.columns(z.width);
     SumTiles<Height, Width>& sum = scratch.sum;
-    scales(block, rows, columns, sum);
+    scales.add<0>(block, rows, columns, scratch.hessian, sum);
     float sigma[vesselness_scale_count], factor[vesselness_scale_count];
     for (int i = 0; i < vesselness_scale_count; ++i) sigma[i] = scale_px[i], factor[i] = z_factor[i];
-    const bool weighted = noise_weight.data != nullptr;
-    block.for_each_pixel(rows, columns, [&](int y, int x) {
-      const bool inside = valid.row(block.y0 + y)[block.x0 + x] != 0;
+    // Apart from the rest: with bytes among them, loops over floats go 64 pixels at a time, which is more than the registers hold.
+    auto& inside = scratch.hessian.xx;
+    block.for_each_pixel(rows, columns, [&](int y, int x) { inside[y][x] = valid.row(block.y0 + y)[block.x0 + x] != 0 ? 1.0f : 0.0f; });
+    const auto write_z = [&](int y, int x, float weight) {
       const float best = sum.scale_px[y][x];
       float to_z = factor[0];
       CINELUMEN_UNROLL
       for (int i = 1; i < vesselness_scale_count; ++i) to_z = best == sigma[i] ? factor[i] : to_z;
-      const float twice = fast_atan2(sum.sine[y][x], sum.cosine[y][x]);
-      if (weighted) to_z *= noise_weight.row(block.y0 + y)[block.x0 + x];
-      z.row(block.y0 + y)[block.x0 + x] = inside ? to_z * sum.strength[y][x] : 0.0f;
-      angle.row(block.y0 + y)[block.x0 + x] = inside ? 0.5f * twice : 0.0f;
+      const float value = weight * to_z * sum.strength[y][x];
+      z.row(block.y0 + y)[block.x0 + x] = inside[y][x] > 0 ? value : 0.0f;
       scale.row(block.y0 + y)[block.x0 + x] = best;
-    });
-    if (scales.classical) {
-      scales.take_largest(block, rows, columns, sum);
-      block.for_each_pixel(rows, columns, [&](int y, int x) {
-        response.row(block.y0 + y)[block.x0 + x] = valid.row(block.y0 + y)[block.x0 + x] != 0 ? sum.ratio[y][x] : 0.0f;
-      });
-      return;
-    }
-    if (along.data)
-      upsample(block, along, rows, columns, scratch.along);
+    };
+    if (noise_weight.data)
+      block.for_each_pixel(rows, columns, [&](int y, int x) { write_z(y, x, noise_weight.row(block.y0 + y)[block.x0 + x]); });
     else
-      block.for_each_pixel(rows, columns, [&](int y, int x) { scratch.along[y][x] = sum.ratio[y][x]; });
-    block.for_each_pixel(rows, columns, [&](int y, int x) {
-      const float ratio = half_over_ratio * (sum.ratio[y][x] + scratch.along[y][x]), square = ratio * ratio;
-      response.row(block.y0 + y)[block.x0 + x] = valid.row(block.y0 + y)[block.x0 + x] != 0 ? square / (1 + square) : 0.0f;
-    });
+      block.for_each_pixel(rows, columns, [&](int y, int x) { write_z(y, x, 1); });
+    if (scales.wanted == Wanted::strength_only) return;
+    if (scales.wanted == Wanted::calibrated && along.data) upsample(block, along, rows, columns, scratch.along);
+    const auto write = [&](int y, int x, float value) {
+      const float direction = 0.5f * fast_atan2(sum.sine[y][x], sum.cosine[y][x]);
+      response.row(block.y0 + y)[block.x0 + x] = inside[y][x] > 0 ? value : 0.0f;
+      angle.row(block.y0 + y)[block.x0 + x] = inside[y][x] > 0 ? direction : 0.0f;
+    };
+    if (scales.wanted == Wanted::classical) {
+      block.for_each_pixel(rows, columns, [&](int y, int x) { write(y, x, sum.ratio[y][x]); });
+    } else {
+      const auto& line = along.data ? scratch.along : sum.ratio;
+      block.for_each_pixel(rows, columns, [&](int y, int x) {
+        const float ratio = half_over_ratio * (sum.ratio[y][x] + line[y][x]), square = ratio * ratio;
+        write(y, x, square / (1 + square));
+      });
+    }
   }
 };
 
@@ -687,10 +931,6 @@ VesselnessMap make_vesselness_map(const Stream& stream, int height, int width) {
 }
 
 struct Vesselness::Workspace {
-  struct Scale {
-    Image<float> strength, cosine, sine, classical;
-    ScalePlanes planes() { return {strength.view(), cosine.view(), sine.view(), classical.view()}; }
-  };
   struct Sum {
     Image<float> ratio, cosine, sine, strength, scale_px;
     template <class T>
@@ -702,10 +942,10 @@ struct Vesselness::Workspace {
   int height = 0, width = 0;
   std::array<int, levels> level_height{}, level_width{};
   std::array<Image<float>, levels> image;  // level 0: extended beyond the field of view
-  std::array<Scale, vesselness_scale_count> scale;
   std::array<Sum, levels> sum;
   Image<float> along;
   Image<std::uint8_t> everywhere;
+  std::array<Image<std::uint8_t>, levels> field;  // of the coarser levels
   Array<CellMoments> cells;
   Array<CellPlane> planes;
   int cell_rows = 0, cell_columns = 0;
@@ -714,46 +954,36 @@ struct Vesselness::Workspace {
   std::array<DerivativeKernels, vesselness_scale_count> kernels;
   std::array<float, decimation_radius + 1> decimation{};
 
-  /// Planes that these settings use; allocates on first use only.
-  void prepare(const Stream& stream, int scale_index, bool classical) {
-    Scale& planes_of = scale[scale_index];
-    const int level = level_of(scale_index), h = level_height[level], w = level_width[level];
-    if (planes_of.strength.empty()) {
-      planes_of.strength = Image<float>(stream, h, w);
-      planes_of.cosine = Image<float>(stream, h, w);
-      planes_of.sine = Image<float>(stream, h, w);
-      // The CUDA tiles are the smallest that run.
-      const int tiles = detail::tiles_along(h, DefaultCudaTile::height) * detail::tiles_along(w, DefaultCudaTile::width);
-      partial_sum[scale_index] = Array<float>(stream, tiles);
-      partial_count[scale_index] = Array<float>(stream, tiles);
+  ScaleKernels scale_kernels(int index) const {
+    ScaleKernels result{};
+    const DerivativeKernels& weights = kernels[index];
+    result.radius = weights.radius;
+    result.sigma_px = vesselness_scales_px[index];
+    result.gain = gain.begin() + index;
+    const double relative = vesselness_scales_px[index] / static_cast<double>(1 << level_of(index)), sigma2 = relative * relative;
+    for (int k = 0; k <= weights.radius; ++k) {
+      result.smooth[k] = static_cast<float>(weights.smooth[k]);
+      result.slope_x[k] = static_cast<float>(sigma2 * weights.slope[k]);
+      result.slope_y[k] = static_cast<float>(weights.slope[k]);
+      result.curve[k] = static_cast<float>(sigma2 * weights.curve[k]);
     }
-    if (classical && planes_of.classical.empty()) planes_of.classical = Image<float>(stream, h, w);
+    return result;
   }
 
-  template <int Radius>
-  void run_scale(const Stream& stream, int index, ImageView<const float> input, ImageView<const std::uint8_t> valid,
-                 const ClassicalMeasure& measure, float noise_valley, int used) {
-    HessianAtScale<Radius> kernel{};
-    kernel.input = input;
-    kernel.valid = valid;
-    kernel.stride = 1 << level_of(index);
-    kernel.planes = scale[index].planes();
-    kernel.measure = measure;
-    kernel.partial_sum = partial_sum[index].begin();
-    kernel.partial_count = partial_count[index].begin();
-    const DerivativeKernels& weights = kernels[index];
-    const double relative = vesselness_scales_px[index] / static_cast<double>(kernel.stride), sigma2 = relative * relative;
-    for (int k = 0; k <= Radius; ++k) {
-      kernel.smooth[k] = static_cast<float>(weights.smooth[k]);
-      kernel.slope_x[k] = static_cast<float>(sigma2 * weights.slope[k]);
-      kernel.slope_y[k] = static_cast<float>(weights.slope[k]);
-      kernel.curve[k] = static_cast<float>(sigma2 * weights.curve[k]);
+  template <int Level>
+  void measure_valleys(const Stream& stream, const LevelScales& scales, ImageView<const std::uint8_t> valid, const int* index,
+                       MeanValley::OfScale* valleys) {
+    if (scales.count == 0) return;
+    MeasureValleys<Level> kernel{scales, valid, {}, {}};
+    for (int i = 0; i < scales.count; ++i) {
+      kernel.sum[i] = partial_sum[index[i]].begin();
+      kernel.count[i] = partial_count[index[i]].begin();
+      valleys[i].sum = kernel.sum[i];
+      valleys[i].count = kernel.count[i];
+      valleys[i].tiles = tile_count<MeasureValleys<Level>>(stream, valid.height, valid.width);
+      valleys[i].gain = gain.begin() + index[i];
     }
-    for_each_tile(stream, input.height, input.width, kernel);
-    for_each_tile(
-        stream, 1, 1,
-        MeanValley{kernel.partial_sum, kernel.partial_count, tile_count<HessianAtScale<Radius>>(stream, input.height, input.width),
-                   noise_valley, static_cast<float>(used), gain.begin() + index});
+    for_each_tile(stream, valid.height, valid.width, kernel);
   }
 };
 
@@ -767,6 +997,7 @@ Vesselness::Vesselness(const Stream& stream, int height, int width) : workspace_
     w.level_width[level] = level ? half(w.level_width[level - 1]) : width;
     w.image[level] = Image<float>(stream, w.level_height[level], w.level_width[level]);
     if (level == 0) continue;
+    w.field[level] = Image<std::uint8_t>(stream, w.level_height[level], w.level_width[level]);
     for (Image<float> Workspace::Sum::*plane :
          {&Workspace::Sum::ratio, &Workspace::Sum::cosine, &Workspace::Sum::sine, &Workspace::Sum::strength, &Workspace::Sum::scale_px})
       w.sum[level].*plane = Image<float>(stream, w.level_height[level], w.level_width[level]);
@@ -779,7 +1010,14 @@ Vesselness::Vesselness(const Stream& stream, int height, int width) : workspace_
   w.cells = Array<CellMoments>(stream, w.cell_rows * w.cell_columns);
   w.planes = Array<CellPlane>(stream, w.cell_rows * w.cell_columns);
   w.gain = Array<float>(stream, vesselness_scale_count);
-  for (int scale = 0; scale < vesselness_scale_count; ++scale) w.kernels[scale] = derivative_kernels(scale);
+  for (int scale = 0; scale < vesselness_scale_count; ++scale) {
+    w.kernels[scale] = derivative_kernels(scale);
+    // The CUDA tiles are the smallest that run.
+    const int tiles = detail::tiles_along(w.level_height[level_of(scale)], DefaultCudaTile::height) *
+                      detail::tiles_along(w.level_width[level_of(scale)], DefaultCudaTile::width);
+    w.partial_sum[scale] = Array<float>(stream, tiles);
+    w.partial_count[scale] = Array<float>(stream, tiles);
+  }
   const std::vector<double> decimation = decimation_weights();
   for (int k = 0; k <= decimation_radius; ++k) w.decimation[k] = static_cast<float>(decimation[k]);
 }
@@ -803,20 +1041,24 @@ void Vesselness::compute(const Stream& stream, ImageView<const float> image, Ima
   for (const float factor : options.correlation_factor) require(factor > 0, "Vesselness: correlation_factor must be positive");
   std::vector<int> used;
   for (int i = 0; i < vesselness_scale_count; ++i)
-    if (vesselness_scales_px[i] >= options.min_scale_px - 1e-3f && vesselness_scales_px[i] <= options.max_scale_px + 1e-3f)
+    if (vesselness_scales_px[i] >= options.min_scale_px - 1e-3f && vesselness_scales_px[i] <= options.max_scale_px + 1e-3f &&
+        options.use_scale[i])
       used.push_back(i);
   require(!used.empty(), "Vesselness: no scale lies between min_scale_px and max_scale_px");
   const int coarsest = level_of(used.back());
-  const bool classical = options.response != VesselnessResponse::noise_calibrated;
+  const Wanted wanted = !options.response_and_angle                                ? Wanted::strength_only
+                        : options.response == VesselnessResponse::noise_calibrated ? Wanted::calibrated
+                                                                                   : Wanted::classical;
 
   ImageView<const float> base = image;
   if (valid.data) {
     const int count = w.cell_rows * w.cell_columns;
-    for_each_item(stream, count, MeasureCells{image, valid, w.cells.begin(), w.cell_columns}, 64);
+    for_each_tile(stream, w.height, w.width, MeasureCells{image, valid, w.cells.begin(), w.cell_columns});
     FitCells fit{w.cells.begin(), w.planes.begin(), w.height, w.width, w.cell_rows, w.cell_columns, {}};
     for (int k = 0; k <= cell_reach; ++k) fit.window[k] = std::exp(-0.5f * square(k * cell_size / cell_window_px));
     for_each_item(stream, count, fit, 64);
-    for_each_tile(stream, w.height, w.width, ExtendImage{image, valid, w.planes.begin(), w.cell_rows, w.cell_columns, w.image[0].view()});
+    for_each_tile(stream, w.height, w.width,
+                  ExtendImage{image, valid, w.cells.begin(), w.planes.begin(), w.cell_rows, w.cell_columns, w.image[0].view()});
     base = w.image[0].view();
   } else {
     valid = w.everywhere.view();
@@ -827,52 +1069,44 @@ void Vesselness::compute(const Stream& stream, ImageView<const float> image, Ima
     for_each_tile(stream, w.level_height[level], w.level_width[level], decimate);
   }
 
-  const ClassicalMeasure measure{options.response, -0.5f / square(options.frangi_beta), -0.5f / square(options.frangi_c),
-                                 options.jerman_lambda};
-  for (const int index : used) {
-    w.prepare(stream, index, classical);
-    const int level = level_of(index), count = static_cast<int>(used.size());
-    const ImageView<const float> input = level == 0 ? base : w.image[level].view();
-    const float noise_valley =
-        static_cast<float>(white_noise_valley_mean * options.noise_sd * options.correlation_factor[index] / vesselness_scales_px[index]);
-    switch (w.kernels[index].radius) {
-      case 4:
-        w.run_scale<4>(stream, index, input, valid, measure, noise_valley, count);
-        break;
-      case 5:
-        w.run_scale<5>(stream, index, input, valid, measure, noise_valley, count);
-        break;
-      case 6:
-        w.run_scale<6>(stream, index, input, valid, measure, noise_valley, count);
-        break;
-      case 8:
-        w.run_scale<8>(stream, index, input, valid, measure, noise_valley, count);
-        break;
-      case 11:
-        w.run_scale<11>(stream, index, input, valid, measure, noise_valley, count);
-        break;
-      default:
-        throw std::logic_error("Vesselness: no kernel of this radius");
-    }
+  LevelScales scales[levels] = {};
+  int index[levels][scales_of_level];
+  for (int level = 0; level < levels; ++level) scales[level].input = level == 0 ? base : w.image[level].view();
+  for (const int i : used) {
+    LevelScales& own = scales[level_of(i)];
+    index[level_of(i)][own.count] = i;
+    own.scale[own.count++] = w.scale_kernels(i);
   }
 
-  const auto scales_at = [&](int level) {
-    AddScales add{};
-    add.classical = classical;
-    for (const int index : used)
-      if (level_of(index) == level) {
-        add.scale[add.count] = w.scale[index].planes();
-        add.sigma_px[add.count] = vesselness_scales_px[index];
-        add.gain[add.count] = w.gain.begin() + index;
-        ++add.count;
-      }
-    if (level < coarsest) add.coarser = w.sum[level + 1].planes<const float>();
-    return add;
-  };
-  for (int level = coarsest; level > 0; --level)
-    for_each_tile(stream, w.level_height[level], w.level_width[level], SumLevel{scales_at(level), w.sum[level].planes<float>()});
+  if (wanted == Wanted::calibrated) {
+    ImageView<const std::uint8_t> field[levels] = {valid};
+    for (int level = 1; level <= coarsest; ++level) {
+      for_each_tile(stream, w.level_height[level], w.level_width[level], SampleField{field[level - 1], w.field[level].view()});
+      field[level] = w.field[level].view();
+    }
+    MeanValley mean{{}, static_cast<float>(used.size())};
+    MeanValley::OfScale* valleys = mean.scale;
+    w.measure_valleys<0>(stream, scales[0], field[0], index[0], valleys);
+    valleys += scales[0].count;
+    w.measure_valleys<1>(stream, scales[1], field[1], index[1], valleys);
+    valleys += scales[1].count;
+    w.measure_valleys<2>(stream, scales[2], field[2], index[2], valleys);
+    for (std::size_t i = 0; i < used.size(); ++i)
+      mean.scale[i].noise_valley = static_cast<float>(white_noise_valley_mean * options.noise_sd * options.correlation_factor[used[i]] /
+                                                      vesselness_scales_px[used[i]]);
+    for_each_tile(stream, static_cast<int>(used.size()), 1, mean);
+  }
 
-  const bool elongated = options.elongation && !classical && coarsest > 0;
+  const float half_log2_e = 0.72134752f;
+  const ClassicalMeasure measure{options.response, -half_log2_e / square(options.frangi_beta), -half_log2_e / square(options.frangi_c),
+                                 options.jerman_lambda};
+  const auto scales_at = [&](int level) {
+    return AddScales{scales[level], level < coarsest ? w.sum[level + 1].planes<const float>() : SumPlanes<const float>{}, wanted, measure};
+  };
+  if (coarsest >= 2) for_each_tile(stream, w.level_height[2], w.level_width[2], SumLevel<2>{scales_at(2), w.sum[2].planes<float>()});
+  if (coarsest >= 1) for_each_tile(stream, w.level_height[1], w.level_width[1], SumLevel<1>{scales_at(1), w.sum[1].planes<float>()});
+
+  const bool elongated = options.elongation && wanted == Wanted::calibrated && coarsest > 0;
   if (elongated) {
     AverageAlong average{w.sum[1].planes<const float>(), w.along.view(), {}};
     double total = 0;

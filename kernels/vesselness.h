@@ -35,10 +35,14 @@ struct VesselnessOptions {
   /// Scales within these bounds are used, at least one. A ridge of Gaussian profile w answers most at sigma = sqrt(2) w, a bar of
   /// diameter D at D / 2.
   float min_scale_px = 2.0f, max_scale_px = 8.0f;
+  /// Of the scales within the bounds, those to use.
+  std::array<bool, vesselness_scale_count> use_scale = {true, true, true, true, true, true, true, true};
   /// Noise-calibrated: ridge over mean clutter at which the response is 1/2.
   float half_response_ratio = 2.0f;
   /// Noise-calibrated: average along the vessel. Without it the response is that of the point alone; z, angle and scale are the same.
   bool elongation = true;
+  /// False: only z and scale_px are worked out, at half the cost; response and angle are left as they are.
+  bool response_and_angle = true;
   float frangi_beta = 0.5f;    ///< Frangi: blobness at which exp(-1/2)
   float frangi_c = 0.03f;      ///< Frangi: structureness at which 1 - exp(-1/2), the image's units; fixed, not half of a frame's maximum
   float jerman_lambda = 0.1f;  ///< Jerman: lambda_rho, the image's units; fixed, not tau times a frame's maximum
@@ -48,7 +52,9 @@ struct VesselnessOptions {
 struct VesselnessMap {
   Image<float> response;  ///< [0, 1]; Sato: the image's units, >= 0
   Image<float> z;         ///< sigma^3 |lambda2| over its noise SD at the winning scale; negative: no bright ridge at any scale
-  Image<float> angle;     ///< direction along the vessel, radians in (-pi/2, pi/2], atan2(dy, dx)
+  /// Direction along the vessel, radians in (-pi/2, pi/2], atan2(dy, dx): of all scales, each weighted by its part in the response;
+  /// of the classical measures at the winning scale alone.
+  Image<float> angle;
   Image<float> scale_px;  ///< sigma with the largest sigma^2 |lambda2|
 };
 

@@ -90,6 +90,10 @@ TEST_P(Vessels, FollowsItsDefinition) {
       VesselnessOptions options;
       options.response = response;
       options.correlation_factor = {1.5f, 1.4f, 1.3f, 1.25f, 1.2f, 1.15f, 1.1f, 1.05f};
+      if (variant % 5 == 2)  // clutter factors as uneven as they come: the noise's floor under the valleys and z both follow
+        options.correlation_factor = {0.8f, 20, 3, 9, 1, 14, 2.5f, 6};
+      options.elongation = variant % 2 == 0;
+      options.use_scale[1] = options.use_scale[4] = variant % 7 != 3;
       options.noise_sd = 0.05f;
       options.frangi_c = 0.3f;
       options.jerman_lambda = 0.9f;
@@ -99,12 +103,20 @@ TEST_P(Vessels, FollowsItsDefinition) {
       Image<float> input(height, width);
       for (int y = 0; y < height; ++y)
         for (int x = 0; x < width; ++x) input(y, x) = valid(y, x) ? image(y, x) : std::numeric_limits<float>::quiet_NaN();
-      const auto expected = test::vesselness_reference(input.view(), valid.view(), options);
+      Image<float> weight(height, width);
+      for (int y = 0; y < height; ++y)
+        for (int x = 0; x < width; ++x) weight(y, x) = 0.3f + 0.01f * ((7 * y + 3 * x) % 200);
+      const bool weighted = variant % 4 < 2;
+      const auto expected =
+          test::vesselness_reference(input.view(), valid.view(), options, weighted ? weight.view() : ImageView<const float>{});
 
       auto device_image = test::sub_view<float>(stream, height, width);
       copy<float>(stream, input.view(), device_image.view);
       auto device_valid = test::sub_view<std::uint8_t>(stream, height, width);
       copy<std::uint8_t>(stream, valid.view(), device_valid.view);
+      auto device_weight = test::sub_view<float>(stream, height, width);
+      copy<float>(stream, weight.view(), device_weight.view);
+      if (weighted) options.noise_weight = device_weight.view;
       Vesselness vesselness(stream, height, width);
       VesselnessMap map = make_vesselness_map(stream, height, width);
       // Twice: nothing may be left over from the frame before.
@@ -140,6 +152,79 @@ TEST_P(Vessels, FollowsItsDefinition) {
       }
     }
   }
+}
+
+/// Every option that changes the default response or z, one at a time, on one image: against the definition, and not without effect.
+TEST_P(Vessels, OptionsFollowTheirDefinition) {
+  const Stream stream = this->stream();
+  const int height = 45, width = 67;
+  Image<float> image = busy_image(height, width);
+  Image<float> weight(height, width);
+  const Image<std::uint8_t> valid = round_field(height, width);
+  for (int y = 0; y < height; ++y)
+    for (int x = 0; x < width; ++x) weight(y, x) = 0.2f + 0.05f * (x % 40), image(y, x) *= 0.05f;
+  const Image<float> device_weight = to_device(stream, weight.view());
+  VesselnessOptions plain;
+  plain.noise_sd = 0.05f;  // the noise's floor decides at some scales, the image's valleys at others
+  const auto reference = test::vesselness_reference(image.view(), valid.view(), plain);
+  const auto check = [&](const char* what, const VesselnessOptions& options, ImageView<const float> host_weight, bool moves_z,
+                         bool moves_response) {
+    const auto expected = test::vesselness_reference(image.view(), valid.view(), options, host_weight);
+    const HostMap map = compute(stream, image, options, &valid);
+    double z_moved = 0, response_moved = 0;
+    for (int y = 0; y < height; ++y)
+      for (int x = 0; x < width; ++x) {
+        if (expected.margin(y, x) == 0) continue;
+        ASSERT_NEAR(map.z(y, x), expected.z(y, x), 1e-4 + 2e-4 * std::abs(expected.z(y, x))) << what << " at " << y << ", " << x;
+        ASSERT_NEAR(map.response(y, x), expected.response(y, x), 2e-4) << what << " at " << y << ", " << x;
+        z_moved = std::max(z_moved, std::abs(expected.z(y, x) - reference.z(y, x)));
+        response_moved = std::max(response_moved, std::abs(expected.response(y, x) - reference.response(y, x)));
+      }
+    EXPECT_EQ(z_moved > 0.01, moves_z) << what;
+    EXPECT_EQ(response_moved > 0.002, moves_response) << what;
+  };
+  check("defaults", plain, {}, false, false);
+  VesselnessOptions options = plain;
+  options.noise_weight = device_weight.view();
+  check("noise_weight", options, weight.view(), true, false);
+  options = plain;
+  options.elongation = false;
+  check("elongation", options, {}, false, true);
+  options = plain;
+  options.correlation_factor = {1, 1, 3, 0.5f, 2, 8, 0.9f, 1};
+  check("correlation_factor", options, {}, true, true);
+  options = plain;
+  options.half_response_ratio = 4;
+  check("half_response_ratio", options, {}, false, true);
+  options = plain;
+  options.use_scale[4] = false;
+  check("use_scale", options, {}, true, true);
+}
+
+/// Without response and angle, z and scale are the same to the bit, and the two planes stay as they are.
+TEST_P(Vessels, ZAloneIsTheSame) {
+  const Stream stream = this->stream();
+  const int height = 70, width = 131;
+  const Image<float> image = busy_image(height, width);
+  const Image<std::uint8_t> valid = round_field(height, width);
+  VesselnessOptions options;
+  const HostMap full = compute(stream, image, options, &valid);
+  options.response_and_angle = false;
+  Vesselness vesselness(stream, height, width);
+  VesselnessMap map = make_vesselness_map(stream, height, width);
+  set_zero(stream, map.response.view());
+  set_zero(stream, map.angle.view());
+  const Image<float> input = to_device(stream, image.view());
+  const Image<std::uint8_t> field = to_device(stream, valid.view());
+  vesselness.compute(stream, input, field.view(), options, map);
+  test::expect_near(to_host(stream, map.z.view()).view(), full.z.view(), 0);
+  test::expect_near(to_host(stream, map.scale_px.view()).view(), full.scale_px.view(), 0);
+  const Image<float> response = to_host(stream, map.response.view()), angle = to_host(stream, map.angle.view());
+  for (int y = 0; y < height; ++y)
+    for (int x = 0; x < width; ++x) {
+      ASSERT_EQ(response(y, x), 0);
+      ASSERT_EQ(angle(y, x), 0);
+    }
 }
 
 TEST_P(Vessels, RidgeStrengthIsAnalytic) {

@@ -145,8 +145,9 @@ struct VesselnessReference {
   DoublePlane margin;  ///< 1 where rounding decides nothing: neither a sample's pixel nor the winning scale
 };
 
+/// `noise_weight`: options.noise_weight in host memory.
 inline VesselnessReference vesselness_reference(ImageView<const float> input, ImageView<const std::uint8_t> valid,
-                                                const VesselnessOptions& options) {
+                                                const VesselnessOptions& options, ImageView<const float> noise_weight = {}) {
   const int height = input.height, width = input.width;
   DoublePlane base(height, width);
   for (int y = 0; y < height; ++y)
@@ -168,7 +169,9 @@ inline VesselnessReference vesselness_reference(ImageView<const float> input, Im
   };
   std::vector<int> used;
   for (int i = 0; i < vesselness_scale_count; ++i)
-    if (vesselness_scales_px[i] > options.min_scale_px - 1e-3 && vesselness_scales_px[i] < options.max_scale_px + 1e-3) used.push_back(i);
+    if (vesselness_scales_px[i] > options.min_scale_px - 1e-3 && vesselness_scales_px[i] < options.max_scale_px + 1e-3 &&
+        options.use_scale[i])
+      used.push_back(i);
   const bool classical = options.response != VesselnessResponse::noise_calibrated;
   const auto level_of = [](int i) { return i < 3 ? 0 : (i < 5 ? 1 : 2); };
 
@@ -213,8 +216,14 @@ inline VesselnessReference vesselness_reference(ImageView<const float> input, Im
           // Direction of the eigenvector of the larger eigenvalue.
           const double direction = 0.5 * std::atan2(2 * xy(y, x), xx(y, x) - yy(y, x));
           next.ratio(y, x) += gain * positive;
-          next.cosine(y, x) += gain * positive * std::cos(2 * direction);
-          next.sine(y, x) += gain * positive * std::sin(2 * direction);
+          if (!classical) {
+            next.cosine(y, x) += gain * positive * std::cos(2 * direction);
+            next.sine(y, x) += gain * positive * std::sin(2 * direction);
+          } else if (ridge > next.strength(y, x)) {
+            const double radius = 0.5 * (high(y, x) - low(y, x));
+            next.cosine(y, x) = radius * std::cos(2 * direction);
+            next.sine(y, x) = radius * std::sin(2 * direction);
+          }
           double measure = 0;
           if (options.response == VesselnessResponse::frangi && ridge > 0 && std::abs(other) <= ridge)
             measure = std::exp(-0.5 * other * other / (ridge * ridge) / (options.frangi_beta * options.frangi_beta)) *
@@ -230,7 +239,7 @@ inline VesselnessReference vesselness_reference(ImageView<const float> input, Im
         }
     }
     sums = next;
-    if (l == 1 && !classical) {
+    if (l == 1 && !classical && options.elongation) {
       along = DoublePlane(h, w);
       ambiguous_line = DoublePlane(h, w);
       for (int y = 0; y < h; ++y)
@@ -269,7 +278,8 @@ inline VesselnessReference vesselness_reference(ImageView<const float> input, Im
       const double sigma = sums.scale_px(y, x), ratio = (sums.ratio(y, x) + line(y, x)) / (2 * options.half_response_ratio);
       for (int i = 0; i < vesselness_scale_count; ++i)
         if (static_cast<double>(vesselness_scales_px[i]) == sigma)
-          result.z(y, x) = sums.strength(y, x) * sigma / (std::sqrt(3 / (16 * M_PI)) * options.noise_sd * options.correlation_factor[i]);
+          result.z(y, x) = sums.strength(y, x) * sigma / (std::sqrt(3 / (16 * M_PI)) * options.noise_sd * options.correlation_factor[i]) *
+                           (noise_weight.data ? noise_weight(y, x) : 1.0f);
       result.response(y, x) = classical ? sums.measure(y, x) : ratio * ratio / (1 + ratio * ratio);
     }
   return result;
