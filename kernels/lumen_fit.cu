@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstring>
 #include <numbers>
 #include <type_traits>
 #include <vector>
@@ -23,12 +24,12 @@ namespace {
 //
 // rho > 6: only one edge is near. sqrt(rho^2 - t^2) = sqrt(rho - t) sqrt(rho + t), the second factor expanded about u, the first blurred:
 // w(a) = E sqrt(a + Z)+, a parabolic cylinder function with w'' = w / 2 - a w', which gives all higher moments.
-constexpr int nodes = 10, table_rows = 28;
-constexpr float node_step = 0.8f, rho_step = 0.25f, rho_narrow = 6.0f;
+constexpr int nodes = 10, degree = 15;
+constexpr float node_step = 0.8f, rho_narrow = 6.0f;
 constexpr float reach = 5.5f;  // beyond the edge, in SDs, the profile is below 1e-7
 
 struct ChordTable {
-  float weight[table_rows][nodes];  // of node j at rho = (row - 1) * rho_step, over rho^2: smooth down to rho = 0
+  float weight[degree + 1][nodes];  // of each node over rho^2: a polynomial in rho^2 / 18 - 1, highest power first
 };
 
 double exact_chord(double u, double rho) {
@@ -65,28 +66,45 @@ ChordTable make_chord_table() {
       for (int k = 0; k < b; ++k) sum -= lower[a][k] * lower[b][k];
       lower[a][b] = a == b ? std::sqrt(sum) : sum / lower[b][b];
     }
-  ChordTable table;
-  for (int row = 0; row < table_rows; ++row) {
-    const double rho = std::max(std::abs((row - 1) * double{rho_step}), 0.01);
-    std::array<double, nodes> solution{};
+  // At the Chebyshev points of the polynomials' variable, then by a discrete cosine transform to coefficients.
+  std::array<std::array<double, nodes>, degree + 1> at_points{}, chebyshev{};
+  const auto angle_of = [](int k) { return std::numbers::pi * (k + 0.5) / (degree + 1); };
+  for (int k = 0; k <= degree; ++k) {
+    const double rho = std::sqrt(18 * (1 + std::cos(angle_of(k))));
+    std::array<double, nodes>& solution = at_points[k];
     for (int i = 0; i < samples; ++i) {
       const double chord = exact_chord(u_at(i), rho);
       for (int a = 0; a < nodes; ++a) solution[a] += basis[i][a] * chord;
     }
     for (int a = 0; a < nodes; ++a) {
-      for (int k = 0; k < a; ++k) solution[a] -= lower[a][k] * solution[k];
+      for (int b = 0; b < a; ++b) solution[a] -= lower[a][b] * solution[b];
       solution[a] /= lower[a][a];
     }
     for (int a = nodes - 1; a >= 0; --a) {
-      for (int k = a + 1; k < nodes; ++k) solution[a] -= lower[k][a] * solution[k];
+      for (int b = a + 1; b < nodes; ++b) solution[a] -= lower[b][a] * solution[b];
       solution[a] /= lower[a][a];
     }
     for (int a = 0; a < nodes; ++a) {
       // The recurrence runs on 2 cosh(jhu), so the node's own exp(-(jh)^2 / 2) goes into its weight.
       const double node = a * double{node_step};
-      table.weight[row][a] = static_cast<float>(solution[a] / (rho * rho) * std::exp(-0.5 * node * node) / std::sqrt(2 * std::numbers::pi));
+      solution[a] *= std::exp(-0.5 * node * node) / (rho * rho * std::sqrt(2 * std::numbers::pi));
     }
   }
+  for (int n = 0; n <= degree; ++n)
+    for (int a = 0; a < nodes; ++a)
+      for (int k = 0; k <= degree; ++k)
+        chebyshev[n][a] += (n == 0 ? 1.0 : 2.0) / (degree + 1) * at_points[k][a] * std::cos(n * angle_of(k));
+  ChordTable table{};
+  std::array<std::array<double, degree + 1>, degree + 1> power{};  // power[n][m]: of t^m in the Chebyshev polynomial n
+  power[0][0] = power[1][1] = 1;
+  for (int n = 2; n <= degree; ++n)
+    for (int m = 0; m <= n; ++m) power[n][m] = (m > 0 ? 2 * power[n - 1][m - 1] : 0) - power[n - 2][m];
+  for (int a = 0; a < nodes; ++a)
+    for (int m = 0; m <= degree; ++m) {
+      double sum = 0;
+      for (int n = m; n <= degree; ++n) sum += chebyshev[n][a] * power[n][m];
+      table.weight[degree - m][a] = static_cast<float>(sum);
+    }
   return table;
 }
 
@@ -118,20 +136,6 @@ CINELUMEN_HOST_DEVICE CINELUMEN_INLINE inline float small_exp(float x) {
   return p * std::bit_cast<float>((static_cast<std::int32_t>(n) + 127) << 23);
 }
 
-// Weight of node j at rho, by cubic interpolation in the table, and the weight times the node's place once and twice: at j, nodes + j and
-// 2 nodes + j of `moments`.
-CINELUMEN_HOST_DEVICE CINELUMEN_INLINE inline void node_moments(const ChordTable& table, float rho, int j, float* moments, int stride) {
-  const float position = (rho < rho_narrow ? rho : rho_narrow) / rho_step;
-  const int row = static_cast<int>(position);
-  const float t = position - static_cast<float>(row);
-  const float w = table.weight[row][j] * (-t * (t - 1) * (t - 2) / 6) + table.weight[row + 1][j] * ((t + 1) * (t - 1) * (t - 2) / 2) +
-                  table.weight[row + 2][j] * (-(t + 1) * t * (t - 2) / 2) + table.weight[row + 3][j] * ((t + 1) * t * (t - 1) / 6);
-  const float weight = w * rho * rho, place = static_cast<float>(j) * node_step;
-  moments[j * stride] = weight;
-  moments[(nodes + j) * stride] = place * weight;
-  moments[(2 * nodes + j) * stride] = place * place * weight;
-}
-
 // body(0) ... body(Count - 1) with compile-time indices: small arrays then live in registers, of every lane at once.
 template <int Count, class Body>
 CINELUMEN_HOST_DEVICE CINELUMEN_INLINE inline void unrolled(Body body) {
@@ -139,6 +143,17 @@ CINELUMEN_HOST_DEVICE CINELUMEN_INLINE inline void unrolled(Body body) {
     unrolled<Count - 1>(body);
     body(std::integral_constant<int, Count - 1>{});
   }
+}
+
+// Weight of node j at rho, and the weight times the node's place once and twice: at j, nodes + j and 2 nodes + j of `moments`.
+CINELUMEN_HOST_DEVICE CINELUMEN_INLINE inline void node_moments(const ChordTable& table, float rho, int j, float* moments, int stride) {
+  const float within = rho < rho_narrow ? rho : rho_narrow, square_of = within * within, t = mad(square_of, 1.0f / 18, -1.0f);
+  float w = table.weight[0][j];
+  unrolled<degree>([&](auto k) CINELUMEN_INLINE { w = mad(w, t, table.weight[k + 1][j]); });
+  const float weight = w * square_of, place = static_cast<float>(j) * node_step;
+  moments[j * stride] = weight;
+  moments[(nodes + j) * stride] = place * weight;
+  moments[(2 * nodes + j) * stride] = place * place * weight;
 }
 
 // moments: of the nodes, `stride` apart.
@@ -259,6 +274,7 @@ struct LumenFitKernel {
     from,
     to,
     major_step,
+    last_step,
     limit,
     near,
     beyond,
@@ -272,6 +288,9 @@ struct LumenFitKernel {
     low_after,
     edge_before,
     edge_after,
+    crossing,  // of four: x and value on either side of the edge
+    crossing_end = crossing + 8,
+    noise_here = crossing_end,
     reference,
     places
   };
@@ -348,17 +367,30 @@ struct LumenFitKernel {
 
   bool all_valid(int y0, int y1, int x0, int x1) const {
     if (valid.data == nullptr) return true;
-    unsigned char invalid = 0;
-    for (int y = y0; y <= y1 && !invalid; ++y) {
-      const std::uint8_t* const row = valid.row(y);
-      for (int x = x0; x <= x1; ++x) invalid = static_cast<unsigned char>(invalid | (row[x] == 0 ? 1 : 0));
+    // Eight bytes at a time; the last eight may overlap those before them.
+    const auto zero_among = [](const std::uint8_t* at) {
+      std::uint64_t bytes;
+      std::memcpy(&bytes, at, sizeof bytes);
+      return ((bytes - 0x0101010101010101u) & ~bytes & 0x8080808080808080u) != 0;
+    };
+    const int width = x1 - x0 + 1;
+    for (int y = y0; y <= y1; ++y) {
+      const std::uint8_t* const row = valid.row(y) + x0;
+      bool invalid = false;
+      if (width < 8) {
+        for (int x = 0; x < width; ++x) invalid |= row[x] == 0;
+      } else {
+        for (int x = 0; x + 8 < width; x += 8) invalid |= zero_among(row + x);
+        invalid |= zero_among(row + width - 8);
+      }
+      if (invalid) return false;
     }
-    return invalid == 0;
+    return true;
   }
 
-  // Whether all pixels that the lanes' samples 0 ... last_step may need can be read without a look: then the reads are vector code. Asked
+  // Whether all pixels that the lanes' samples may need can be read without a look: then the reads are vector code. Asked
   // on the CPU only. `margin`: rows beside the line.
-  template <int Columns, class Store, class LastStep>
+  template <int Columns, class Store, class EndStep>
   CINELUMEN_HOST_DEVICE void find_clear(const Block<1, Columns>& block, Store& store, float first_step, LastStep last_step,
                                         int margin) const {
     if constexpr (on_device) {
@@ -369,7 +401,7 @@ struct LumenFitKernel {
       constexpr int room = 10;  // a box serves several neighbours
       int low_y = 0, high_y = -1, low_x = 0, high_x = -1;
       for (int l = 0; l < Columns; ++l) {
-        const float start = store.place[first_major][l] + first_step, end = store.place[first_major][l] + last_step(l);
+        const float start = store.place[first_major][l] + first_step, end = store.place[first_major][l] + end_step(l);
         const float a = (start - store.place[p_major][l]) * store.place[slope][l],
                     b = (end - store.place[p_major][l]) * store.place[slope][l];
         const float side = static_cast<float>(margin), middle = store.place[p_minor][l];
@@ -495,32 +527,46 @@ struct LumenFitKernel {
       store.place[edge_after][l] = is_after ? at : after;
     });
     block.for_each_pixel(1, Columns, [&](int, int l) {
-      const LumenFitPoint p = point(block.x0 + l);
-      const float highest = store.place[top][l];
-      float edge[2];
-      bool found = true;
       for (int side = 0; side < 2; ++side) {
         const int step = side == 0 ? -1 : 1;
-        const float low = store.place[side == 0 ? low_before : low_after][l], half = 0.5f * (highest + low);
         const int i = clamp_int(static_cast<int>(store.place[side == 0 ? edge_before : edge_after][l]), 1, 2 * reach_px - 1);
-        const float inner = store.value[i - step][l], outer = store.value[i][l];
-        const float part = inner > outer ? (inner - half) / (inner - outer) : 0.5f;
-        edge[side] = store.x[i - step][l] + part * (store.x[i][l] - store.x[i - step][l]);
-        found = found && highest > low && fabsf(store.x[i][l]) <= store.place[limit][l] + 1;
+        store.place[crossing + 4 * side][l] = store.x[i - step][l];
+        store.place[crossing + 4 * side + 1][l] = store.value[i - step][l];
+        store.place[crossing + 4 * side + 2][l] = store.x[i][l];
+        store.place[crossing + 4 * side + 3][l] = store.value[i][l];
       }
-      const float fwhm = fabsf(edge[1] - edge[0]), s2 = square(p.psf_px) + 1.0f / 12.0f;
-      // The half-maximum width of an ellipse is sqrt(3) / 2 of its axis; the blur's own width comes off in squares.
-      const float radius = sqrtf(fmaxf(square(fwhm) - 3.0f * s2, 0.8f * s2)) * 0.57735f;
-      // Against what lies beyond the vessel's blur: is there anything to fit?
-      const float rows = store.place[outside_rows][l];
+      const LumenFitPoint& p = points[block.x0 + l < points.size ? block.x0 + l : points.size - 1];
       const int y = static_cast<int>(floorf(p.y + 0.5f)), x = static_cast<int>(floorf(p.x + 0.5f));
-      const float noise = variance.data && readable(y, x) ? fmaxf(variance(y, x), 1e-12f) : options.variance;
-      // With nothing outside, or holes in the middle, it is for the fit to say.
-      store.contrast[l] = rows > 0 ? highest - store.place[outside][l] / rows : highest;
-      store.significance[l] =
-          store.place[holes][l] == 0 && rows > 0 ? store.contrast[l] / sqrtf(noise * (1.0f / 9.0f + 1.0f / (3 * rows))) : 1e6f;
-      store.fwhm[l] = found ? fwhm : 0;
-      store.start_radius[l] = found ? fminf(radius, 60.0f) : p.radius_px;
+      store.place[noise_here][l] = variance.data && readable(y, x) ? variance(y, x) : options.variance;
+    });
+    block.for_each_pixel(1, Columns, [&](int, int l) CINELUMEN_INLINE {
+      const LumenFitPoint& p = points[block.x0 + l < points.size ? block.x0 + l : points.size - 1];
+      const float highest = store.place[top][l], psf_px = p.psf_px, radius_px = p.radius_px;
+      float edge[2];
+      bool found = true;
+      unrolled<2>([&](auto side) CINELUMEN_INLINE {
+        const float low = store.place[side == 0 ? low_before : low_after][l], half = 0.5f * (highest + low);
+        const float inner_x = store.place[crossing + 4 * side][l], inner = store.place[crossing + 4 * side + 1][l];
+        const float outer_x = store.place[crossing + 4 * side + 2][l], outer = store.place[crossing + 4 * side + 3][l];
+        const bool falls = inner > outer;
+        const float part = (falls ? inner - half : 0.5f) / (falls ? inner - outer : 1.0f);
+        edge[side] = inner_x + part * (outer_x - inner_x);
+        found = found & (highest > low) & (fabsf(outer_x) <= store.place[limit][l] + 1);
+      });
+      const float fwhm = fabsf(edge[1] - edge[0]), s2 = square(psf_px) + 1.0f / 12.0f;
+      // The half-maximum width of an ellipse is sqrt(3) / 2 of its axis; the blur's own width comes off in squares.
+      const float across = square(fwhm) - 3.0f * s2, least = 0.8f * s2, radius = sqrtf(across > least ? across : least) * 0.57735f;
+      // Against what lies beyond the vessel's blur: is there anything to fit? With nothing outside, or holes in the middle, it is for the
+      // fit to say.
+      const float rows = store.place[outside_rows][l], bounded_rows = rows > 0 ? rows : 1.0f, measured = store.place[noise_here][l];
+      const float noise = measured > 1e-12f ? measured : 1e-12f;
+      const float contrast = highest - store.place[outside][l] / bounded_rows;
+      const float significance = contrast / sqrtf(noise * (1.0f / 9.0f + 1.0f / (3 * bounded_rows)));
+      const bool tells = (store.place[holes][l] == 0) & (rows > 0);
+      store.contrast[l] = rows > 0 ? contrast : highest;
+      store.significance[l] = tells ? significance : 1e6f;
+      store.fwhm[l] = found ? fwhm : 0.0f;
+      store.start_radius[l] = found ? (radius < 60.0f ? radius : 60.0f) : radius_px;
       store.start_centre[l] = found ? 0.5f * (edge[0] + edge[1]) : 0.0f;
     });
   }
@@ -552,6 +598,7 @@ struct LumenFitKernel {
       store.done[l] = 0;
       const float start = floorf(store.start_centre[l] * store.place[n_major][l] + 0.5f);
       store.place[major_step][l] = static_cast<float>(stride);
+      store.place[last_step][l] = static_cast<float>(2 * side);
       store.place[first_major][l] += start - static_cast<float>(side * stride);
       store.used[l] = 0;
       store.lost[l] = 0;  // the number inside, until all are counted
@@ -564,70 +611,51 @@ struct LumenFitKernel {
       store.longest = (store.longest + at_once - 1) / at_once * at_once;
     });
     const int rows = options.rows, longest = store.longest;
-    const auto last_step = [&](int l) { return static_cast<float>((store.count[l] / rows - 1) * store.stride[l]); };
-    find_clear(block, store, 0, last_step, (rows + 1) / 2);
+    // Places first, then the pixels: so the former vectorise, and the latter too where nothing needs a look. Samples beyond a lane's last
+    // are read where that is.
+    for (int row = 0; row < rows; ++row)
+      block.for_each_pixel((longest + rows - 1 - row) / rows, Columns, [&](int i, int l) CINELUMEN_INLINE {
+        const float last = store.place[last_step][l], step = static_cast<float>(i);
+        const Place at = place_of(store, l, (step < last ? step : last) * store.place[major_step][l], row, rows);
+        store.x[i * rows + row][l] = at.distance;
+        store.value[i * rows + row][l] = at.major;
+        store.weight[i * rows + row][l] = at.minor;
+      });
+    find_clear(
+        block, store, 0, [&](int l) { return store.place[last_step][l] * store.place[major_step][l]; }, (rows + 1) / 2);
     if (!on_device && store.clear) {
-      const float *const pixels = image.data, *const variances = variance.data;
-      const int pitch = static_cast<int>(image.pitch), variance_pitch = static_cast<int>(variance.pitch);
-      const auto read = [&](auto has_variance, auto row_count) CINELUMEN_INLINE {
-        for (int i = 0; i < longest / row_count; ++i)
-          for (int row = 0; row < row_count; ++row)
-            block.for_each_pixel(1, Columns, [&](int, int l) CINELUMEN_INLINE {
-              const int sample = i * row_count + row;
-              const bool counts = sample < store.count[l];
-              const Place at = place_of(store, l, static_cast<float>(i) * store.place[major_step][l], row, row_count);
-              const bool inside = counts & (at.distance >= store.place[from][l]) & (at.distance <= store.place[to][l]);
-              const bool columns = store.place[by_columns][l] > 0;
-              const int major = counts ? static_cast<int>(at.major) : 0, minor = counts ? static_cast<int>(at.minor) : 0;
-              const int y = columns ? minor : major, x = columns ? major : minor;
-              const float value = pixels[y * pitch + x];
-              store.x[sample][l] = at.distance;
-              store.value[sample][l] = inside ? value : 0.0f;
-              if constexpr (has_variance) {
-                const float noise = variances[y * variance_pitch + x];
-                store.weight[sample][l] = inside ? noise : -2.0f;
-              } else {
-                store.weight[sample][l] = inside ? options.variance : -2.0f;
-              }
-            });
-        for (int i = longest / row_count * row_count; i < longest; ++i)
-          block.for_each_pixel(1, Columns, [&](int, int l) {
-            store.x[i][l] = store.value[i][l] = 0;
-            store.weight[i][l] = -2.0f;
-          });
-      };
-      const auto with_rows = [&](auto has_variance) CINELUMEN_INLINE {
-        if (rows == 1)
-          read(has_variance, std::integral_constant<int, 1>{});
-        else if (rows == 2)
-          read(has_variance, std::integral_constant<int, 2>{});
-        else
-          read(has_variance, std::integral_constant<int, 3>{});
-      };
-      if (variances)
-        with_rows(std::true_type{});
-      else
-        with_rows(std::false_type{});
+      const ImageView<const float> noise = variance.data ? variance : image;
+      const float *const pixels = image.data, *const variances = noise.data;
+      const int pitch = static_cast<int>(image.pitch), noise_pitch = static_cast<int>(noise.pitch);
+      block.for_each_pixel(longest, Columns, [&](int i, int l) CINELUMEN_INLINE {
+        const bool columns = store.place[by_columns][l] > 0;
+        const int major = static_cast<int>(store.value[i][l]), minor = static_cast<int>(store.weight[i][l]);
+        const int y = columns ? minor : major, x = columns ? major : minor;
+        store.value[i][l] = pixels[y * pitch + x];
+        store.weight[i][l] = variances[y * noise_pitch + x];
+      });
+      if (!variance.data) block.for_each_pixel(longest, Columns, [&](int i, int l) { store.weight[i][l] = options.variance; });
     } else {
       block.for_each_pixel(longest, Columns, [&](int i, int l) {
-        const Place at = place_of(store, l, static_cast<float>(i / rows) * store.place[major_step][l], i % rows, rows);
-        const bool inside = i < store.count[l] && at.distance >= store.place[from][l] && at.distance <= store.place[to][l];
         const bool columns = store.place[by_columns][l] > 0;
-        const int y = static_cast<int>(columns ? at.minor : at.major), x = static_cast<int>(columns ? at.major : at.minor);
-        const bool use = inside && readable(y, x);
-        store.x[i][l] = i < store.count[l] ? at.distance : 0.0f;
+        const float major = store.value[i][l], minor = store.weight[i][l];
+        const bool somewhere = major > -1e6f && major < 1e6f && minor > -1e6f && minor < 1e6f;  // an int can hold it
+        const int y = somewhere ? static_cast<int>(columns ? minor : major) : -1,
+                  x = somewhere ? static_cast<int>(columns ? major : minor) : -1;
+        const bool use = readable(y, x);
         store.value[i][l] = use ? image(y, x) : 0;
-        store.weight[i][l] = use ? (variance.data ? variance(y, x) : options.variance) : (inside ? -1.0f : -2.0f);
+        store.weight[i][l] = use ? (variance.data ? variance(y, x) : options.variance) : -1.0f;
       });
     }
     walk(block, 0, longest, [&](int i, int l) CINELUMEN_INLINE {
-      const float noise = store.weight[i][l];
-      const bool use = noise > -0.5f;
+      const float noise = store.weight[i][l], distance = store.x[i][l], value = store.value[i][l];
+      const bool inside = (i < store.count[l]) & (distance >= store.place[from][l]) & (distance <= store.place[to][l]);
+      const bool use = inside & (noise > -0.5f);
       const float bounded = noise > 1e-12f ? noise : 1e-12f;
       store.weight[i][l] = (use ? 1.0f : 0.0f) / bounded;
       store.used[l] += use ? 1 : 0;
-      store.lost[l] += noise > -1.5f ? 1.0f : 0.0f;
-      store.place[reference][l] += store.value[i][l];
+      store.lost[l] += inside ? 1.0f : 0.0f;
+      store.place[reference][l] += use ? value : 0.0f;
     });
     block.for_each_pixel(1, Columns, [&](int, int l) {
       const float used = static_cast<float>(store.used[l]);
