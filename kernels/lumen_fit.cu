@@ -391,7 +391,7 @@ struct LumenFitKernel {
   // Whether all pixels that the lanes' samples may need can be read without a look: then the reads are vector code. Asked
   // on the CPU only. `margin`: rows beside the line.
   template <int Columns, class Store, class EndStep>
-  CINELUMEN_HOST_DEVICE void find_clear(const Block<1, Columns>& block, Store& store, float first_step, LastStep last_step,
+  CINELUMEN_HOST_DEVICE void find_clear(const Block<1, Columns>& block, Store& store, float first_step, EndStep end_step,
                                         int margin) const {
     if constexpr (on_device) {
       block.once([&] { store.clear = 0; });
