@@ -46,6 +46,7 @@ class PointGrid {
     int segment;
   };
   static constexpr float cell_px = 8;
+  static constexpr float half_gap_px = 0.5f;  // every second point stands for its neighbours
 
   explicit PointGrid(const std::vector<Centreline>& centrelines) {
     int low_y = last, low_x = last, high_y = -last, high_x = -last;
@@ -63,13 +64,14 @@ class PointGrid {
     width_ = high_x - low_x + 1;
     first_.assign(static_cast<std::size_t>(height_) * width_ + 1, 0);
     for (const Centreline& centreline : centrelines)
-      for (const CentrelinePoint& p : centreline.points) ++first_[index(cell(p.y), cell(p.x)) + 1];
+      for_some(centreline, [&](const CentrelinePoint& p) { ++first_[index(cell(p.y), cell(p.x)) + 1]; });
     for (std::size_t i = 1; i < first_.size(); ++i) first_[i] += first_[i - 1];
     points_.resize(static_cast<std::size_t>(first_.back()));
     std::vector<int> next(first_.begin(), first_.end() - 1);
     for (int s = 0; s < static_cast<int>(centrelines.size()); ++s)
-      for (const CentrelinePoint& p : centrelines[s].points)
+      for_some(centrelines[s], [&](const CentrelinePoint& p) {
         points_[next[index(cell(p.y), cell(p.x))]++] = {p.y, p.x, p.radius_px, p.arc_length_px, s};
+      });
   }
   // Visits the points of all cells that the box touches.
   template <class Visit>
@@ -81,6 +83,12 @@ class PointGrid {
   }
 
  private:
+  template <class Body>
+  static void for_some(const Centreline& centreline, Body body) {
+    const auto& points = centreline.points;
+    for (std::size_t i = 0; i < points.size(); i += 2) body(points[i]);
+    if (points.size() % 2 == 0 && !points.empty()) body(points.back());
+  }
   static constexpr int last = 10000;  // keeps a point that motion has carried far out from making the grid large
   static int cell(float at) { return static_cast<int>(std::clamp(std::floor(at / cell_px), -100.0f, static_cast<float>(last))); }
   std::size_t index(int cy, int cx) const { return static_cast<std::size_t>(cy - y0_) * width_ + (cx - x0_); }
@@ -156,7 +164,7 @@ Neighbourhood look_around(const std::vector<Centreline>& centrelines, const Lume
       grid.near(least_y - reach, most_y + reach, least_x - reach, most_x + reach, [&](const PointGrid::Point& q) {
         // Far from all of them, whatever their directions; or of this segment and met by going along it. Distances are taken short.
         const float from_middle = square(q.y - middle.y) + square(q.x - middle.x);
-        if (from_middle > square(sight + q.radius + 2 * s + extent)) return;
+        if (from_middle > square(sight + q.radius + 2 * s + PointGrid::half_gap_px + extent)) return;
         if (q.segment == seg) {
           const float arc = std::abs(q.arc_length - middle.arc_length_px) + half_arc, slack = arc / 3 - 4 + extent;
           if (slack < 0 || from_middle > slack * slack) return;
@@ -184,7 +192,8 @@ Neighbourhood look_around(const std::vector<Centreline>& centrelines, const Lume
           const float dy = q.y - p.y, dx = q.x - p.x;
           const float across = dy * fit.normal_y + dx * fit.normal_x, along = dx * fit.normal_y - dy * fit.normal_x;
           // What of the other lumen lies within the profile's width.
-          const float lumen = q.radius + 2 * s, chord = lumen * lumen - along * along;
+          const float lumen = q.radius + 2 * s, beside = std::max(std::abs(along) - PointGrid::half_gap_px, 0.0f);
+          const float chord = lumen * lumen - beside * beside;
           if (chord <= 0) continue;
           // The same segment only where it comes back.
           const float arc = std::abs(q.arc_length - p.arc_length_px);
