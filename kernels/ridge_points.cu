@@ -253,6 +253,7 @@ struct SampleRidges {
 };
 
 struct LocatePeaks {
+  static constexpr int most_climbs = 4;
   SampleAcross source;  // image and divisor
   ArrayView<const CrossSection> sections;
   float step_px;
@@ -267,11 +268,22 @@ struct LocatePeaks {
     float value = 0;
     bool found = peak.offset_px > -1e6f && peak.offset_px < 1e6f;
     if (found) {
-      const float left = at(peak.offset_px - step_px), here = at(peak.offset_px), right = at(peak.offset_px + step_px);
-      const float bend = left - 2 * here + right;
-      float t = bend < 0 ? 0.5f * (left - right) / bend : 0.0f;
-      t = t < -1.0f ? -1.0f : (t > 1.0f ? 1.0f : t);
-      found = bend < 0;  // not where one of them is outside
+      float left = at(peak.offset_px - step_px), here = at(peak.offset_px), right = at(peak.offset_px + step_px);
+      for (int climb = 0; climb < most_climbs && (left > here || right > here); ++climb) {
+        if (left > here) {
+          right = here;
+          here = left;
+          peak.offset_px -= step_px;
+          left = at(peak.offset_px - step_px);
+        } else {
+          left = here;
+          here = right;
+          peak.offset_px += step_px;
+          right = at(peak.offset_px + step_px);
+        }
+      }
+      found = here >= left && here >= right;  // not where one of them is outside
+      const float bend = left - 2 * here + right, t = found && bend < 0 ? 0.5f * (left - right) / bend : 0.0f;
       peak.offset_px += t * step_px;
       value = here - 0.25f * (left - right) * t;
     }

@@ -57,11 +57,12 @@ void sample_ridges_across(const Stream& stream, ImageView<const float> image, Im
 struct CrossPeak {
   float offset_px = 0;     ///< in: where to look, not finite: nowhere; out: where it is, along the normal
   float value = 0;         ///< out: of the image there, or of image / divisor times the divisor at the section
-  std::int32_t found = 0;  ///< out: 1 where the three samples lie inside and bend down
+  std::int32_t found = 0;  ///< out: 1 where it is a maximum, with both neighbours inside the image
 };
 
-/// The vertex of the parabola through three samples of image / divisor, divided before the Catmull-Rom interpolation, at each peak's
-/// offset and step_px to either side; no further than step_px away. Arguments as sample_ridges_across; peaks: one per section.
+/// From each peak's offset up to the nearest maximum of samples step_px apart, four steps at most, then the vertex of the parabola
+/// through it and its neighbours. Samples are of image / divisor, divided before the Catmull-Rom interpolation. Arguments as
+/// sample_ridges_across; peaks: one per section.
 void locate_peaks_across(const Stream& stream, ImageView<const float> image, ImageView<const float> divisor,
                          ArrayView<const CrossSection> sections, float step_px, ArrayView<CrossPeak> peaks);
 
