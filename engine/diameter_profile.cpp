@@ -139,6 +139,7 @@ Neighbourhood look_around(const std::vector<Centreline>& centrelines, const Lume
   const auto window_of = [&](const CentrelinePoint& p) { return 1.5f * std::clamp(p.radius_px, 0.8f, 60.0f) + 5 * s + 2; };
 
   std::vector<PointGrid::Point> others;
+  std::vector<float> other_y, other_x, other_lumen, chord;
   std::vector<Junction> meetings;
   for (int seg = 0; seg < static_cast<int>(centrelines.size()); ++seg) {
     const std::vector<CentrelinePoint>& points = centrelines[seg].points;
@@ -160,6 +161,7 @@ Neighbourhood look_around(const std::vector<Centreline>& centrelines, const Lume
       }
       extent = std::sqrt(extent);
       const float sight = std::max(window, 2.5f * radius + 9), reach = sight + widest + 2 * s;
+      for (auto* values : {&other_y, &other_x, &other_lumen}) values->clear();
       others.clear();
       grid.near(least_y - reach, most_y + reach, least_x - reach, most_x + reach, [&](const PointGrid::Point& q) {
         // Far from all of them, whatever their directions; or of this segment and met by going along it. Distances are taken short.
@@ -170,7 +172,11 @@ Neighbourhood look_around(const std::vector<Centreline>& centrelines, const Lume
           if (slack < 0 || from_middle > slack * slack) return;
         }
         others.push_back(q);
+        other_y.push_back(q.y);
+        other_x.push_back(q.x);
+        other_lumen.push_back(q.radius + 2 * s);
       });
+      chord.resize(others.size());
       meetings.clear();
       for (const Junction& junction : junctions)
         if (square(junction.y - middle.y) + square(junction.x - middle.x) < square(junction.radius + 0.5f * radius + 2 + extent))
@@ -188,17 +194,21 @@ Neighbourhood look_around(const std::vector<Centreline>& centrelines, const Lume
         fit.radius_px = std::clamp(p.radius_px, 0.8f, 60.0f);
         fit.psf_px = options.psf_px;
         fit.psf_sd_px = options.psf_sd_px;
-        for (const PointGrid::Point& q : others) {
-          const float dy = q.y - p.y, dx = q.x - p.x;
-          const float across = dy * fit.normal_y + dx * fit.normal_x, along = dx * fit.normal_y - dy * fit.normal_x;
-          // What of the other lumen lies within the profile's width.
-          const float lumen = q.radius + 2 * s, beside = std::max(std::abs(along) - PointGrid::half_gap_px, 0.0f);
-          const float chord = lumen * lumen - beside * beside;
-          if (chord <= 0) continue;
+        // What of the other lumens lies within the profile's width: few do, so all are asked at once.
+        const float p_y = p.y, p_x = p.x, n_y = fit.normal_y, n_x = fit.normal_x;
+        const std::size_t count = other_y.size();
+        for (std::size_t j = 0; j < count; ++j) {
+          const float along = std::abs((other_x[j] - p_x) * n_y - (other_y[j] - p_y) * n_x), beside = along - PointGrid::half_gap_px;
+          chord[j] = other_lumen[j] * other_lumen[j] - (beside > 0 ? beside * beside : 0.0f);
+        }
+        for (std::size_t j = 0; j < count; ++j) {
+          if (chord[j] <= 0) continue;
+          const PointGrid::Point& q = others[j];
+          const float dy = q.y - p_y, dx = q.x - p_x, across = dy * n_y + dx * n_x, along = dx * n_y - dy * n_x;
           // The same segment only where it comes back.
           const float arc = std::abs(q.arc_length - p.arc_length_px);
           if (q.segment == seg && arc < 3 * (std::abs(across) + std::abs(along) + 4)) continue;
-          const float free = std::abs(across) - std::sqrt(chord);
+          const float free = std::abs(across) - std::sqrt(chord[j]);
           if (free < fit.radius_px + 2.5f * s)
             site.overlap = true;
           else if (across > 0)
@@ -230,6 +240,7 @@ std::vector<LumenFit> fit_all(const Stream& stream, ImageView<const float> image
   fit_options.search_only = pass == Pass::start;
   fit_options.fit_psf = pass == Pass::fit_psf;
   fit_options.variance = options.noise_sd * options.noise_sd;
+  fit_options.iterations = 7;  // what needs more is no vessel
   const ArrayView<const LumenFitPoint> here{points.data(), count};
   const ArrayView<LumenFit> to{result.data(), count};
   if (!stream.on_cuda()) {
@@ -437,10 +448,15 @@ std::vector<std::vector<LumenPoint>> measure_frame(const Stream& stream, ImageVi
     if (around.sites[i].overlap || fits[i].significance < least_significance) continue;
     (around.fit_points[i].radius_px < narrow_below ? rest : places).push_back(i);
   }
-  // Profiles are fitted in groups, which take as long as their widest.
-  const auto by_width = [&](std::size_t a, std::size_t b) {
-    return std::floor(2 * around.fit_points[a].radius_px) < std::floor(2 * around.fit_points[b].radius_px);
+  // Profiles are fitted in groups, which take as long as their widest, and longer where its model is another. Neighbours share pixels that
+  // are in the cache: sorted in stretches only.
+  const float wide_from = 6 * with_pixel(options.psf_px);
+  constexpr std::size_t stretch = 1024;
+  const auto width_of = [&](std::size_t i) {
+    const float radius = around.fit_points[i].radius_px;
+    return static_cast<int>(2 * radius) + (radius > wide_from ? 1000 : 0) + 10000 * static_cast<int>(i / stretch);
   };
+  const auto by_width = [&](std::size_t a, std::size_t b) { return width_of(a) < width_of(b); };
   std::stable_sort(places.begin(), places.end(), by_width);
   for (const std::size_t i : places) points.push_back(around.fit_points[i]);
   const auto fit_points = [&] {

@@ -232,17 +232,18 @@ constexpr int at_once = 2;        // samples per visit of the sums on the CPU: t
 constexpr int slices = 32;        // of the samples on CUDA, a thread of each lane's own each: a warp's worth of threads per profile
 static_assert(max_samples % at_once == 0);
 constexpr float small_step_px = 0.02f;  // steps shrink at least tenfold each from here
+constexpr float hopeless = 6;           // chi2 that kappa has to take off: nothing that could be used takes off less than twice this
 constexpr float tail = 4.2f;            // SDs beyond the edge where the vessel counts as gone: 1e-5 of its height is left
 constexpr int search_half = 95;         // px either side in the search for a start
 
-// Columns of the model, linear ones first: kappa, b0, b1, then R, c and s over kappa. The upper triangle is packed by columns, so that
+// Columns of the model, linear ones first: b0, b1, kappa, then R, c and s over kappa. The upper triangle is packed by columns, so that
 // five of six are a prefix.
-enum Column { by_kappa, by_b0, by_b1, by_radius, by_centre, by_psf };
+enum Column { by_b0, by_b1, by_kappa, by_radius, by_centre, by_psf };
 CINELUMEN_HOST_DEVICE constexpr int packed(int i, int j) { return j * (j + 1) / 2 + i; }
 // What a trial needs summed: the products that involve the vessel, then those with the values.
 constexpr int sums = 22, first_value_sum = 18;
-CINELUMEN_HOST_DEVICE constexpr int sum_of(int i, int j) { return j >= by_radius ? packed(i, j) - 3 : j; }
-CINELUMEN_HOST_DEVICE constexpr int value_sum_of(int j) { return j == by_kappa ? first_value_sum : first_value_sum + j - 2; }
+CINELUMEN_HOST_DEVICE constexpr int sum_of(int i, int j) { return packed(i, j) - 3; }
+CINELUMEN_HOST_DEVICE constexpr int value_sum_of(int j) { return first_value_sum + j - by_kappa; }
 // And what a profile needs once.
 enum Moment { m_1, m_x, m_xx, m_y, m_xy, m_yy, moments_count };
 
@@ -301,13 +302,14 @@ struct LumenFitKernel {
     float sum[sums][Columns], kept[sums][Columns];  // at the trial; at the best so far
     float moment[moments_count][Columns];
     float trial[6][Columns], best[6][Columns];  // R, c, kappa, b0, b1, s
-    float chi2[Columns], lambda[Columns], step[2][Columns], step_px[Columns], s_sd[Columns];
+    float chi2[Columns], lambda[Columns], step[2][Columns], s_sd[Columns];
     float node[3 * nodes][Columns];
     float place[places][Columns];
     float start_radius[Columns], start_centre[Columns], fwhm[Columns], contrast[Columns], significance[Columns], half[Columns],
         lost[Columns];
     int count[Columns], used[Columns], stride[Columns], done[Columns], low[Columns], high[Columns];
-    int longest, first, last, any_narrow, any_wide, moving, clear;
+    int worse[Columns];
+    int longest, first, last, any_narrow, any_wide, any_worse, moving, clear;
     float partial[Columns < 16 ? slices : 1][sums][Columns];  // CUDA only
   };
 
@@ -627,24 +629,39 @@ struct LumenFitKernel {
       const ImageView<const float> noise = variance.data ? variance : image;
       const float *const pixels = image.data, *const variances = noise.data;
       const int pitch = static_cast<int>(image.pitch), noise_pitch = static_cast<int>(noise.pitch);
-      block.for_each_pixel(longest, Columns, [&](int i, int l) CINELUMEN_INLINE {
-        const bool columns = store.place[by_columns][l] > 0;
-        const int major = static_cast<int>(store.value[i][l]), minor = static_cast<int>(store.weight[i][l]);
-        const int y = columns ? minor : major, x = columns ? major : minor;
-        store.value[i][l] = pixels[y * pitch + x];
-        store.weight[i][l] = variances[y * noise_pitch + x];
-      });
+      // One variance for the rows of a step: it hardly differs between neighbours.
+      for (int step = 0; step * rows < longest; ++step) {
+        const int first = step * rows, last = first + rows < longest ? first + rows : longest;
+        for (int i = first + 1; i < last; ++i)
+          block.for_each_pixel(1, Columns, [&](int, int l) CINELUMEN_INLINE {
+            const bool columns = store.place[by_columns][l] > 0;
+            const int major = static_cast<int>(store.value[i][l]), minor = static_cast<int>(store.weight[i][l]);
+            const int y = columns ? minor : major, x = columns ? major : minor;
+            store.value[i][l] = pixels[y * pitch + x];
+          });
+        block.for_each_pixel(1, Columns, [&](int, int l) CINELUMEN_INLINE {
+          const bool columns = store.place[by_columns][l] > 0;
+          const int major = static_cast<int>(store.value[first][l]), minor = static_cast<int>(store.weight[first][l]);
+          const int y = columns ? minor : major, x = columns ? major : minor;
+          store.value[first][l] = pixels[y * pitch + x];
+          store.weight[first][l] = variances[y * noise_pitch + x];
+        });
+        for (int i = first + 1; i < last; ++i)
+          block.for_each_pixel(1, Columns, [&](int, int l) CINELUMEN_INLINE { store.weight[i][l] = store.weight[first][l]; });
+      }
       if (!variance.data) block.for_each_pixel(longest, Columns, [&](int i, int l) { store.weight[i][l] = options.variance; });
     } else {
       block.for_each_pixel(longest, Columns, [&](int i, int l) {
         const bool columns = store.place[by_columns][l] > 0;
-        const float major = store.value[i][l], minor = store.weight[i][l];
+        const float major = store.value[i][l], minor = store.weight[i][l], minor_first = minor - static_cast<float>(i % rows);
         const bool somewhere = major > -1e6f && major < 1e6f && minor > -1e6f && minor < 1e6f;  // an int can hold it
         const int y = somewhere ? static_cast<int>(columns ? minor : major) : -1,
                   x = somewhere ? static_cast<int>(columns ? major : minor) : -1;
-        const bool use = readable(y, x);
+        const int y_first = columns && somewhere ? static_cast<int>(minor_first) : y,
+                  x_first = columns || !somewhere ? x : static_cast<int>(minor_first);
+        const bool use = readable(y, x), use_first = readable(y_first, x_first);
         store.value[i][l] = use ? image(y, x) : 0;
-        store.weight[i][l] = use ? (variance.data ? variance(y, x) : options.variance) : -1.0f;
+        store.weight[i][l] = use ? (variance.data ? variance(use_first ? y_first : y, use_first ? x_first : x) : options.variance) : -1.0f;
       });
     }
     walk(block, 0, longest, [&](int i, int l) CINELUMEN_INLINE {
@@ -716,11 +733,10 @@ struct LumenFitKernel {
     float weighted[6];
     unrolled<6>([&](auto j) CINELUMEN_INLINE { weighted[j] = sample.weight * sample.column[j]; });
     unrolled<6>([&](auto j) CINELUMEN_INLINE {
-      if constexpr (j >= by_radius)
+      if constexpr (j >= by_kappa) {
         unrolled<j + 1>([&](auto i) CINELUMEN_INLINE { add(std::integral_constant<int, sum_of(i, j)>{}, weighted[j], sample.column[i]); });
-      else
-        add(std::integral_constant<int, sum_of(by_kappa, j)>{}, weighted[by_kappa], sample.column[j]);
-      if constexpr (j == by_kappa || j >= by_radius) add(std::integral_constant<int, value_sum_of(j)>{}, weighted[j], sample.value);
+        add(std::integral_constant<int, value_sum_of(j)>{}, weighted[j], sample.value);
+      }
     });
   }
 
@@ -858,9 +874,9 @@ struct LumenFitKernel {
     Equations result;
     unrolled<6>([&](auto j) CINELUMEN_INLINE {
       unrolled<j + 1>([&](auto i) CINELUMEN_INLINE {
-        if constexpr (i == by_kappa || j >= by_radius) result.hessian[packed(i, j)] = sum[sum_of(i, j)];
+        if constexpr (j >= by_kappa) result.hessian[packed(i, j)] = sum[sum_of(i, j)];
       });
-      if constexpr (j == by_kappa || j >= by_radius) result.right[j] = sum[value_sum_of(j)];
+      if constexpr (j >= by_kappa) result.right[j] = sum[value_sum_of(j)];
     });
     result.hessian[packed(by_b0, by_b0)] = store.moment[m_1][l];
     result.hessian[packed(by_b0, by_b1)] = store.moment[m_x][l];
@@ -892,70 +908,103 @@ struct LumenFitKernel {
     return x < low ? low : (x > high ? high : x);
   }
 
-  // Takes the trial where it is better, then proposes the next one. The linear parameters are always the best for the others (Golub and
-  // Pereyra, "The differentiation of pseudo-inverses and nonlinear least squares problems whose variables separate", SIAM J Numer Anal 10
-  // (1973)), so chi2 is known without a look at residuals.
+  // The next trial of one lane, from the sums at `from`. The linear parameters are always the best for the others (Golub and Pereyra, "The
+  // differentiation of pseudo-inverses and nonlinear least squares problems whose variables separate", SIAM J Numer Anal 10 (1973)), so
+  // chi2 is known without a look at residuals.
+  struct Proposal {
+    float next[6], step_r, step_c, step_s;
+    float chi2, of_nothing, of_kappa;  // with the linear parameters at their best; without a model; what kappa takes off chi2
+  };
+  template <int Parameters, class Store>
+  CINELUMEN_HOST_DEVICE CINELUMEN_INLINE inline Proposal propose(const Store& store, const float (&sum)[sums], const float (&at)[6],
+                                                                 float lambda, bool first, const LumenFitPoint& p, int l) const {
+    const Equations now = equations(
+        store, sum, [&](auto j) CINELUMEN_INLINE { return at[j]; }, p, l);
+    Factor factor;
+    float step[6];
+    factorise<Parameters>(now.hessian, lambda, factor);
+    solve_forward<Parameters>(factor, now.right, step);
+    Proposal result;
+    result.of_nothing = now.chi2;
+    result.of_kappa = step[by_kappa] * step[by_kappa];
+    result.chi2 = now.chi2 - (step[0] * step[0] + step[1] * step[1] + result.of_kappa);
+    solve_backward<Parameters>(factor, step);
+    const float kappa = step[by_kappa], over = 1.0f / away_from_zero(kappa), s = at[5], half = store.half[l];
+    const float limit_r = 0.4f * at[0], limit_c = 0.3f * at[0] + 0.5f;
+    result.next[0] = bounded(at[0] + bounded(step[by_radius] * over, -limit_r, limit_r), 0.3f * s, 0.95f * half);
+    result.next[1] = bounded(at[1] + bounded(step[by_centre] * over, -limit_c, limit_c), -half, half);
+    result.next[2] = kappa;
+    result.next[3] = step[by_b0];
+    result.next[4] = step[by_b1];
+    result.next[5] = s;
+    if constexpr (Parameters == 6) {
+      const float wanted = bounded(s + (first ? 0.0f : step[by_psf] * over), 0.6f * s, 1.6f * s);
+      result.next[5] = wanted < 0.3f ? 0.3f : wanted;
+    }
+    result.step_r = result.next[0] - at[0];
+    result.step_c = result.next[1] - at[1];
+    result.step_s = fabsf(result.next[5] - s);
+    return result;
+  }
+
+  // Takes the trial where it is better, then proposes the next one.
   template <int Parameters, int Columns, class Store>
-  CINELUMEN_HOST_DEVICE void advance(const Block<1, Columns>& block, Store& store, bool first) const {
+  CINELUMEN_HOST_DEVICE void advance(const Block<1, Columns>& block, Store& store, int iteration) const {
+    const bool first = iteration == 0, may_stop = iteration >= 2;
+    const auto ends = [&](const Proposal& proposal, float kappa_before) CINELUMEN_INLINE {
+      const float kappa = proposal.next[2], step_px = fabsf(proposal.step_r) + fabsf(proposal.step_c);
+      // A first step may start from a kappa that is far off, and with it the second-order term.
+      const bool settled = !first | (fabsf(kappa - kappa_before) <= 0.1f * fabsf(kappa));
+      const bool arrived = (step_px <= small_step_px) & (proposal.step_s <= small_step_px) & settled;
+      return arrived | (may_stop & (proposal.of_kappa < hopeless));
+    };
+    // As if the trials were all better, which is what they nearly always are.
     block.for_each_pixel(1, Columns, [&](int, int l) CINELUMEN_INLINE {
       const LumenFitPoint& p = points[block.x0 + l < points.size ? block.x0 + l : points.size - 1];
-      const bool done = store.done[l] != 0;
-      float sum[sums];
+      float sum[sums], at[6];
       unrolled<sums>([&](auto k) CINELUMEN_INLINE { sum[k] = store.sum[k][l]; });
-      const Equations fresh = equations(
-          store, sum, [&](auto j) CINELUMEN_INLINE { return store.trial[j][l]; }, p, l);
-      Factor linear;
-      float z[6];
-      factorise<3>(fresh.hessian, 0.0f, linear);
-      solve_forward<3>(linear, fresh.right, z);
-      const float new_chi2 = fresh.chi2 - (z[0] * z[0] + z[1] * z[1] + z[2] * z[2]), old_chi2 = store.chi2[l];
+      unrolled<6>([&](auto j) CINELUMEN_INLINE { at[j] = store.trial[j][l]; });
+      const float old_lambda = store.lambda[l], lowered = 0.15f * old_lambda, old_chi2 = store.chi2[l];
+      const float lambda = first ? old_lambda : (lowered < 1e-5f ? 1e-5f : lowered);
+      const Proposal proposal = propose<Parameters>(store, sum, at, lambda, first, p, l);
+      const int was_done = store.done[l];
       // What rounding may hide does not count as worse.
-      const bool better = first | (!done & (new_chi2 <= mad(old_chi2, 1.001f, 1e-5f * fresh.chi2)));
-      store.chi2[l] = better ? new_chi2 : old_chi2;
+      const bool better = first | (proposal.chi2 <= mad(old_chi2, 1.001f, 1e-5f * proposal.of_nothing));
+      const bool taken = (was_done == 0) & better;
+      store.worse[l] = (was_done == 0) & !better ? 1 : 0;
+      store.chi2[l] = taken ? proposal.chi2 : old_chi2;
+      store.lambda[l] = taken ? lambda : old_lambda;
       unrolled<sums>([&](auto k) CINELUMEN_INLINE {
-        const float kept = store.kept[k][l];
-        sum[k] = better ? sum[k] : kept;
-        store.kept[k][l] = sum[k];
+        const float old = store.kept[k][l];
+        store.kept[k][l] = taken ? sum[k] : old;
       });
-      float best[6];
       unrolled<6>([&](auto j) CINELUMEN_INLINE {
-        const float place = store.trial[j][l], old = store.best[j][l];
-        best[j] = better ? place : old;
-        store.best[j][l] = best[j];
+        const float old = store.best[j][l];
+        store.best[j][l] = taken ? at[j] : old;
+        store.trial[j][l] = taken ? proposal.next[j] : at[j];
       });
-      const float old_lambda = store.lambda[l], factor_of = first ? 1.0f : (better ? 0.15f : 10.0f), raw = old_lambda * factor_of;
-      const float lambda = raw < 1e-5f ? 1e-5f : raw;
-      store.lambda[l] = done ? old_lambda : lambda;
-      const Equations now = equations(
-          store, sum, [&](auto j) CINELUMEN_INLINE { return best[j]; }, p, l);
-      Factor factor;
-      float step[6];
-      factorise<Parameters>(now.hessian, lambda, factor);
-      solve<Parameters>(factor, now.right, step);
-      const float kappa = step[by_kappa], over = 1.0f / away_from_zero(kappa), s = best[5];
-      const float limit_r = 0.4f * best[0], limit_c = 0.3f * best[0] + 0.5f, half = store.half[l];
-      const float radius = bounded(best[0] + bounded(step[by_radius] * over, -limit_r, limit_r), 0.3f * s, 0.95f * half);
-      const float centre = bounded(best[1] + bounded(step[by_centre] * over, -limit_c, limit_c), -half, half);
-      float next[6] = {radius, centre, kappa, step[by_b0], step[by_b1], s};
-      float step_s = 0;
-      if constexpr (Parameters == 6) {
-        const float wanted = bounded(s + (first ? 0.0f : step[by_psf] * over), 0.6f * s, 1.6f * s);
-        next[5] = wanted < 0.3f ? 0.3f : wanted;
-        step_s = fabsf(next[5] - s);
-      }
-      unrolled<6>([&](auto j) CINELUMEN_INLINE {
-        const float old = store.trial[j][l];
-        store.trial[j][l] = done ? old : next[j];
-      });
-      const float step_r = radius - best[0], step_c = centre - best[1], step_px = fabsf(step_r) + fabsf(step_c);
-      const float old_r = store.step[0][l], old_c = store.step[1][l], old_px = store.step_px[l];
-      store.step[0][l] = done ? old_r : step_r;
-      store.step[1][l] = done ? old_c : step_c;
-      store.step_px[l] = done ? old_px : step_px;
-      // A first step may start from a kappa that is far off, and with it the second-order term.
-      const bool settled = !first | (fabsf(kappa - best[2]) <= 0.1f * fabsf(kappa));
-      store.done[l] = done | ((step_px <= small_step_px) & (step_s <= small_step_px) & settled) ? 1 : 0;
+      const float old_r = store.step[0][l], old_c = store.step[1][l];
+      store.step[0][l] = taken ? proposal.step_r : old_r;
+      store.step[1][l] = taken ? proposal.step_c : old_c;
+      store.done[l] = (was_done != 0) | (taken & ends(proposal, at[2])) ? 1 : 0;
     });
+    block.once([&] {
+      store.any_worse = 0;
+      for (int l = 0; l < Columns; ++l) store.any_worse |= store.worse[l];
+    });
+    if (store.any_worse)
+      block.for_each_pixel(1, Columns, [&](int, int l) {
+        if (!store.worse[l]) return;
+        float sum[sums], at[6];
+        unrolled<sums>([&](auto k) CINELUMEN_INLINE { sum[k] = store.kept[k][l]; });
+        unrolled<6>([&](auto j) CINELUMEN_INLINE { at[j] = store.best[j][l]; });
+        store.lambda[l] *= 10.0f;
+        const Proposal proposal = propose<Parameters>(store, sum, at, store.lambda[l], false, point(block.x0 + l), l);
+        unrolled<6>([&](auto j) CINELUMEN_INLINE { store.trial[j][l] = proposal.next[j]; });
+        store.step[0][l] = proposal.step_r;
+        store.step[1][l] = proposal.step_c;
+        store.done[l] = ends(proposal, at[2]) ? 1 : 0;
+      });
     block.once([&] {
       int moving = 0;
       for (int l = 0; l < Columns; ++l) moving |= !store.done[l] && store.used[l] > 0 ? 1 : 0;
@@ -974,7 +1023,7 @@ struct LumenFitKernel {
       unrolled<sums>([&](auto k) CINELUMEN_INLINE { sum[k] = store.kept[k][l]; });
       const Equations now = equations(
           store, sum, [&](auto j) CINELUMEN_INLINE { return store.best[j][l]; }, p, l);
-      const bool small = store.step_px[l] <= small_step_px;
+      const bool small = fabsf(store.step[0][l]) + fabsf(store.step[1][l]) <= small_step_px;
       unrolled<6>([&](auto j) CINELUMEN_INLINE {
         const float last = store.trial[j][l], best = store.best[j][l];
         store.trial[j][l] = small | ((j != 0) & (j != 1) & (j != 5)) ? last : best;
@@ -1097,9 +1146,9 @@ struct LumenFitKernel {
     for (int iteration = 0; iteration < options.iterations; ++iteration) {
       evaluate(block, store);
       if (options.fit_psf)
-        advance<6>(block, store, iteration == 0);
+        advance<6>(block, store, iteration);
       else
-        advance<5>(block, store, iteration == 0);
+        advance<5>(block, store, iteration);
       if (!store.moving) break;
     }
     if (options.fit_psf)
