@@ -206,14 +206,15 @@ CINELUMEN_HOST_DEVICE CINELUMEN_INLINE inline Chord wide_chord(float u_signed, f
 #undef CINELUMEN_STEP
   dw *= negative ? -0.4f : 0.4f;
   // Above 5 the asymptotic series is better than 1.2e-5.
-  const float far = a > 5.0f ? a : 5.0f, root = sqrtf(far), i2 = 1.0f / (far * far);
+  const float far = a > 5.0f ? a : 5.0f, root = sqrtf(far), inverse = 1.0f / (far * q), r = inverse * far, inverse_far = inverse * q;
+  const float i2 = inverse_far * inverse_far;
   const float w_far = root * mad(-i2, mad(i2, mad(i2, 0.3076172f, 0.1171875f), 0.125f), 1.0f);
-  const float dw_far = 0.5f * root * (i2 * far) * mad(i2, mad(i2, mad(i2, 3.383789f, 0.8203125f), 0.375f), 1.0f);
+  const float dw_far = 0.5f * root * inverse_far * mad(i2, mad(i2, mad(i2, 3.383789f, 0.8203125f), 0.375f), 1.0f);
   w = a > 5.0f ? w_far : (a < -5.0f ? 0.0f : w);
   dw = a > 5.0f ? dw_far : (a < -5.0f ? 0.0f : dw);
   const float d2 = mad(-a, dw, 0.5f * w), d3 = mad(-a, d2, -0.5f * dw), d4 = mad(-a, d3, -1.5f * d2), d5 = mad(-a, d4, -2.5f * d3);
   const float m0 = w, m1 = dw, m2 = w + d2, m3 = mad(3, dw, d3), m4 = mad(3, w, mad(6, d2, d4)), m5 = mad(15, dw, mad(10, d3, d5));
-  const float r = 1.0f / q, scale = 2 * sqrtf(q);
+  const float scale = 2 * sqrtf(q);
   const float b1 = 0.5f * r, b2 = -0.125f * r * r, b3 = 0.0625f * r * r * r;
   const float g = scale * mad(-b3, m3, mad(b2, m2, mad(-b1, m1, m0)));
   const float gu = -scale * mad(-b3, m4, mad(b2, m3, mad(-b1, m2, m1)));
@@ -302,6 +303,7 @@ struct LumenFitKernel {
     float sum[sums][Columns], kept[sums][Columns];  // at the trial; at the best so far
     float moment[moments_count][Columns];
     float trial[6][Columns], best[6][Columns];  // R, c, kappa, b0, b1, s
+    float inverse[2][Columns];                  // of s and R
     float chi2[Columns], lambda[Columns], step[2][Columns], s_sd[Columns];
     float node[3 * nodes][Columns];
     float place[places][Columns];
@@ -700,7 +702,7 @@ struct LumenFitKernel {
   template <Width width, class Store>
   CINELUMEN_HOST_DEVICE CINELUMEN_INLINE static inline Sample sample_at(const Store& store, int i, int l, int stride) {
     const float radius = store.trial[0][l], kappa = store.trial[2][l], s = store.trial[5][l];
-    const float inverse_s = 1.0f / s, inverse_radius = 1.0f / radius, rho = radius * inverse_s;
+    const float inverse_s = store.inverse[0][l], inverse_radius = store.inverse[1][l], rho = radius * inverse_s;
     const float x = store.x[i][l], from_centre = x - store.trial[1][l], u = from_centre * inverse_s;
     Chord chord;
     if constexpr (width == Width::narrow) {
@@ -784,6 +786,8 @@ struct LumenFitKernel {
       const float extent = store.trial[0][l] + tail * store.trial[5][l] + 0.5f * rows * fabsf(store.place[n_minor][l]);
       const float middle = store.trial[1][l] * store.place[n_major][l] + store.place[p_major][l] - store.place[first_major][l];
       const float half = fabsf(store.place[n_major][l]) * extent, inverse = 1.0f / store.place[major_step][l];
+      store.inverse[0][l] = 1.0f / store.trial[5][l];
+      store.inverse[1][l] = 1.0f / store.trial[0][l];
       const int low = static_cast<int>(fmaxf((middle - half) * inverse, 0.0f)) * options.rows;
       const int high = (static_cast<int>(fmaxf((middle + half) * inverse, 0.0f)) + 2) * options.rows;
       const bool counts = !store.done[l] && store.used[l] > 0;
