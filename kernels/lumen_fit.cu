@@ -434,13 +434,15 @@ struct LumenFitKernel {
     }
   }
 
+  CINELUMEN_HOST_DEVICE static int own_reach(float radius_px) { return clamp_int(static_cast<int>(2.5f * radius_px + 9), 4, search_half); }
+
   template <int Columns, class Store>
   CINELUMEN_HOST_DEVICE void search(const Block<1, Columns>& block, Store& store) const {
     // A profile of three-pixel means over the search window, then per lane the half-maximum walk.
     block.once([&] {
       store.longest = 0;
       for (int l = 0; l < Columns; ++l) {
-        const int need = clamp_int(static_cast<int>(2.5f * store.start_radius[l] + 9), 4, search_half);
+        const int need = own_reach(store.start_radius[l]);
         store.longest = need > store.longest ? need : store.longest;
       }
     });
@@ -489,7 +491,7 @@ struct LumenFitKernel {
     }
     block.for_each_pixel(1, Columns, [&](int, int l) {
       const LumenFitPoint p = point(block.x0 + l);
-      store.place[limit][l] = fminf(2.5f * p.radius_px + 8, static_cast<float>(reach_px - 1));
+      store.place[limit][l] = fminf(2.5f * p.radius_px + 8, static_cast<float>(own_reach(p.radius_px) - 1));
       store.place[near][l] = fmaxf(1.5f, 0.6f * p.radius_px);
       store.place[beyond][l] = p.radius_px + 2.5f * sqrtf(square(p.psf_px) + 1.0f / 12.0f);
       store.place[peak_sum][l] = -1e30f;
