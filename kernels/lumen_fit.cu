@@ -752,7 +752,8 @@ struct LumenFitKernel {
       block.for_each_pixel(slices, Columns, [&](int slice, int l) {
         float sum[sums];
         unrolled<sums>([&](auto k) { sum[k] = 0; });
-        for (int i = first + slice; i < last; i += slices)
+        // A sample always falls to the same slice, whatever range its tile needs.
+        for (int i = first / slices * slices + slice; i < last; i += slices)
           for_each_sum(sample_at<width>(store, i, l, Columns), [&](auto k, float a, float b) { sum[k] = mad(a, b, sum[k]); });
         unrolled<sums>([&](auto k) { store.partial[slice][k][l] = sum[k]; });
       });
