@@ -45,11 +45,8 @@ class PointGrid {
     float y, x, radius, arc_length;
     int segment;
   };
-  struct Cell {
-    float y, x;  // its middle
-    float widest;
-  };
-  static constexpr float cell_px = 12, half_diagonal_px = 8.5f;
+  static constexpr float cell_px = 8;
+  static constexpr float half_gap_px = 0.5f;  // every second point stands for its neighbours
 
   explicit PointGrid(const std::vector<Centreline>& centrelines) {
     int low_y = last, low_x = last, high_y = -last, high_x = -last;
@@ -66,40 +63,37 @@ class PointGrid {
     height_ = high_y - low_y + 1;
     width_ = high_x - low_x + 1;
     first_.assign(static_cast<std::size_t>(height_) * width_ + 1, 0);
-    widest_.assign(first_.size() - 1, 0);
     for (const Centreline& centreline : centrelines)
-      for (const CentrelinePoint& p : centreline.points) {
-        const std::size_t at = index(cell(p.y), cell(p.x));
-        ++first_[at + 1];
-        widest_[at] = std::max(widest_[at], p.radius_px);
-      }
+      for_some(centreline, [&](const CentrelinePoint& p) { ++first_[index(cell(p.y), cell(p.x)) + 1]; });
     for (std::size_t i = 1; i < first_.size(); ++i) first_[i] += first_[i - 1];
     points_.resize(static_cast<std::size_t>(first_.back()));
     std::vector<int> next(first_.begin(), first_.end() - 1);
     for (int s = 0; s < static_cast<int>(centrelines.size()); ++s)
-      for (const CentrelinePoint& p : centrelines[s].points)
+      for_some(centrelines[s], [&](const CentrelinePoint& p) {
         points_[next[index(cell(p.y), cell(p.x))]++] = {p.y, p.x, p.radius_px, p.arc_length_px, s};
+      });
   }
-  // Visits the points of all cells that a square of half side `reach` touches and `wanted` takes.
-  template <class Wanted, class Visit>
-  void near(float y, float x, float reach, Wanted wanted, Visit visit) const {
-    const int to_y = std::min(cell(y + reach), y0_ + height_ - 1), to_x = std::min(cell(x + reach), x0_ + width_ - 1);
-    for (int cy = std::max(cell(y - reach), y0_); cy <= to_y; ++cy)
-      for (int cx = std::max(cell(x - reach), x0_); cx <= to_x; ++cx) {
-        const std::size_t at = index(cy, cx);
-        if (first_[at] == first_[at + 1]) continue;
-        if (!wanted(Cell{(static_cast<float>(cy) + 0.5f) * cell_px, (static_cast<float>(cx) + 0.5f) * cell_px, widest_[at]})) continue;
-        for (int i = first_[at]; i < first_[at + 1]; ++i) visit(points_[i]);
-      }
+  // Visits the points of all cells that the box touches.
+  template <class Visit>
+  void near(float y0, float y1, float x0, float x1, Visit visit) const {
+    const int to_y = std::min(cell(y1), y0_ + height_ - 1), to_x = std::min(cell(x1), x0_ + width_ - 1), from_x = std::max(cell(x0), x0_);
+    if (from_x > to_x) return;
+    for (int cy = std::max(cell(y0), y0_); cy <= to_y; ++cy)
+      for (int i = first_[index(cy, from_x)]; i < first_[index(cy, to_x) + 1]; ++i) visit(points_[i]);
   }
 
  private:
+  template <class Body>
+  static void for_some(const Centreline& centreline, Body body) {
+    const auto& points = centreline.points;
+    for (std::size_t i = 0; i < points.size(); i += 2) body(points[i]);
+    if (points.size() % 2 == 0 && !points.empty()) body(points.back());
+  }
   static constexpr int last = 10000;  // keeps a point that motion has carried far out from making the grid large
   static int cell(float at) { return static_cast<int>(std::clamp(std::floor(at / cell_px), -100.0f, static_cast<float>(last))); }
   std::size_t index(int cy, int cx) const { return static_cast<std::size_t>(cy - y0_) * width_ + (cx - x0_); }
   int y0_ = 0, x0_ = 0, height_ = 0, width_ = 0;
   std::vector<int> first_;
-  std::vector<float> widest_;
   std::vector<Point> points_;
 };
 
@@ -117,12 +111,10 @@ std::vector<Junction> find_junctions(const std::vector<Centreline>& centrelines,
     for (const CentrelinePoint* end : {&points.front(), &points.back()}) {
       const float reach = std::max(3.0f, end->radius_px);
       float radius = 0;
-      grid.near(
-          end->y, end->x, reach, [](const PointGrid::Cell&) { return true; },
-          [&](const PointGrid::Point& p) {
-            if (p.segment != s && square(p.y - end->y) + square(p.x - end->x) <= reach * reach)
-              radius = std::max({radius, p.radius, end->radius_px});
-          });
+      grid.near(end->y - reach, end->y + reach, end->x - reach, end->x + reach, [&](const PointGrid::Point& p) {
+        if (p.segment != s && square(p.y - end->y) + square(p.x - end->x) <= reach * reach)
+          radius = std::max({radius, p.radius, end->radius_px});
+      });
       if (radius > 0) junctions.push_back({end->y, end->x, radius});
     }
   }
@@ -136,49 +128,101 @@ Neighbourhood look_around(const std::vector<Centreline>& centrelines, const Lume
   const PointGrid grid(centrelines);
   const std::vector<Junction> junctions = find_junctions(centrelines, grid);
   Neighbourhood result;
+  std::size_t total = 0;
   float widest = 0;
-  for (const Centreline& centreline : centrelines)
+  for (const Centreline& centreline : centrelines) {
+    total += centreline.points.size();
     for (const CentrelinePoint& p : centreline.points) widest = std::max(widest, p.radius_px);
-  for (int seg = 0; seg < static_cast<int>(centrelines.size()); ++seg)
-    for (int i = 0; i < static_cast<int>(centrelines[seg].points.size()); ++i) {
-      const CentrelinePoint& p = centrelines[seg].points[i];
-      Site site{seg, i};
-      LumenFitPoint fit;
-      fit.y = p.y;
-      fit.x = p.x;
-      const float length = std::hypot(p.tangent_y, p.tangent_x);
-      fit.normal_y = length > 0 ? p.tangent_x / length : 0;
-      fit.normal_x = length > 0 ? -p.tangent_y / length : 1;
-      fit.radius_px = std::clamp(p.radius_px, 0.8f, 60.0f);
-      fit.psf_px = options.psf_px;
-      fit.psf_sd_px = options.psf_sd_px;
-      const float window = 1.5f * fit.radius_px + 5 * s + 2;
-      const auto crosses = [&](const PointGrid::Cell& cell) {
-        const float along = (cell.y - p.y) * fit.normal_x - (cell.x - p.x) * fit.normal_y;
-        return std::abs(along) < cell.widest + 2 * s + PointGrid::half_diagonal_px;
-      };
-      grid.near(p.y, p.x, window + widest + 2, crosses, [&](const PointGrid::Point& q) {
-        const float dy = q.y - p.y, dx = q.x - p.x;
-        const float across = dy * fit.normal_y + dx * fit.normal_x, along = dx * fit.normal_y - dy * fit.normal_x;
-        // What of the other lumen lies within the profile's width.
-        const float lumen = q.radius + 2 * s, chord = lumen * lumen - along * along;
-        if (chord <= 0) return;
-        // The same segment only where it comes back.
-        const float arc = std::abs(q.arc_length - p.arc_length_px);
-        if (q.segment == seg && arc < 3 * (std::abs(across) + std::abs(along) + 4)) return;
-        const float free = std::abs(across) - std::sqrt(chord);
-        if (free < fit.radius_px + 2.5f * s)
-          site.overlap = true;
-        else if (across > 0)
-          fit.to_px = std::min(fit.to_px, free);
-        else
-          fit.from_px = std::max(fit.from_px, -free);
+  }
+  result.sites.reserve(total);
+  result.fit_points.reserve(total);
+  const auto window_of = [&](const CentrelinePoint& p) { return 1.5f * std::clamp(p.radius_px, 0.8f, 60.0f) + 5 * s + 2; };
+
+  std::vector<PointGrid::Point> others;
+  std::vector<float> other_y, other_x, other_lumen, chord;
+  std::vector<Junction> meetings;
+  for (int seg = 0; seg < static_cast<int>(centrelines.size()); ++seg) {
+    const std::vector<CentrelinePoint>& points = centrelines[seg].points;
+    constexpr std::size_t group = 16;  // neighbours see much the same: what none of them can meet is put aside once for all
+    for (std::size_t first = 0; first < points.size(); first += group) {
+      const std::size_t last = std::min(points.size(), first + group);
+      const CentrelinePoint& middle = points[(first + last) / 2];
+      float window = 0, extent = 0, radius = 0, half_arc = 0, least_y = middle.y, most_y = middle.y, least_x = middle.x, most_x = middle.x;
+      for (std::size_t i = first; i < last; ++i) {
+        const CentrelinePoint& p = points[i];
+        window = std::max(window, window_of(p));
+        radius = std::max(radius, std::clamp(p.radius_px, 0.8f, 60.0f));
+        extent = std::max(extent, square(p.y - middle.y) + square(p.x - middle.x));
+        half_arc = std::max(half_arc, std::abs(p.arc_length_px - middle.arc_length_px));
+        least_y = std::min(least_y, p.y);
+        most_y = std::max(most_y, p.y);
+        least_x = std::min(least_x, p.x);
+        most_x = std::max(most_x, p.x);
+      }
+      extent = std::sqrt(extent);
+      const float sight = std::max(window, 2.5f * radius + 9), reach = sight + widest + 2 * s;
+      for (auto* values : {&other_y, &other_x, &other_lumen}) values->clear();
+      others.clear();
+      grid.near(least_y - reach, most_y + reach, least_x - reach, most_x + reach, [&](const PointGrid::Point& q) {
+        // Far from all of them, whatever their directions; or of this segment and met by going along it. Distances are taken short.
+        const float from_middle = square(q.y - middle.y) + square(q.x - middle.x);
+        if (from_middle > square(sight + q.radius + 2 * s + PointGrid::half_gap_px + extent)) return;
+        if (q.segment == seg) {
+          const float arc = std::abs(q.arc_length - middle.arc_length_px) + half_arc, slack = arc / 3 - 4 + extent;
+          if (slack < 0 || from_middle > slack * slack) return;
+        }
+        others.push_back(q);
+        other_y.push_back(q.y);
+        other_x.push_back(q.x);
+        other_lumen.push_back(q.radius + 2 * s);
       });
+      chord.resize(others.size());
+      meetings.clear();
       for (const Junction& junction : junctions)
-        if (square(junction.y - p.y) + square(junction.x - p.x) < square(junction.radius + 0.5f * fit.radius_px + 2)) site.overlap = true;
-      result.sites.push_back(site);
-      result.fit_points.push_back(fit);
+        if (square(junction.y - middle.y) + square(junction.x - middle.x) < square(junction.radius + 0.5f * radius + 2 + extent))
+          meetings.push_back(junction);
+
+      for (std::size_t i = first; i < last; ++i) {
+        const CentrelinePoint& p = points[i];
+        Site site{seg, static_cast<int>(i)};
+        LumenFitPoint fit;
+        fit.y = p.y;
+        fit.x = p.x;
+        const float length = std::sqrt(square(p.tangent_y) + square(p.tangent_x));
+        fit.normal_y = length > 0 ? p.tangent_x / length : 0;
+        fit.normal_x = length > 0 ? -p.tangent_y / length : 1;
+        fit.radius_px = std::clamp(p.radius_px, 0.8f, 60.0f);
+        fit.psf_px = options.psf_px;
+        fit.psf_sd_px = options.psf_sd_px;
+        // What of the other lumens lies within the profile's width: few do, so all are asked at once.
+        const float p_y = p.y, p_x = p.x, n_y = fit.normal_y, n_x = fit.normal_x;
+        const std::size_t count = other_y.size();
+        for (std::size_t j = 0; j < count; ++j) {
+          const float along = std::abs((other_x[j] - p_x) * n_y - (other_y[j] - p_y) * n_x), beside = along - PointGrid::half_gap_px;
+          chord[j] = other_lumen[j] * other_lumen[j] - (beside > 0 ? beside * beside : 0.0f);
+        }
+        for (std::size_t j = 0; j < count; ++j) {
+          if (chord[j] <= 0) continue;
+          const PointGrid::Point& q = others[j];
+          const float dy = q.y - p_y, dx = q.x - p_x, across = dy * n_y + dx * n_x, along = dx * n_y - dy * n_x;
+          // The same segment only where it comes back.
+          const float arc = std::abs(q.arc_length - p.arc_length_px);
+          if (q.segment == seg && arc < 3 * (std::abs(across) + std::abs(along) + 4)) continue;
+          const float free = std::abs(across) - std::sqrt(chord[j]);
+          if (free < fit.radius_px + 2.5f * s)
+            site.overlap = true;
+          else if (across > 0)
+            fit.to_px = std::min(fit.to_px, free);
+          else
+            fit.from_px = std::max(fit.from_px, -free);
+        }
+        for (const Junction& junction : meetings)
+          if (square(junction.y - p.y) + square(junction.x - p.x) < square(junction.radius + 0.5f * fit.radius_px + 2)) site.overlap = true;
+        result.sites.push_back(site);
+        result.fit_points.push_back(fit);
+      }
     }
+  }
   return result;
 }
 
@@ -196,19 +240,22 @@ std::vector<LumenFit> fit_all(const Stream& stream, ImageView<const float> image
   fit_options.search_only = pass == Pass::start;
   fit_options.fit_psf = pass == Pass::fit_psf;
   fit_options.variance = options.noise_sd * options.noise_sd;
+  fit_options.iterations = 7;  // what needs more is no vessel
+  const ArrayView<const LumenFitPoint> here{points.data(), count};
+  const ArrayView<LumenFit> to{result.data(), count};
+  if (!stream.on_cuda()) {
+    fit_lumen(stream, image, options.variance, valid, here, to, fit_options);
+    return result;
+  }
   auto staging = Array<LumenFitPoint>::staging(stream, count);
   std::copy(points.begin(), points.end(), staging.begin());
   auto fits = Array<LumenFit>::staging(stream, count);
-  if (stream.on_cuda()) {
-    Array<LumenFitPoint> device_points(stream, count);
-    Array<LumenFit> device_fits(stream, count);
-    copy<LumenFitPoint>(stream, staging.view(), device_points.view());
-    fit_lumen(stream, image, options.variance, valid, device_points.view(), device_fits.view(), fit_options);
-    copy<LumenFit>(stream, device_fits.view(), fits.view());
-    stream.synchronize();
-  } else {
-    fit_lumen(stream, image, options.variance, valid, staging.view(), fits.view(), fit_options);
-  }
+  Array<LumenFitPoint> device_points(stream, count);
+  Array<LumenFit> device_fits(stream, count);
+  copy<LumenFitPoint>(stream, staging.view(), device_points.view());
+  fit_lumen(stream, image, options.variance, valid, device_points.view(), device_fits.view(), fit_options);
+  copy<LumenFit>(stream, device_fits.view(), fits.view());
+  stream.synchronize();
   std::copy(fits.begin(), fits.end(), result.begin());
   return result;
 }
@@ -273,24 +320,50 @@ void check(const char* name, ImageView<const float> image, ImageView<const std::
   demand(options.sd_inflation >= 1, "sd_inflation must be at least 1");
 }
 
-// Starts for the fits: the middle of what the search found at neighbouring points, as a single one may have found anything.
-void smooth_starts(Neighbourhood& around, const std::vector<LumenFit>& found) {
-  constexpr std::size_t each_side = 3;
-  const auto usable = [&](std::size_t i) { return !around.sites[i].overlap && found[i].significance >= least_significance; };
-  for (std::size_t i = 0; i < found.size(); ++i) {
-    if (!usable(i)) continue;
-    std::array<float, 2 * each_side + 1> radii{}, centres{};
-    std::ptrdiff_t count = 0;
-    for (std::size_t k = i > each_side ? i - each_side : 0; k < std::min(found.size(), i + each_side + 1); ++k)
-      if (around.sites[k].segment == around.sites[i].segment && usable(k)) {
-        radii[count] = 0.5f * found[k].diameter_px;
-        centres[count++] = found[k].centre_px;
-      }
-    std::nth_element(radii.begin(), radii.begin() + count / 2, radii.begin() + count);
-    std::nth_element(centres.begin(), centres.begin() + count / 2, centres.begin() + count);
-    around.fit_points[i].radius_px = radii[count / 2];
-    around.fit_points[i].centre_px = centres[count / 2];
+// Looks for starts at every second point, not where another vessel overlaps. A single one may have found anything, or by chance
+// something in noise: each point takes the middle of what was found at its neighbours, radius, centre and significance. Returns
+// search-only fits.
+std::vector<LumenFit> find_starts(const Stream& stream, ImageView<const float> image, ImageView<const std::uint8_t> valid,
+                                  Neighbourhood& around, const LumenOptions& options) {
+  const std::size_t count = around.sites.size();
+  const std::vector<Site>& sites = around.sites;
+  std::vector<LumenFitPoint> points;
+  std::vector<std::size_t> places;
+  points.reserve(count);
+  places.reserve(count);
+  for (std::size_t i = 0; i < count; ++i) {
+    const bool after_searched = !places.empty() && places.back() + 1 == i && sites[i].segment == sites[i - 1].segment;
+    if (sites[i].overlap || after_searched) continue;
+    points.push_back(around.fit_points[i]);
+    places.push_back(i);
   }
+  const std::vector<LumenFit> found = fit_all(stream, image, valid, points, options, Pass::start);
+
+  constexpr std::size_t each_side = 3;
+  std::vector<LumenFit> result(count);
+  std::size_t first = 0, last = 0;  // of `places` within reach
+  for (std::size_t i = 0; i < count; ++i) {
+    if (sites[i].overlap) continue;
+    while (first < places.size() && places[first] + each_side < i) ++first;
+    last = std::max(last, first);
+    while (last < places.size() && places[last] <= i + each_side) ++last;
+    std::array<std::array<float, 2 * each_side + 1>, 4> values;
+    std::size_t n = 0;
+    for (std::size_t k = first; k < last; ++k)
+      if (sites[places[k]].segment == sites[i].segment) {
+        values[0][n] = 0.5f * found[k].diameter_px;
+        values[1][n] = found[k].centre_px;
+        values[2][n] = found[k].significance;
+        values[3][n++] = found[k].contrast;
+      }
+    for (auto& row : values) std::sort(row.begin(), row.begin() + static_cast<std::ptrdiff_t>(n));
+    const auto middle = [&](int k) { return 0.5f * (values[k][(n - 1) / 2] + values[k][n / 2]); };
+    around.fit_points[i].radius_px = middle(0);
+    around.fit_points[i].centre_px = middle(1);
+    result[i].significance = middle(2);
+    result[i].contrast = middle(3);
+  }
+  return result;
 }
 
 Exclusion judge(const LumenFit& fit, const Site& site, const LumenOptions& options) {
@@ -365,10 +438,9 @@ std::vector<std::vector<LumenPoint>> measure_frame(const Stream& stream, ImageVi
                                                    const LumenOptions& options) {
   check("measure_frame", subtracted, valid, options);
   Neighbourhood around = look_around(centrelines, options);
-  std::vector<LumenFit> fits = fit_all(stream, subtracted, valid, around.fit_points, options, Pass::start);
+  std::vector<LumenFit> fits = find_starts(stream, subtracted, valid, around, options);
 
   // Nothing is fitted where another vessel overlaps or where there is plainly nothing. First what looks wide, with its own kappa.
-  smooth_starts(around, fits);
   const float narrow_below = options.free_kappa_ratio * with_pixel(options.psf_px);
   std::vector<LumenFitPoint> points;
   std::vector<std::size_t> places, rest;
@@ -376,10 +448,15 @@ std::vector<std::vector<LumenPoint>> measure_frame(const Stream& stream, ImageVi
     if (around.sites[i].overlap || fits[i].significance < least_significance) continue;
     (around.fit_points[i].radius_px < narrow_below ? rest : places).push_back(i);
   }
-  // Profiles are fitted in groups, which take as long as their widest.
-  const auto by_width = [&](std::size_t a, std::size_t b) {
-    return std::floor(2 * around.fit_points[a].radius_px) < std::floor(2 * around.fit_points[b].radius_px);
+  // Profiles are fitted in groups, which take as long as their widest, and longer where its model is another. Neighbours share pixels that
+  // are in the cache: sorted in stretches only.
+  const float wide_from = 6 * with_pixel(options.psf_px);
+  constexpr std::size_t stretch = 1024;
+  const auto width_of = [&](std::size_t i) {
+    const float radius = around.fit_points[i].radius_px;
+    return static_cast<int>(2 * radius) + (radius > wide_from ? 1000 : 0) + 10000 * static_cast<int>(i / stretch);
   };
+  const auto by_width = [&](std::size_t a, std::size_t b) { return width_of(a) < width_of(b); };
   std::stable_sort(places.begin(), places.end(), by_width);
   for (const std::size_t i : places) points.push_back(around.fit_points[i]);
   const auto fit_points = [&] {

@@ -25,7 +25,7 @@ struct LumenPoint {
   float y_px = 0, x_px = 0;  ///< the frame's own coordinates, after re-snapping
   float normal_y = 0, normal_x = 0;
   float diameter_px = 0, sd_px = 0;
-  float contrast = 0;  ///< log attenuation at the profile's centre
+  float contrast = 0;  ///< log attenuation at the profile's centre; where nothing was fitted, of the search; 0 at an overlap
   float background = 0;
   bool used = false;
   Exclusion reason = Exclusion::no_fit;
@@ -65,11 +65,13 @@ struct PsfEstimate {
 std::optional<PsfEstimate> estimate_psf(const Stream& stream, ImageView<const float> subtracted, ImageView<const std::uint8_t> valid,
                                         const std::vector<Centreline>& centrelines, const LumenOptions& options);
 
-/// Measures the lumen at every point of every centreline in one frame: a cylinder fit with kappa free gives each segment's kappa where
-/// the vessel is wide; narrow points are fitted again with that kappa as a prior (the frame's, less certain, where a segment is narrow
-/// throughout; none where the whole frame is). subtracted: added attenuation, the frame's own coordinates, memory of the stream's device.
-/// valid: same size (or without data), 1 where it may be read. centrelines: in the frame's coordinates, after re-snapping.
-/// Returns, per centreline, one LumenPoint per centreline point. Synchronises the stream; throws std::invalid_argument.
+/// Measures the lumen at every point of every centreline in one frame: a search at every second point finds where to start and where there
+/// is nothing to fit (by the middle of what neighbours found, so that noise at one point decides nothing); a cylinder fit with kappa free
+/// gives each segment's kappa where the vessel is wide; narrow points are fitted again with that kappa as a prior (the frame's, less
+/// certain, where a segment is narrow throughout; none where the whole frame is). subtracted: added attenuation, the frame's own
+/// coordinates, memory of the stream's device. valid: same size (or without data), 1 where it may be read. centrelines: in the frame's
+/// coordinates, after re-snapping. Returns, per centreline, one LumenPoint per centreline point. Synchronises the stream; throws
+/// std::invalid_argument.
 std::vector<std::vector<LumenPoint>> measure_frame(const Stream& stream, ImageView<const float> subtracted,
                                                    ImageView<const std::uint8_t> valid, const std::vector<Centreline>& centrelines,
                                                    const LumenOptions& options);

@@ -19,12 +19,13 @@ struct SnappedPoint {
 struct RidgeSnapOptions {
   float search_px = 3;  ///< how far a ridge is looked for on either side, > 0
   float minimum_z = 3;  ///< a ridge needs this much
-  float stiffness = 1;  ///< cost of a sideways step between neighbouring points, per px^2, in units of the segment's usual z
+  float stiffness = 1;  ///< cost of a sideways step of 1 px between neighbouring points, in units of the segment's usual z; none is larger
 };
 
 /// For each point of each centreline (already moved by the background's motion) the offset to the ridge of `z` (the frame's noise gate,
-/// memory of the stream's device): the path of offsets along the segment that gathers most z at least bending, by dynamic programming,
-/// then a parabola through the samples at the path. One kernel call for all segments. Points outside the image are not accepted.
+/// memory of the stream's device): the path of offsets along the segment, in steps of about 1 px, that gathers most z at least bending, by
+/// dynamic programming, then the nearest maximum of samples half a pixel apart and a parabola through it. Two kernel calls for all
+/// segments. Points outside the image are not accepted. Segments do not depend on one another.
 std::vector<std::vector<SnappedPoint>> snap_to_ridge(const Stream& stream, ImageView<const float> z,
                                                      const std::vector<Centreline>& centrelines, const RidgeSnapOptions& options);
 /// The same with the maximum looked for in z / scale, which goes with the scale-normalised curvature that chose the scale: z itself grows

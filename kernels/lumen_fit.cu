@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstring>
 #include <numbers>
 #include <type_traits>
 #include <vector>
@@ -23,12 +24,12 @@ namespace {
 //
 // rho > 6: only one edge is near. sqrt(rho^2 - t^2) = sqrt(rho - t) sqrt(rho + t), the second factor expanded about u, the first blurred:
 // w(a) = E sqrt(a + Z)+, a parabolic cylinder function with w'' = w / 2 - a w', which gives all higher moments.
-constexpr int nodes = 10, table_rows = 28;
-constexpr float node_step = 0.8f, rho_step = 0.25f, rho_narrow = 6.0f;
+constexpr int nodes = 10, degree = 15;
+constexpr float node_step = 0.8f, rho_narrow = 6.0f;
 constexpr float reach = 5.5f;  // beyond the edge, in SDs, the profile is below 1e-7
 
 struct ChordTable {
-  float weight[table_rows][nodes];  // of node j at rho = (row - 1) * rho_step, over rho^2: smooth down to rho = 0
+  float weight[degree + 1][nodes];  // of each node over rho^2: a polynomial in rho^2 / 18 - 1, highest power first
 };
 
 double exact_chord(double u, double rho) {
@@ -65,26 +66,45 @@ ChordTable make_chord_table() {
       for (int k = 0; k < b; ++k) sum -= lower[a][k] * lower[b][k];
       lower[a][b] = a == b ? std::sqrt(sum) : sum / lower[b][b];
     }
-  ChordTable table;
-  for (int row = 0; row < table_rows; ++row) {
-    const double rho = std::max(std::abs((row - 1) * double{rho_step}), 0.01);
-    std::array<double, nodes> solution{};
-    for (int a = 0; a < nodes; ++a)
-      for (int i = 0; i < samples; ++i) solution[a] += basis[i][a] * exact_chord(u_at(i), rho);
+  // At the Chebyshev points of the polynomials' variable, then by a discrete cosine transform to coefficients.
+  std::array<std::array<double, nodes>, degree + 1> at_points{}, chebyshev{};
+  const auto angle_of = [](int k) { return std::numbers::pi * (k + 0.5) / (degree + 1); };
+  for (int k = 0; k <= degree; ++k) {
+    const double rho = std::sqrt(18 * (1 + std::cos(angle_of(k))));
+    std::array<double, nodes>& solution = at_points[k];
+    for (int i = 0; i < samples; ++i) {
+      const double chord = exact_chord(u_at(i), rho);
+      for (int a = 0; a < nodes; ++a) solution[a] += basis[i][a] * chord;
+    }
     for (int a = 0; a < nodes; ++a) {
-      for (int k = 0; k < a; ++k) solution[a] -= lower[a][k] * solution[k];
+      for (int b = 0; b < a; ++b) solution[a] -= lower[a][b] * solution[b];
       solution[a] /= lower[a][a];
     }
     for (int a = nodes - 1; a >= 0; --a) {
-      for (int k = a + 1; k < nodes; ++k) solution[a] -= lower[k][a] * solution[k];
+      for (int b = a + 1; b < nodes; ++b) solution[a] -= lower[b][a] * solution[b];
       solution[a] /= lower[a][a];
     }
     for (int a = 0; a < nodes; ++a) {
       // The recurrence runs on 2 cosh(jhu), so the node's own exp(-(jh)^2 / 2) goes into its weight.
       const double node = a * double{node_step};
-      table.weight[row][a] = static_cast<float>(solution[a] / (rho * rho) * std::exp(-0.5 * node * node) / std::sqrt(2 * std::numbers::pi));
+      solution[a] *= std::exp(-0.5 * node * node) / (rho * rho * std::sqrt(2 * std::numbers::pi));
     }
   }
+  for (int n = 0; n <= degree; ++n)
+    for (int a = 0; a < nodes; ++a)
+      for (int k = 0; k <= degree; ++k)
+        chebyshev[n][a] += (n == 0 ? 1.0 : 2.0) / (degree + 1) * at_points[k][a] * std::cos(n * angle_of(k));
+  ChordTable table{};
+  std::array<std::array<double, degree + 1>, degree + 1> power{};  // power[n][m]: of t^m in the Chebyshev polynomial n
+  power[0][0] = power[1][1] = 1;
+  for (int n = 2; n <= degree; ++n)
+    for (int m = 0; m <= n; ++m) power[n][m] = (m > 0 ? 2 * power[n - 1][m - 1] : 0) - power[n - 2][m];
+  for (int a = 0; a < nodes; ++a)
+    for (int m = 0; m <= degree; ++m) {
+      double sum = 0;
+      for (int n = m; n <= degree; ++n) sum += chebyshev[n][a] * power[n][m];
+      table.weight[degree - m][a] = static_cast<float>(sum);
+    }
   return table;
 }
 
@@ -98,14 +118,22 @@ struct Chord {
   float g, gu, guu;
 };
 
-// Weight of node j at rho, by cubic interpolation in the table.
-CINELUMEN_HOST_DEVICE CINELUMEN_INLINE inline float node_weight(const ChordTable& table, float rho, int j) {
-  const float position = (rho < rho_narrow ? rho : rho_narrow) / rho_step;
-  const int row = static_cast<int>(position);
-  const float t = position - static_cast<float>(row);
-  const float w = table.weight[row][j] * (-t * (t - 1) * (t - 2) / 6) + table.weight[row + 1][j] * ((t + 1) * (t - 1) * (t - 2) / 2) +
-                  table.weight[row + 2][j] * (-(t + 1) * t * (t - 2) / 2) + table.weight[row + 3][j] * ((t + 1) * t * (t - 1) / 6);
-  return w * rho * rho;
+// The build does not let the compiler contract a * b + c, so that every schedule of the CPU gives the same bits; where it pays it is asked
+// for.
+CINELUMEN_HOST_DEVICE CINELUMEN_INLINE inline float mad(float a, float b, float c) { return fmaf(a, b, c); }
+
+// fast_exp for |x| < 80.
+CINELUMEN_HOST_DEVICE CINELUMEN_INLINE inline float small_exp(float x) {
+  const float n = floorf(mad(x, 1.44269504f, 0.5f));
+  const float r = mad(n, 2.12194440e-4f, mad(n, -0.693359375f, x));
+  float p = 1.9875691500e-4f;
+  p = mad(p, r, 1.3981999507e-3f);
+  p = mad(p, r, 8.3334519073e-3f);
+  p = mad(p, r, 4.1665795894e-2f);
+  p = mad(p, r, 1.6666665459e-1f);
+  p = mad(p, r, 5.0000001201e-1f);
+  p = mad(p * r, r, r) + 1.0f;
+  return p * std::bit_cast<float>((static_cast<std::int32_t>(n) + 127) << 23);
 }
 
 // body(0) ... body(Count - 1) with compile-time indices: small arrays then live in registers, of every lane at once.
@@ -117,40 +145,50 @@ CINELUMEN_HOST_DEVICE CINELUMEN_INLINE inline void unrolled(Body body) {
   }
 }
 
-// weights: node j's at weights[j * stride].
-CINELUMEN_HOST_DEVICE CINELUMEN_INLINE inline Chord narrow_chord(float u_signed, const float* weights, int stride) {
+// Weight of node j at rho, and the weight times the node's place once and twice: at j, nodes + j and 2 nodes + j of `moments`.
+CINELUMEN_HOST_DEVICE CINELUMEN_INLINE inline void node_moments(const ChordTable& table, float rho, int j, float* moments, int stride) {
+  const float within = rho < rho_narrow ? rho : rho_narrow, square_of = within * within, t = mad(square_of, 1.0f / 18, -1.0f);
+  float w = table.weight[0][j];
+  unrolled<degree>([&](auto k) CINELUMEN_INLINE { w = mad(w, t, table.weight[k + 1][j]); });
+  const float weight = w * square_of, place = static_cast<float>(j) * node_step;
+  moments[j * stride] = weight;
+  moments[(nodes + j) * stride] = place * weight;
+  moments[(2 * nodes + j) * stride] = place * place * weight;
+}
+
+// moments: of the nodes, `stride` apart.
+CINELUMEN_HOST_DEVICE CINELUMEN_INLINE inline Chord narrow_chord(float u_signed, const float* moments, int stride) {
   float u = fabsf(u_signed);
   const float inside = u < rho_narrow + reach ? 1.0f : 0.0f;
   u = u < rho_narrow + reach ? u : rho_narrow + reach;
-  const float e = fast_exp(u * node_step), inverse = 1.0f / e, gauss = inside * fast_exp(-0.5f * u * u);
+  const float e = small_exp(u * node_step), inverse = 1.0f / e, gauss = inside * small_exp(-0.5f * u * u);
   const float two_cosh = e + inverse;
   float c_before = 2, c = two_cosh, s_before = 0, s = e - inverse;
-  float a = 2 * weights[0], b = 0, d = 0;  // node 0 was fitted as two Gaussians on one place
+  float a = 2 * moments[0], b = 0, d = 0;  // node 0 was fitted as two Gaussians on one place
   unrolled<nodes - 1>([&](auto before) CINELUMEN_INLINE {
     constexpr int j = before + 1;
-    const float place = static_cast<float>(j) * node_step, weight = weights[j * stride], weighted = place * weight;
-    a += weight * c;
-    b += weighted * s;
-    d += place * weighted * c;
-    const float c_next = two_cosh * c - c_before, s_next = two_cosh * s - s_before;
+    a = mad(moments[j * stride], c, a);
+    b = mad(moments[(nodes + j) * stride], s, b);
+    d = mad(moments[(2 * nodes + j) * stride], c, d);
+    const float c_next = mad(two_cosh, c, -c_before), s_next = mad(two_cosh, s, -s_before);
     c_before = c;
     c = c_next;
     s_before = s;
     s = s_next;
   });
-  const float slope = gauss * (b - u * a);
-  return {gauss * a, u_signed < 0 ? -slope : slope, gauss * (d - 2 * u * b + (u * u - 1) * a)};
+  const float slope = gauss * mad(-u, a, b);
+  return {gauss * a, u_signed < 0 ? -slope : slope, gauss * mad(mad(u, u, -1.0f), a, mad(-2 * u, b, d))};
 }
 
 CINELUMEN_HOST_DEVICE CINELUMEN_INLINE inline Chord wide_chord(float u_signed, float rho) {
   const float u = fabsf(u_signed), a = rho - u, q = rho + u;
   const bool negative = a < 0;
-  const float magnitude = negative ? -a : a, capped = magnitude < 5.0f ? magnitude : 5.0f, t = capped * 0.4f - 1.0f;
+  const float magnitude = negative ? -a : a, capped = magnitude < 5.0f ? magnitude : 5.0f, t = mad(capped, 0.4f, -1.0f);
   // w on [-5, 0] and [0, 5], degree 13: error 3e-7, its derivative 2e-5.
   float w = 0, dw = 0;
 #define CINELUMEN_STEP(n, p) \
-  dw = dw * t + w;           \
-  w = w * t + (negative ? n : p);
+  dw = mad(dw, t, w);        \
+  w = mad(w, t, negative ? n : p);
   CINELUMEN_STEP(0.00205820275f, 0.00320215896f)
   CINELUMEN_STEP(-0.00612249839f, 0.00111565575f)
   CINELUMEN_STEP(-0.00444286286f, -0.0200597168f)
@@ -168,30 +206,47 @@ CINELUMEN_HOST_DEVICE CINELUMEN_INLINE inline Chord wide_chord(float u_signed, f
 #undef CINELUMEN_STEP
   dw *= negative ? -0.4f : 0.4f;
   // Above 5 the asymptotic series is better than 1.2e-5.
-  const float far = a > 5.0f ? a : 5.0f, root = sqrtf(far), i2 = 1.0f / (far * far);
-  const float w_far = root * (1.0f - i2 * (0.125f + i2 * (0.1171875f + i2 * 0.3076172f)));
-  const float dw_far = 0.5f / root * (1.0f + i2 * (0.375f + i2 * (0.8203125f + i2 * 3.383789f)));
+  const float far = a > 5.0f ? a : 5.0f, root = sqrtf(far), inverse = 1.0f / (far * q), r = inverse * far, inverse_far = inverse * q;
+  const float i2 = inverse_far * inverse_far;
+  const float w_far = root * mad(-i2, mad(i2, mad(i2, 0.3076172f, 0.1171875f), 0.125f), 1.0f);
+  const float dw_far = 0.5f * root * inverse_far * mad(i2, mad(i2, mad(i2, 3.383789f, 0.8203125f), 0.375f), 1.0f);
   w = a > 5.0f ? w_far : (a < -5.0f ? 0.0f : w);
   dw = a > 5.0f ? dw_far : (a < -5.0f ? 0.0f : dw);
-  const float d2 = 0.5f * w - a * dw, d3 = -a * d2 - 0.5f * dw, d4 = -a * d3 - 1.5f * d2, d5 = -a * d4 - 2.5f * d3;
-  const float m0 = w, m1 = dw, m2 = w + d2, m3 = 3 * dw + d3, m4 = 3 * w + 6 * d2 + d4, m5 = 15 * dw + 10 * d3 + d5;
-  const float r = 1.0f / q, scale = 2 * sqrtf(q);
+  const float d2 = mad(-a, dw, 0.5f * w), d3 = mad(-a, d2, -0.5f * dw), d4 = mad(-a, d3, -1.5f * d2), d5 = mad(-a, d4, -2.5f * d3);
+  const float m0 = w, m1 = dw, m2 = w + d2, m3 = mad(3, dw, d3), m4 = mad(3, w, mad(6, d2, d4)), m5 = mad(15, dw, mad(10, d3, d5));
+  const float scale = 2 * sqrtf(q);
   const float b1 = 0.5f * r, b2 = -0.125f * r * r, b3 = 0.0625f * r * r * r;
-  const float g = scale * (m0 - b1 * m1 + b2 * m2 - b3 * m3);
-  const float gu = -scale * (m1 - b1 * m2 + b2 * m3 - b3 * m4);
-  const float guu = scale * ((m2 - m0) - b1 * (m3 - m1) + b2 * (m4 - m2) - b3 * (m5 - m3));
+  const float g = scale * mad(-b3, m3, mad(b2, m2, mad(-b1, m1, m0)));
+  const float gu = -scale * mad(-b3, m4, mad(b2, m3, mad(-b1, m2, m1)));
+  const float guu = scale * mad(-b3, m5 - m3, mad(b2, m4 - m2, mad(-b1, m3 - m1, m2 - m0)));
   return {g, u_signed < 0 ? -gu : gu, guu};
 }
 
-constexpr int lanes = 16;         // profiles of a tile: one vector register of floats, and samples of sixteen fit CUDA's shared memory
+#ifdef __CUDA_ARCH__
+constexpr bool on_device = true;
+#else
+constexpr bool on_device = false;
+#endif
+
 constexpr int max_samples = 192;  // pixels of one profile
-constexpr int at_once = 2;        // samples per visit of the sums: these are too many for the registers
+constexpr int at_once = 2;        // samples per visit of the sums on the CPU: these are too many for the registers
+constexpr int slices = 32;        // of the samples on CUDA, a thread of each lane's own each: a warp's worth of threads per profile
 static_assert(max_samples % at_once == 0);
 constexpr float small_step_px = 0.02f;  // steps shrink at least tenfold each from here
+constexpr float hopeless = 6;           // chi2 that kappa has to take off: nothing that could be used takes off less than twice this
+constexpr float tail = 4.2f;            // SDs beyond the edge where the vessel counts as gone: 1e-5 of its height is left
 constexpr int search_half = 95;         // px either side in the search for a start
 
-// Parameters: R, c, kappa, b0, b1 and, where it is fitted, s. The upper triangle is packed by columns so that five of six are a prefix.
+// Columns of the model, linear ones first: b0, b1, kappa, then R, c and s over kappa. The upper triangle is packed by columns, so that
+// five of six are a prefix.
+enum Column { by_b0, by_b1, by_kappa, by_radius, by_centre, by_psf };
 CINELUMEN_HOST_DEVICE constexpr int packed(int i, int j) { return j * (j + 1) / 2 + i; }
+// What a trial needs summed: the products that involve the vessel, then those with the values.
+constexpr int sums = 22, first_value_sum = 18;
+CINELUMEN_HOST_DEVICE constexpr int sum_of(int i, int j) { return packed(i, j) - 3; }
+CINELUMEN_HOST_DEVICE constexpr int value_sum_of(int j) { return first_value_sum + j - by_kappa; }
+// And what a profile needs once.
+enum Moment { m_1, m_x, m_xx, m_y, m_xy, m_yy, moments_count };
 
 // Which models the lanes of a tile need; the same for the whole tile.
 enum class Width { narrow, wide, both };
@@ -204,31 +259,12 @@ struct LumenFitKernel {
   LumenFitOptions options;
   ChordTable table;
 
-  using CpuTile = TileShape<1, lanes>;
-  using CudaTile = TileShape<1, lanes>;
+  // The width is the number of profiles, lanes below: one vector register of floats, and on CUDA what samples fit the shared memory. No
+  // profile's result depends on which others share its tile.
+  using CpuTile = TileShape<1, 16>;
+  using CudaTile = TileShape<1, 8>;
 
-  template <int Height, int Columns>
-  struct Scratch {
-    float x[max_samples][lanes], value[max_samples][lanes], weight[max_samples][lanes];
-    float sum[28][lanes];                                       // 21 of the Hessian, 6 of the gradient, chi2: at the trial
-    float hessian[21][lanes], gradient[6][lanes], chi2[lanes];  // at the best so far
-    float best[6][lanes], trial[6][lanes];
-    float lambda[lanes], step_px[lanes], s_sd[lanes];
-    float node[nodes][lanes];
-    float start_radius[lanes], start_centre[lanes], fwhm[lanes], contrast[lanes], significance[lanes], half[lanes], lost[lanes];
-    int count[lanes], used[lanes], stride[lanes];
-    int longest, any_narrow, any_wide, moving;
-  };
-
-  CINELUMEN_HOST_DEVICE LumenFitPoint point(int i) const { return points[i < points.size ? i : points.size - 1]; }
-
-  CINELUMEN_HOST_DEVICE bool readable(int y, int x) const {
-    return y >= 0 && y < image.height && x >= 0 && x < image.width && (valid.data == nullptr || valid(y, x) != 0);
-  }
-
-  // Samples lie in columns (or rows, where the normal is nearer to that axis): one step per `major`, and on the other axis the `rows`
-  // pixels nearest to the profile's line. Every pixel near the line is met once. What this needs of a point, by lane, in `sum` while that
-  // is free: vector registers instead of a stride over the points.
+  // What sampling needs of a point, by lane: vector registers instead of a stride over the points.
   enum LanePlace {
     n_major,
     n_minor,
@@ -240,6 +276,7 @@ struct LumenFitKernel {
     from,
     to,
     major_step,
+    last_step,
     limit,
     near,
     beyond,
@@ -247,24 +284,78 @@ struct LumenFitKernel {
     peak,
     outside,
     outside_rows,
-    holes
+    holes,
+    top,
+    low_before,
+    low_after,
+    edge_before,
+    edge_after,
+    crossing,  // of four: x and value on either side of the edge
+    crossing_end = crossing + 8,
+    noise_here = crossing_end,
+    reference,
+    places
   };
+
+  template <int Height, int Columns>
+  struct Scratch {
+    float x[max_samples][Columns], value[max_samples][Columns], weight[max_samples][Columns];
+    float sum[sums][Columns], kept[sums][Columns];  // at the trial; at the best so far
+    float moment[moments_count][Columns];
+    float trial[6][Columns], best[6][Columns];  // R, c, kappa, b0, b1, s
+    float inverse[2][Columns];                  // of s and R
+    float chi2[Columns], lambda[Columns], step[2][Columns], s_sd[Columns];
+    float node[3 * nodes][Columns];
+    float place[places][Columns];
+    float start_radius[Columns], start_centre[Columns], fwhm[Columns], contrast[Columns], significance[Columns], half[Columns],
+        lost[Columns];
+    int count[Columns], used[Columns], stride[Columns], done[Columns], low[Columns], high[Columns];
+    int worse[Columns];
+    int longest, first, last, any_narrow, any_wide, any_worse, moving, clear;
+    float partial[Columns < 16 ? slices : 1][sums][Columns];  // CUDA only
+  };
+
+  CINELUMEN_HOST_DEVICE LumenFitPoint point(int i) const { return points[i < points.size ? i : points.size - 1]; }
+
+  CINELUMEN_HOST_DEVICE bool readable(int y, int x) const {
+    return y >= 0 && y < image.height && x >= 0 && x < image.width && (valid.data == nullptr || valid(y, x) != 0);
+  }
+
+  // body(i, lane) for first <= i < last in this order: one thread per lane on CUDA, all lanes at once on the CPU.
+  template <int Columns, class Body>
+  CINELUMEN_HOST_DEVICE CINELUMEN_INLINE static inline void walk(const Block<1, Columns>& block, int first, int last, Body body) {
+    if constexpr (on_device) {
+      block.for_each_pixel(1, Columns, [&](int, int l) {
+        for (int i = first; i < last; ++i) body(i, l);
+      });
+    } else {
+      for (int i = first; i < last; ++i) block.for_each_pixel(1, Columns, [&](int, int l) CINELUMEN_INLINE { body(i, l); });
+    }
+  }
+
+  // Samples lie in columns (or rows, where the normal is nearer to that axis): one step per `major`, and on the other axis the `rows`
+  // pixels nearest to the profile's line. Every pixel near the line is met once.
   template <int Columns, class Store>
   CINELUMEN_HOST_DEVICE void place_lanes(const Block<1, Columns>& block, Store& store) const {
-    block.for_each_pixel(1, lanes, [&](int, int l) {
+    block.for_each_pixel(1, Columns, [&](int, int l) {
       const LumenFitPoint p = point(block.x0 + l);
       const bool columns = fabsf(p.normal_x) >= fabsf(p.normal_y);
       const float major = columns ? p.normal_x : p.normal_y, minor = columns ? p.normal_y : p.normal_x;
-      store.sum[n_major][l] = major;
-      store.sum[n_minor][l] = minor;
-      store.sum[slope][l] = minor / major;
-      store.sum[p_major][l] = columns ? p.x : p.y;
-      store.sum[p_minor][l] = columns ? p.y : p.x;
-      store.sum[first_major][l] = floorf((columns ? p.x : p.y) + 0.5f);
-      store.sum[by_columns][l] = columns ? 1.0f : 0.0f;
-      store.sum[from][l] = p.from_px;
-      store.sum[to][l] = p.to_px;
-      store.sum[major_step][l] = 1;
+      store.place[n_major][l] = major;
+      store.place[n_minor][l] = minor;
+      store.place[slope][l] = minor / major;
+      store.place[p_major][l] = columns ? p.x : p.y;
+      store.place[p_minor][l] = columns ? p.y : p.x;
+      store.place[first_major][l] = floorf((columns ? p.x : p.y) + 0.5f);
+      store.place[by_columns][l] = columns ? 1.0f : 0.0f;
+      store.place[from][l] = p.from_px;
+      store.place[to][l] = p.to_px;
+      store.place[major_step][l] = 1;
+      store.start_radius[l] = p.radius_px;
+      store.start_centre[l] = p.centre_px;
+      store.fwhm[l] = 0;
+      store.contrast[l] = 0;
+      store.significance[l] = 0;
     });
   }
   struct Place {
@@ -272,106 +363,223 @@ struct LumenFitKernel {
   };
   template <class Store>
   CINELUMEN_HOST_DEVICE CINELUMEN_INLINE static inline Place place_of(const Store& store, int l, float step, int row, int rows) {
-    const float major = store.sum[first_major][l] + step, offset = major - store.sum[p_major][l];
-    const float line = store.sum[p_minor][l] + offset * store.sum[slope][l];
+    const float major = store.place[first_major][l] + step, offset = major - store.place[p_major][l];
+    const float line = mad(offset, store.place[slope][l], store.place[p_minor][l]);
     const float minor = floorf(line - 0.5f * static_cast<float>(rows - 1) + 0.5f) + static_cast<float>(row);
-    return {major, minor, offset * store.sum[n_major][l] + (minor - store.sum[p_minor][l]) * store.sum[n_minor][l]};
+    return {major, minor, mad(offset, store.place[n_major][l], (minor - store.place[p_minor][l]) * store.place[n_minor][l])};
   }
+
+  bool all_valid(int y0, int y1, int x0, int x1) const {
+    if (valid.data == nullptr) return true;
+    // Eight bytes at a time; the last eight may overlap those before them.
+    const auto zero_among = [](const std::uint8_t* at) {
+      std::uint64_t bytes;
+      std::memcpy(&bytes, at, sizeof bytes);
+      return ((bytes - 0x0101010101010101u) & ~bytes & 0x8080808080808080u) != 0;
+    };
+    const int width = x1 - x0 + 1;
+    for (int y = y0; y <= y1; ++y) {
+      const std::uint8_t* const row = valid.row(y) + x0;
+      bool invalid = false;
+      if (width < 8) {
+        for (int x = 0; x < width; ++x) invalid |= row[x] == 0;
+      } else {
+        for (int x = 0; x + 8 < width; x += 8) invalid |= zero_among(row + x);
+        invalid |= zero_among(row + width - 8);
+      }
+      if (invalid) return false;
+    }
+    return true;
+  }
+
+  // Whether all pixels that the lanes' samples may need can be read without a look: then the reads are vector code. Asked
+  // on the CPU only. `margin`: rows beside the line.
+  template <int Columns, class Store, class EndStep>
+  CINELUMEN_HOST_DEVICE void find_clear(const Block<1, Columns>& block, Store& store, float first_step, EndStep end_step,
+                                        int margin) const {
+    if constexpr (on_device) {
+      block.once([&] { store.clear = 0; });
+    } else {
+      store.clear = 0;
+      if (image.pitch * image.height > (1 << 30) || variance.pitch * variance.height > (1 << 30)) return;
+      constexpr int room = 10;  // a box serves several neighbours
+      int low_y = 0, high_y = -1, low_x = 0, high_x = -1;
+      for (int l = 0; l < Columns; ++l) {
+        const float start = store.place[first_major][l] + first_step, end = store.place[first_major][l] + end_step(l);
+        const float a = (start - store.place[p_major][l]) * store.place[slope][l],
+                    b = (end - store.place[p_major][l]) * store.place[slope][l];
+        const float side = static_cast<float>(margin), middle = store.place[p_minor][l];
+        // Not for places that an int cannot hold.
+        if (!(start > -1e6f && end < 1e6f && middle > -1e6f && middle < 1e6f)) return;
+        const int major0 = static_cast<int>(start), major1 = static_cast<int>(end);
+        const int minor0 = static_cast<int>(floorf(middle + (a < b ? a : b) - side)),
+                  minor1 = static_cast<int>(floorf(middle + (a < b ? b : a) + side)) + 1;
+        const bool columns = store.place[by_columns][l] > 0;
+        const int y0 = columns ? minor0 : major0, y1 = columns ? minor1 : major1, x0 = columns ? major0 : minor0,
+                  x1 = columns ? major1 : minor1;
+        if (y0 >= low_y && y1 <= high_y && x0 >= low_x && x1 <= high_x) continue;
+        if (y0 < 0 || x0 < 0 || y1 >= image.height || x1 >= image.width) return;
+        low_y = y0 > room ? y0 - room : 0;
+        low_x = x0 > room ? x0 - room : 0;
+        high_y = y1 + room < image.height ? y1 + room : image.height - 1;
+        high_x = x1 + room < image.width ? x1 + room : image.width - 1;
+        if (all_valid(low_y, high_y, low_x, high_x)) continue;
+        low_y = y0;
+        high_y = y1;
+        low_x = x0;
+        high_x = x1;
+        if (!all_valid(low_y, high_y, low_x, high_x)) return;
+      }
+      store.clear = 1;
+    }
+  }
+
+  CINELUMEN_HOST_DEVICE static int own_reach(float radius_px) { return clamp_int(static_cast<int>(2.5f * radius_px + 9), 4, search_half); }
 
   template <int Columns, class Store>
   CINELUMEN_HOST_DEVICE void search(const Block<1, Columns>& block, Store& store) const {
     // A profile of three-pixel means over the search window, then per lane the half-maximum walk.
     block.once([&] {
       store.longest = 0;
-      for (int l = 0; l < lanes; ++l) {
-        const int need = clamp_int(static_cast<int>(2.5f * point(block.x0 + l).radius_px + 9), 4, search_half);
+      for (int l = 0; l < Columns; ++l) {
+        const int need = own_reach(store.start_radius[l]);
         store.longest = need > store.longest ? need : store.longest;
       }
     });
-    const int reach_px = store.longest;
-    // Places first, then the pixels: the former vectorises, the latter cannot.
-    block.for_each_pixel(2 * reach_px + 1, lanes, [&](int i, int l) CINELUMEN_INLINE {
+    const int reach_px = store.longest, steps = 2 * reach_px + 1;
+    // Places first, then the pixels.
+    block.for_each_pixel(steps, Columns, [&](int i, int l) CINELUMEN_INLINE {
       const Place middle = place_of(store, l, static_cast<float>(i - reach_px), 1, 3);
       store.x[i][l] = middle.distance;
       store.value[i][l] = middle.major;
       store.weight[i][l] = middle.minor;
     });
-    block.for_each_pixel(2 * reach_px + 1, lanes, [&](int i, int l) {
-      const bool columns = store.sum[by_columns][l] > 0;
-      const int major = static_cast<int>(store.value[i][l]), minor = static_cast<int>(store.weight[i][l]);
-      float sum = 0, weight = 0;
-      for (int row = -1; row <= 1; ++row) {
-        const int y = columns ? minor + row : major, x = columns ? major : minor + row;
-        const float distance = store.x[i][l] + static_cast<float>(row) * store.sum[n_minor][l];
-        if (distance >= store.sum[from][l] && distance <= store.sum[to][l] && readable(y, x)) {
-          sum += image(y, x);
-          weight += 1;
-        }
-      }
-      store.value[i][l] = weight > 0 ? sum / weight : 0;
-      store.weight[i][l] = weight > 0 ? 1.0f : 0.0f;
-    });
-    block.for_each_pixel(1, lanes, [&](int, int l) {
-      const LumenFitPoint p = point(block.x0 + l);
-      store.sum[limit][l] = fminf(2.5f * p.radius_px + 8, static_cast<float>(reach_px - 1));
-      store.sum[near][l] = fmaxf(1.5f, 0.6f * p.radius_px);
-      store.sum[beyond][l] = p.radius_px + 2.5f * sqrtf(square(p.psf_px) + 1.0f / 12.0f);
-      store.sum[peak_sum][l] = -1e30f;
-      store.sum[peak][l] = static_cast<float>(reach_px);
-      store.sum[outside][l] = store.sum[outside_rows][l] = store.sum[holes][l] = 0;
-    });
-    for (int i = 1; i < 2 * reach_px; ++i)
-      block.for_each_pixel(1, lanes, [&](int, int l) CINELUMEN_INLINE {
-        const float x = fabsf(store.x[i][l]), weight = store.weight[i][l], here = store.value[i][l];
-        const float three = store.value[i - 1][l] + here + store.value[i + 1][l], top = store.sum[peak_sum][l], at = store.sum[peak][l];
-        const bool inner = x <= store.sum[near][l], higher = inner & (weight > 0) & (three > top);
-        store.sum[peak_sum][l] = higher ? three : top;
-        store.sum[peak][l] = higher ? static_cast<float>(i) : at;
-        const float take = (x > store.sum[beyond][l]) & (x <= store.sum[limit][l]) ? weight : 0.0f;
-        store.sum[outside][l] += take * here;
-        store.sum[outside_rows][l] += take;
-        store.sum[holes][l] += inner ? 1 - weight : 0.0f;
+    find_clear(
+        block, store, -static_cast<float>(reach_px), [&](int) { return static_cast<float>(reach_px); }, 2);
+    if (!on_device && store.clear) {
+      const float* const pixels = image.data;
+      const int pitch = static_cast<int>(image.pitch);
+      block.for_each_pixel(steps, Columns, [&](int i, int l) CINELUMEN_INLINE {
+        const bool columns = store.place[by_columns][l] > 0;
+        const int major = static_cast<int>(store.value[i][l]), minor = static_cast<int>(store.weight[i][l]);
+        const int at = columns ? minor * pitch + major : major * pitch + minor, next = columns ? pitch : 1;
+        const float distance = store.x[i][l], sideways = store.place[n_minor][l];
+        const float low = store.place[from][l], high = store.place[to][l];
+        const float a = distance - sideways, b = distance, c = distance + sideways;
+        const float wa = (a >= low) & (a <= high) ? 1.0f : 0.0f, wb = (b >= low) & (b <= high) ? 1.0f : 0.0f,
+                    wc = (c >= low) & (c <= high) ? 1.0f : 0.0f;
+        const float weight = wa + wb + wc, bounded = weight > 0 ? weight : 1.0f;
+        store.value[i][l] = (wa * pixels[at - next] + wb * pixels[at] + wc * pixels[at + next]) / bounded;
+        store.weight[i][l] = weight > 0 ? 1.0f : 0.0f;
       });
-    block.for_each_pixel(1, lanes, [&](int, int l) {
+    } else {
+      block.for_each_pixel(steps, Columns, [&](int i, int l) {
+        const bool columns = store.place[by_columns][l] > 0;
+        const int major = static_cast<int>(store.value[i][l]), minor = static_cast<int>(store.weight[i][l]);
+        float sum = 0, weight = 0;
+        for (int row = -1; row <= 1; ++row) {
+          const int y = columns ? minor + row : major, x = columns ? major : minor + row;
+          const float distance = store.x[i][l] + static_cast<float>(row) * store.place[n_minor][l];
+          if (distance >= store.place[from][l] && distance <= store.place[to][l] && readable(y, x)) {
+            sum += image(y, x);
+            weight += 1;
+          }
+        }
+        store.value[i][l] = weight > 0 ? sum / weight : 0;
+        store.weight[i][l] = weight > 0 ? 1.0f : 0.0f;
+      });
+    }
+    block.for_each_pixel(1, Columns, [&](int, int l) {
       const LumenFitPoint p = point(block.x0 + l);
-      const float limit_px = store.sum[limit][l];
-      const int peak_at = static_cast<int>(store.sum[peak][l]);
-      const float top = (store.value[peak_at - 1][l] + store.value[peak_at][l] + store.value[peak_at + 1][l]) * (1.0f / 3.0f);
-      float edge[2];
-      bool found = true;
+      store.place[limit][l] = fminf(2.5f * p.radius_px + 8, static_cast<float>(own_reach(p.radius_px) - 1));
+      store.place[near][l] = fmaxf(1.5f, 0.6f * p.radius_px);
+      store.place[beyond][l] = p.radius_px + 2.5f * sqrtf(square(p.psf_px) + 1.0f / 12.0f);
+      store.place[peak_sum][l] = -1e30f;
+      store.place[peak][l] = static_cast<float>(reach_px);
+      store.place[outside][l] = store.place[outside_rows][l] = store.place[holes][l] = 0;
+    });
+    walk(block, 1, 2 * reach_px, [&](int i, int l) CINELUMEN_INLINE {
+      const float x = fabsf(store.x[i][l]), weight = store.weight[i][l], here = store.value[i][l];
+      const float three = store.value[i - 1][l] + here + store.value[i + 1][l], best = store.place[peak_sum][l], at = store.place[peak][l];
+      const bool inner = x <= store.place[near][l], higher = inner & (weight > 0) & (three > best);
+      store.place[peak_sum][l] = higher ? three : best;
+      store.place[peak][l] = higher ? static_cast<float>(i) : at;
+      const float take = (x > store.place[beyond][l]) & (x <= store.place[limit][l]) ? weight : 0.0f;
+      store.place[outside][l] += take * here;
+      store.place[outside_rows][l] += take;
+      store.place[holes][l] += inner ? 1 - weight : 0.0f;
+    });
+    block.for_each_pixel(1, Columns, [&](int, int l) {
+      const int at = static_cast<int>(store.place[peak][l]);
+      const float highest = (store.value[at - 1][l] + store.value[at][l] + store.value[at + 1][l]) * (1.0f / 3.0f);
+      store.place[top][l] = store.place[low_before][l] = store.place[low_after][l] = highest;
+      store.place[edge_before][l] = 0;
+      store.place[edge_after][l] = 1e6f;
+    });
+    // The lowest on either side, then the first crossing of half the way down from the peak outwards.
+    walk(block, 1, 2 * reach_px, [&](int i, int l) CINELUMEN_INLINE {
+      const float at = static_cast<float>(i), here = store.value[i][l], before = store.place[low_before][l],
+                  after = store.place[low_after][l];
+      const bool counts = (fabsf(store.x[i][l]) <= store.place[limit][l]) & (store.weight[i][l] > 0);
+      store.place[low_before][l] = counts & (at <= store.place[peak][l]) & (here < before) ? here : before;
+      store.place[low_after][l] = counts & (at >= store.place[peak][l]) & (here < after) ? here : after;
+    });
+    walk(block, 1, 2 * reach_px, [&](int i, int l) CINELUMEN_INLINE {
+      const float at = static_cast<float>(i), here = store.value[i][l], highest = store.place[top][l];
+      const float before = store.place[edge_before][l], after = store.place[edge_after][l];
+      const bool is_before = (at < store.place[peak][l]) & (here <= 0.5f * (highest + store.place[low_before][l]));
+      const bool is_after = (at > store.place[peak][l]) & (here <= 0.5f * (highest + store.place[low_after][l])) & (at < after);
+      store.place[edge_before][l] = is_before ? at : before;
+      store.place[edge_after][l] = is_after ? at : after;
+    });
+    block.for_each_pixel(1, Columns, [&](int, int l) {
       for (int side = 0; side < 2; ++side) {
         const int step = side == 0 ? -1 : 1;
-        float low = top;
-        for (int i = peak_at; i > 0 && i < 2 * reach_px && fabsf(store.x[i][l]) <= limit_px; i += step)
-          if (store.weight[i][l] > 0) low = fminf(low, store.value[i][l]);
-        const float half = 0.5f * (top + low);
-        int i = peak_at;
-        while (i > 0 && i < 2 * reach_px && fabsf(store.x[i][l]) <= limit_px && store.value[i][l] > half) i += step;
-        const float inner = store.value[i - step][l], outer = store.value[i][l];
-        const float part = inner > outer ? (inner - half) / (inner - outer) : 0.5f;
-        edge[side] = store.x[i - step][l] + part * (store.x[i][l] - store.x[i - step][l]);
-        found = found && top > low && i != peak_at;
+        const int i = clamp_int(static_cast<int>(store.place[side == 0 ? edge_before : edge_after][l]), 1, 2 * reach_px - 1);
+        store.place[crossing + 4 * side][l] = store.x[i - step][l];
+        store.place[crossing + 4 * side + 1][l] = store.value[i - step][l];
+        store.place[crossing + 4 * side + 2][l] = store.x[i][l];
+        store.place[crossing + 4 * side + 3][l] = store.value[i][l];
       }
-      const float fwhm = fabsf(edge[1] - edge[0]), s2 = square(p.psf_px) + 1.0f / 12.0f;
-      // The half-maximum width of an ellipse is sqrt(3) / 2 of its axis; the blur's own width comes off in squares.
-      const float radius = sqrtf(fmaxf(square(fwhm) - 3.0f * s2, 0.8f * s2)) * 0.57735f;
-      // Against what lies beyond the vessel's blur: is there anything to fit?
-      const float rows = store.sum[outside_rows][l];
+      const LumenFitPoint& p = points[block.x0 + l < points.size ? block.x0 + l : points.size - 1];
       const int y = static_cast<int>(floorf(p.y + 0.5f)), x = static_cast<int>(floorf(p.x + 0.5f));
-      const float noise = variance.data && readable(y, x) ? fmaxf(variance(y, x), 1e-12f) : options.variance;
-      // With nothing outside, or holes in the middle, it is for the fit to say.
-      store.contrast[l] = rows > 0 ? top - store.sum[outside][l] / rows : top;
-      store.significance[l] =
-          store.sum[holes][l] == 0 && rows > 0 ? store.contrast[l] / sqrtf(noise * (1.0f / 9.0f + 1.0f / (3 * rows))) : 1e6f;
-      store.fwhm[l] = found ? fwhm : 0;
-      store.start_radius[l] = found ? fminf(radius, 60.0f) : p.radius_px;
+      store.place[noise_here][l] = variance.data && readable(y, x) ? variance(y, x) : options.variance;
+    });
+    block.for_each_pixel(1, Columns, [&](int, int l) CINELUMEN_INLINE {
+      const LumenFitPoint& p = points[block.x0 + l < points.size ? block.x0 + l : points.size - 1];
+      const float highest = store.place[top][l], psf_px = p.psf_px, radius_px = p.radius_px;
+      float edge[2];
+      bool found = true;
+      unrolled<2>([&](auto side) CINELUMEN_INLINE {
+        const float low = store.place[side == 0 ? low_before : low_after][l], half = 0.5f * (highest + low);
+        const float inner_x = store.place[crossing + 4 * side][l], inner = store.place[crossing + 4 * side + 1][l];
+        const float outer_x = store.place[crossing + 4 * side + 2][l], outer = store.place[crossing + 4 * side + 3][l];
+        const bool falls = inner > outer;
+        const float part = (falls ? inner - half : 0.5f) / (falls ? inner - outer : 1.0f);
+        edge[side] = inner_x + part * (outer_x - inner_x);
+        found = found & (highest > low) & (fabsf(outer_x) <= store.place[limit][l] + 1);
+      });
+      const float fwhm = fabsf(edge[1] - edge[0]), s2 = square(psf_px) + 1.0f / 12.0f;
+      // The half-maximum width of an ellipse is sqrt(3) / 2 of its axis; the blur's own width comes off in squares.
+      const float across = square(fwhm) - 3.0f * s2, least = 0.8f * s2, radius = sqrtf(across > least ? across : least) * 0.57735f;
+      // Against what lies beyond the vessel's blur: is there anything to fit? With nothing outside, or holes in the middle, it is for the
+      // fit to say.
+      const float rows = store.place[outside_rows][l], bounded_rows = rows > 0 ? rows : 1.0f, measured = store.place[noise_here][l];
+      const float noise = measured > 1e-12f ? measured : 1e-12f;
+      const float contrast = highest - store.place[outside][l] / bounded_rows;
+      const float significance = contrast / sqrtf(noise * (1.0f / 9.0f + 1.0f / (3 * bounded_rows)));
+      const bool tells = (store.place[holes][l] == 0) & (rows > 0);
+      store.contrast[l] = rows > 0 ? contrast : highest;
+      store.significance[l] = tells ? significance : 1e6f;
+      store.fwhm[l] = found ? fwhm : 0.0f;
+      store.start_radius[l] = found ? (radius < 60.0f ? radius : 60.0f) : radius_px;
       store.start_centre[l] = found ? 0.5f * (edge[0] + edge[1]) : 0.0f;
     });
   }
 
   template <int Columns, class Store>
   CINELUMEN_HOST_DEVICE void gather(const Block<1, Columns>& block, Store& store) const {
-    block.for_each_pixel(1, lanes, [&](int, int l) {
+    block.for_each_pixel(1, Columns, [&](int, int l) {
       const LumenFitPoint p = point(block.x0 + l);
       const float s = sqrtf(square(p.psf_px) + 1.0f / 12.0f), radius = fmaxf(store.start_radius[l], 0.4f * s);
       const float half = 1.5f * radius + 5 * s + 2;
@@ -379,159 +587,241 @@ struct LumenFitKernel {
       int stride = 1;
       while (2 * static_cast<int>(half / static_cast<float>(stride)) + 1 > room && stride < 8) ++stride;
       // Steps on the major axis are 1 / n_major apart along the profile.
-      const int side = clamp_int(static_cast<int>(half * fabsf(store.sum[n_major][l])) / stride + 1, 3, (room - 1) / 2);
+      const int side = clamp_int(static_cast<int>(half * fabsf(store.place[n_major][l])) / stride + 1, 3, (room - 1) / 2);
       store.half[l] = half;
       store.s_sd[l] = p.psf_sd_px * p.psf_px / s;  // of the SD that includes the pixel
       store.stride[l] = stride;
       store.count[l] = (2 * side + 1) * options.rows;
+      // Kappa, for the second-order term only: the prior's, or what the search saw.
+      const float by_contrast = store.contrast[l] > 0 ? store.contrast[l] / (2 * radius) : 0.0f;
       store.trial[0][l] = radius;
       store.trial[1][l] = store.start_centre[l];
-      store.trial[2][l] = p.kappa_sd > 0 ? p.kappa : 0;
-      store.trial[3][l] = 0;
-      store.trial[4][l] = 0;
+      store.trial[2][l] = p.kappa_sd > 0 ? p.kappa : by_contrast;
+      store.trial[3][l] = store.trial[4][l] = 0;
       store.trial[5][l] = s;
-      store.lambda[l] = 1e-2f;
+      store.lambda[l] = 1e-3f;
       store.chi2[l] = 3e38f;
+      store.done[l] = 0;
+      const float start = floorf(store.start_centre[l] * store.place[n_major][l] + 0.5f);
+      store.place[major_step][l] = static_cast<float>(stride);
+      store.place[last_step][l] = static_cast<float>(2 * side);
+      store.place[first_major][l] += start - static_cast<float>(side * stride);
+      store.used[l] = 0;
+      store.lost[l] = 0;  // the number inside, until all are counted
+      store.place[reference][l] = 0;
+      for (int k = 0; k < moments_count; ++k) store.moment[k][l] = 0;
     });
     block.once([&] {
       store.longest = 0;
-      for (int l = 0; l < lanes; ++l) store.longest = store.count[l] > store.longest ? store.count[l] : store.longest;
+      for (int l = 0; l < Columns; ++l) store.longest = store.count[l] > store.longest ? store.count[l] : store.longest;
       store.longest = (store.longest + at_once - 1) / at_once * at_once;
     });
-    block.for_each_pixel(1, lanes, [&](int, int l) {
-      const int side = (store.count[l] / options.rows - 1) / 2;
-      const float major_start = floorf(store.start_centre[l] * store.sum[n_major][l] + 0.5f);
-      store.sum[major_step][l] = static_cast<float>(store.stride[l]);
-      store.sum[first_major][l] += major_start - static_cast<float>(side * store.stride[l]);
-      store.used[l] = 0;
-      store.lost[l] = 0;  // the number inside, until all are counted
-    });
-    const int rows = options.rows;
-    block.for_each_pixel(store.longest, lanes, [&](int i, int l) CINELUMEN_INLINE {
-      const Place at = place_of(store, l, static_cast<float>(i / rows) * store.sum[major_step][l], i % rows, rows);
-      const bool inside = i < store.count[l] && at.distance >= store.sum[from][l] && at.distance <= store.sum[to][l];
-      store.x[i][l] = at.distance;
-      store.value[i][l] = at.major;
-      store.weight[i][l] = inside ? at.minor : -1e6f;
-    });
-    block.for_each_pixel(store.longest, lanes, [&](int i, int l) {
-      const bool columns = store.sum[by_columns][l] > 0;
-      const float major = store.value[i][l], minor = store.weight[i][l];
-      const int y = static_cast<int>(columns ? minor : major), x = static_cast<int>(columns ? major : minor);
-      const bool inside = minor > -1e5f, use = inside && readable(y, x);
-      store.value[i][l] = use ? image(y, x) : 0;
-      store.weight[i][l] = use ? (variance.data ? variance(y, x) : options.variance) : (inside ? -1.0f : -2.0f);
-    });
-    for (int i = 0; i < store.longest; ++i)
-      block.for_each_pixel(1, lanes, [&](int, int l) CINELUMEN_INLINE {
-        const float noise = store.weight[i][l];
-        const bool use = noise > -0.5f;
-        const float bounded = noise > 1e-12f ? noise : 1e-12f;
-        store.weight[i][l] = (use ? 1.0f : 0.0f) / bounded;
-        store.used[l] += use ? 1 : 0;
-        store.lost[l] += noise > -1.5f ? 1.0f : 0.0f;
+    const int rows = options.rows, longest = store.longest;
+    // Places first, then the pixels: so the former vectorise, and the latter too where nothing needs a look. Samples beyond a lane's last
+    // are read where that is.
+    for (int row = 0; row < rows; ++row)
+      block.for_each_pixel((longest + rows - 1 - row) / rows, Columns, [&](int i, int l) CINELUMEN_INLINE {
+        const float last = store.place[last_step][l], step = static_cast<float>(i);
+        const Place at = place_of(store, l, (step < last ? step : last) * store.place[major_step][l], row, rows);
+        store.x[i * rows + row][l] = at.distance;
+        store.value[i * rows + row][l] = at.major;
+        store.weight[i * rows + row][l] = at.minor;
       });
-    block.for_each_pixel(
-        1, lanes, [&](int, int l) { store.lost[l] = store.lost[l] > 0 ? 1.0f - static_cast<float>(store.used[l]) / store.lost[l] : 1.0f; });
-  }
-
-  // Sums at the trial: Hessian (Gauss-Newton), gradient, chi2.
-  template <int Parameters, Width width, int Columns, class Store>
-  CINELUMEN_HOST_DEVICE void accumulate(const Block<1, Columns>& block, Store& store) const {
-    const int longest = store.longest;
-    for (int first = 0; first < longest; first += at_once)
-      block.for_each_pixel(1, lanes, [&](int, int l) CINELUMEN_INLINE {
-        const float radius = store.trial[0][l], kappa = store.trial[2][l], s = store.trial[5][l];
-        const float inverse_s = 1.0f / s, inverse_radius = 1.0f / radius, rho = radius * inverse_s;
-        float column[at_once][6], weighted[at_once][6], residual[at_once], weighted_residual[at_once];
-        unrolled<at_once>([&](auto q) CINELUMEN_INLINE {
-          const float x = store.x[first + q][l], weight = store.weight[first + q][l], from_centre = x - store.trial[1][l];
-          const float u = from_centre * inverse_s;
-          Chord chord;
-          if constexpr (width == Width::narrow) {
-            chord = narrow_chord(u, &store.node[0][l], lanes);
-          } else if constexpr (width == Width::wide) {
-            chord = wide_chord(u, rho);
-          } else {
-            const Chord a = narrow_chord(u, &store.node[0][l], lanes), b = wide_chord(u, rho);
-            const bool small = rho <= rho_narrow;
-            chord = {small ? a.g : b.g, small ? a.gu : b.gu, small ? a.guu : b.guu};
-          }
-          const float g = s * chord.g, gx = chord.gu, gxx = chord.guu * inverse_s;
-          // Euler's relation and the heat equation give the other two derivatives.
-          column[q][0] = kappa * (g - from_centre * gx - s * s * gxx) * inverse_radius;
-          column[q][1] = -kappa * gx;
-          column[q][2] = g;
-          column[q][3] = 1.0f;
-          column[q][4] = x;
-          column[q][5] = kappa * s * gxx;
-          // The blur acts on the intensity: -ln E exp(-p) = E p - Var(p) / 2, and the variance within the point spread is the sum over n
-          // of (s^n d^n g / dx^n)^2 / n!. The first two terms leave a few per cent of what is itself a hundredth of a millimetre.
-          const float variance_within = s * s * (chord.gu * chord.gu + 0.5f * chord.guu * chord.guu);
-          const float model = kappa * g - 0.5f * kappa * kappa * variance_within + store.trial[3][l] + store.trial[4][l] * x;
-          residual[q] = store.value[first + q][l] - model;
-          weighted_residual[q] = weight * residual[q];
-          unrolled<Parameters>([&](auto j) CINELUMEN_INLINE { weighted[q][j] = weight * column[q][j]; });
-        });
-        unrolled<Parameters>([&](auto j) CINELUMEN_INLINE {
-          unrolled<j + 1>([&](auto k) CINELUMEN_INLINE {
-            float sum = store.sum[packed(k, j)][l];
-            unrolled<at_once>([&](auto q) CINELUMEN_INLINE { sum += weighted[q][j] * column[q][k]; });
-            store.sum[packed(k, j)][l] = sum;
+    find_clear(
+        block, store, 0, [&](int l) { return store.place[last_step][l] * store.place[major_step][l]; }, (rows + 1) / 2);
+    if (!on_device && store.clear) {
+      const ImageView<const float> noise = variance.data ? variance : image;
+      const float *const pixels = image.data, *const variances = noise.data;
+      const int pitch = static_cast<int>(image.pitch), noise_pitch = static_cast<int>(noise.pitch);
+      // One variance for the rows of a step: it hardly differs between neighbours.
+      for (int step = 0; step * rows < longest; ++step) {
+        const int first = step * rows, last = first + rows < longest ? first + rows : longest;
+        for (int i = first + 1; i < last; ++i)
+          block.for_each_pixel(1, Columns, [&](int, int l) CINELUMEN_INLINE {
+            const bool columns = store.place[by_columns][l] > 0;
+            const int major = static_cast<int>(store.value[i][l]), minor = static_cast<int>(store.weight[i][l]);
+            const int y = columns ? minor : major, x = columns ? major : minor;
+            store.value[i][l] = pixels[y * pitch + x];
           });
-          float sum = store.sum[21 + j][l];
-          unrolled<at_once>([&](auto q) CINELUMEN_INLINE { sum += weighted_residual[q] * column[q][j]; });
-          store.sum[21 + j][l] = sum;
+        block.for_each_pixel(1, Columns, [&](int, int l) CINELUMEN_INLINE {
+          const bool columns = store.place[by_columns][l] > 0;
+          const int major = static_cast<int>(store.value[first][l]), minor = static_cast<int>(store.weight[first][l]);
+          const int y = columns ? minor : major, x = columns ? major : minor;
+          store.value[first][l] = pixels[y * pitch + x];
+          store.weight[first][l] = variances[y * noise_pitch + x];
         });
-        float chi2 = store.sum[27][l];
-        unrolled<at_once>([&](auto q) CINELUMEN_INLINE { chi2 += weighted_residual[q] * residual[q]; });
-        store.sum[27][l] = chi2;
+        for (int i = first + 1; i < last; ++i)
+          block.for_each_pixel(1, Columns, [&](int, int l) CINELUMEN_INLINE { store.weight[i][l] = store.weight[first][l]; });
+      }
+      if (!variance.data) block.for_each_pixel(longest, Columns, [&](int i, int l) { store.weight[i][l] = options.variance; });
+    } else {
+      block.for_each_pixel(longest, Columns, [&](int i, int l) {
+        const bool columns = store.place[by_columns][l] > 0;
+        const float major = store.value[i][l], minor = store.weight[i][l], minor_first = minor - static_cast<float>(i % rows);
+        const bool somewhere = major > -1e6f && major < 1e6f && minor > -1e6f && minor < 1e6f;  // an int can hold it
+        const int y = somewhere ? static_cast<int>(columns ? minor : major) : -1,
+                  x = somewhere ? static_cast<int>(columns ? major : minor) : -1;
+        const int y_first = columns && somewhere ? static_cast<int>(minor_first) : y,
+                  x_first = columns || !somewhere ? x : static_cast<int>(minor_first);
+        const bool use = readable(y, x), use_first = readable(y_first, x_first);
+        store.value[i][l] = use ? image(y, x) : 0;
+        store.weight[i][l] = use ? (variance.data ? variance(use_first ? y_first : y, use_first ? x_first : x) : options.variance) : -1.0f;
       });
+    }
+    walk(block, 0, longest, [&](int i, int l) CINELUMEN_INLINE {
+      const float noise = store.weight[i][l], distance = store.x[i][l], value = store.value[i][l];
+      const bool inside = (i < store.count[l]) & (distance >= store.place[from][l]) & (distance <= store.place[to][l]);
+      const bool use = inside & (noise > -0.5f);
+      const float bounded = noise > 1e-12f ? noise : 1e-12f;
+      store.weight[i][l] = (use ? 1.0f : 0.0f) / bounded;
+      store.used[l] += use ? 1 : 0;
+      store.lost[l] += inside ? 1.0f : 0.0f;
+      store.place[reference][l] += use ? value : 0.0f;
+    });
+    block.for_each_pixel(1, Columns, [&](int, int l) {
+      const float used = static_cast<float>(store.used[l]);
+      store.lost[l] = store.lost[l] > 0 ? 1.0f - used / store.lost[l] : 1.0f;
+      store.place[reference][l] /= used > 0 ? used : 1.0f;
+    });
+    // About the mean, so that little is lost where sums of squares are subtracted from one another.
+    walk(block, 0, longest, [&](int i, int l) CINELUMEN_INLINE {
+      const float value = store.value[i][l] - store.place[reference][l], x = store.x[i][l], weight = store.weight[i][l];
+      const float wx = weight * x, wy = weight * value;
+      store.value[i][l] = value;
+      store.moment[m_1][l] += weight;
+      store.moment[m_x][l] += wx;
+      store.moment[m_xx][l] = mad(wx, x, store.moment[m_xx][l]);
+      store.moment[m_y][l] += wy;
+      store.moment[m_xy][l] = mad(wx, value, store.moment[m_xy][l]);
+      store.moment[m_yy][l] = mad(wy, value, store.moment[m_yy][l]);
+    });
   }
 
-  template <int Parameters, int Columns, class Store>
+  // One sample's columns that involve the vessel, its weight (0 beyond the vessel's reach) and value.
+  struct Sample {
+    float column[6], weight, value;
+  };
+  template <Width width, class Store>
+  CINELUMEN_HOST_DEVICE CINELUMEN_INLINE static inline Sample sample_at(const Store& store, int i, int l, int stride) {
+    const float radius = store.trial[0][l], kappa = store.trial[2][l], s = store.trial[5][l];
+    const float inverse_s = store.inverse[0][l], inverse_radius = store.inverse[1][l], rho = radius * inverse_s;
+    const float x = store.x[i][l], from_centre = x - store.trial[1][l], u = from_centre * inverse_s;
+    Chord chord;
+    if constexpr (width == Width::narrow) {
+      chord = narrow_chord(u, &store.node[0][l], stride);
+    } else if constexpr (width == Width::wide) {
+      chord = wide_chord(u, rho);
+    } else {
+      const Chord a = narrow_chord(u, &store.node[0][l], stride), b = wide_chord(u, rho);
+      const bool small = rho <= rho_narrow;
+      chord = {small ? a.g : b.g, small ? a.gu : b.gu, small ? a.guu : b.guu};
+    }
+    Sample sample;
+    sample.weight = fabsf(u) < rho + tail ? store.weight[i][l] : 0.0f;
+    sample.value = store.value[i][l];
+    // The blur acts on the intensity: -ln E exp(-p) = E p - Var(p) / 2, and the variance within the point spread is the sum over n
+    // of (s^n d^n g / dx^n)^2 / n!. The first two terms leave a few per cent of what is itself a hundredth of a millimetre.
+    const float g = s * chord.g, variance_within = s * s * mad(chord.gu, chord.gu, 0.5f * chord.guu * chord.guu);
+    sample.column[by_kappa] = mad(-0.5f * kappa, variance_within, g);
+    sample.column[by_b0] = 1.0f;
+    sample.column[by_b1] = x;
+    // Euler's relation and the heat equation give the other two derivatives.
+    sample.column[by_radius] = mad(-s, chord.guu, mad(-from_centre, chord.gu, g)) * inverse_radius;
+    sample.column[by_centre] = -chord.gu;
+    sample.column[by_psf] = chord.guu;
+    return sample;
+  }
+  // add(k, term a, term b): sum k grows by a * b.
+  template <class Add>
+  CINELUMEN_HOST_DEVICE CINELUMEN_INLINE static inline void for_each_sum(const Sample& sample, Add add) {
+    float weighted[6];
+    unrolled<6>([&](auto j) CINELUMEN_INLINE { weighted[j] = sample.weight * sample.column[j]; });
+    unrolled<6>([&](auto j) CINELUMEN_INLINE {
+      if constexpr (j >= by_kappa) {
+        unrolled<j + 1>([&](auto i) CINELUMEN_INLINE { add(std::integral_constant<int, sum_of(i, j)>{}, weighted[j], sample.column[i]); });
+        add(std::integral_constant<int, value_sum_of(j)>{}, weighted[j], sample.value);
+      }
+    });
+  }
+
+  // The sums at the trial.
+  template <Width width, int Columns, class Store>
+  CINELUMEN_HOST_DEVICE void accumulate(const Block<1, Columns>& block, Store& store) const {
+    const int first = store.first, last = store.last;
+    if constexpr (on_device) {
+      block.for_each_pixel(slices, Columns, [&](int slice, int l) {
+        float sum[sums];
+        unrolled<sums>([&](auto k) { sum[k] = 0; });
+        // A sample always falls to the same slice, whatever range its tile needs.
+        for (int i = first / slices * slices + slice; i < last; i += slices)
+          for_each_sum(sample_at<width>(store, i, l, Columns), [&](auto k, float a, float b) { sum[k] = mad(a, b, sum[k]); });
+        unrolled<sums>([&](auto k) { store.partial[slice][k][l] = sum[k]; });
+      });
+      block.for_each_pixel(sums, Columns, [&](int k, int l) {
+        float total = 0;
+        for (int slice = 0; slice < slices; ++slice) total += store.partial[slice][k][l];
+        store.sum[k][l] = total;
+      });
+    } else {
+      block.for_each_pixel(sums, Columns, [&](int k, int l) { store.sum[k][l] = 0; });
+      for (int i = first; i < last; i += at_once)
+        block.for_each_pixel(1, Columns, [&](int, int l) CINELUMEN_INLINE {
+          float sum[sums];
+          unrolled<sums>([&](auto k) CINELUMEN_INLINE { sum[k] = store.sum[k][l]; });
+          unrolled<at_once>([&](auto q) CINELUMEN_INLINE {
+            for_each_sum(sample_at<width>(store, i + q, l, Columns),
+                         [&](auto k, float a, float b) CINELUMEN_INLINE { sum[k] = mad(a, b, sum[k]); });
+          });
+          unrolled<sums>([&](auto k) CINELUMEN_INLINE { store.sum[k][l] = sum[k]; });
+        });
+    }
+  }
+
+  template <int Columns, class Store>
   CINELUMEN_HOST_DEVICE void evaluate(const Block<1, Columns>& block, Store& store) const {
-    block.for_each_pixel(28, lanes, [&](int k, int l) { store.sum[k][l] = 0; });
-    block.for_each_pixel(nodes, lanes, [&](int j, int l) {
+    block.for_each_pixel(nodes, Columns, [&](int j, int l) {
       const float rho = store.trial[0][l] / store.trial[5][l];
-      store.node[j][l] = rho <= rho_narrow ? node_weight(table, rho, j) : 0;
+      node_moments(table, rho, j, &store.node[0][l], Columns);
+    });
+    // Beyond the vessel's reach the sums get nothing.
+    const float rows = static_cast<float>(options.rows);
+    block.for_each_pixel(1, Columns, [&](int, int l) {
+      const float extent = store.trial[0][l] + tail * store.trial[5][l] + 0.5f * rows * fabsf(store.place[n_minor][l]);
+      const float middle = store.trial[1][l] * store.place[n_major][l] + store.place[p_major][l] - store.place[first_major][l];
+      const float half = fabsf(store.place[n_major][l]) * extent, inverse = 1.0f / store.place[major_step][l];
+      store.inverse[0][l] = 1.0f / store.trial[5][l];
+      store.inverse[1][l] = 1.0f / store.trial[0][l];
+      const int low = static_cast<int>(fmaxf((middle - half) * inverse, 0.0f)) * options.rows;
+      const int high = (static_cast<int>(fmaxf((middle + half) * inverse, 0.0f)) + 2) * options.rows;
+      const bool counts = !store.done[l] && store.used[l] > 0;
+      store.low[l] = counts ? low : max_samples;
+      store.high[l] = counts ? high : 0;
     });
     block.once([&] {
-      int narrow = 0, wide = 0;
-      for (int l = 0; l < lanes; ++l) {
+      int narrow = 0, wide = 0, first = max_samples, last = 0;
+      for (int l = 0; l < Columns; ++l) {
+        if (store.done[l]) continue;
         const bool small = store.trial[0][l] <= rho_narrow * store.trial[5][l];
         narrow |= small ? 1 : 0;
         wide |= small ? 0 : 1;
+        first = store.low[l] < first ? store.low[l] : first;
+        last = store.high[l] > last ? store.high[l] : last;
       }
       store.any_narrow = narrow;
       store.any_wide = wide;
+      store.first = first / at_once * at_once;
+      last = (last + at_once - 1) / at_once * at_once;
+      store.last = last < store.longest ? last : store.longest;
     });
     if (!store.any_wide)
-      accumulate<Parameters, Width::narrow>(block, store);
+      accumulate<Width::narrow>(block, store);
     else if (!store.any_narrow)
-      accumulate<Parameters, Width::wide>(block, store);
+      accumulate<Width::wide>(block, store);
     else
-      accumulate<Parameters, Width::both>(block, store);
-    block.for_each_pixel(1, lanes, [&](int, int l) {
-      const LumenFitPoint p = point(block.x0 + l);
-      if (p.kappa_sd > 0) {
-        const float precision = 1.0f / square(p.kappa_sd), off = p.kappa - store.trial[2][l];
-        store.sum[packed(2, 2)][l] += precision;
-        store.sum[21 + 2][l] += precision * off;
-        store.sum[27][l] += precision * off * off;
-      }
-      if (Parameters == 6 && p.psf_sd_px > 0) {
-        // The prior is on the point spread without the pixel; its SD carries over by ds_eff = (s / s_eff) ds.
-        const float s = sqrtf(square(p.psf_px) + 1.0f / 12.0f), sd = p.psf_sd_px * p.psf_px / s;
-        const float precision = 1.0f / square(sd), off = s - store.trial[5][l];
-        store.sum[packed(5, 5)][l] += precision;
-        store.sum[21 + 5][l] += precision * off;
-        if (options.fit_psf) store.sum[27][l] += precision * off * off;
-      }
-    });
+      accumulate<Width::both>(block, store);
   }
 
-  // Factor of (H + damping on the nonlinear parameters), normalised to unit diagonal: lower triangle packed as its transpose.
+  // Factor of (H + damping on the nonlinear columns), normalised to unit diagonal: lower triangle packed as its transpose.
   struct Factor {
     float lower[21], inverse[6], scale[6];
   };
@@ -544,8 +834,8 @@ struct LumenFitKernel {
     unrolled<Parameters>([&](auto j) CINELUMEN_INLINE {
       unrolled<j + 1>([&](auto i) CINELUMEN_INLINE {
         float sum = hessian[packed(i, j)] * factor.scale[i] * factor.scale[j];
-        if constexpr (i == j) sum = 1.0f + (j < 2 || j == 5 ? damping : 0.0f);
-        unrolled<i>([&](auto k) CINELUMEN_INLINE { sum -= factor.lower[packed(k, i)] * factor.lower[packed(k, j)]; });
+        if constexpr (i == j) sum = 1.0f + (j >= by_radius ? damping : 0.0f);
+        unrolled<i>([&](auto k) CINELUMEN_INLINE { sum = mad(-factor.lower[packed(k, i)], factor.lower[packed(k, j)], sum); });
         if constexpr (i == j) {
           const float root = sqrtf(sum > 1e-6f ? sum : 1e-6f);
           factor.lower[packed(j, j)] = root;
@@ -556,91 +846,215 @@ struct LumenFitKernel {
       });
     });
   }
+  // Forward: chi2 falls by the square of each element as its column joins the model.
   template <int Parameters>
-  CINELUMEN_HOST_DEVICE CINELUMEN_INLINE static inline void solve(const Factor& factor, const float (&right)[6], float (&step)[6]) {
+  CINELUMEN_HOST_DEVICE CINELUMEN_INLINE static inline void solve_forward(const Factor& factor, const float (&right)[6], float (&step)[6]) {
     unrolled<Parameters>([&](auto j) CINELUMEN_INLINE {
       float sum = right[j] * factor.scale[j];
-      unrolled<j>([&](auto k) CINELUMEN_INLINE { sum -= factor.lower[packed(k, j)] * step[k]; });
+      unrolled<j>([&](auto k) CINELUMEN_INLINE { sum = mad(-factor.lower[packed(k, j)], step[k], sum); });
       step[j] = sum * factor.inverse[j];
     });
+  }
+  template <int Parameters>
+  CINELUMEN_HOST_DEVICE CINELUMEN_INLINE static inline void solve_backward(const Factor& factor, float (&step)[6]) {
     unrolled<Parameters>([&](auto backwards) CINELUMEN_INLINE {
       constexpr int j = Parameters - 1 - backwards;
       float sum = step[j];
-      unrolled<backwards>([&](auto k) CINELUMEN_INLINE { sum -= factor.lower[packed(j, j + 1 + k)] * step[j + 1 + k]; });
+      unrolled<backwards>([&](auto k) CINELUMEN_INLINE { sum = mad(-factor.lower[packed(j, j + 1 + k)], step[j + 1 + k], sum); });
       step[j] = sum * factor.inverse[j];
     });
     unrolled<Parameters>([&](auto j) CINELUMEN_INLINE { step[j] *= factor.scale[j]; });
   }
+  template <int Parameters>
+  CINELUMEN_HOST_DEVICE CINELUMEN_INLINE static inline void solve(const Factor& factor, const float (&right)[6], float (&step)[6]) {
+    solve_forward<Parameters>(factor, right, step);
+    solve_backward<Parameters>(factor, step);
+  }
+
+  // The normal equations from the sums, with the priors. `at`: the parameters at which the sums were taken.
+  struct Equations {
+    float hessian[21], right[6], chi2;  // chi2 of a model of nothing
+  };
+  template <class Store, class At>
+  CINELUMEN_HOST_DEVICE CINELUMEN_INLINE inline Equations equations(const Store& store, const float (&sum)[sums], At at,
+                                                                    const LumenFitPoint& p, int l) const {
+    Equations result;
+    unrolled<6>([&](auto j) CINELUMEN_INLINE {
+      unrolled<j + 1>([&](auto i) CINELUMEN_INLINE {
+        if constexpr (j >= by_kappa) result.hessian[packed(i, j)] = sum[sum_of(i, j)];
+      });
+      if constexpr (j >= by_kappa) result.right[j] = sum[value_sum_of(j)];
+    });
+    result.hessian[packed(by_b0, by_b0)] = store.moment[m_1][l];
+    result.hessian[packed(by_b0, by_b1)] = store.moment[m_x][l];
+    result.hessian[packed(by_b1, by_b1)] = store.moment[m_xx][l];
+    result.right[by_b0] = store.moment[m_y][l];
+    result.right[by_b1] = store.moment[m_xy][l];
+    result.chi2 = store.moment[m_yy][l];
+    const float sd = p.kappa_sd > 0 ? p.kappa_sd : 1.0f, precision = (p.kappa_sd > 0 ? 1.0f : 0.0f) / square(sd);
+    result.hessian[packed(by_kappa, by_kappa)] += precision;
+    result.right[by_kappa] += precision * p.kappa;
+    result.chi2 += precision * square(p.kappa);
+    if (options.fit_psf) {
+      // The prior is on the point spread without the pixel; its SD carries over by ds_eff = (s / s_eff) ds. The column is over kappa.
+      const float s = sqrtf(square(p.psf_px) + 1.0f / 12.0f), s_sd = (p.psf_sd_px > 0 ? p.psf_sd_px : 1.0f) * p.psf_px / s;
+      const float s_precision = (p.psf_sd_px > 0 ? 1.0f : 0.0f) / square(s_sd), off = s - at(5);
+      const float magnitude = fabsf(at(2)), kappa = magnitude > 1e-6f ? magnitude : 1e-6f;
+      result.hessian[packed(by_psf, by_psf)] += s_precision / square(kappa);
+      result.right[by_psf] += s_precision * off / kappa;
+      result.chi2 += s_precision * square(off);
+    }
+    return result;
+  }
+
+  CINELUMEN_HOST_DEVICE CINELUMEN_INLINE static inline float away_from_zero(float kappa) {
+    const float magnitude = fabsf(kappa), least = magnitude > 1e-8f ? magnitude : 1e-8f;
+    return kappa < 0 ? -least : least;
+  }
+  CINELUMEN_HOST_DEVICE CINELUMEN_INLINE static inline float bounded(float x, float low, float high) {
+    return x < low ? low : (x > high ? high : x);
+  }
+
+  // The next trial of one lane, from the sums at `from`. The linear parameters are always the best for the others (Golub and Pereyra, "The
+  // differentiation of pseudo-inverses and nonlinear least squares problems whose variables separate", SIAM J Numer Anal 10 (1973)), so
+  // chi2 is known without a look at residuals.
+  struct Proposal {
+    float next[6], step_r, step_c, step_s;
+    float chi2, of_nothing, of_kappa;  // with the linear parameters at their best; without a model; what kappa takes off chi2
+  };
+  template <int Parameters, class Store>
+  CINELUMEN_HOST_DEVICE CINELUMEN_INLINE inline Proposal propose(const Store& store, const float (&sum)[sums], const float (&at)[6],
+                                                                 float lambda, bool first, const LumenFitPoint& p, int l) const {
+    const Equations now = equations(
+        store, sum, [&](auto j) CINELUMEN_INLINE { return at[j]; }, p, l);
+    Factor factor;
+    float step[6];
+    factorise<Parameters>(now.hessian, lambda, factor);
+    solve_forward<Parameters>(factor, now.right, step);
+    Proposal result;
+    result.of_nothing = now.chi2;
+    result.of_kappa = step[by_kappa] * step[by_kappa];
+    result.chi2 = now.chi2 - (step[0] * step[0] + step[1] * step[1] + result.of_kappa);
+    solve_backward<Parameters>(factor, step);
+    const float kappa = step[by_kappa], over = 1.0f / away_from_zero(kappa), s = at[5], half = store.half[l];
+    const float limit_r = 0.4f * at[0], limit_c = 0.3f * at[0] + 0.5f;
+    result.next[0] = bounded(at[0] + bounded(step[by_radius] * over, -limit_r, limit_r), 0.3f * s, 0.95f * half);
+    result.next[1] = bounded(at[1] + bounded(step[by_centre] * over, -limit_c, limit_c), -half, half);
+    result.next[2] = kappa;
+    result.next[3] = step[by_b0];
+    result.next[4] = step[by_b1];
+    result.next[5] = s;
+    if constexpr (Parameters == 6) {
+      const float wanted = bounded(s + (first ? 0.0f : step[by_psf] * over), 0.6f * s, 1.6f * s);
+      result.next[5] = wanted < 0.3f ? 0.3f : wanted;
+    }
+    result.step_r = result.next[0] - at[0];
+    result.step_c = result.next[1] - at[1];
+    result.step_s = fabsf(result.next[5] - s);
+    return result;
+  }
 
   // Takes the trial where it is better, then proposes the next one.
   template <int Parameters, int Columns, class Store>
-  CINELUMEN_HOST_DEVICE void advance(const Block<1, Columns>& block, Store& store, bool linear_only) const {
-    block.for_each_pixel(1, lanes, [&](int, int l) CINELUMEN_INLINE {
-      const float new_chi2 = store.sum[27][l], old_chi2 = store.chi2[l];
-      const bool better = new_chi2 < old_chi2;
-      store.chi2[l] = better ? new_chi2 : old_chi2;
-      float hessian[21], gradient[6], step[6], best[6];
-      unrolled<21>([&](auto k) CINELUMEN_INLINE {
-        const float fresh = store.sum[k][l], kept = store.hessian[k][l];
-        hessian[k] = better ? fresh : kept;
-        store.hessian[k][l] = hessian[k];
+  CINELUMEN_HOST_DEVICE void advance(const Block<1, Columns>& block, Store& store, int iteration) const {
+    const bool first = iteration == 0, may_stop = iteration >= 2;
+    const auto ends = [&](const Proposal& proposal, float kappa_before) CINELUMEN_INLINE {
+      const float kappa = proposal.next[2], step_px = fabsf(proposal.step_r) + fabsf(proposal.step_c);
+      // A first step may start from a kappa that is far off, and with it the second-order term.
+      const bool settled = !first | (fabsf(kappa - kappa_before) <= 0.1f * fabsf(kappa));
+      const bool arrived = (step_px <= small_step_px) & (proposal.step_s <= small_step_px) & settled;
+      return arrived | (may_stop & (proposal.of_kappa < hopeless));
+    };
+    // As if the trials were all better, which is what they nearly always are.
+    block.for_each_pixel(1, Columns, [&](int, int l) CINELUMEN_INLINE {
+      const LumenFitPoint& p = points[block.x0 + l < points.size ? block.x0 + l : points.size - 1];
+      float sum[sums], at[6];
+      unrolled<sums>([&](auto k) CINELUMEN_INLINE { sum[k] = store.sum[k][l]; });
+      unrolled<6>([&](auto j) CINELUMEN_INLINE { at[j] = store.trial[j][l]; });
+      const float old_lambda = store.lambda[l], lowered = 0.15f * old_lambda, old_chi2 = store.chi2[l];
+      const float lambda = first ? old_lambda : (lowered < 1e-5f ? 1e-5f : lowered);
+      const Proposal proposal = propose<Parameters>(store, sum, at, lambda, first, p, l);
+      const int was_done = store.done[l];
+      // What rounding may hide does not count as worse.
+      const bool better = first | (proposal.chi2 <= mad(old_chi2, 1.001f, 1e-5f * proposal.of_nothing));
+      const bool taken = (was_done == 0) & better;
+      store.worse[l] = (was_done == 0) & !better ? 1 : 0;
+      store.chi2[l] = taken ? proposal.chi2 : old_chi2;
+      store.lambda[l] = taken ? lambda : old_lambda;
+      unrolled<sums>([&](auto k) CINELUMEN_INLINE {
+        const float old = store.kept[k][l];
+        store.kept[k][l] = taken ? sum[k] : old;
       });
       unrolled<6>([&](auto j) CINELUMEN_INLINE {
-        const float fresh = store.sum[21 + j][l], kept = store.gradient[j][l], place = store.trial[j][l], old = store.best[j][l];
-        gradient[j] = better ? fresh : kept;
-        store.gradient[j][l] = gradient[j];
-        best[j] = better ? place : old;
-        store.best[j][l] = best[j];
+        const float old = store.best[j][l];
+        store.best[j][l] = taken ? at[j] : old;
+        store.trial[j][l] = taken ? proposal.next[j] : at[j];
       });
-      float lambda = store.lambda[l] * (better ? 0.15f : 10.0f);
-      lambda = lambda < 1e-4f ? 1e-4f : lambda;
-      store.lambda[l] = linear_only ? 1e-2f : lambda;
-      Factor factor;
-      factorise<Parameters>(hessian, linear_only ? 1e8f : lambda, factor);
-      solve<Parameters>(factor, gradient, step);
-      const float s = best[5], r_step = linear_only ? 0.0f : step[0], c_step = linear_only ? 0.0f : step[1];
-      const float limit_r = 0.4f * best[0], limit_c = 0.3f * best[0] + 0.5f;
-      float radius = best[0] + (r_step > limit_r ? limit_r : (r_step < -limit_r ? -limit_r : r_step));
-      const float widest = 0.95f * store.half[l];
-      radius = radius < 0.3f * s ? 0.3f * s : (radius > widest ? widest : radius);
-      float centre = best[1] + (c_step > limit_c ? limit_c : (c_step < -limit_c ? -limit_c : c_step));
-      centre = centre < -store.half[l] ? -store.half[l] : (centre > store.half[l] ? store.half[l] : centre);
-      store.trial[0][l] = radius;
-      store.trial[1][l] = centre;
-      store.trial[2][l] = best[2] + step[2];
-      store.trial[3][l] = best[3] + step[3];
-      store.trial[4][l] = best[4] + step[4];
-      if constexpr (Parameters == 6) {
-        const float next = s + (linear_only ? 0.0f : step[5]), low = 0.6f * s, high = 1.6f * s;
-        const float bounded = next < low ? low : (next > high ? high : next);
-        store.trial[5][l] = bounded < 0.3f ? 0.3f : bounded;
-      } else {
-        store.trial[5][l] = s;
-      }
-      store.step_px[l] = fabsf(radius - best[0]) + fabsf(centre - best[1]);
+      const float old_r = store.step[0][l], old_c = store.step[1][l];
+      store.step[0][l] = taken ? proposal.step_r : old_r;
+      store.step[1][l] = taken ? proposal.step_c : old_c;
+      store.done[l] = (was_done != 0) | (taken & ends(proposal, at[2])) ? 1 : 0;
     });
     block.once([&] {
-      int moving = linear_only ? 1 : 0;
-      for (int l = 0; l < lanes; ++l) moving |= store.step_px[l] > small_step_px && store.used[l] > 0 ? 1 : 0;
+      store.any_worse = 0;
+      for (int l = 0; l < Columns; ++l) store.any_worse |= store.worse[l];
+    });
+    if (store.any_worse)
+      block.for_each_pixel(1, Columns, [&](int, int l) {
+        if (!store.worse[l]) return;
+        float sum[sums], at[6];
+        unrolled<sums>([&](auto k) CINELUMEN_INLINE { sum[k] = store.kept[k][l]; });
+        unrolled<6>([&](auto j) CINELUMEN_INLINE { at[j] = store.best[j][l]; });
+        store.lambda[l] *= 10.0f;
+        const Proposal proposal = propose<Parameters>(store, sum, at, store.lambda[l], false, point(block.x0 + l), l);
+        unrolled<6>([&](auto j) CINELUMEN_INLINE { store.trial[j][l] = proposal.next[j]; });
+        store.step[0][l] = proposal.step_r;
+        store.step[1][l] = proposal.step_c;
+        store.done[l] = ends(proposal, at[2]) ? 1 : 0;
+      });
+    block.once([&] {
+      int moving = 0;
+      for (int l = 0; l < Columns; ++l) moving |= !store.done[l] && store.used[l] > 0 ? 1 : 0;
       store.moving = moving;
     });
   }
 
   template <bool fitted, int Columns, class Store>
   CINELUMEN_HOST_DEVICE void finish(const Block<1, Columns>& block, Store& store) const {
-    // Into `sum`, read by the next phase: covariances, the last Gauss-Newton step, chi2 per degree of freedom.
-    block.for_each_pixel(1, lanes, [&](int, int l) CINELUMEN_INLINE {
-      float hessian[21], gradient[6], unit[6], by_s[6], step[6], column_r[6], column_c[6], column_k[6], column_s[6];
-      unrolled<21>([&](auto k) CINELUMEN_INLINE { hessian[k] = store.sum[k][l]; });
-      unrolled<6>([&](auto j) CINELUMEN_INLINE { gradient[j] = store.sum[21 + j][l]; });
-      const float dof = static_cast<float>(store.used[l] - (fitted ? 6 : 5)), sum = store.sum[27][l];
-      const float chi2 = (dof > 0 ? sum : 0.0f) / (dof > 0 ? dof : 1.0f), widen = chi2 > 1 ? chi2 : 1.0f;
+    // Into `sum`, read by the next phase: covariances, what is left of the last step, chi2 per degree of freedom. From the sums at the best
+    // that was evaluated: a step as small as the last one changes none of this. The parameters take that step unseen; a larger one may
+    // have been for the worse.
+    block.for_each_pixel(1, Columns, [&](int, int l) CINELUMEN_INLINE {
+      const LumenFitPoint& p = points[block.x0 + l < points.size ? block.x0 + l : points.size - 1];
+      float sum[sums], unit[6], by_s[6], z[6], column_r[6], column_c[6], column_k[6], column_s[6];
+      unrolled<sums>([&](auto k) CINELUMEN_INLINE { sum[k] = store.kept[k][l]; });
+      const Equations now = equations(
+          store, sum, [&](auto j) CINELUMEN_INLINE { return store.best[j][l]; }, p, l);
+      const bool small = fabsf(store.step[0][l]) + fabsf(store.step[1][l]) <= small_step_px;
+      unrolled<6>([&](auto j) CINELUMEN_INLINE {
+        const float last = store.trial[j][l], best = store.best[j][l];
+        store.trial[j][l] = small | ((j != 0) & (j != 1) & (j != 5)) ? last : best;
+      });
       // Held s: its error enters through the slope of each parameter against s. Fitted s: the six-parameter covariance.
       Factor five, all;
-      factorise<5>(hessian, 0.0f, five);
-      unrolled<5>([&](auto j) CINELUMEN_INLINE { unit[j] = -hessian[packed(j, 5)]; });
+      factorise<5>(now.hessian, 0.0f, five);
+      unrolled<5>([&](auto j) CINELUMEN_INLINE { unit[j] = -now.hessian[packed(j, by_psf)]; });
       solve<5>(five, unit, by_s);
-      solve<5>(five, gradient, step);
+      if constexpr (fitted) {
+        factorise<6>(now.hessian, 0.0f, all);
+        solve_forward<6>(all, now.right, z);
+      } else {
+        solve_forward<5>(five, now.right, z);
+        z[5] = 0;
+      }
+      const float left = now.chi2 - (z[0] * z[0] + z[1] * z[1] + z[2] * z[2]);
+      const float total = small ? left - (z[3] * z[3] + z[4] * z[4] + z[5] * z[5]) : left;
+      if constexpr (fitted)
+        solve_backward<6>(all, z);
+      else
+        solve_backward<5>(five, z);
+      const float dof = static_cast<float>(store.used[l] - (fitted ? 6 : 5));
+      const float chi2 = (dof > 0 ? (total > 0 ? total : 0.0f) : 0.0f) / (dof > 0 ? dof : 1.0f), widen = chi2 > 1 ? chi2 : 1.0f;
       const auto column = [&](auto j, float(&result)[6]) CINELUMEN_INLINE {
         unrolled<6>([&](auto k) CINELUMEN_INLINE { unit[k] = k == j ? 1.0f : 0.0f; });
         if constexpr (fitted)
@@ -648,37 +1062,43 @@ struct LumenFitKernel {
         else
           solve<5>(five, unit, result);
       };
-      if constexpr (fitted) factorise<6>(hessian, 0.0f, all);
-      column(std::integral_constant<int, 0>{}, column_r);
-      column(std::integral_constant<int, 1>{}, column_c);
-      column(std::integral_constant<int, 2>{}, column_k);
+      column(std::integral_constant<int, by_radius>{}, column_r);
+      column(std::integral_constant<int, by_centre>{}, column_c);
+      column(std::integral_constant<int, by_kappa>{}, column_k);
+      // Out of the columns' units, which are over kappa.
+      const float kappa = store.trial[2][l], over = 1.0f / away_from_zero(kappa);
       const float s_variance = fitted ? 0.0f : square(store.s_sd[l]);
-      store.sum[0][l] = column_r[0] * widen + by_s[0] * by_s[0] * s_variance;
-      store.sum[1][l] = column_c[1] * widen + by_s[1] * by_s[1] * s_variance;
-      store.sum[2][l] = column_k[2] * widen + by_s[2] * by_s[2] * s_variance;
-      store.sum[3][l] = column_r[2] * widen + by_s[0] * by_s[2] * s_variance;
+      const float r_by_s = by_s[by_radius], c_by_s = by_s[by_centre], k_by_s = kappa * by_s[by_kappa];
+      store.sum[0][l] = column_r[by_radius] * over * over * widen + r_by_s * r_by_s * s_variance;
+      store.sum[1][l] = column_c[by_centre] * over * over * widen + c_by_s * c_by_s * s_variance;
+      store.sum[2][l] = column_k[by_kappa] * widen + k_by_s * k_by_s * s_variance;
+      store.sum[3][l] = column_r[by_kappa] * over * widen + r_by_s * k_by_s * s_variance;
       if constexpr (fitted) {
-        column(std::integral_constant<int, 5>{}, column_s);
-        store.sum[4][l] = column_s[5] * widen;
+        column(std::integral_constant<int, by_psf>{}, column_s);
+        store.sum[4][l] = column_s[by_psf] * over * over * widen;
       } else {
         store.sum[4][l] = s_variance;
       }
       // The kappa prior's share of the radius's error: its slope against the prior's mean.
-      const float prior_sd = point(block.x0 + l).kappa_sd, by_prior = prior_sd > 0 ? column_r[2] / prior_sd : 0.0f;
-      store.sum[8][l] = by_s[0] * by_s[0] * s_variance + by_prior * by_prior;
-      store.sum[5][l] = step[0];
-      store.sum[6][l] = step[1];
+      const float prior_sd = p.kappa_sd > 0 ? p.kappa_sd : 1.0f, by_prior = (p.kappa_sd > 0 ? column_r[by_kappa] * over : 0.0f) / prior_sd;
+      store.sum[8][l] = r_by_s * r_by_s * s_variance + by_prior * by_prior;
+      // Of a small step that was taken, what it left out and what it may have missed.
+      const float step_r = z[by_radius] * over, step_c = z[by_centre] * over, took_r = store.step[0][l], took_c = store.step[1][l];
+      store.sum[5][l] = small ? mad(0.1f, fabsf(took_r), fabsf(step_r - took_r)) : fabsf(step_r);
+      store.sum[6][l] = small ? mad(0.1f, fabsf(took_c), fabsf(step_c - took_c)) : fabsf(step_c);
       store.sum[7][l] = chi2;
     });
     block.for_each_pixel(1, block.columns(points.size), [&](int, int l) {
       const float radius = store.trial[0][l], kappa = store.trial[2][l], s = store.trial[5][l], chi2 = store.sum[7][l];
       const float var_radius = store.sum[0][l], var_centre = store.sum[1][l], var_kappa = store.sum[2][l], cov = store.sum[3][l];
       const float rho = radius / s;
-      float centre_value;
+      float centre_value = 0;
       if (rho <= rho_narrow) {
-        float weights[nodes];
-        for (int j = 0; j < nodes; ++j) weights[j] = node_weight(table, rho, j);
-        centre_value = s * narrow_chord(0, weights, 1).g;
+        for (int j = 0; j < nodes; ++j) {
+          float moments[3 * nodes];
+          node_moments(table, rho, j, moments, 1);
+          centre_value += 2 * s * moments[j];
+        }
       } else {
         centre_value = s * wide_chord(0, rho).g;
       }
@@ -696,7 +1116,7 @@ struct LumenFitKernel {
       fit.contrast = kappa * centre_value;
       fit.contrast_sd = sqrtf(
           fmaxf(square(centre_value) * var_kappa + square(peak_by_radius) * var_radius + 2 * centre_value * peak_by_radius * cov, 0.0f));
-      fit.background = store.trial[3][l];
+      fit.background = store.trial[3][l] + store.place[reference][l];
       fit.background_slope = store.trial[4][l];
       fit.chi2_per_dof = chi2;
       fit.fwhm_px = store.fwhm[l];
@@ -705,22 +1125,16 @@ struct LumenFitKernel {
       fit.samples = store.used[l];
       fit.at_bound =
           radius <= 0.31f * s || radius >= 0.94f * store.half[l] || fabsf(fit.centre_px - store.start_centre[l]) > radius + 2 * s ? 1 : 0;
-      fit.converged = store.used[l] > 6 && fabsf(store.sum[5][l]) < 0.05f * fit.sd_px + 2e-3f * radius &&
-                              fabsf(store.sum[6][l]) < 0.2f * fit.centre_sd_px + 5e-3f
-                          ? 1
-                          : 0;
+      fit.converged =
+          store.used[l] > 6 && store.sum[5][l] < 0.05f * fit.sd_px + 2e-3f * radius && store.sum[6][l] < 0.2f * fit.centre_sd_px + 5e-3f
+              ? 1
+              : 0;
       fits[block.x0 + l] = fit;
     });
   }
 
   template <int Height, int Columns>
   CINELUMEN_HOST_DEVICE void operator()(Block<Height, Columns> block, Scratch<Height, Columns>& store) const {
-    block.for_each_pixel(1, lanes, [&](int, int l) {
-      store.start_radius[l] = point(block.x0 + l).radius_px;
-      store.start_centre[l] = point(block.x0 + l).centre_px;
-      store.fwhm[l] = 0;
-      store.significance[l] = 0;
-    });
     place_lanes(block, store);
     if (options.search || options.search_only) search(block, store);
     if (options.search_only) {
@@ -737,22 +1151,13 @@ struct LumenFitKernel {
     }
     gather(block, store);
     for (int iteration = 0; iteration < options.iterations; ++iteration) {
-      if (options.fit_psf) {
-        evaluate<6>(block, store);
-        advance<6>(block, store, iteration == 0);
-      } else {
-        evaluate<5>(block, store);
-        advance<5>(block, store, iteration == 0);
-      }
+      evaluate(block, store);
+      if (options.fit_psf)
+        advance<6>(block, store, iteration);
+      else
+        advance<5>(block, store, iteration);
       if (!store.moving) break;
     }
-    // The sums once more, now with the point spread's column. A step as small as this one is safe to take unseen; a larger one may have
-    // been worse than the best so far.
-    block.for_each_pixel(6, lanes, [&](int j, int l) {
-      const float last = store.trial[j][l], best = store.best[j][l];
-      store.trial[j][l] = store.step_px[l] <= small_step_px ? last : best;
-    });
-    evaluate<6>(block, store);
     if (options.fit_psf)
       finish<true>(block, store);
     else
@@ -783,9 +1188,9 @@ BlurredChord blurred_chord(float x_px, float radius_px, float psf_px) {
   const float u = x_px / psf_px, rho = radius_px / psf_px;
   Chord chord;
   if (rho <= rho_narrow) {
-    float weights[nodes];
-    for (int j = 0; j < nodes; ++j) weights[j] = node_weight(chord_table(), rho, j);
-    chord = narrow_chord(u, weights, 1);
+    float moments[3 * nodes];
+    for (int j = 0; j < nodes; ++j) node_moments(chord_table(), rho, j, moments, 1);
+    chord = narrow_chord(u, moments, 1);
   } else {
     chord = wide_chord(u, rho);
   }

@@ -35,7 +35,7 @@ struct LumenFit {
   float significance = 0;      ///< of the search: its peak over what lies outside the vessel, in SDs of white noise; 0 without search
   float lost = 0;              ///< share of the window's pixels outside the image or `valid`
   std::int32_t samples = 0;    ///< pixels used
-  std::int32_t converged = 0;  ///< 1: the last step was a small part of the SD
+  std::int32_t converged = 0;  ///< 1: what the last step left is a small part of the SD
   std::int32_t at_bound = 0;   ///< 1: radius or centre stopped at the edge of what the window can tell
 };
 
@@ -50,12 +50,14 @@ struct LumenFitOptions {
 };
 
 /// Fits f(x) = kappa [2 sqrt(R^2 - (x - c)^2) * Gaussian * pixel] + b0 + b1 x, x the signed distance of each pixel to the centreline, to
-/// the pixels within 1.5 R + 5 s + 2 px of each point, weights 1 / variance, by Levenberg-Marquardt. The pixel's box enters as its second
-/// moment (1/12 px^2 in any direction). Model error below 1.5e-4 of the peak.
+/// the pixels within 1.5 R + 5 s + 2 px of each point, weights 1 / variance (of the first of a step's rows), by Levenberg-Marquardt on R,
+/// c and s with the linear parameters projected out. The pixel's box enters as its second moment (1/12 px^2 in any direction). Model error
+/// below 1.5e-4 of the peak. Where kappa is free and explains nothing by the third step, the fit ends there, not converged.
 /// image: attenuation, vessels bright. variance: same size or without data. valid: 1 where the image may be read, same size or without
 /// data. Pixels outside weigh nothing. points and fits: same size; all memory of the stream's device; fits may not alias the rest.
-/// Radii up to 30 px are fitted on every pixel; wider vessels on every second or third step. Profiles are worked on in groups of
-/// sixteen neighbours, so points should come in order along their vessels. Throws std::invalid_argument.
+/// Radii up to 30 px are fitted on every pixel; wider vessels on every second or third step. No fit depends on the other points, bit for
+/// bit, nor on the CPU's schedule; but profiles are worked on in groups, so points should come in order along their vessels, groups of
+/// like width. Throws std::invalid_argument.
 void fit_lumen(const Stream& stream, ImageView<const float> image, ImageView<const float> variance, ImageView<const std::uint8_t> valid,
                ArrayView<const LumenFitPoint> points, ArrayView<LumenFit> fits, const LumenFitOptions& options = {});
 

@@ -48,8 +48,22 @@ struct CrossSection {
 void sample_across(const Stream& stream, ImageView<const float> image, ArrayView<const CrossSection> sections, float step_px,
                    ImageView<float> samples);
 
-/// The same of image / divisor, divided before the interpolation; both of one size, divisor nowhere 0.
-void sample_ratio_across(const Stream& stream, ImageView<const float> image, ImageView<const float> divisor,
-                         ArrayView<const CrossSection> sections, float step_px, ImageView<float> samples);
+/// The same for a search: by linear interpolation, and where there is a divisor (same size, positive, or without data) over the divisor at
+/// the nearest pixel, times the divisor at the section itself, 0.5 at least: the image's units again, and a maximum of image / divisor.
+void sample_ridges_across(const Stream& stream, ImageView<const float> image, ImageView<const float> divisor,
+                          ArrayView<const CrossSection> sections, float step_px, ImageView<float> samples);
+
+/// A maximum across a line.
+struct CrossPeak {
+  float offset_px = 0;     ///< in: where to look, not finite: nowhere; out: where it is, along the normal
+  float value = 0;         ///< out: of the image there, or of image / divisor times the divisor at the section
+  std::int32_t found = 0;  ///< out: 1 where it is a maximum, with both neighbours inside the image
+};
+
+/// From each peak's offset up to the nearest maximum of samples step_px apart, four steps at most, then the vertex of the parabola
+/// through it and its neighbours. Samples are of image / divisor, divided before the Catmull-Rom interpolation. Arguments as
+/// sample_ridges_across; peaks: one per section.
+void locate_peaks_across(const Stream& stream, ImageView<const float> image, ImageView<const float> divisor,
+                         ArrayView<const CrossSection> sections, float step_px, ArrayView<CrossPeak> peaks);
 
 }  // namespace cinelumen

@@ -176,11 +176,36 @@ TEST_P(LumenFits, AgreesWithTheTwin) {
 
 TEST_P(LumenFits, SameBitsOnEverySchedule) {
   const Stream stream = this->stream();
-  if (stream.on_cuda() || stream.schedule().reversed) GTEST_SKIP() << "the same compiled loop only: another one rounds another way";
+  if (stream.on_cuda()) GTEST_SKIP() << "the CPU's schedules only: a GPU sums in another order";
   const Scene scene = draw({}, 45, 1.2);
   const auto fits = fit(stream, scene.image.view(), scene.points, {});
   const auto serial = fit(Stream::cpu({.parallel = false}), scene.image.view(), scene.points, {});
   EXPECT_EQ(std::memcmp(fits.data(), serial.data(), fits.size() * sizeof(LumenFit)), 0);
+}
+
+// Neither on which profiles share a tile, nor on whether all their pixels may be read without a look.
+TEST_P(LumenFits, NoProfileDependsOnItsNeighbours) {
+  const Stream stream = this->stream();
+  const bool small = stream.on_cuda();
+  Tube wide, narrow;
+  wide.radius_px = 9;
+  narrow.radius_px = 2;
+  narrow.kappa = 0.1;
+  wide.side = narrow.side = 80;
+  for (const bool search : {true, false}) {
+    Scene scene = draw(wide, small ? 3 : 12, 1.2);
+    const Scene other = draw(narrow, small ? 3 : 12, 0.9);
+    for (const LumenFitPoint& p : other.points) scene.points.insert(scene.points.begin() + 1, p);
+    LumenFitOptions options;
+    options.search = search;
+    const auto alone = fit(stream, scene.image.view(), {scene.points[2]}, options);
+    LumenFitPoint at_border = scene.points[0];
+    at_border.y = 3;
+    at_border.x = 2;
+    scene.points.push_back(at_border);
+    const auto together = fit(stream, scene.image.view(), scene.points, options);
+    EXPECT_EQ(std::memcmp(&alone[0], &together[2], sizeof(LumenFit)), 0) << search;
+  }
 }
 
 TEST_P(LumenFits, MaskedAndMissingPixelsWeighNothing) {
