@@ -118,13 +118,14 @@ double bend(const Arm& a, const Arm& b) {
 
 struct Pairing {
   std::vector<std::array<int, 2>> pairs;
+  bool crossing = true;  // each of several pairs crosses another
   double cost = 1e9;
 };
 
-// The pairs of arms that continue one another: at most one bends much, and where there are several each crosses another.
+// The pairs of arms that continue one another: at most one bends much.
 class PairFinder {
  public:
-  PairFinder(const std::vector<Arm>& arms) : arms_(arms), used_(arms.size(), 0) {
+  PairFinder(const std::vector<Arm>& arms, bool only_crossing) : arms_(arms), only_crossing_(only_crossing), used_(arms.size(), 0) {
     double y = 0, x = 0;
     for (const Arm& arm : arms) {
       y += arm.y / static_cast<double>(arms.size());
@@ -168,19 +169,21 @@ class PairFinder {
   }
   void finish(double cost) {
     if (cost >= best_.cost) return;
+    bool crossing = true;
     if (current_.size() > 1) {
       int bent = 0;
       for (std::size_t i = 0; i < current_.size(); ++i) {
         bent += bends_[i] > crossing_bend;
         bool crosses = false;
         for (std::size_t j = 0; j < current_.size(); ++j) crosses = crosses || (j != i && interleaved(current_[i], current_[j]));
-        if (!crosses) return;
+        crossing = crossing && crosses;
       }
-      if (bent > 1) return;
+      if (bent > 1 || (only_crossing_ && !crossing)) return;
     }
-    best_ = {current_, cost};
+    best_ = {current_, crossing, cost};
   }
   const std::vector<Arm>& arms_;
+  const bool only_crossing_;
   std::vector<char> used_;
   std::vector<double> angle_, bends_;
   std::vector<std::array<int, 2>> current_;
@@ -200,6 +203,9 @@ double median_radius(const Centreline& line, bool at_start, int from, int to) {
   std::nth_element(radii.begin(), radii.begin() + static_cast<std::ptrdiff_t>(radii.size() / 2), radii.end());
   return radii[radii.size() / 2];
 }
+
+// A vessel may end on itself: a ring with a tail. Points this near to that end are not what it ends on. end: -1 where it is another's.
+bool near_end(int end, int point) { return end >= 0 && std::abs(point - end) < 40; }
 
 // Builds vessels of segments.
 class Assembly {
@@ -331,8 +337,9 @@ class Assembly {
       return;
     }
     if (arms.size() > most_arms) return;
-    const Pairing pairing = PairFinder(arms).best();
-    if (pairing.pairs.empty() && nodes.size() > 1) {
+    const Pairing pairing = PairFinder(arms, nodes.size() == 1).best();
+    // Vessels that pass one another without crossing are joined by what lies between the nodes.
+    if (nodes.size() > 1 && (pairing.pairs.empty() || !pairing.crossing)) {
       split(nodes);
       return;
     }
@@ -450,10 +457,12 @@ class Assembly {
       double nearest = 1e9;
       for (const auto& pair : cluster.pairs) {
         const int other = vessel_of[cluster.arms[pair[0]].segment][0];
-        if (other < 0 || other == end.vessel) continue;
-        for (const Point& p : vessels[other].points) {
+        if (other < 0) continue;
+        const int own = other != end.vessel ? -1 : (end.side == 0 ? 0 : static_cast<int>(points.size()) - 1);
+        for (int i = 0; i < static_cast<int>(vessels[other].points.size()); ++i) {
+          const Point& p = vessels[other].points[i];
           const double d = std::hypot(p.y - tip.y, p.x - tip.x);
-          if (d >= nearest) continue;
+          if (d >= nearest || near_end(own, i)) continue;
           nearest = d;
           joint.vessel = other;
         }
@@ -516,6 +525,7 @@ class Refit {
       : image_(image), valid_(valid), vessels_(vessels), options_(options), s_(std::hypot(options.psf_px, std::sqrt(1.0 / 12))) {}
 
   void run() {
+    extend();
     for (Vessel& vessel : vessels_) set_normals(vessel);
     for (int pass = 0; pass < options_.passes; ++pass) {
       fit_profiles(pass);
@@ -544,6 +554,7 @@ class Refit {
   }
 
   bool joined(int a, int b) const {
+    if (a == b) return true;
     for (const auto& [v, w] : {std::pair{a, b}, std::pair{b, a}})
       for (const Joint& end : vessels_[v].ends)
         if (end.there && end.vessel == w) return true;
@@ -588,7 +599,7 @@ class Refit {
     const int count = static_cast<int>(vessels_.size());
     std::vector<char> joins(static_cast<std::size_t>(count) * count, 0);
     for (int a = 0; a < count; ++a)
-      for (int b = 0; b < a; ++b) joins[static_cast<std::size_t>(a) * count + b] = joins[static_cast<std::size_t>(b) * count + a] = joined(a, b);
+      for (int b = 0; b <= a; ++b) joins[static_cast<std::size_t>(a) * count + b] = joins[static_cast<std::size_t>(b) * count + a] = joined(a, b);
     std::vector<Point> results(todo.size());
     constexpr int group = 64;
     parallel_for(static_cast<int>((todo.size() + group - 1) / group), [&](int g) {
@@ -612,10 +623,11 @@ class Refit {
     std::vector<Neighbour> neighbours;
     const int count = static_cast<int>(vessels_.size());
     grid.near(p.y, p.x, window + widest + 3, [&](const PointGrid::Entry& entry) {
-      if (entry.vessel == v) return;
       const Point& q = vessels_[entry.vessel].points[entry.point];
       const double dy = q.y - p.y, dx = q.x - p.x, squared = dy * dy + dx * dx, reach = window + q.radius + 2 * s_;
       if (squared > reach * reach) return;
+      // The same vessel only where it comes back.
+      if (entry.vessel == v && std::abs(entry.point - at) < 3 * std::sqrt(squared) + 30) return;
       for (Neighbour& neighbour : neighbours)
         if (neighbour.vessel == entry.vessel) {
           if (squared < neighbour.squared) neighbour = {entry.vessel, entry.point, squared, neighbour.joined};
@@ -878,14 +890,21 @@ class Refit {
         const double length = std::max(1e-9, std::hypot(tip.y - earlier.y, tip.x - earlier.x));
         double dy = (tip.y - earlier.y) / length, dx = (tip.x - earlier.x) / length;
         double run = 0;
-        if (joint.vessel >= 0) {
+        if (joint.vessel >= 0 && !lines[joint.vessel].empty()) {
           // Where the straight line comes nearest to the other's middle line.
           const auto& other = lines[joint.vessel];
           double best = 1e9, best_side = 0;
           bool crossed = false;
-          int first = 0;
-          for (int j = 1; j < static_cast<int>(other.size()); ++j)
-            if (std::hypot(other[j].y - tip.y, other[j].x - tip.x) < std::hypot(other[first].y - tip.y, other[first].x - tip.x)) first = j;
+          const int own = joint.vessel != static_cast<int>(v) ? -1 : (side == 0 ? 0 : static_cast<int>(other.size()) - 1);
+          int first = -1;
+          double nearest_px = 1e9;
+          for (int j = 0; j < static_cast<int>(other.size()); ++j) {
+            const double d = std::hypot(other[j].y - tip.y, other[j].x - tip.x);
+            if (d >= nearest_px || near_end(own, j)) continue;
+            nearest_px = d;
+            first = j;
+          }
+          if (first < 0) continue;
           joint.reach = other[first].radius;
           const double furthest = 3 * other[first].radius + 12;
           int nearest = first;
@@ -893,7 +912,7 @@ class Refit {
             const auto aside = [&](const Point& q) { return (q.y - tip.y) * dx - (q.x - tip.x) * dy; };
             const auto along = [&](const Point& q) { return (q.y - tip.y) * dy + (q.x - tip.x) * dx; };
             const double a = aside(other[j - 1]), b = aside(other[j]), forward = along(other[j]);
-            if (forward < -2 || forward > furthest) continue;
+            if (forward < -2 || forward > furthest || near_end(own, j)) continue;
             if ((a <= 0) != (b <= 0) && (!crossed || forward < run)) {
               crossed = true;
               run = forward;
@@ -956,12 +975,16 @@ VesselGraph make_graph(const std::vector<Vessel>& vessels, const std::vector<std
         graph.branch_points.push_back({joint.place.y, joint.place.x, {}, false});
         if (joint.vessel >= 0) {
           const auto& other = vessels[joint.vessel].points;
-          int nearest = 0;
-          for (int j = 1; j < static_cast<int>(other.size()); ++j)
-            if (std::hypot(other[j].y - joint.place.y, other[j].x - joint.place.x) <
-                std::hypot(other[nearest].y - joint.place.y, other[nearest].x - joint.place.x))
-              nearest = j;
-          cuts[joint.vessel].push_back({nearest, node});
+          const int own = joint.vessel != static_cast<int>(v) ? -1 : (side == 0 ? 0 : static_cast<int>(other.size()) - 1);
+          int nearest = -1;
+          double nearest_px = 1e9;
+          for (int j = 0; j < static_cast<int>(other.size()); ++j) {
+            const double d = std::hypot(other[j].y - joint.place.y, other[j].x - joint.place.x);
+            if (d >= nearest_px || near_end(own, j)) continue;
+            nearest_px = d;
+            nearest = j;
+          }
+          if (nearest >= 0) cuts[joint.vessel].push_back({nearest, node});
         }
       }
       end_node[v][side] = node;
