@@ -564,6 +564,13 @@ class Refit {
     return false;
   }
 
+  // Whether the nearer end of vessel v is on `other`.
+  bool ends_on(int v, int point, int other) const {
+    const bool first = 2 * point < static_cast<int>(vessels_[v].points.size());
+    const Joint& end = vessels_[v].ends[first ? 0 : 1];
+    return end.there && end.vessel == other;
+  }
+
   // Catmull-Rom; NaN where that is outside the image or not valid.
   double sample(double y, double x) const {
     const int h = image_.height(), w = image_.width();
@@ -636,6 +643,14 @@ class Refit {
       neighbours.push_back({entry.vessel, entry.point, squared, joins[static_cast<std::size_t>(v) * count + entry.vessel] != 0});
     });
     p.beside = false;
+    p.offset = 0;
+    p.offset_sd = 1e9;
+    p.fit = 0;
+    // Well inside the lumen that it ends in a vessel has none of its own.
+    for (const Neighbour& neighbour : neighbours) {
+      const Point& q = vessels_[neighbour.vessel].points[neighbour.point];
+      if (ends_on(v, at, neighbour.vessel) && neighbour.squared < 0.5 * q.radius * q.radius && q.radius > 0.8 * p.radius) return;
+    }
     const double step = std::max(1.0, p.radius / 8);
     const int half = std::min(48, static_cast<int>(window / step));
     std::array<double, 97> value, weight, extra;
@@ -682,9 +697,6 @@ class Refit {
       samples += weight[k];
       if (weight[k] > 0) least = std::min(least, value[k]);
     }
-    p.offset = 0;
-    p.offset_sd = 1e9;
-    p.fit = 0;
     if (samples < 5 || high < -1e8) return;
     // Starts and priors.
     const bool known = p.kappa > 0;
@@ -700,9 +712,11 @@ class Refit {
     std::array<std::array<double, 5>, 5> normal{};
     std::array<double, 5> right{};
     const int iterations = known ? 4 : 8;
+    double misfit = 0;
     for (int iteration = 0; iteration <= iterations; ++iteration) {
       for (auto& row : normal) row.fill(0);
       right.fill(0);
+      misfit = 0;
       for (int k = 0; k <= 2 * half; ++k) {
         if (weight[k] == 0) continue;
         const double u = (k - half) * step;
@@ -711,6 +725,7 @@ class Refit {
         const std::array<double, 5> slope = {-kappa * model.by_x, kappa * model.by_radius, model.chord, 1, u};
         const double variance = noise * noise + model_sd * model_sd + 0.04 * extra[k] * extra[k];
         const double r2 = residual * residual / (9 * variance), w = 1 / (variance * (1 + r2) * (1 + r2));
+        misfit += residual * residual / variance / samples;
         for (int a = 0; a < 5; ++a) {
           for (int b = 0; b <= a; ++b) normal[a][b] += w * slope[a] * slope[b];
           right[a] += w * slope[a] * residual;
@@ -760,7 +775,8 @@ class Refit {
     }
     if (!(std::abs(centre) < 0.8 * p.radius + 1.5)) return;
     p.offset = centre;
-    p.offset_sd = sd[0];
+    // What the model does not explain moves the middle too: another vessel that nobody knows of.
+    p.offset_sd = sd[0] * std::sqrt(std::max(1.0, misfit));
     p.fit_radius = radius;
     p.fit_kappa = kappa;
     p.fit_base = base;
@@ -829,7 +845,7 @@ class Refit {
     auto& points = vessel.points;
     const int count = static_cast<int>(points.size());
     if (count < 4) return;
-    const auto sound = [&](int i) { return points[i].offset_sd < 0.5 * known_sd_px; };
+    const auto sound = [&](int i) { return points[i].offset_sd < 0.7; };
     int low = 0, high = count - 1;
     if (vessel.ends[0].there)
       while (low + 8 < high && !(sound(low) && sound(low + 1) && sound(low + 2))) ++low;
