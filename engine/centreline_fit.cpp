@@ -82,7 +82,8 @@ struct Point {
 // Where a vessel ends on another one.
 struct Joint {
   bool there = false;
-  int vessel = -1;  // that it ends on; -1: a place of its own
+  int vessel = -1;              // that it ends on; -1: a place of its own
+  std::vector<int> candidates;  // those it may end on
   Place place;
   double reach = 0;  // the other's radius
 };
@@ -98,8 +99,8 @@ struct Vessel {
 struct Arm {
   int segment = -1;
   bool at_start = true;
-  int clear = 0;       // points from the end to where the arm is clear of the others
-  double y = 0, x = 0;  // there
+  int clear = 0;          // points from the end to where the arm is clear of the others
+  double y = 0, x = 0;    // there
   double dy = 0, dx = 0;  // unit vector away from the branching
   double radius = 2;
   bool known = false;
@@ -450,23 +451,7 @@ class Assembly {
       const Resolved& cluster = resolved_[end.cluster];
       joint.there = true;
       joint.place = cluster.middle;
-      // The vessel that goes through nearest to where this one points.
-      const auto& points = vessels[end.vessel].points;
-      if (points.empty()) continue;
-      const Point& tip = end.side == 0 ? points.front() : points.back();
-      double nearest = 1e9;
-      for (const auto& pair : cluster.pairs) {
-        const int other = vessel_of[cluster.arms[pair[0]].segment][0];
-        if (other < 0) continue;
-        const int own = other != end.vessel ? -1 : (end.side == 0 ? 0 : static_cast<int>(points.size()) - 1);
-        for (int i = 0; i < static_cast<int>(vessels[other].points.size()); ++i) {
-          const Point& p = vessels[other].points[i];
-          const double d = std::hypot(p.y - tip.y, p.x - tip.x);
-          if (d >= nearest || near_end(own, i)) continue;
-          nearest = d;
-          joint.vessel = other;
-        }
-      }
+      for (const auto& pair : cluster.pairs) joint.candidates.push_back(vessel_of[cluster.arms[pair[0]].segment][0]);
     }
     for (const Resolved& cluster : resolved_)
       for (std::size_t i = 0; i < cluster.pairs.size(); ++i)
@@ -606,7 +591,8 @@ class Refit {
     const int count = static_cast<int>(vessels_.size());
     std::vector<char> joins(static_cast<std::size_t>(count) * count, 0);
     for (int a = 0; a < count; ++a)
-      for (int b = 0; b <= a; ++b) joins[static_cast<std::size_t>(a) * count + b] = joins[static_cast<std::size_t>(b) * count + a] = joined(a, b);
+      for (int b = 0; b <= a; ++b)
+        joins[static_cast<std::size_t>(a) * count + b] = joins[static_cast<std::size_t>(b) * count + a] = joined(a, b);
     std::vector<Point> results(todo.size());
     constexpr int group = 64;
     parallel_for(static_cast<int>((todo.size() + group - 1) / group), [&](int g) {
@@ -682,7 +668,8 @@ class Refit {
         if (neighbour.joined) {
           // One lumen: what shows is the deeper of the two.
           const double mine = p.kappa > 0 ? table.at(u, p.radius, s_).chord * p.kappa : 0, other = theirs * std::max(q.kappa, 0.0);
-          if (pass == 0 && p.kappa <= 0 ? theirs > 0.3 * q.radius : other > 0.04 * q.kappa * q.radius && other > 0.5 * mine) weight[k + half] = 0;
+          if (pass == 0 && p.kappa <= 0 ? theirs > 0.3 * q.radius : other > 0.04 * q.kappa * q.radius && other > 0.5 * mine)
+            weight[k + half] = 0;
         } else if (q.kappa > 0) {
           extra[k + half] += theirs * q.kappa;
         } else if (theirs > 0.2 * q.radius) {
@@ -800,7 +787,7 @@ class Refit {
     std::vector<Mean> means(clear.size());
     for (int k = 0; k < static_cast<int>(clear.size()); ++k) {
       const int from = std::max(0, k - each_side), to = std::min(static_cast<int>(clear.size()), k + each_side + 1);
-      const auto middle = [&](double Point::* member, double& spread) {
+      const auto middle = [&](double Point::*member, double& spread) {
         std::vector<double> values;
         for (int j = from; j < to; ++j)
           if (std::abs(clear[j] - clear[k]) <= 2 * each_side) values.push_back(vessel.points[clear[j]].*member);
@@ -824,7 +811,7 @@ class Refit {
       const double span = clear[b] - clear[a], f = span > 0 ? std::clamp((i - clear[a]) / span, 0.0, 1.0) : 0;
       const double away = std::min(std::abs(i - clear[a]), std::abs(i - clear[b]));
       Point& p = vessel.points[i];
-      const auto mix = [&](double Mean::* member) { return (1 - f) * means[a].*member + f * means[b].*member; };
+      const auto mix = [&](double Mean::*member) { return (1 - f) * means[a].*member + f * means[b].*member; };
       p.radius = mix(&Mean::radius);
       p.kappa = mix(&Mean::kappa);
       p.base = mix(&Mean::base);
@@ -891,6 +878,48 @@ class Refit {
     points = std::move(result);
   }
 
+  // Where a straight line from a vessel's tip meets another's middle line, or comes nearest to it.
+  struct Meeting {
+    bool found = false, crossed = false;
+    double run = 1e9;  // from the tip
+    Place place;
+    double radius = 0;  // the other's
+  };
+  // own: the tip's index where it is its own vessel that it may meet, else -1.
+  static Meeting meet(const Point& tip, double dy, double dx, const std::vector<Point>& other, int own) {
+    Meeting meeting;
+    const int count = static_cast<int>(other.size());
+    int first = -1;
+    double nearest = 1e9;
+    for (int j = 0; j < count; ++j) {
+      const double d = std::hypot(other[j].y - tip.y, other[j].x - tip.x);
+      if (d >= nearest || near_end(own, j)) continue;
+      nearest = d;
+      first = j;
+    }
+    if (first < 0) return meeting;
+    meeting.found = true;
+    meeting.radius = other[first].radius;
+    meeting.place = {other[first].y, other[first].x};
+    const double furthest = 3 * meeting.radius + 12;
+    const int reach = static_cast<int>(furthest);
+    double least = 1e9;
+    for (int j = std::max(1, first - reach); j < std::min(count, first + reach); ++j) {
+      if (near_end(own, j)) continue;
+      const auto aside = [&](const Point& q) { return (q.y - tip.y) * dx - (q.x - tip.x) * dy; };
+      const double a = aside(other[j - 1]), b = aside(other[j]);
+      const double forward = (other[j].y - tip.y) * dy + (other[j].x - tip.x) * dx;
+      if (forward < -2 || forward > furthest) continue;
+      const bool crosses = (a <= 0) != (b <= 0);
+      if (crosses ? (meeting.crossed && forward >= meeting.run) : (meeting.crossed || std::abs(b) >= least)) continue;
+      meeting.crossed = meeting.crossed || crosses;
+      least = std::abs(b);
+      meeting.run = forward;
+      meeting.place = {other[j].y, other[j].x};
+    }
+    return meeting;
+  }
+
   // Straight on from each end that is a joint, to the middle line it joins.
   void extend() {
     std::vector<std::vector<Point>> lines;
@@ -905,43 +934,19 @@ class Refit {
         const Point tip = points.back(), earlier = points[count - 1 - back];
         const double length = std::max(1e-9, std::hypot(tip.y - earlier.y, tip.x - earlier.x));
         double dy = (tip.y - earlier.y) / length, dx = (tip.x - earlier.x) / length;
-        double run = 0;
-        if (joint.vessel >= 0 && !lines[joint.vessel].empty()) {
-          // Where the straight line comes nearest to the other's middle line.
-          const auto& other = lines[joint.vessel];
-          double best = 1e9, best_side = 0;
-          bool crossed = false;
-          const int own = joint.vessel != static_cast<int>(v) ? -1 : (side == 0 ? 0 : static_cast<int>(other.size()) - 1);
-          int first = -1;
-          double nearest_px = 1e9;
-          for (int j = 0; j < static_cast<int>(other.size()); ++j) {
-            const double d = std::hypot(other[j].y - tip.y, other[j].x - tip.x);
-            if (d >= nearest_px || near_end(own, j)) continue;
-            nearest_px = d;
-            first = j;
-          }
-          if (first < 0) continue;
-          joint.reach = other[first].radius;
-          const double furthest = 3 * other[first].radius + 12;
-          int nearest = first;
-          for (int j = std::max(1, first - static_cast<int>(furthest)); j < std::min<int>(static_cast<int>(other.size()), first + static_cast<int>(furthest)); ++j) {
-            const auto aside = [&](const Point& q) { return (q.y - tip.y) * dx - (q.x - tip.x) * dy; };
-            const auto along = [&](const Point& q) { return (q.y - tip.y) * dy + (q.x - tip.x) * dx; };
-            const double a = aside(other[j - 1]), b = aside(other[j]), forward = along(other[j]);
-            if (forward < -2 || forward > furthest || near_end(own, j)) continue;
-            if ((a <= 0) != (b <= 0) && (!crossed || forward < run)) {
-              crossed = true;
-              run = forward;
-              nearest = j;
-            }
-            if (!crossed && std::abs(b) < best) {
-              best = std::abs(b);
-              best_side = forward;
-              nearest = j;
-            }
-          }
-          joint.place = {other[nearest].y, other[nearest].x};
-          if (!crossed) run = best_side;
+        Meeting best;
+        for (const int candidate : joint.candidates) {
+          const int own = candidate != static_cast<int>(v) ? -1 : (side == 0 ? 0 : static_cast<int>(lines[v].size()) - 1);
+          const Meeting meeting = meet(tip, dy, dx, lines[candidate], own);
+          if (!meeting.found || (best.found && (meeting.crossed != best.crossed ? best.crossed : meeting.run >= best.run))) continue;
+          best = meeting;
+          joint.vessel = candidate;
+        }
+        // Once chosen it stays.
+        if (best.found) {
+          joint.candidates = {joint.vessel};
+          joint.place = best.place;
+          joint.reach = best.radius;
         }
         const double gap = std::hypot(joint.place.y - tip.y, joint.place.x - tip.x);
         if (gap > 1e-6) {
@@ -1050,9 +1055,8 @@ VesselGraph make_graph(const std::vector<Vessel>& vessels, const std::vector<std
   // Segments longest first; crossings where two middle lines come nearest.
   std::vector<int> order(graph.segments.size()), number(graph.segments.size());
   std::iota(order.begin(), order.end(), 0);
-  std::stable_sort(order.begin(), order.end(), [&](int a, int b) {
-    return graph.segments[a].centreline.length_px() > graph.segments[b].centreline.length_px();
-  });
+  std::stable_sort(order.begin(), order.end(),
+                   [&](int a, int b) { return graph.segments[a].centreline.length_px() > graph.segments[b].centreline.length_px(); });
   std::vector<VesselGraph::Segment> sorted;
   for (std::size_t i = 0; i < order.size(); ++i) {
     number[order[i]] = static_cast<int>(i);
