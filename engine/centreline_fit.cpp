@@ -16,9 +16,12 @@ namespace {
 constexpr double pi = 3.14159265358979;
 constexpr double through_bend = 45 * pi / 180;   // a vessel that goes through a branch point bends less than this
 constexpr double crossing_bend = 28 * pi / 180;  // and one that crosses another less than this
-constexpr double good_sd_px = 0.1;               // a place known to this is worth half of what one known exactly is
+constexpr double good_sd_px = 0.07;              // a place known to this is worth half of what one known exactly is
 constexpr double known_sd_px = 0.45;             // a place not known to this is inferred
-constexpr double curvature_penalty = 0.05, outlier_px = 0.6;
+constexpr double sound_sd_px = 0.7;              // a place not known to this says nothing
+constexpr double least_fitted = 0.4;             // of a vessel's points: else it stays as it was traced
+constexpr double doubtful_weight = 0.005;        // of traced points whose profile says nothing
+constexpr double curvature_penalty = 0.1, outlier_px = 0.6;
 
 // The chord of a blurred cylinder with its derivatives by x and R: a table of chord / R over x / R and log(s / R).
 class ChordTable {
@@ -76,7 +79,9 @@ struct Point {
   double radius_sd = 0, kappa_sd = 0, base_sd = 0;              // how well that is known here; 0: not at all
   double fit_radius = 0, fit_kappa = 0, fit_base = 0, fit = 0;  // this profile's own, and the weight it has
   double offset = 0, offset_sd = 1e9;                           // of the middle along the normal
+  double blind_sd = 1e9;                                        // of it, if all that the model does not explain were noise
   bool beside = false;                                          // another vessel within the window
+  bool made = false;                                            // not traced: carried on from either side
 };
 
 // Where a vessel ends on another one.
@@ -400,6 +405,7 @@ class Assembly {
       point.y = h0 * from.y - h1 * from.dy + h2 * to.y + h3 * to.dy;
       point.x = h0 * from.x - h1 * from.dx + h2 * to.x + h3 * to.dx;
       point.radius = from.radius + (to.radius - from.radius) * t;
+      point.made = true;
       vessel.points.push_back(point);
     }
   }
@@ -630,7 +636,7 @@ class Refit {
     });
     p.beside = false;
     p.offset = 0;
-    p.offset_sd = 1e9;
+    p.offset_sd = p.blind_sd = 1e9;
     p.fit = 0;
     // Well inside the lumen that it ends in a vessel has none of its own.
     for (const Neighbour& neighbour : neighbours) {
@@ -763,6 +769,7 @@ class Refit {
     if (!(std::abs(centre) < 0.8 * p.radius + 1.5)) return;
     p.offset = centre;
     // What the model does not explain moves the middle too: another vessel that nobody knows of.
+    p.blind_sd = sd[0];
     p.offset_sd = sd[0] * std::sqrt(std::max(1.0, misfit));
     p.fit_radius = radius;
     p.fit_kappa = kappa;
@@ -831,13 +838,26 @@ class Refit {
   void curve(Vessel& vessel) const {
     auto& points = vessel.points;
     const int count = static_cast<int>(points.size());
-    if (count < 4) return;
-    const auto sound = [&](int i) { return points[i].offset_sd < 0.7; };
-    int low = 0, high = count - 1;
-    if (vessel.ends[0].there)
-      while (low + 8 < high && !(sound(low) && sound(low + 1) && sound(low + 2))) ++low;
-    if (vessel.ends[1].there)
-      while (high - 8 > low && !(sound(high) && sound(high - 1) && sound(high - 2))) --high;
+    if (count < 12) {
+      for (Point& p : points) p.offset_sd = p.blind_sd = p.made ? 1e9 : 0;
+      return;
+    }
+    // Clutter and vessels that are no cylinders stay as they were traced.
+    const auto fitted = std::count_if(points.begin(), points.end(), [](const Point& p) { return p.offset_sd < sound_sd_px; });
+    if (fitted < least_fitted * count) {
+      for (Point& p : points) p.offset_sd = p.blind_sd = p.made ? 1e9 : 0;
+      return;
+    }
+    // An end that is a joint is carried on anew from where this vessel's own lumen is last seen.
+    const auto last_seen = [&](int from, int step) {
+      int traced = 0;
+      while (traced < count / 2 && points[from + step * traced].made) ++traced;
+      const auto sound = [&](int k) { return points[from + step * k].offset_sd < sound_sd_px; };
+      for (int k = 0; k < std::min(traced + 12, count / 2 - 4); ++k)
+        if (sound(k) && sound(k + 1) && sound(k + 2)) return from + step * k;
+      return from + step * std::min(traced, count / 2 - 2);
+    };
+    const int low = vessel.ends[0].there ? last_seen(0, 1) : 0, high = vessel.ends[1].there ? last_seen(count - 1, -1) : count - 1;
     std::vector<SmoothingSpline::Sample> samples;
     double t = 0, total = 0;
     for (int i = low; i <= high; ++i) {
@@ -845,7 +865,7 @@ class Refit {
       const Point& p = points[i];
       double w = weight_of(p);
       const double shift = p.offset_sd < 1 ? p.offset : 0;
-      if (w <= 0) w = 1e-6;
+      w = std::max(w, p.made ? 1e-6 : doubtful_weight);
       total += w;
       samples.push_back({t, p.y + shift * p.normal_y, p.x + shift * p.normal_x, w, false});
     }
@@ -958,8 +978,9 @@ class Refit {
           Point point = tip;
           point.y = tip.y + at * dy;
           point.x = tip.x + at * dx;
-          point.offset_sd = 1e9;
+          point.offset_sd = point.blind_sd = 1e9;
           point.fit = 0;
+          point.made = true;
           points.push_back(point);
         }
         if (side == 0) std::reverse(points.begin(), points.end());
@@ -1033,7 +1054,7 @@ VesselGraph make_graph(const std::vector<Vessel>& vessels, const std::vector<std
         point.arc_length_px = static_cast<float>(arc);
         point.radius_px = static_cast<float>(p.radius);
         point.z = z(static_cast<int>(std::lround(p.y)), static_cast<int>(std::lround(p.x)));
-        point.inferred = !(p.offset_sd < known_sd_px);
+        point.inferred = !((p.made ? p.offset_sd : p.blind_sd) < known_sd_px);
         segment.centreline.points.push_back(point);
       }
       if (segment.centreline.points.size() >= 2) {
