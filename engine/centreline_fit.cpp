@@ -99,6 +99,30 @@ struct Vessel {
   std::array<Joint, 2> ends;
 };
 
+// Points 1 px apart: those of a bridge are not.
+void respace(std::vector<Point>& points) {
+  if (points.size() < 3) return;
+  std::vector<Point> result = {points.front()};
+  double along = 0, wanted = 1;
+  for (std::size_t i = 1; i < points.size(); ++i) {
+    const Point &a = points[i - 1], &b = points[i];
+    const double step = std::hypot(b.y - a.y, b.x - a.x);
+    for (; wanted <= along + step; wanted += 1) {
+      const double f = (wanted - along) / step;
+      Point point = f < 0.5 ? a : b;
+      point.y = a.y + f * (b.y - a.y);
+      point.x = a.x + f * (b.x - a.x);
+      result.push_back(point);
+    }
+    along += step;
+  }
+  if (wanted - along > 0.5)
+    result.back() = points.back();
+  else
+    result.push_back(points.back());
+  points = std::move(result);
+}
+
 // ---- which segments continue one another ----
 
 struct Arm {
@@ -443,6 +467,7 @@ class Assembly {
         forwards = out.other_at_start;
         segment = out.segment;
       }
+      respace(vessel.points);
       vessels.push_back(std::move(vessel));
     };
     for (std::size_t s = 0; s < graph_.segments.size(); ++s) {
