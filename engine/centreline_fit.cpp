@@ -78,7 +78,7 @@ struct Point {
   double radius = 2, kappa = 0, base = 0;                       // of the model: smooth along the vessel
   double radius_sd = 0, kappa_sd = 0, base_sd = 0;              // how well that is known here; 0: not at all
   double fit_radius = 0, fit_kappa = 0, fit_base = 0, fit = 0;  // this profile's own, and the weight it has
-  double offset = 0, offset_sd = 1e9;                           // of the middle along the normal
+  double seen_y = 0, seen_x = 0, offset_sd = 1e9;               // the middle as the profile shows it
   double blind_sd = 1e9;                                        // of it, if all that the model does not explain were noise
   bool beside = false;                                          // another vessel within the window
   bool made = false;                                            // not traced: carried on from either side
@@ -544,10 +544,10 @@ class Refit {
     extend();
     for (Vessel& vessel : vessels_) set_normals(vessel);
     for (int pass = 0; pass < options_.passes; ++pass) {
-      fit_profiles(pass);
+      fit_profiles(pass, pass > 0);
       for (Vessel& vessel : vessels_) smooth_model(vessel);
       // Radii and attenuations of neighbours are now known: what was fitted beside them is fitted again before it moves a curve.
-      if (pass == 0) fit_profiles(pass);
+      if (pass == 0) fit_profiles(pass, true);
       for (Vessel& vessel : vessels_) {
         if (pass == 0) smooth_model(vessel);
         curve(vessel);
@@ -610,14 +610,16 @@ class Refit {
     return sum;
   }
 
-  void fit_profiles(int pass) {
+  void fit_profiles(int pass, bool again) {
     const PointGrid grid(vessels_, image_.height(), image_.width());
     double widest = 2;
     std::vector<std::pair<int, int>> todo;
     for (int v = 0; v < static_cast<int>(vessels_.size()); ++v)
       for (int i = 0; i < static_cast<int>(vessels_[v].points.size()); ++i) {
         widest = std::max(widest, vessels_[v].points[i].radius);
-        todo.emplace_back(v, i);
+        // A lone vessel's profile tells nothing new from a place that is nearly the same.
+        const Point& p = vessels_[v].points[i];
+        if (!again || p.beside || !(p.offset_sd < 1) || std::abs(shift_of(p)) > 0.3) todo.emplace_back(v, i);
       }
     const int count = static_cast<int>(vessels_.size());
     std::vector<char> joins(static_cast<std::size_t>(count) * count, 0);
@@ -660,7 +662,6 @@ class Refit {
       neighbours.push_back({entry.vessel, entry.point, squared, joins[static_cast<std::size_t>(v) * count + entry.vessel] != 0});
     });
     p.beside = false;
-    p.offset = 0;
     p.offset_sd = p.blind_sd = 1e9;
     p.fit = 0;
     // Well inside the lumen that it ends in a vessel has none of its own.
@@ -792,7 +793,8 @@ class Refit {
       sd[a] = std::sqrt(sd[a]);
     }
     if (!(std::abs(centre) < 0.8 * p.radius + 1.5)) return;
-    p.offset = centre;
+    p.seen_y = p.y + centre * p.normal_y;
+    p.seen_x = p.x + centre * p.normal_x;
     // What the model does not explain moves the middle too: another vessel that nobody knows of.
     p.blind_sd = sd[0];
     p.offset_sd = sd[0] * std::sqrt(std::max(1.0, misfit));
@@ -855,6 +857,8 @@ class Refit {
     }
   }
 
+  static double shift_of(const Point& p) { return (p.seen_y - p.y) * p.normal_y + (p.seen_x - p.x) * p.normal_x; }
+
   double weight_of(const Point& p) const {
     return p.offset_sd < 1 ? good_sd_px * good_sd_px / (good_sd_px * good_sd_px + p.offset_sd * p.offset_sd) : 0;
   }
@@ -889,7 +893,7 @@ class Refit {
       if (i > low) t += std::hypot(points[i].y - points[i - 1].y, points[i].x - points[i - 1].x);
       const Point& p = points[i];
       double w = weight_of(p);
-      const double shift = p.offset_sd < 1 ? p.offset : 0;
+      const double shift = p.offset_sd < 1 ? shift_of(p) : 0;
       w = std::max(w, p.made ? 1e-6 : doubtful_weight);
       total += w;
       samples.push_back({t, p.y + shift * p.normal_y, p.x + shift * p.normal_x, w, false});
