@@ -33,26 +33,29 @@ class ChordTable {
   struct Value {
     double chord, by_x, by_radius;
   };
-  Value at(double x, double radius, double s) const {
-    const double q = std::clamp(s / radius, first_q, last_q);
-    const double row = std::log(q / first_q) / step_q;
-    const int i = std::min(static_cast<int>(row), rows - 2);
-    const double f = row - i, reach = std::exp(std::log(first_q) + row * step_q) * 5 + 1;
+  // What depends on the radius alone.
+  struct Row {
+    double radius, reach, share;
+    const double *below, *above;
+  };
+  Row row(double radius, double s) const {
+    const double q = std::clamp(s / radius, first_q, last_q), place = std::log(q / first_q) / step_q;
+    const int i = std::min(static_cast<int>(place), rows - 2);
     // Every row is sampled in x / (R + 5 s), so that rows are alike where they end.
-    const double v = std::abs(x) / (radius * reach);
+    return {radius, 5 * q + 1, place - i, values_[i].data(), values_[i + 1].data()};
+  }
+  static Value at(const Row& row, double x) {
+    const double v = std::abs(x) / (row.radius * row.reach);
     if (v >= 1) return {0, 0, 0};
     const double column = v * (columns - 1);
     const int j = std::min(static_cast<int>(column), columns - 2);
-    const double g = column - j;
-    const double a0 = values_[i][j], a1 = values_[i][j + 1], b0 = values_[i + 1][j], b1 = values_[i + 1][j + 1];
-    const double value = (1 - f) * (a0 + g * (a1 - a0)) + f * (b0 + g * (b1 - b0));
-    const double by_v = ((1 - f) * (a1 - a0) + f * (b1 - b0)) * (columns - 1);
-    const double by_row = (1 - g) * (b0 - a0) + g * (b1 - a1);
+    const double f = row.share, g = column - j, rise_below = row.below[j + 1] - row.below[j], rise_above = row.above[j + 1] - row.above[j];
+    const double below = row.below[j] + g * rise_below, above = row.above[j] + g * rise_above;
+    const double value = below + f * (above - below), by_v = (rise_below + f * (rise_above - rise_below)) * (columns - 1);
     // chord = R h(v, row), v = |x| / (R + 5 s), row = log(s / R) / step + const.
-    const double by_x = by_v / reach * (x < 0 ? -1 : 1);
-    const double by_radius = value - by_v * v / reach - by_row / step_q;
-    return {radius * value, by_x, by_radius};
+    return {row.radius * value, by_v / row.reach * (x < 0 ? -1 : 1), value - by_v * v / row.reach - (above - below) / step_q};
   }
+  Value at(double x, double radius, double s) const { return at(row(radius, s), x); }
 
  private:
   static constexpr int rows = 28, columns = 120;
@@ -732,14 +735,16 @@ class Refit {
     std::array<double, 5> right{};
     const int iterations = known ? 4 : 8;
     double misfit = 0;
+    bool settled = false;
     for (int iteration = 0; iteration <= iterations; ++iteration) {
-      for (auto& row : normal) row.fill(0);
+      for (auto& line : normal) line.fill(0);
       right.fill(0);
       misfit = 0;
+      const ChordTable::Row row = table.row(radius, s_);
       for (int k = 0; k <= 2 * half; ++k) {
         if (weight[k] == 0) continue;
         const double u = (k - half) * step;
-        const ChordTable::Value model = table.at(u - centre, radius, s_);
+        const ChordTable::Value model = ChordTable::at(row, u - centre);
         const double residual = value[k] - (kappa * model.chord + base + tilt * u);
         const std::array<double, 5> slope = {-kappa * model.by_x, kappa * model.by_radius, model.chord, 1, u};
         const double variance = noise * noise + model_sd * model_sd + 0.04 * extra[k] * extra[k];
@@ -764,7 +769,7 @@ class Refit {
           for (int c = 0; c < b; ++c) sum -= normal[a][c] * normal[b][c];
           normal[a][b] = a == b ? std::sqrt(std::max(sum, 1e-30)) : sum / normal[b][b];
         }
-      if (iteration == iterations) break;
+      if (iteration == iterations || settled) break;
       for (int a = 0; a < 5; ++a) {
         for (int c = 0; c < a; ++c) right[a] -= normal[a][c] * right[c];
         right[a] /= normal[a][a];
@@ -779,6 +784,7 @@ class Refit {
       kappa = std::clamp(kappa + right[2], 0.1 * kappa_0, 10 * kappa_0);
       base += right[3];
       tilt += right[4];
+      settled = std::abs(right[0]) < 0.005 && std::abs(right[1]) < 0.01 && std::abs(right[2]) < 0.003 * kappa;
     }
     // SDs: the inverse's diagonal.
     std::array<double, 5> sd{};
