@@ -30,7 +30,7 @@ float with_pixel(float psf_px) { return std::sqrt(psf_px * psf_px + 1.0f / 12); 
 // All points of all centrelines in one row, with what lies around them.
 struct Site {
   int segment, point;
-  bool overlap = false;
+  bool overlap = false, inferred = false;
 };
 
 struct Neighbourhood {
@@ -143,6 +143,7 @@ Neighbourhood look_around(const std::vector<Centreline>& centrelines, const Lume
     for (int i = 0; i < static_cast<int>(centrelines[seg].points.size()); ++i) {
       const CentrelinePoint& p = centrelines[seg].points[i];
       Site site{seg, i};
+      site.overlap = site.inferred = p.inferred;
       LumenFitPoint fit;
       fit.y = p.y;
       fit.x = p.x;
@@ -295,6 +296,7 @@ void smooth_starts(Neighbourhood& around, const std::vector<LumenFit>& found) {
 
 Exclusion judge(const LumenFit& fit, const Site& site, const LumenOptions& options) {
   if (fit.lost >= 0.05f) return Exclusion::edge;
+  if (site.inferred) return Exclusion::inferred;
   if (site.overlap) return Exclusion::overlap;
   if (fit.samples == 0) return Exclusion::unfilled;
   if (!(fit.contrast > options.minimum_contrast_ratio * fit.contrast_sd)) return Exclusion::unfilled;
