@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <numeric>
 
@@ -540,27 +541,44 @@ class PointGrid {
 
 class Refit {
  public:
-  Refit(const Image<float>& image, const Image<std::uint8_t>& valid, std::vector<Vessel>& vessels, const CentrelineFitOptions& options)
-      : image_(image), valid_(valid), vessels_(vessels), options_(options), s_(std::hypot(options.psf_px, std::sqrt(1.0 / 12))) {}
+  Refit(const Image<float>& image, const Image<std::uint8_t>& valid, std::vector<Vessel>& vessels, const CentrelineFitOptions& options,
+        bool parallel)
+      : image_(image),
+        valid_(valid),
+        vessels_(vessels),
+        options_(options),
+        s_(std::hypot(options.psf_px, std::sqrt(1.0 / 12))),
+        parallel_(parallel) {}
 
   void run() {
     extend();
     for (Vessel& vessel : vessels_) set_normals(vessel);
     for (int pass = 0; pass < options_.passes; ++pass) {
       fit_profiles(pass, pass > 0);
-      for (Vessel& vessel : vessels_) smooth_model(vessel);
-      // Radii and attenuations of neighbours are now known: what was fitted beside them is fitted again before it moves a curve.
-      if (pass == 0) fit_profiles(pass, true);
-      for (Vessel& vessel : vessels_) {
-        if (pass == 0) smooth_model(vessel);
-        curve(vessel);
+      each_vessel([](Vessel& vessel) { smooth_model(vessel); });
+      if (pass == 0) {
+        // Radii and attenuations of neighbours are now known: what was fitted beside them is fitted again before it moves a curve.
+        fit_profiles(pass, true);
+        each_vessel([](Vessel& vessel) { smooth_model(vessel); });
       }
+      each_vessel([this](Vessel& vessel) { curve(vessel); });
       extend();
       for (Vessel& vessel : vessels_) set_normals(vessel);
     }
   }
 
  private:
+  void each(int count, const std::function<void(int)>& body) const {
+    if (parallel_)
+      parallel_for(count, body);
+    else
+      for (int i = 0; i < count; ++i) body(i);
+  }
+  template <class Body>
+  void each_vessel(const Body& body) {
+    each(static_cast<int>(vessels_.size()), [&](int v) { body(vessels_[v]); });
+  }
+
   static void set_normals(Vessel& vessel) {
     const int count = static_cast<int>(vessel.points.size());
     for (int i = 0; i < count; ++i) {
@@ -631,7 +649,7 @@ class Refit {
         joins[static_cast<std::size_t>(a) * count + b] = joins[static_cast<std::size_t>(b) * count + a] = joined(a, b);
     std::vector<Point> results(todo.size());
     constexpr int group = 64;
-    parallel_for(static_cast<int>((todo.size() + group - 1) / group), [&](int g) {
+    each(static_cast<int>((todo.size() + group - 1) / group), [&](int g) {
       for (std::size_t k = static_cast<std::size_t>(g) * group; k < std::min(todo.size(), static_cast<std::size_t>(g + 1) * group); ++k) {
         results[k] = vessels_[todo[k].first].points[todo[k].second];
         fit_profile(grid, joins, widest, todo[k].first, todo[k].second, pass, results[k]);
@@ -828,14 +846,15 @@ class Refit {
     for (int k = 0; k < static_cast<int>(clear.size()); ++k) {
       const int from = std::max(0, k - each_side), to = std::min(static_cast<int>(clear.size()), k + each_side + 1);
       const auto middle = [&](double Point::*member, double& spread) {
-        std::vector<double> values;
+        std::array<double, 2 * each_side + 1> values{};
+        std::ptrdiff_t size = 0;
         for (int j = from; j < to; ++j)
-          if (std::abs(clear[j] - clear[k]) <= 2 * each_side) values.push_back(vessel.points[clear[j]].*member);
-        const auto half = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-        std::nth_element(values.begin(), half, values.end());
+          if (std::abs(clear[j] - clear[k]) <= 2 * each_side) values[size++] = vessel.points[clear[j]].*member;
+        const auto half = values.begin() + size / 2, end = values.begin() + size;
+        std::nth_element(values.begin(), half, end);
         const double median = *half;
-        for (double& value : values) value = std::abs(value - median);
-        std::nth_element(values.begin(), half, values.end());
+        for (auto value = values.begin(); value != end; ++value) *value = std::abs(*value - median);
+        std::nth_element(values.begin(), half, end);
         spread = 1.48 * *half;
         return median;
       };
@@ -1026,7 +1045,8 @@ class Refit {
   const Image<std::uint8_t>& valid_;
   std::vector<Vessel>& vessels_;
   const CentrelineFitOptions& options_;
-  const double s_;
+  const double s_;  // point spread with the pixel
+  const bool parallel_;
 };
 
 // ---- back to a graph ----
@@ -1170,7 +1190,7 @@ VesselGraph fit_centrelines(const Stream& stream, ImageView<const float> image, 
   if (valid.data) host_valid = to_host(stream, valid);
   Assembly assembly(graph);
   std::vector<Vessel> vessels = std::move(assembly.vessels);
-  Refit(host_image, host_valid, vessels, options).run();
+  Refit(host_image, host_valid, vessels, options, stream.on_cuda() || stream.schedule().parallel).run();
   return make_graph(vessels, assembly.crossing, host_z);
 }
 
