@@ -9,7 +9,6 @@
 
 #include "engine/smoothing_spline.h"
 #include "kernels/error.h"
-#include "kernels/lumen_fit.h"
 
 namespace cinelumen {
 namespace {
@@ -65,8 +64,20 @@ class ChordTable {
   ChordTable() {
     for (int i = 0; i < rows; ++i) {
       const double q = first_q * std::exp(i * step_q);
-      for (int j = 0; j < columns; ++j)
-        values_[i][j] = blurred_chord(static_cast<float>((1 + 5 * q) * j / (columns - 1)), 1.0f, static_cast<float>(q)).value;
+      // The midpoint rule over t = sin(angle) is exact to rounding once its steps are shorter than the Gaussian's SD.
+      const int steps = std::clamp(static_cast<int>(8 / q), 48, 480);
+      std::vector<std::array<double, 2>> nodes;
+      for (int n = 0; n < steps; ++n) {
+        const double angle = pi * ((n + 0.5) / steps - 0.5);
+        nodes.push_back({std::sin(angle), 2 * std::cos(angle) * std::cos(angle) * pi / steps / (q * std::sqrt(2 * pi))});
+      }
+      for (int j = 0; j < columns; ++j) {
+        const double v = (1 + 5 * q) * j / (columns - 1);
+        for (const auto& [t, share] : nodes) {
+          const double u = (v - t) / q;
+          if (std::abs(u) < 7) values_[i][j] += share * std::exp(-0.5 * u * u);
+        }
+      }
     }
   }
 };
