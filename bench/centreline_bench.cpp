@@ -6,6 +6,7 @@
 
 #include <string>
 
+#include "engine/centreline_fit.h"
 #include "engine/ridge_snap.h"
 #include "kernels/vesselness.h"
 #include "tests/support/vessel_gate.h"
@@ -46,6 +47,17 @@ void trace(benchmark::State& state, const Stream& stream) {
   state.counters["segments"] = static_cast<double>(graph.segments.size());
 }
 
+void fit(benchmark::State& state, const Stream& stream) {
+  const int side = static_cast<int>(state.range(0));
+  const Scene scene = make_scene(stream, side);
+  const VesselGraph graph = trace_centrelines(stream, scene.image, scene.map, {});
+  const CentrelineFitOptions options{.noise_sd = 2.5f};
+  VesselGraph fitted = fit_centrelines(stream, scene.image, scene.map.z, {}, graph, options);
+  if (points_of(fitted) < 0.95 * points_of(graph)) state.SkipWithError("vessels were lost");
+  for (auto _ : state) benchmark::DoNotOptimize(fitted = fit_centrelines(stream, scene.image, scene.map.z, {}, graph, options));
+  state.counters["points"] = points_of(fitted);
+}
+
 void snap(benchmark::State& state, const Stream& stream) {
   const int side = static_cast<int>(state.range(0));
   const Scene scene = make_scene(stream, side);
@@ -72,6 +84,7 @@ void snap(benchmark::State& state, const Stream& stream) {
 
 void trace_centrelines_cpu(benchmark::State& state) { trace(state, Stream::cpu({.parallel = false})); }
 void trace_centrelines_cpu_pool(benchmark::State& state) { trace(state, Stream::cpu()); }
+void fit_centrelines_cpu(benchmark::State& state) { fit(state, Stream::cpu()); }
 void snap_to_ridge_cpu(benchmark::State& state) { snap(state, Stream::cpu({.parallel = false})); }
 BENCHMARK(trace_centrelines_cpu)->Arg(512)->Arg(1024)->Arg(2048)->Unit(benchmark::kMillisecond)->MeasureProcessCPUTime()->UseRealTime();
 BENCHMARK(trace_centrelines_cpu_pool)
@@ -81,6 +94,7 @@ BENCHMARK(trace_centrelines_cpu_pool)
     ->Unit(benchmark::kMillisecond)
     ->MeasureProcessCPUTime()
     ->UseRealTime();
+BENCHMARK(fit_centrelines_cpu)->Arg(512)->Arg(1024)->Arg(2048)->Unit(benchmark::kMillisecond)->MeasureProcessCPUTime()->UseRealTime();
 BENCHMARK(snap_to_ridge_cpu)->Arg(512)->Arg(1024)->Arg(2048)->Unit(benchmark::kMillisecond)->MeasureProcessCPUTime()->UseRealTime();
 const int cuda_rows = [] {
   for (int i = 0; i < cuda_device_count(); ++i) {

@@ -35,11 +35,11 @@ int main(int argc, char** argv) {
     std::printf(
         "%s %d seed %d: %zu segments, mask frames %zu (inflow %d, true %d), shift %.3f px rms (whole field %.3f), recall %.3f precision "
         "%.3f "
-        "centreline %.3f px rms (clear of others %.3f), %.0f %% of points used, noise %.4f\n",
+        "centreline %.3f px rms (clear of others %.3f, without the %.1f %% inferred %.3f), %.0f %% of points used, noise %.4f\n",
         scenario.c_str(), side, seed, analysis.segments.size(), analysis.subtraction.mask.frames().size(),
         analysis.subtraction.mask.inflow_frame + 1, phantom.truth.first_contrast_frame + 1, motion.shift_rms_px, motion.field_rms_px,
-        lines.recall, lines.precision, lines.error_rms_px, lines.clear_error_rms_px, 100 * observer.used_share(),
-        analysis.noise.log_sd_at_median);
+        lines.recall, lines.precision, lines.error_rms_px, lines.clear_error_rms_px, 100 * lines.inferred_share,
+        lines.measured_error_rms_px, 100 * observer.used_share(), analysis.noise.log_sd_at_median);
     std::printf("  %s\n", analysis.subtraction.topology_note.c_str());
     std::printf("  %.0f ms:", analysis.timing.total);
     for (const auto& [stage, ms] : analysis.timing.stages) std::printf(" %s %.0f,", stage.c_str(), ms);

@@ -16,6 +16,7 @@ struct CentrelinePoint {
   float arc_length_px = 0;             ///< from the segment's first point
   float radius_px = 0;                 ///< rough, from the winning scale; the fit's starting value
   float z = 0;                         ///< noise gate at the point
+  bool inferred = false;               ///< carried on from either side: no pixel tells where the middle is. Not to be measured
 };
 
 /// Ordered points about 1 px apart.

@@ -30,7 +30,7 @@ float with_pixel(float psf_px) { return std::sqrt(psf_px * psf_px + 1.0f / 12); 
 // All points of all centrelines in one row, with what lies around them.
 struct Site {
   int segment, point;
-  bool overlap = false;
+  bool overlap = false, inferred = false;
 };
 
 struct Neighbourhood {
@@ -185,6 +185,7 @@ Neighbourhood look_around(const std::vector<Centreline>& centrelines, const Lume
       for (std::size_t i = first; i < last; ++i) {
         const CentrelinePoint& p = points[i];
         Site site{seg, static_cast<int>(i)};
+        site.overlap = site.inferred = p.inferred;
         LumenFitPoint fit;
         fit.y = p.y;
         fit.x = p.x;
@@ -368,6 +369,7 @@ std::vector<LumenFit> find_starts(const Stream& stream, ImageView<const float> i
 
 Exclusion judge(const LumenFit& fit, const Site& site, const LumenOptions& options) {
   if (fit.lost >= 0.05f) return Exclusion::edge;
+  if (site.inferred) return Exclusion::inferred;
   if (site.overlap) return Exclusion::overlap;
   if (fit.samples == 0) return Exclusion::unfilled;
   if (!(fit.contrast > options.minimum_contrast_ratio * fit.contrast_sd)) return Exclusion::unfilled;

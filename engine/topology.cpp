@@ -4,6 +4,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "engine/centreline_fit.h"
 #include "engine/clutter.h"
 
 namespace cinelumen {
@@ -225,6 +226,13 @@ Topology find_topology(const Stream& stream, ImageView<const float> whole_run, c
                                           : "traced in the one image there is";
   }
 
+  {
+    CentrelineFitOptions fit;
+    fit.noise_sd = options.vesselness.noise_sd;
+    fit.spline_knot_px = options.centreline.spline_knot_px;
+    if (topology.moving_vessels) vesselness.compute(stream, topology.picture.view(), valid, calibrated, map);
+    topology.graph = fit_centrelines(stream, topology.picture.view(), map.z.view(), valid, topology.graph, fit);
+  }
   topology.removed_edge_points = cut_segments(topology.graph, options.minimum_part_px, [&](const CentrelinePoint& point) {
     return near_edge(point, host_valid, options.edge_margin_px);
   });

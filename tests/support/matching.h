@@ -120,6 +120,8 @@ struct CentrelineFigures {
   double recall = 0, precision = 0, error_rms_px = 0;
   double clear_error_rms_px =
       0;  ///< of points 20 px and more from other vessels' edges and 16 px from the image's: where a middle line can be seen
+  double measured_error_rms_px = 0;  ///< without points marked `inferred`: those whose place some pixel tells
+  double inferred_share = 0;         ///< of the points that matched
   int true_points = 0, traced_points = 0;
 };
 
@@ -131,8 +133,8 @@ inline CentrelineFigures compare_centrelines(const Analysis& analysis, const Pha
   const TruthMap map(truth);
   const int reference = analysis.subtraction.reference_frame;
   std::vector<PixelPosition> traced;
-  double squares = 0, clear_squares = 0;
-  int matched = 0, clear = 0;
+  double squares = 0, clear_squares = 0, measured_squares = 0;
+  int matched = 0, clear = 0, measured = 0;
   for (const SegmentResult& segment : analysis.segments)
     for (const CentrelinePoint& point : segment.centreline.points) {
       const PixelPosition p = move_truth_back(truth, reference, {point.y, point.x});
@@ -141,6 +143,10 @@ inline CentrelineFigures compare_centrelines(const Analysis& analysis, const Pha
       if (match.segment && match.distance_px <= tolerance_px) {
         ++matched;
         squares += match.distance_px * match.distance_px;
+        if (!point.inferred) {
+          ++measured;
+          measured_squares += match.distance_px * match.distance_px;
+        }
         const bool inside = p.y >= 16 && p.x >= 16 && p.y <= truth.options.rows - 17 && p.x <= truth.options.columns - 17;
         if (inside && match.segment->points[match.point].gap_px >= 20) {
           ++clear;
@@ -148,6 +154,8 @@ inline CentrelineFigures compare_centrelines(const Analysis& analysis, const Pha
         }
       }
     }
+  figures.measured_error_rms_px = measured ? std::sqrt(measured_squares / measured) : 0;
+  figures.inferred_share = matched ? 1 - static_cast<double>(measured) / matched : 0;
   figures.clear_error_rms_px = clear ? std::sqrt(clear_squares / clear) : 0;
   figures.traced_points = static_cast<int>(traced.size());
   figures.precision = traced.empty() ? 0 : static_cast<double>(matched) / traced.size();
