@@ -83,6 +83,7 @@ MeasureSettings measure_settings(const FrameSetup& setup, VesselnessResponse res
 /// The calls are made in the order they stand in. On CUDA they return at once unless they say otherwise.
 class FrameSlot {
  public:
+  /// Planes and workspaces on the stream; the setup must outlive it.
   FrameSlot(const Stream& stream, const FrameSetup& setup);
 
   /// Where a frame's stored values go: host memory (pinned for CUDA), rows x columns.
