@@ -369,6 +369,15 @@ class Page {
       svg += "<polyline class=seg data-seg=" + std::to_string(segment.id) + " stroke=\"" + to_hex(segment_colour(segment.id)) +
              "\" points=\"" + points + "\"><title>" + std::to_string(segment.id) + (name(segment).empty() ? "" : " " + name(segment)) +
              "</title></polyline>";
+      std::string inferred;
+      for (std::size_t i = 0; i <= line.size(); ++i) {
+        if (i < line.size() && line[i].inferred) {
+          inferred += coordinate(line[i].x + 0.5) + "," + coordinate(line[i].y + 0.5) + " ";
+        } else if (!inferred.empty()) {
+          svg += "<polyline class=inferred points=\"" + inferred + "\"><title>inferred, not measured</title></polyline>";
+          inferred.clear();
+        }
+      }
     }
     if (!numbers) return svg;
     const double radius = std::max(rows, columns) / 52.0;

@@ -190,6 +190,15 @@ std::string analysis_json(const Run& run, const Analysis& analysis) {
     Json centreline = Json::array();
     for (const CentrelinePoint& point : segment.centreline.points)
       centreline.push_back(Json::array({number(hundredths(point.y)), number(hundredths(point.x))}));
+    Json inferred = Json::array();  // [first, last] of each stretch, indices into centreline_px
+    const std::vector<CentrelinePoint>& points = segment.centreline.points;
+    for (std::size_t first = 0; first < points.size(); ++first) {
+      if (!points[first].inferred) continue;
+      std::size_t last = first;
+      while (last + 1 < points.size() && points[last + 1].inferred) ++last;
+      inferred.push_back(Json::array({first, last}));
+      first = last;
+    }
     const SegmentDiameter& diameter = segment.diameter;
     const SegmentFlow& flow = segment.flow;
     const Json minimum_at = diameter.minimum ? pair(diameter.minimum_at_px) : Json(nullptr);
@@ -203,6 +212,7 @@ std::string analysis_json(const Run& run, const Analysis& analysis) {
                                 {"length_mm", calibrated ? number(segment.length) : Json(nullptr)},
                                 {"length_px", number(segment.centreline.length_px())},
                                 {"centreline_px", centreline},
+                                {"centreline_inferred", inferred},
                                 {"filling", segment.filling},
                                 {"arrival_ms", number(flow.times.arrival_ms)},
                                 {"arrival_sd_ms", number(flow.times.arrival_sd_ms)},

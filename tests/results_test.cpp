@@ -114,6 +114,12 @@ TEST_F(Results, SummaryHasEveryNameOfTheSchema) {
   EXPECT_NEAR(root["segments"][0]["diameter_mm"]["median"].get<double>(), *first.diameter.median * 0.252, 1e-6);
   EXPECT_NEAR(root["segments"][0]["length_mm"].get<double>(), first.length, 1e-3);
   EXPECT_EQ(root["segments"][0]["centreline_px"].size(), first.centreline.points.size());
+  EXPECT_TRUE(root["segments"][0]["centreline_inferred"].empty());
+  auto& points = made.analysis.segments[1].centreline.points;
+  for (const std::size_t i : {std::size_t{0}, std::size_t{1}, std::size_t{5}, points.size() - 1}) points[i].inferred = true;
+  const auto last = points.size() - 1;
+  EXPECT_EQ(json::parse(analysis_json(made.run, made.analysis))["segments"][1]["centreline_inferred"],
+            json({{0, 1}, {5, 5}, {last, last}}));
   EXPECT_NEAR(root["segments"][0]["centreline_px"][3][0].get<double>(), first.centreline.points[3].y, 0.006);
   EXPECT_TRUE(root["segments"].back()["diameter_mm"]["minimum_at_px"].is_null());
   EXPECT_EQ(root["calibration"]["source"], "geometry");
