@@ -83,15 +83,11 @@ struct LivePage::State {
   Image<float> display;
   std::vector<LumenPoint> lumen;
   std::vector<int> ids;
-  std::chrono::steady_clock::time_point looked{};
-  bool ever_looked = false;
 
   std::string picture() {
     cv::Mat coloured;
     {
       const std::lock_guard lock(mutex);
-      looked = std::chrono::steady_clock::now();
-      ever_looked = true;
       if (display.empty()) return {};
       Image<std::uint8_t> grey(display.height(), display.width());
       to_grey(display.view(), choose_window(display.view(), true), grey.view());
@@ -162,8 +158,7 @@ void LivePage::show(const LiveFrame& frame, const std::string& line) {
   const std::lock_guard lock(state.mutex);
   state.lines.emplace_back(frame.frame + 1, line);
   if (state.lines.size() > most_lines) state.lines.pop_front();
-  const bool watched = state.ever_looked && std::chrono::steady_clock::now() - state.looked < std::chrono::seconds(2);
-  if (!frame.display.data || (!watched && !state.display.empty())) return;
+  if (!frame.display.data) return;
   if (state.display.empty()) state.display = Image<float>(frame.display.height, frame.display.width);
   copy<float>(Stream::cpu({.parallel = false}), frame.display, state.display.view());
   if (frame.lumen) state.lumen = *frame.lumen;

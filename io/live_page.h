@@ -8,7 +8,7 @@
 
 namespace cinelumen {
 
-/// Serves http://127.0.0.1:PORT/ from threads of its own. Pictures are made only while somebody looks.
+/// Serves http://127.0.0.1:PORT/ from threads of its own. Pictures are encoded when somebody asks for one.
 class LivePage {
  public:
   /// Listens on `address` (an IP address; 127.0.0.1 unless others are to look) and `port` (0: any free one).
