@@ -5,6 +5,7 @@
 #include <functional>
 #include <limits>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -77,7 +78,7 @@ struct Finding {
 /// Where the time went, ms.
 struct Timing {
   double total = 0, per_frame_p50 = 0, per_frame_p99 = 0;
-  std::map<std::string, double> stages;  ///< ms over the whole run, by stage; "decode" and "write" apart
+  std::map<std::string, double> stages;  ///< over the whole run, summed over threads, by stage; "decode" and "write" apart
 };
 
 /// Everything `analyze` knows at the end. Host data only.
@@ -107,13 +108,14 @@ struct Analysis {
 struct FrameResult {
   int frame = 0;  ///< 0-based in the file
   double time_ms = std::numeric_limits<double>::quiet_NaN();
-  ImageView<const float> subtracted;     ///< host, the frame's own coordinates, added log attenuation
-  ImageView<const float> display;        ///< host, the same after the temporal filter
-  const std::vector<LumenPoint>* lumen;  ///< one per centreline point, the frame's coordinates
-  const FrameSubtraction* subtraction;
+  ImageView<const float> subtracted;               ///< host, the frame's own coordinates, added log attenuation
+  ImageView<const float> display;                  ///< host, the same after the temporal filter
+  const std::vector<LumenPoint>* lumen = nullptr;  ///< one per centreline point, the frame's coordinates
+  const FrameSubtraction* subtraction = nullptr;
+  std::shared_ptr<const void> prepared = nullptr;  ///< what AnalysisObserver::prepare returned for this frame
 };
 
-/// Receives progress and frames. All calls come from one thread at a time; frame_done in frame order.
+/// Receives progress and frames. All calls but prepare come from one thread at a time; frame_done in frame order.
 class AnalysisObserver {
  public:
   virtual ~AnalysisObserver() = default;
@@ -121,6 +123,8 @@ class AnalysisObserver {
   virtual void progress(const std::string& stage, int done, int total) = 0;
   /// Called after the topology is known: `so_far` has segments and centrelines, no diameters yet.
   virtual void topology_done(const Analysis& so_far) = 0;
+  /// The part of the work on a frame that needs no other frame: called for several frames at once, before frame_done for the same frame.
+  virtual std::shared_ptr<const void> prepare(const FrameResult&) { return nullptr; }
   virtual void frame_done(const FrameResult& frame) = 0;
 };
 

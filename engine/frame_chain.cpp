@@ -189,19 +189,38 @@ SegmentMeasurements FrameChain::measure(const Topology& topology, const Opacific
     slot.filter(filter, now.shift_y_px - before.shift_y_px, now.shift_x_px - before.shift_x_px);
     filtered_before = i;
   };
+  struct Result {
+    FrameResult frame;
+    std::vector<LumenPoint> lumen;
+    Image<float> shown;
+  };
+  std::vector<Result> results(slots_.size());
   const auto find_and_measure = [&](int, int place) {
     FrameSlot& slot = *slots_[place];
     slot.measure(topology, settings);
-    if (!scene_.is_odd(slot.frame())) return;
-    for (std::vector<LumenPoint>& points : slot.lumen()) exclude(points, Exclusion::motion);
-    for (std::vector<float>& contrast : slot.contrast()) std::fill(contrast.begin(), contrast.end(), unknown);
+    if (scene_.is_odd(slot.frame())) {
+      for (std::vector<LumenPoint>& points : slot.lumen()) exclude(points, Exclusion::motion);
+      for (std::vector<float>& contrast : slot.contrast()) std::fill(contrast.begin(), contrast.end(), unknown);
+    }
+    if (!observer) return;
+    Result& now = results[place];
+    now.lumen.clear();
+    for (const std::vector<LumenPoint>& points : slot.lumen()) now.lumen.insert(now.lumen.end(), points.begin(), points.end());
+    now.frame = {};
+    now.frame.frame = slot.frame();
+    if (!run_.frame_times_ms.empty()) now.frame.time_ms = run_.frame_times_ms[slot.frame()];
+    const std::optional<FrameMask> asked = shown_mask_for(choice_, slot.frame(), run_.frame_count());
+    if (asked) now.shown = shown_otherwise(slot, *asked, opacification);
+    now.frame.subtracted = asked ? now.shown.view() : slot.subtracted_on_host();
+    now.frame.display = slot.filtered_on_host();
+    now.frame.lumen = &now.lumen;
+    now.frame.subtraction = &slot.subtraction();
+    const auto timed = slot.clock().measure("write");
+    now.frame.prepared = observer->prepare(now.frame);
   };
-  std::vector<LumenPoint> flat;
   const auto hand_over = [&](int i, int place) {
     FrameSlot& slot = *slots_[place];
-    flat.clear();
     for (std::size_t s = 0; s < segments; ++s) {
-      flat.insert(flat.end(), slot.lumen()[s].begin(), slot.lumen()[s].end());
       result.lumen[s].push_back(std::move(slot.lumen()[s]));
       result.contrast[s].push_back(std::move(slot.contrast()[s]));
     }
@@ -209,18 +228,9 @@ SegmentMeasurements FrameChain::measure(const Topology& topology, const Opacific
       result.region_contrast[r].push_back(scene_.is_odd(slot.frame()) ? unknown
                                                                       : region_mean(slot.subtracted_on_host(), regions[r], slot.motion()));
     if (observer) {
-      FrameResult frame_result;
-      frame_result.frame = slot.frame();
-      if (!run_.frame_times_ms.empty()) frame_result.time_ms = run_.frame_times_ms[slot.frame()];
-      Image<float> otherwise;
-      const std::optional<FrameMask> asked = shown_mask_for(choice_, slot.frame(), run_.frame_count());
-      if (asked) otherwise = shown_otherwise(slot, *asked, opacification);
-      frame_result.subtracted = asked ? otherwise.view() : slot.subtracted_on_host();
-      frame_result.display = slot.filtered_on_host();
-      frame_result.lumen = &flat;
-      frame_result.subtraction = &slot.subtraction();
       const auto timed = slot.clock().measure("write");
-      observer->frame_done(frame_result);
+      observer->frame_done(results[place].frame);
+      results[place].frame.prepared.reset();
       observer->progress("measuring", i + 1, count);
     }
     take_times(slot);

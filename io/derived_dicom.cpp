@@ -183,13 +183,13 @@ void set_geometry(DcmItem& dataset, const AcquisitionGeometry& geometry) {
                   decimal_string((*geometry.imager_pixel_spacing_mm)[0]) + "\\" + decimal_string((*geometry.imager_pixel_spacing_mm)[1]));
 }
 
-void append(std::string& bytes, std::uint32_t value) {
+void append_little_endian(std::string& bytes, std::uint32_t value) {
   for (int i = 0; i < 4; ++i) bytes.push_back(static_cast<char>(value >> (8 * i)));
 }
 
 std::string item_header(std::uint32_t length) {
   std::string bytes("\xfe\xff\x00\xe0", 4);
-  append(bytes, length);
+  append_little_endian(bytes, length);
   return bytes;
 }
 
@@ -222,7 +222,6 @@ struct DerivedDicomWriter::State {
   OutputFile file;
   Derivation derivation;
   int rows = 0, columns = 0, added = 0;
-  std::vector<Uint16> values;
   std::size_t table_at = 0, fragments_at = 0;
   std::string offsets;  ///< the basic offset table; empty where 32 bits might not do
   bool with_table = false;
@@ -332,13 +331,12 @@ DerivedDicomWriter::DerivedDicomWriter(const Run& run, const std::filesystem::pa
   state_ = std::make_unique<State>(path, derivation);
   State& state = *state_;
   state.rows = run.rows(), state.columns = run.columns();
-  state.values.resize(std::size_t(state.rows) * state.columns);
   state.file.write({static_cast<const char*>(bytes), static_cast<std::size_t>(length)});
   std::string head("\xe0\x7f\x10\x00OB\x00\x00", 8);
-  append(head, 0xffffffffu);
+  append_little_endian(head, 0xffffffffu);
   state.file.write(head);
   // Room for the offset table, filled in at the end; without one where offsets may leave 32 bits.
-  state.with_table = 2.5 * double(state.values.size()) * derivation.frames < 4e9;
+  state.with_table = 2.5 * state.rows * double(state.columns) * derivation.frames < 4e9;
   const auto table_size = static_cast<std::uint32_t>(state.with_table ? 4 * derivation.frames : 0);
   state.file.write(item_header(table_size));
   state.table_at = state.file.size();
@@ -348,14 +346,14 @@ DerivedDicomWriter::DerivedDicomWriter(const Run& run, const std::filesystem::pa
 
 DerivedDicomWriter::~DerivedDicomWriter() = default;
 
-void DerivedDicomWriter::add(ImageView<const float> added_attenuation) {
-  State& state = *state_;
+std::string DerivedDicomWriter::encode(ImageView<const float> added_attenuation) const {
+  const State& state = *state_;
   require(added_attenuation.height == state.rows && added_attenuation.width == state.columns,
           "DerivedDicomWriter: the frame's size differs from the run's");
-  if (state.added == state.derivation.frames) throw std::logic_error("DerivedDicomWriter: more frames than announced");
+  std::vector<Uint16> values(std::size_t(state.rows) * state.columns);
   for (int y = 0; y < state.rows; ++y) {
     const float* from = added_attenuation.row(y);
-    Uint16* to = state.values.data() + std::size_t(y) * state.columns;
+    Uint16* to = values.data() + std::size_t(y) * state.columns;
 #pragma GCC ivdep
     for (int x = 0; x < state.columns; ++x) {
       float value = 32768.5f - 4096 * from[x];
@@ -375,7 +373,7 @@ void DerivedDicomWriter::add(ImageView<const float> added_attenuation) {
   put(DCM_BitsStored, 16);
   put(DCM_HighBit, 15);
   put(DCM_PixelRepresentation, 0);
-  check(picture.putAndInsertUint16Array(DCM_PixelData, state.values.data(), static_cast<unsigned long>(state.values.size())), "frame");
+  check(picture.putAndInsertUint16Array(DCM_PixelData, values.data(), static_cast<unsigned long>(values.size())), "frame");
   const DJ_RPLossless parameters(1, 0);
   check(picture.chooseRepresentation(EXS_JPEGProcess14SV1, &parameters), "JPEG Lossless encoder");
   DcmElement* element = nullptr;
@@ -390,11 +388,16 @@ void DerivedDicomWriter::add(ImageView<const float> added_attenuation) {
   check(sequence->getItem(fragment, 1), "JPEG Lossless encoder");
   Uint8* bytes = nullptr;
   check(fragment->getUint8Array(bytes), "JPEG Lossless encoder");
-  const Uint32 length = fragment->getLength();
+  return {reinterpret_cast<const char*>(bytes), fragment->getLength()};
+}
 
-  if (state.with_table) append(state.offsets, static_cast<std::uint32_t>(state.file.size() - state.fragments_at));
+void DerivedDicomWriter::append(const std::string& encoded) {
+  State& state = *state_;
+  if (state.added == state.derivation.frames) throw std::logic_error("DerivedDicomWriter: more frames than announced");
+  const auto length = static_cast<std::uint32_t>(encoded.size());
+  if (state.with_table) append_little_endian(state.offsets, static_cast<std::uint32_t>(state.file.size() - state.fragments_at));
   state.file.write(item_header(length + length % 2));
-  state.file.write({reinterpret_cast<const char*>(bytes), length});
+  state.file.write(encoded);
   if (length % 2) state.file.write(std::string_view("\0", 1));
   ++state.added;
 }

@@ -32,8 +32,13 @@ class DerivedDicomWriter {
   /// Throws OutputError where `path` can't be written, InputError where the run's file can't be read again.
   DerivedDicomWriter(const Run& run, const std::filesystem::path& path, const Derivation& derivation);
   ~DerivedDicomWriter();
-  /// Next frame: host, rows x columns, added log attenuation; NaN is stored as no attenuation.
-  void add(ImageView<const float> added_attenuation);
+  /// A frame, compressed: host, rows x columns, added log attenuation; NaN is stored as no attenuation. May be called from several threads
+  /// at once: it is by far the longer part of the work.
+  std::string encode(ImageView<const float> added_attenuation) const;
+  /// Next frame, as encode() gave it.
+  void append(const std::string& encoded);
+  /// Both.
+  void add(ImageView<const float> added_attenuation) { append(encode(added_attenuation)); }
   /// Completes the file. Throws std::logic_error unless Derivation::frames frames were added.
   void finish();
 

@@ -127,7 +127,7 @@ void LiveResultWriter::add(const LiveFrame& frame) {
     state.text += '\n';
   }
   state.density.write(state.text);
-  if (state.options.per_point) state.lumen.add_points(frame.frame, frame.time_ms, *frame.lumen, state.ids);
+  if (state.options.per_point) state.lumen.add(state.lumen.rows_of(frame.frame, frame.time_ms, *frame.lumen, state.ids));
   for (const LumenPoint& point : *frame.lumen) {
     MeasurementCount& count = state.counts[state.ids[static_cast<std::size_t>(point.segment)]];
     ++count.points;

@@ -23,26 +23,25 @@ LumenCsv::LumenCsv(const std::filesystem::path& path, const Calibration& calibra
   file_.write("frame,time_ms,segment,point,arc_length_mm,y_px,x_px,diameter_mm,diameter_sd_mm,diameter_px,contrast,used,reason\n");
 }
 
-void LumenCsv::add_points(int frame, double time_ms, const std::vector<LumenPoint>& points, const std::vector<int>& ids) {
-  text_.clear();
-  std::string head;
+std::string LumenCsv::rows_of(int frame, double time_ms, const std::vector<LumenPoint>& points, const std::vector<int>& ids) const {
+  std::string text, head;
   append_number(head, frame + 1);
   head += ',';
   append_number(head, time_ms, 3);
   head += ',';
   const auto cell = [&](double value, int decimals) {
-    append_number(text_, value, decimals);
-    text_ += ',';
+    append_number(text, value, decimals);
+    text += ',';
   };
   for (const LumenPoint& point : points) {
     const bool measured = std::isfinite(point.diameter_px) && point.diameter_px > 0;
     const bool with_sd = measured && std::isfinite(point.sd_px) && point.sd_px > 0;
     const auto index = static_cast<std::size_t>(point.segment);
-    text_ += head;
-    append_number(text_, index < ids.size() ? ids[index] : point.segment + 1);
-    text_ += ',';
-    append_number(text_, point.point);
-    text_ += ',';
+    text += head;
+    append_number(text, index < ids.size() ? ids[index] : point.segment + 1);
+    text += ',';
+    append_number(text, point.point);
+    text += ',';
     cell(point.arc_length_px * mm_, 3);
     cell(point.y_px, 2);
     cell(point.x_px, 2);
@@ -50,11 +49,11 @@ void LumenCsv::add_points(int frame, double time_ms, const std::vector<LumenPoin
     cell(with_sd ? point.sd_px * mm_ : NAN, 4);
     cell(measured ? point.diameter_px : NAN, 3);
     cell(point.contrast, 4);
-    text_ += point.used ? "1," : "0,";
-    if (point.reason != Exclusion::none) text_ += to_string(point.reason);
-    text_ += '\n';
+    text += point.used ? "1," : "0,";
+    if (point.reason != Exclusion::none) text += to_string(point.reason);
+    text += '\n';
   }
-  file_.write(text_);
+  return text;
 }
 
 void LumenCsv::add_segment(int frame, double time_ms, int id, double diameter_px, double sd_px, double contrast) {

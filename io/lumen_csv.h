@@ -21,8 +21,11 @@ class LumenCsv {
   /// Writes the header line. Throws OutputError.
   LumenCsv(const std::filesystem::path& path, const Calibration& calibration);
 
-  /// One row per point. frame: 0-based; time_ms NaN: not known; ids[LumenPoint::segment]: the number that is printed.
-  void add_points(int frame, double time_ms, const std::vector<LumenPoint>& points, const std::vector<int>& ids);
+  /// One row per point. frame: 0-based; time_ms NaN: not known; ids[LumenPoint::segment]: the number that is printed. May be called from
+  /// several threads at once.
+  std::string rows_of(int frame, double time_ms, const std::vector<LumenPoint>& points, const std::vector<int>& ids) const;
+  /// Appends such rows.
+  void add(const std::string& rows) { file_.write(rows); }
   /// One row for a segment as a whole, its point, place and arc length empty; not used where diameter_px is NaN.
   void add_segment(int frame, double time_ms, int id, double diameter_px, double sd_px, double contrast);
   void close() { file_.close(); }

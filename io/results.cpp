@@ -1,6 +1,7 @@
 #include "io/results.h"
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cmath>
 #include <limits>
@@ -296,9 +297,28 @@ struct ResultWriter::State {
         folder(options.folder, {"analysis.json", "lumen.csv", "time_density.csv", "subtracted.dcm", "maximum_opacification.png",
                                 "overlay.mp4", "report.html"}) {}
 
-  void write_rows(const FrameResult& frame) {
+  /// A frame, encoded.
+  struct Prepared {
+    std::string rows, image;
+    Image<std::uint8_t> grey;           // where there is a video
+    std::vector<std::uint8_t> picture;  // where the report shows it
+  };
+
+  Prepared prepare(const FrameResult& frame) const {
+    Prepared prepared;
+    if (frame.lumen) prepared.rows = lumen->rows_of(frame.frame, frame.time_ms, *frame.lumen, ids);
+    prepared.image = dicom->encode(frame.subtracted);
+    const std::int64_t i = frame.frame - first_frame;
+    const bool shown = i == 0 || i * report_total / analysed != (i + 1) * report_total / analysed;
+    if (!shown && !video) return prepared;
+    prepared.grey = Image<std::uint8_t>(run.rows(), run.columns());
+    to_grey(frame.display.data ? frame.display : frame.subtracted, window, prepared.grey);
+    if (shown) prepared.picture = encode_jpeg(prepared.grey.view(), report_side);
+    return prepared;
+  }
+
+  void count(const FrameResult& frame) {
     if (!frame.lumen) return;
-    lumen->add_points(frame.frame, frame.time_ms, *frame.lumen, ids);
     for (const LumenPoint& point : *frame.lumen) {
       const auto index = static_cast<std::size_t>(point.segment);
       if (index >= counts.size()) continue;
@@ -310,19 +330,6 @@ struct ResultWriter::State {
     }
   }
 
-  void draw(const FrameResult& frame) {
-    const bool shown = seen * report_total / analysed != (seen + 1) * report_total / analysed || seen == 0;
-    if (!shown && !video) return;
-    const ImageView<const float> picture = frame.display.data ? frame.display : frame.subtracted;
-    to_grey(picture, window, grey);
-    if (shown && static_cast<int>(frames.size()) < report_frames + 1) {
-      ReportFrame kept{frame.frame, frame.time_ms, 0, 0, encode_jpeg(grey.view(), report_side)};
-      if (frame.subtraction) kept.shift_y_px = frame.subtraction->shift_y_px, kept.shift_x_px = frame.subtraction->shift_x_px;
-      frames.push_back(std::move(kept));
-    }
-    if (video) video->add(grey.view(), frame, ids);
-  }
-
   const Run& run;
   const AnalysisOptions& analysis_options;
   ResultOptions options;
@@ -332,12 +339,11 @@ struct ResultWriter::State {
   std::optional<OverlayVideo> video;
   std::vector<std::string> warnings;
   GreyWindow window;
-  Image<std::uint8_t> grey;
   std::vector<int> ids;
   std::vector<MeasurementCount> counts;
   std::vector<ReportFrame> frames;
-  std::int64_t analysed = 0, report_total = 0, seen = 0;
-  std::chrono::steady_clock::duration spent{};
+  std::int64_t analysed = 0, report_total = 0, first_frame = 0;
+  std::atomic<std::chrono::steady_clock::rep> spent{0};
 };
 
 namespace {
@@ -345,11 +351,11 @@ namespace {
 /// Adds the time until it goes to a sum.
 class Stopwatch {
  public:
-  explicit Stopwatch(std::chrono::steady_clock::duration& sum) : sum_(sum) {}
-  ~Stopwatch() { sum_ += std::chrono::steady_clock::now() - start_; }
+  explicit Stopwatch(std::atomic<std::chrono::steady_clock::rep>& sum) : sum_(sum) {}
+  ~Stopwatch() { sum_ += (std::chrono::steady_clock::now() - start_).count(); }
 
  private:
-  std::chrono::steady_clock::duration& sum_;
+  std::atomic<std::chrono::steady_clock::rep>& sum_;
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 
@@ -368,11 +374,11 @@ void ResultWriter::topology_done(const Analysis& so_far) {
   State& state = *state_;
   const Stopwatch stopwatch(state.spent);
   state.analysed = std::max(1, so_far.frames);
+  state.first_frame = so_far.first_frame;
   state.report_total = std::min<std::int64_t>(state.analysed, report_frames);
   for (const SegmentResult& segment : so_far.segments) state.ids.push_back(segment.id);
   state.counts.resize(state.ids.size());
   if (!so_far.maximum_opacification.empty()) state.window = choose_window(so_far.maximum_opacification.view(), so_far.subtracted);
-  state.grey = Image<std::uint8_t>(state.run.rows(), state.run.columns());
   state.lumen.emplace(state.folder.temporary("lumen.csv"), so_far.calibration);
   state.dicom.emplace(state.run, state.folder.temporary("subtracted.dcm"), derivation_of(so_far, state.analysis_options, state.window));
   if (state.options.video) {
@@ -386,17 +392,27 @@ void ResultWriter::topology_done(const Analysis& so_far) {
   }
 }
 
-void ResultWriter::frame_done(const FrameResult& frame) {
+std::shared_ptr<const void> ResultWriter::prepare(const FrameResult& frame) {
   State& state = *state_;
   const Stopwatch stopwatch(state.spent);
   if (!state.dicom) throw std::logic_error("ResultWriter: a frame before the topology");
-  // Each of the three has its own file and is much the same work.
-  parallel_for(3, [&](int part) {
-    if (part == 0) state.dicom->add(frame.subtracted);
-    if (part == 1) state.draw(frame);
-    if (part == 2) state.write_rows(frame);
-  });
-  ++state.seen;
+  return std::make_shared<const State::Prepared>(state.prepare(frame));
+}
+
+void ResultWriter::frame_done(const FrameResult& frame) {
+  State& state = *state_;
+  const std::shared_ptr<const void> held = frame.prepared ? frame.prepared : prepare(frame);
+  const auto& prepared = *static_cast<const State::Prepared*>(held.get());
+  const Stopwatch stopwatch(state.spent);
+  state.count(frame);
+  state.lumen->add(prepared.rows);
+  state.dicom->append(prepared.image);
+  if (!prepared.picture.empty()) {
+    ReportFrame kept{frame.frame, frame.time_ms, 0, 0, prepared.picture};
+    if (frame.subtraction) kept.shift_y_px = frame.subtraction->shift_y_px, kept.shift_x_px = frame.subtraction->shift_x_px;
+    state.frames.push_back(std::move(kept));
+  }
+  if (state.video) state.video->add(prepared.grey.view(), frame, state.ids);
 }
 
 void ResultWriter::finish(Analysis& analysis) {
@@ -427,6 +443,8 @@ void ResultWriter::finish(Analysis& analysis) {
   state.folder.commit();
 }
 
-double ResultWriter::write_ms() const { return std::chrono::duration<double, std::milli>(state_->spent).count(); }
+double ResultWriter::write_ms() const {
+  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::duration(state_->spent.load())).count();
+}
 
 }  // namespace cinelumen

@@ -42,13 +42,14 @@ class ResultWriter : public AnalysisObserver {
 
   void progress(const std::string& stage, int done, int total) override;
   void topology_done(const Analysis& so_far) override;
+  std::shared_ptr<const void> prepare(const FrameResult& frame) override;
   void frame_done(const FrameResult& frame) override;
 
   /// Completes `analysis` by what only the writer knows (its warnings, the time it took as timing.stages["write"]), writes the summary,
   /// the pictures and the report, and gives all files their names. Throws OutputError; std::logic_error unless every frame was seen.
   void finish(Analysis& analysis);
 
-  /// Time spent in the writer so far.
+  /// Time spent in the writer so far, summed over threads.
   double write_ms() const;
 
  private:

@@ -161,7 +161,7 @@ void print_summary(const Run& run, const Analysis& analysis, const std::filesyst
     std::printf("\n");
   }
   const auto write = analysis.timing.stages.find("write");
-  std::printf("\n%.1f s, of which %.1f s writing\n", analysis.timing.total / 1000,
+  std::printf("\n%.1f s on %d threads; %.1f s of one thread's time went into writing\n", analysis.timing.total / 1000, analysis.threads,
               write == analysis.timing.stages.end() ? 0 : write->second / 1000);
   std::printf("report: %s\n", (folder / "report.html").c_str());
   std::printf("research software, not a medical device\n");
