@@ -7,17 +7,18 @@
 #include <random>
 
 #include "engine/analysis.h"
+#include "engine/live_analysis.h"
 #include "support/tubes.h"
 
 namespace cinelumen {
 namespace {
 
-constexpr int height = 80, width = 112, frames = 7, first_filled = 3;
+constexpr int height = 80, width = 112;
 
-/// A textured background that shifts by fractions of a pixel, and two vessels that fill in the fourth frame.
+/// A textured background that shifts by fractions of a pixel, and two vessels that fill in frame `first_filled` (0-based).
 class TwoVessels : public FrameSource {
  public:
-  TwoVessels() {
+  TwoVessels(int frames, int first_filled) {
     for (int frame = 0; frame < frames; ++frame) {
       const double dy = 0.4 * std::sin(1.3 * frame), dx = 0.3 * frame - 0.8;
       const auto line = [&](double y, double x) { return test::TubePoint{y + dy, x + dx}; };
@@ -40,7 +41,7 @@ class TwoVessels : public FrameSource {
       stored_.push_back(std::move(stored));
     }
   }
-  int frame_count() const override { return frames; }
+  int frame_count() const override { return static_cast<int>(stored_.size()); }
   int rows() const override { return height; }
   int columns() const override { return width; }
   void read_frame(int frame, ImageView<std::uint16_t> stored) const override {
@@ -51,9 +52,9 @@ class TwoVessels : public FrameSource {
   std::vector<Image<std::uint16_t>> stored_;
 };
 
-Run two_vessels() {
+Run two_vessels(int frames, int first_filled) {
   Run run;
-  run.frames = std::make_shared<TwoVessels>();
+  run.frames = std::make_shared<TwoVessels>(frames, first_filled);
   run.intensity.relationship = IntensityRelationship::linear;
   run.intensity.bits_stored = 12;
   for (int i = 0; i < 4096; ++i) run.intensity.value.push_back(static_cast<float>(i));
@@ -69,7 +70,7 @@ Run two_vessels() {
 // by less than 1e-3 px, and diameters by less than a tenth of their own SD (or 0.02 px where that is larger).
 TEST(AnalysisCuda, AgreesWithTheCpu) {
   if (cuda_device_count() == 0) GTEST_SKIP() << "no CUDA device";
-  const cinelumen::Run run = two_vessels();
+  const cinelumen::Run run = two_vessels(7, 3);
   const Analysis cpu = analyze(Stream::cpu(), run, {});
   const Analysis cuda = analyze(Stream::cuda(0), run, {});
   ASSERT_TRUE(cpu.subtracted);
@@ -98,6 +99,33 @@ TEST(AnalysisCuda, AgreesWithTheCpu) {
     }
   }
   EXPECT_GT(compared, 100);
+}
+
+TEST(AnalysisCuda, AgreesWithTheCpuOnAStream) {
+  if (cuda_device_count() == 0) GTEST_SKIP() << "no CUDA device";
+  const cinelumen::Run run = two_vessels(9, 4);
+  LiveOptions options;
+  options.mask_frames = 4;
+  options.renew_frames = 1;
+  LiveAnalysis cpu(Stream::cpu(), run, options), cuda(Stream::cuda(0), run, options);
+  int compared = 0;
+  Image<std::uint16_t> stored(height, width);
+  for (int frame = 0; frame < run.frame_count(); ++frame) {
+    run.frames->read_frame(frame, stored.view());
+    const LiveFrame &a = cuda.push(stored.view(), run.frame_times_ms[frame]), &b = cpu.push(stored.view(), run.frame_times_ms[frame]);
+    ASSERT_EQ(a.mask, b.mask) << "frame " << frame;
+    EXPECT_NEAR(a.subtraction.shift_x_px, b.subtraction.shift_x_px, 1e-3) << "frame " << frame;
+    ASSERT_EQ(a.segments.size(), b.segments.size()) << "frame " << frame;
+    for (std::size_t s = 0; s < b.segments.size(); ++s) {
+      EXPECT_EQ(a.segments[s].id, b.segments[s].id);
+      ASSERT_EQ(a.segments[s].diameter_px.has_value(), b.segments[s].diameter_px.has_value());
+      if (!b.segments[s].diameter_px) continue;
+      EXPECT_NEAR(*a.segments[s].diameter_px, *b.segments[s].diameter_px, 0.02) << "frame " << frame << ", segment " << s;
+      ++compared;
+    }
+  }
+  EXPECT_GT(compared, 2);
+  EXPECT_EQ(cuda.finish().segments.size(), cpu.finish().segments.size());
 }
 
 }  // namespace
