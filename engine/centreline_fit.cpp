@@ -179,6 +179,7 @@ struct Joint {
   int vessel = -1;              // that it ends on; -1: a place of its own
   std::vector<int> candidates;  // those it may end on
   Place place;
+  Place traced;      // where it was traced
   double reach = 0;  // the other's radius
 };
 
@@ -570,7 +571,7 @@ class Assembly {
       Joint& joint = vessels[end.vessel].ends[end.side];
       const Resolved& cluster = resolved_[end.cluster];
       joint.there = true;
-      joint.place = cluster.middle;
+      joint.place = joint.traced = cluster.middle;
       for (const auto& pair : cluster.pairs) joint.candidates.push_back(vessel_of[cluster.arms[pair[0]].segment][0]);
     }
     for (const Resolved& cluster : resolved_)
@@ -1137,7 +1138,11 @@ class Refit {
   }
 
   // The way on from a vessel's tip, a step a pixel.
-  std::vector<Place> way_on(const std::vector<Point>& points, int steps) const {
+  struct Way {
+    std::vector<Place> places;
+    std::vector<double> sd;
+  };
+  Way way_on(const std::vector<Point>& points, int steps) const {
     constexpr int back = 40, direction = 8;
     const int count = static_cast<int>(points.size());
     const Point &tip = points.back(), &earlier = points[std::max(0, count - 1 - direction)];
@@ -1158,11 +1163,12 @@ class Refit {
         course.measure((p.y - tip.y) * dx - (p.x - tip.x) * dy, 1);
     }
     const double off = std::clamp(course.state[0], -1.0, 1.0);
-    std::vector<Place> way;
+    Way way;
     for (int k = 1; k <= steps; ++k) {
       course.advance(1);
       const double aside = course.state[0] - off;
-      way.push_back({tip.y + k * dy + aside * dx, tip.x + k * dx - aside * dy});
+      way.places.push_back({tip.y + k * dy + aside * dx, tip.x + k * dx - aside * dy});
+      way.sd.push_back(course.sd());
     }
     return way;
   }
@@ -1171,6 +1177,7 @@ class Refit {
   struct Meeting {
     bool found = false, crossed = false;
     double run = 1e9;  // steps of the way
+    double sine = 0;   // of the angle at which it crosses
     Place place;
     double radius = 0;  // the other's
   };
@@ -1208,6 +1215,8 @@ class Refit {
         meeting.crossed = true;
         meeting.run = static_cast<double>(k + 1);
         meeting.place = {other[at].y, other[at].x};
+        const Place from = k > 0 ? way[k - 1] : Place{tip.y, tip.x};
+        meeting.sine = std::abs((way[k].y - from.y) * other[at].normal_y + (way[k].x - from.x) * other[at].normal_x);
         return meeting;
       }
       before = here;
@@ -1217,6 +1226,18 @@ class Refit {
       meeting.place = {other[at].y, other[at].x};
     }
     return meeting;
+  }
+
+  static Place nearest_place(const std::vector<Point>& line, const Place& to) {
+    Place best = to;
+    double squared = 1e18;
+    for (const Point& p : line) {
+      const double d = (p.y - to.y) * (p.y - to.y) + (p.x - to.x) * (p.x - to.x);
+      if (d >= squared) continue;
+      squared = d;
+      best = {p.y, p.x};
+    }
+    return best;
   }
 
   // On from each end that is a joint, as it may be expected to go, to the middle line it joins.
@@ -1230,36 +1251,49 @@ class Refit {
         if (!joint.there || points.size() < 4) continue;
         if (side == 0) std::reverse(points.begin(), points.end());
         const Point tip = points.back();
-        const std::vector<Place> way = way_on(points, 60);
+        const Way way = way_on(points, 60);
         Meeting best;
         for (const int candidate : joint.candidates) {
           const int own = candidate != static_cast<int>(v) ? -1 : (side == 0 ? 0 : static_cast<int>(lines[v].size()) - 1);
-          const Meeting meeting = meet(tip, way, lines[candidate], own);
+          const Meeting meeting = meet(tip, way.places, lines[candidate], own);
           if (!meeting.found || (best.found && (meeting.crossed != best.crossed ? best.crossed : meeting.run >= best.run))) continue;
           best = meeting;
           joint.vessel = candidate;
         }
+        bool sure = false;
         // Once chosen it stays.
         if (best.found) {
           joint.candidates = {joint.vessel};
-          joint.place = best.place;
           joint.reach = best.radius;
+          // Where it runs beside the other for long, it is the ridge that tells best where they part.
+          sure = best.crossed && way.sd[static_cast<std::size_t>(best.run) - 1] < best.sine * best.radius;
+          joint.place = sure ? best.place : nearest_place(lines[joint.vessel], joint.traced);
         }
-        // What is left between the way's nearest point and the joint is shared out along it.
-        const int steps = best.found ? static_cast<int>(best.run) : 0;
-        const Place last = steps > 0 ? way[steps - 1] : Place{tip.y, tip.x};
-        const double off_y = joint.place.y - last.y, off_x = joint.place.x - last.x;
-        const double gap = steps > 0 ? steps : std::hypot(off_y, off_x);
-        for (double step = 1; step < gap + 0.5; step += 1) {
-          const double at = std::min(step, gap), share = at / gap;
-          const Place on = steps > 0 ? way[static_cast<int>(at) - 1] : Place{tip.y, tip.x};
+        const auto add = [&](double y, double x) {
           Point point = tip;
-          point.y = on.y + share * off_y;
-          point.x = on.x + share * off_x;
+          point.y = y;
+          point.x = x;
           point.offset_sd = point.blind_sd = 1e9;
           point.fit = 0;
           point.made = true;
           points.push_back(point);
+        };
+        // What is left between the way's end and a joint that is sure is shared out along it; else it is a straight line.
+        int steps = sure ? static_cast<int>(best.run) : 0;
+        const double to_joint = distance({tip.y, tip.x}, joint.place);
+        if (!sure)
+          while (steps < static_cast<int>(way.sd.size()) && way.sd[steps] < ends_sd_px && steps + 2 < to_joint) ++steps;
+        Place last = {tip.y, tip.x};
+        for (int k = 0; k < steps; ++k) {
+          const double share = sure ? (k + 1.0) / steps : 0;
+          last = {way.places[k].y + share * (joint.place.y - way.places[steps - 1].y),
+                  way.places[k].x + share * (joint.place.x - way.places[steps - 1].x)};
+          add(last.y, last.x);
+        }
+        const double gap = distance(last, joint.place);
+        for (double step = 1; step < gap + 0.5 && gap > 0.1; step += 1) {
+          const double share = std::min(step, gap) / gap;
+          add(last.y + share * (joint.place.y - last.y), last.x + share * (joint.place.x - last.x));
         }
         if (side == 0) std::reverse(points.begin(), points.end());
       }
