@@ -26,7 +26,7 @@ constexpr int least_points = 12;                                 // fewer make n
 constexpr double curvature_penalty = 0.1, outlier_px = 0.6;
 constexpr double profiles_alike = 12;     // neighbouring profiles err alike: so many count as one
 constexpr double beside_sd_px = 0.2;      // what the model of a neighbour leaves out moves a middle by this
-constexpr double ends_sd_px = 0.8;        // where a branch that is carried on is expected to be known worse than this, it ends
+constexpr double ends_sd_px = 0.75;       // where a branch that is carried on is expected to be known worse than this, it ends
 constexpr double least_offset_sd = 0.03;  // no profile is better than this
 
 // The chord of a blurred cylinder with its derivatives by x and R: a table of chord / R over x / R and log(s / R).
