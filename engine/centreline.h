@@ -17,6 +17,7 @@ struct CentrelinePoint {
   float radius_px = 0;                 ///< rough, from the winning scale; the fit's starting value
   float z = 0;                         ///< noise gate at the point
   bool inferred = false;               ///< carried on from either side: no pixel tells where the middle is. Not to be measured
+  float sd_px = 0;                     ///< standard deviation across the vessel to be expected of the position; 0: nothing is known of it
 };
 
 /// Ordered points about 1 px apart.

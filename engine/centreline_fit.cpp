@@ -14,14 +14,20 @@ namespace cinelumen {
 namespace {
 
 constexpr double pi = 3.14159265358979;
-constexpr double through_bend = 45 * pi / 180;   // a vessel that goes through a branch point bends less than this
-constexpr double crossing_bend = 28 * pi / 180;  // and one that crosses another less than this
-constexpr double good_sd_px = 0.07;              // a place known to this is worth half of what one known exactly is
-constexpr double known_sd_px = 0.45;             // a place not known to this is inferred
-constexpr double sound_sd_px = 0.7;              // a place not known to this says nothing
-constexpr double least_fitted = 0.4;             // of a vessel's points: else it stays as it was traced
-constexpr double doubtful_weight = 0.005;        // of traced points whose profile says nothing
+constexpr double through_bend = 45 * pi / 180;                   // a vessel that goes through a branch point bends less than this
+constexpr double crossing_bend = 28 * pi / 180;                  // and one that crosses another less than this
+constexpr double good_sd_px = 0.07;                              // a place known to this is worth half of what one known exactly is
+constexpr double known_sd_px = 0.45;                             // a place not known to this is inferred
+constexpr double sound_sd_px = 0.7;                              // a place not known to this says nothing
+constexpr double least_fitted = 0.4;                             // of a vessel's points: else it stays as it was traced
+constexpr double doubtful_weight = 0.005;                        // of traced points whose profile says nothing
+constexpr double usual_bend = 0.015, usual_bend_length_px = 20;  // rms rad/px, and how far alike: where an image shows too few vessels
+constexpr int least_points = 12;                                 // fewer make no curve
 constexpr double curvature_penalty = 0.1, outlier_px = 0.6;
+constexpr double profiles_alike = 12;     // neighbouring profiles err alike: so many count as one
+constexpr double beside_sd_px = 0.2;      // what the model of a neighbour leaves out moves a middle by this
+constexpr double ends_sd_px = 0.75;       // where a branch that is carried on is expected to be known worse than this, it ends
+constexpr double least_offset_sd = 0.03;  // no profile is better than this
 
 // The chord of a blurred cylinder with its derivatives by x and R: a table of chord / R over x / R and log(s / R).
 class ChordTable {
@@ -85,6 +91,73 @@ class ChordTable {
 struct Place {
   double y = 0, x = 0;
 };
+
+// How a vessel's course goes on: its curvature is a random process of known spread that forgets itself, its direction and place the
+// integrals of that. A Kalman filter over (offset, slope, curvature).
+class Course {
+ public:
+  using Vector = std::array<double, 3>;
+  using Matrix = std::array<Vector, 3>;
+  // curvature_sd: rad/px; length_px: over which it is alike.
+  Course(double curvature_sd, double length_px) : curvature_variance_(curvature_sd * curvature_sd), length_px_(length_px) {
+    covariance[0][0] = 100;
+    covariance[1][1] = 1;
+    covariance[2][2] = curvature_variance_;
+  }
+  Vector state{};
+  Matrix covariance{};
+
+  Matrix transition(double ds) const { return {{{1, ds, 0.5 * ds * ds}, {0, 1, ds}, {0, 0, std::exp(-ds / length_px_)}}}; }
+  void advance(double ds) {
+    const Matrix f = transition(ds);
+    Vector next{};
+    for (int i = 0; i < 3; ++i)
+      for (int j = 0; j < 3; ++j) next[i] += f[i][j] * state[j];
+    state = next;
+    covariance = product(product(f, covariance), transpose(f));
+    covariance[2][2] += curvature_variance_ * (1 - f[2][2] * f[2][2]);
+  }
+  void measure(double offset, double sd) {
+    const double variance = covariance[0][0] + sd * sd, innovation = offset - state[0];
+    const Vector gain = {covariance[0][0] / variance, covariance[1][0] / variance, covariance[2][0] / variance};
+    const Vector row = covariance[0];
+    for (int i = 0; i < 3; ++i) {
+      state[i] += gain[i] * innovation;
+      for (int j = 0; j < 3; ++j) covariance[i][j] -= gain[i] * row[j];
+    }
+  }
+  double sd() const { return std::sqrt(std::max(0.0, covariance[0][0])); }
+
+  static Matrix transpose(const Matrix& a) {
+    Matrix t{};
+    for (int i = 0; i < 3; ++i)
+      for (int j = 0; j < 3; ++j) t[i][j] = a[j][i];
+    return t;
+  }
+  static Matrix product(const Matrix& a, const Matrix& b) {
+    Matrix c{};
+    for (int i = 0; i < 3; ++i)
+      for (int j = 0; j < 3; ++j)
+        for (int k = 0; k < 3; ++k) c[i][j] += a[i][k] * b[k][j];
+    return c;
+  }
+  static Matrix inverse(const Matrix& m) {
+    Matrix r{};
+    double determinant = 0;
+    for (int i = 0; i < 3; ++i)
+      for (int j = 0; j < 3; ++j) {
+        const int a = (i + 1) % 3, b = (i + 2) % 3, c = (j + 1) % 3, d = (j + 2) % 3;
+        r[j][i] = m[a][c] * m[b][d] - m[a][d] * m[b][c];
+        if (i == 0) determinant += m[0][j] * r[j][0];
+      }
+    for (Vector& line : r)
+      for (double& value : line) value /= determinant;
+    return r;
+  }
+
+ private:
+  double curvature_variance_, length_px_;
+};
 double distance(const Place& a, const Place& b) { return std::hypot(a.y - b.y, a.x - b.x); }
 
 // A point of a vessel on its way through the passes.
@@ -97,6 +170,7 @@ struct Point {
   double blind_sd = 1e9;                                        // of it, if all that the model does not explain were noise
   bool beside = false;                                          // another vessel within the window
   bool made = false;                                            // not traced: carried on from either side
+  double sd = 0;                                                // to be expected of the place; 0: not known
 };
 
 // Where a vessel ends on another one.
@@ -105,6 +179,7 @@ struct Joint {
   int vessel = -1;              // that it ends on; -1: a place of its own
   std::vector<int> candidates;  // those it may end on
   Place place;
+  Place traced;      // where it was traced
   double reach = 0;  // the other's radius
 };
 
@@ -496,7 +571,7 @@ class Assembly {
       Joint& joint = vessels[end.vessel].ends[end.side];
       const Resolved& cluster = resolved_[end.cluster];
       joint.there = true;
-      joint.place = cluster.middle;
+      joint.place = joint.traced = cluster.middle;
       for (const auto& pair : cluster.pairs) joint.candidates.push_back(vessel_of[cluster.arms[pair[0]].segment][0]);
     }
     for (const Resolved& cluster : resolved_)
@@ -562,7 +637,9 @@ class Refit {
         parallel_(parallel) {}
 
   void run() {
+    for (Vessel& vessel : vessels_) set_normals(vessel);
     extend();
+    first_ = false;
     for (Vessel& vessel : vessels_) set_normals(vessel);
     for (int pass = 0; pass < options_.passes; ++pass) {
       fit_profiles(pass, pass > 0);
@@ -573,9 +650,15 @@ class Refit {
         each_vessel([](Vessel& vessel) { smooth_model(vessel); });
       }
       each_vessel([this](Vessel& vessel) { curve(vessel); });
+      learn_bends();
+      for (Vessel& vessel : vessels_) set_normals(vessel);
       extend();
       for (Vessel& vessel : vessels_) set_normals(vessel);
     }
+    each_vessel([this](Vessel& vessel) {
+      predict(vessel);
+      trim(vessel);
+    });
   }
 
  private:
@@ -893,6 +976,95 @@ class Refit {
     }
   }
 
+  // How the vessels of this image bend where their middles are seen: rms curvature, and how far it stays alike.
+  void learn_bends() {
+    constexpr int reach = 6, least = 200;
+    double squares = 0, products = 0;
+    int count = 0, pairs = 0;
+    std::vector<double> curvature;
+    for (const Vessel& vessel : vessels_) {
+      const auto& points = vessel.points;
+      const int size = static_cast<int>(points.size());
+      curvature.assign(size, std::numeric_limits<double>::quiet_NaN());
+      for (int i = reach; i + reach < size; ++i) {
+        const Point &a = points[i - reach], &b = points[i], &c = points[i + reach];
+        if (!(a.offset_sd < good_sd_px && b.offset_sd < good_sd_px && c.offset_sd < good_sd_px)) continue;
+        const double turn = std::remainder(std::atan2(c.y - b.y, c.x - b.x) - std::atan2(b.y - a.y, b.x - a.x), 2 * pi) / reach;
+        curvature[i] = turn;
+        squares += turn * turn;
+        ++count;
+        if (i < 3 * reach || std::isnan(curvature[i - 2 * reach])) continue;
+        products += turn * curvature[i - 2 * reach];
+        ++pairs;
+      }
+    }
+    if (count < least || pairs < least) return;
+    bend_sd_ = std::sqrt(squares / count);
+    const double alike = std::clamp(products / pairs / (squares / count), 0.1, 0.9);
+    bend_length_px_ = -2 * reach / std::log(alike);
+  }
+
+  static double profile_sd(const Point& p) {
+    return std::sqrt(profiles_alike) * std::hypot(std::max(p.offset_sd, least_offset_sd), p.beside ? beside_sd_px : 0);
+  }
+
+  // The SD to be expected of every point: forwards and back over what its vessel's profiles know.
+  void predict(Vessel& vessel) const {
+    auto& points = vessel.points;
+    const int count = static_cast<int>(points.size());
+    std::vector<double> step(count, 0);
+    std::vector<Course::Matrix> filtered(count), predicted(count);
+    Course course(bend_sd_, bend_length_px_);
+    int seen = 0;
+    for (int i = 0; i < count; ++i) {
+      if (i > 0) {
+        step[i] = std::hypot(points[i].y - points[i - 1].y, points[i].x - points[i - 1].x);
+        course.advance(step[i]);
+      }
+      predicted[i] = course.covariance;
+      if (points[i].offset_sd < 1 && points[i].offset_sd > 0) {
+        course.measure(0, profile_sd(points[i]));
+        ++seen;
+      }
+      filtered[i] = course.covariance;
+    }
+    if (seen < 3) return;
+    Course::Matrix smooth = filtered[count - 1];
+    for (int i = count - 1;; --i) {
+      points[i].sd = std::sqrt(std::max(0.0, smooth[0][0]));
+      if (i == 0) break;
+      const Course::Matrix gain =
+          Course::product(Course::product(filtered[i - 1], Course::transpose(course.transition(step[i]))), Course::inverse(predicted[i]));
+      Course::Matrix more = smooth;
+      for (int a = 0; a < 3; ++a)
+        for (int b = 0; b < 3; ++b) more[a][b] -= predicted[i][a][b];
+      more = Course::product(Course::product(gain, more), Course::transpose(gain));
+      smooth = filtered[i - 1];
+      for (int a = 0; a < 3; ++a)
+        for (int b = 0; b < 3; ++b) smooth[a][b] += more[a][b];
+    }
+  }
+
+  // A branch ends where nothing tells any more where it goes: what was carried on beyond is left out, the joint stays.
+  static void trim(Vessel& vessel) {
+    auto& points = vessel.points;
+    const int count = static_cast<int>(points.size());
+    const bool both = vessel.ends[0].there && vessel.ends[1].there;
+    if (both && count < least_points &&
+        std::none_of(points.begin(), points.end(), [](const Point& p) { return p.offset_sd < sound_sd_px; })) {
+      points.clear();
+      return;
+    }
+    int from = 0, to = count;
+    if (vessel.ends[0].there)
+      while (from < count && points[from].made && points[from].sd > ends_sd_px) ++from;
+    if (vessel.ends[1].there)
+      while (to > from && points[to - 1].made && points[to - 1].sd > ends_sd_px) --to;
+    if (to - from < 2) return;
+    points.erase(points.begin() + to, points.end());
+    points.erase(points.begin(), points.begin() + from);
+  }
+
   static double shift_of(const Point& p) { return (p.seen_y - p.y) * p.normal_y + (p.seen_x - p.x) * p.normal_x; }
 
   double weight_of(const Point& p) const {
@@ -903,8 +1075,10 @@ class Refit {
   void curve(Vessel& vessel) const {
     auto& points = vessel.points;
     const int count = static_cast<int>(points.size());
-    if (count < 12) {
-      for (Point& p : points) p.offset_sd = p.blind_sd = p.made ? 1e9 : 0;
+    if (count < least_points) {
+      // Between two others no pixel may speak for it at all.
+      if (!(vessel.ends[0].there && vessel.ends[1].there))
+        for (Point& p : points) p.offset_sd = p.blind_sd = p.made ? 1e9 : 0;
       return;
     }
     // Clutter and vessels that are no cylinders stay as they were traced.
@@ -963,49 +1137,110 @@ class Refit {
     points = std::move(result);
   }
 
-  // Where a straight line from a vessel's tip meets another's middle line, or comes nearest to it.
+  // The way on from a vessel's tip, a step a pixel.
+  struct Way {
+    std::vector<Place> places;
+    std::vector<double> sd;
+  };
+  Way way_on(const std::vector<Point>& points, int steps) const {
+    constexpr int back = 40, direction = 8;
+    const int count = static_cast<int>(points.size());
+    const Point &tip = points.back(), &earlier = points[std::max(0, count - 1 - direction)];
+    const double length = std::max(1e-9, std::hypot(tip.y - earlier.y, tip.x - earlier.x));
+    const double dy = (tip.y - earlier.y) / length, dx = (tip.x - earlier.x) / length;
+    Course course(bend_sd_, bend_length_px_);
+    double along = 0;
+    for (int i = std::max(0, count - back); i < count; ++i) {
+      const Point& p = points[i];
+      const double here = (p.y - tip.y) * dy + (p.x - tip.x) * dx;
+      if (i > std::max(0, count - back)) course.advance(std::max(0.1, here - along));
+      along = here;
+      // Towards the tip the curve itself, whose end the profiles may have left behind, else what they show.
+      const bool seen = p.offset_sd < 1 && p.offset_sd > 0;
+      if (seen)
+        course.measure((p.seen_y - tip.y) * dx - (p.seen_x - tip.x) * dy, profile_sd(p));
+      else if (p.offset_sd == 0 || first_)
+        course.measure((p.y - tip.y) * dx - (p.x - tip.x) * dy, 1);
+    }
+    const double off = std::clamp(course.state[0], -1.0, 1.0);
+    Way way;
+    for (int k = 1; k <= steps; ++k) {
+      course.advance(1);
+      const double aside = course.state[0] - off;
+      way.places.push_back({tip.y + k * dy + aside * dx, tip.x + k * dx - aside * dy});
+      way.sd.push_back(course.sd());
+    }
+    return way;
+  }
+
+  // Where the way on from a vessel's tip meets another's middle line, or comes nearest to it.
   struct Meeting {
     bool found = false, crossed = false;
-    double run = 1e9;  // from the tip
+    double run = 1e9;  // steps of the way
+    double sine = 0;   // of the angle at which it crosses
     Place place;
     double radius = 0;  // the other's
   };
   // own: the tip's index where it is its own vessel that it may meet, else -1.
-  static Meeting meet(const Point& tip, double dy, double dx, const std::vector<Point>& other, int own) {
+  static Meeting meet(const Point& tip, const std::vector<Place>& way, const std::vector<Point>& other, int own) {
     Meeting meeting;
     const int count = static_cast<int>(other.size());
-    int first = -1;
-    double nearest = 1e9;
-    for (int j = 0; j < count; ++j) {
-      const double d = std::hypot(other[j].y - tip.y, other[j].x - tip.x);
-      if (d >= nearest || near_end(own, j)) continue;
-      nearest = d;
-      first = j;
-    }
-    if (first < 0) return meeting;
+    const auto nearest = [&](double y, double x, double& squared) {
+      int at = -1;
+      squared = 1e18;
+      for (int j = 0; j < count; ++j) {
+        const double d = (other[j].y - y) * (other[j].y - y) + (other[j].x - x) * (other[j].x - x);
+        if (d >= squared || near_end(own, j)) continue;
+        squared = d;
+        at = j;
+      }
+      return at;
+    };
+    double squared = 0;
+    int at = nearest(tip.y, tip.x, squared);
+    if (at < 0) return meeting;
     meeting.found = true;
-    meeting.radius = other[first].radius;
-    meeting.place = {other[first].y, other[first].x};
-    const double furthest = 3 * meeting.radius + 12;
-    const int reach = static_cast<int>(furthest);
-    double least = 1e9;
-    for (int j = std::max(1, first - reach); j < std::min(count, first + reach); ++j) {
-      if (near_end(own, j)) continue;
-      const auto aside = [&](const Point& q) { return (q.y - tip.y) * dx - (q.x - tip.x) * dy; };
-      const double a = aside(other[j - 1]), b = aside(other[j]);
-      const double forward = (other[j].y - tip.y) * dy + (other[j].x - tip.x) * dx;
-      if (forward < -2 || forward > furthest) continue;
-      const bool crosses = (a <= 0) != (b <= 0);
-      if (crosses ? (meeting.crossed && forward >= meeting.run) : (meeting.crossed || std::abs(b) >= least)) continue;
-      meeting.crossed = meeting.crossed || crosses;
-      least = std::abs(b);
-      meeting.run = forward;
-      meeting.place = {other[j].y, other[j].x};
+    meeting.radius = other[at].radius;
+    meeting.place = {other[at].y, other[at].x};
+    const std::size_t furthest = std::min(way.size(), static_cast<std::size_t>(3 * meeting.radius + 12));
+    const auto across = [&](const Place& p, int j) {
+      return (p.y - other[j].y) * other[j].normal_y + (p.x - other[j].x) * other[j].normal_x;
+    };
+    double before = across({tip.y, tip.x}, at), least = squared;
+    meeting.run = 0;
+    for (std::size_t k = 0; k < furthest; ++k) {
+      at = nearest(way[k].y, way[k].x, squared);
+      const double here = across(way[k], at);
+      if ((here <= 0) != (before <= 0) && squared < 9) {
+        meeting.crossed = true;
+        meeting.run = static_cast<double>(k + 1);
+        meeting.place = {other[at].y, other[at].x};
+        const Place from = k > 0 ? way[k - 1] : Place{tip.y, tip.x};
+        meeting.sine = std::abs((way[k].y - from.y) * other[at].normal_y + (way[k].x - from.x) * other[at].normal_x);
+        return meeting;
+      }
+      before = here;
+      if (squared >= least) continue;
+      least = squared;
+      meeting.run = static_cast<double>(k + 1);
+      meeting.place = {other[at].y, other[at].x};
     }
     return meeting;
   }
 
-  // Straight on from each end that is a joint, to the middle line it joins.
+  static Place nearest_place(const std::vector<Point>& line, const Place& to) {
+    Place best = to;
+    double squared = 1e18;
+    for (const Point& p : line) {
+      const double d = (p.y - to.y) * (p.y - to.y) + (p.x - to.x) * (p.x - to.x);
+      if (d >= squared) continue;
+      squared = d;
+      best = {p.y, p.x};
+    }
+    return best;
+  }
+
+  // On from each end that is a joint, as it may be expected to go, to the middle line it joins.
   void extend() {
     std::vector<std::vector<Point>> lines;
     for (const Vessel& vessel : vessels_) lines.push_back(vessel.points);
@@ -1015,38 +1250,50 @@ class Refit {
         auto& points = vessels_[v].points;
         if (!joint.there || points.size() < 4) continue;
         if (side == 0) std::reverse(points.begin(), points.end());
-        const int count = static_cast<int>(points.size()), back = std::min(count - 1, 5);
-        const Point tip = points.back(), earlier = points[count - 1 - back];
-        const double length = std::max(1e-9, std::hypot(tip.y - earlier.y, tip.x - earlier.x));
-        double dy = (tip.y - earlier.y) / length, dx = (tip.x - earlier.x) / length;
+        const Point tip = points.back();
+        const Way way = way_on(points, 60);
         Meeting best;
         for (const int candidate : joint.candidates) {
           const int own = candidate != static_cast<int>(v) ? -1 : (side == 0 ? 0 : static_cast<int>(lines[v].size()) - 1);
-          const Meeting meeting = meet(tip, dy, dx, lines[candidate], own);
+          const Meeting meeting = meet(tip, way.places, lines[candidate], own);
           if (!meeting.found || (best.found && (meeting.crossed != best.crossed ? best.crossed : meeting.run >= best.run))) continue;
           best = meeting;
           joint.vessel = candidate;
         }
+        bool sure = false;
         // Once chosen it stays.
         if (best.found) {
           joint.candidates = {joint.vessel};
-          joint.place = best.place;
           joint.reach = best.radius;
+          // Where it runs beside the other for long, it is the ridge that tells best where they part.
+          sure = best.crossed && way.sd[static_cast<std::size_t>(best.run) - 1] < best.sine * best.radius;
+          joint.place = sure ? best.place : nearest_place(lines[joint.vessel], joint.traced);
         }
-        const double gap = std::hypot(joint.place.y - tip.y, joint.place.x - tip.x);
-        if (gap > 1e-6) {
-          dy = (joint.place.y - tip.y) / gap;
-          dx = (joint.place.x - tip.x) / gap;
-        }
-        for (double step = 1; step < gap + 0.5; step += 1) {
-          const double at = std::min(step, gap);
+        const auto add = [&](double y, double x) {
           Point point = tip;
-          point.y = tip.y + at * dy;
-          point.x = tip.x + at * dx;
+          point.y = y;
+          point.x = x;
           point.offset_sd = point.blind_sd = 1e9;
           point.fit = 0;
           point.made = true;
           points.push_back(point);
+        };
+        // What is left between the way's end and a joint that is sure is shared out along it; else it is a straight line.
+        int steps = sure ? static_cast<int>(best.run) : 0;
+        const double to_joint = distance({tip.y, tip.x}, joint.place);
+        if (!sure)
+          while (steps < static_cast<int>(way.sd.size()) && way.sd[steps] < ends_sd_px && steps + 2 < to_joint) ++steps;
+        Place last = {tip.y, tip.x};
+        for (int k = 0; k < steps; ++k) {
+          const double share = sure ? (k + 1.0) / steps : 0;
+          last = {way.places[k].y + share * (joint.place.y - way.places[steps - 1].y),
+                  way.places[k].x + share * (joint.place.x - way.places[steps - 1].x)};
+          add(last.y, last.x);
+        }
+        const double gap = distance(last, joint.place);
+        for (double step = 1; step < gap + 0.5 && gap > 0.1; step += 1) {
+          const double share = std::min(step, gap) / gap;
+          add(last.y + share * (joint.place.y - last.y), last.x + share * (joint.place.x - last.x));
         }
         if (side == 0) std::reverse(points.begin(), points.end());
       }
@@ -1056,7 +1303,9 @@ class Refit {
   const Image<std::uint8_t>& valid_;
   std::vector<Vessel>& vessels_;
   const CentrelineFitOptions& options_;
-  const double s_;  // point spread with the pixel
+  const double s_;     // point spread with the pixel
+  bool first_ = true;  // nothing fitted yet
+  double bend_sd_ = usual_bend, bend_length_px_ = usual_bend_length_px;
   const bool parallel_;
 };
 
@@ -1121,6 +1370,7 @@ VesselGraph make_graph(const std::vector<Vessel>& vessels, const std::vector<std
         point.radius_px = static_cast<float>(p.radius);
         point.z = z(static_cast<int>(std::lround(p.y)), static_cast<int>(std::lround(p.x)));
         point.inferred = !((p.made ? p.offset_sd : p.blind_sd) < known_sd_px);
+        point.sd_px = static_cast<float>(p.sd);
         segment.centreline.points.push_back(point);
       }
       if (segment.centreline.points.size() >= 2) {
@@ -1157,7 +1407,7 @@ VesselGraph make_graph(const std::vector<Vessel>& vessels, const std::vector<std
         if (list.empty() || list.back() != static_cast<int>(s)) list.push_back(static_cast<int>(s));
       }
   for (const auto& [a, b] : crossing) {
-    if (a < 0 || b < 0 || a == b) continue;
+    if (a < 0 || b < 0 || a == b || vessels[a].points.empty() || vessels[b].points.empty()) continue;
     double nearest = 1e9;
     int at_a = 0, at_b = 0;
     for (int i = 0; i < static_cast<int>(vessels[a].points.size()); ++i)

@@ -226,13 +226,6 @@ Topology find_topology(const Stream& stream, ImageView<const float> whole_run, c
                                           : "traced in the one image there is";
   }
 
-  {
-    CentrelineFitOptions fit;
-    fit.noise_sd = options.vesselness.noise_sd;
-    fit.spline_knot_px = options.centreline.spline_knot_px;
-    if (topology.moving_vessels) vesselness.compute(stream, topology.picture.view(), valid, calibrated, map);
-    topology.graph = fit_centrelines(stream, topology.picture.view(), map.z.view(), valid, topology.graph, fit);
-  }
   topology.removed_edge_points = cut_segments(topology.graph, options.minimum_part_px, [&](const CentrelinePoint& point) {
     return near_edge(point, host_valid, options.edge_margin_px);
   });
@@ -261,6 +254,12 @@ Topology find_topology(const Stream& stream, ImageView<const float> whole_run, c
     cut_segments(topology.graph, options.minimum_part_px, [&](const CentrelinePoint& point) { return point.z < options.moving_minimum_z; });
     drop_isolated(topology.graph, options.moving_minimum_tree_px);
   }
+  // Last: what is carried on between vessels is not to be judged by what lies there.
+  if (topology.moving_vessels) vesselness.compute(stream, topology.picture.view(), valid, calibrated, map);
+  CentrelineFitOptions fit;
+  fit.noise_sd = options.vesselness.noise_sd;
+  fit.spline_knot_px = options.centreline.spline_knot_px;
+  topology.graph = fit_centrelines(stream, topology.picture.view(), map.z.view(), valid, topology.graph, fit);
   return topology;
 }
 

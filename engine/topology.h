@@ -47,8 +47,8 @@ double confirmed_share(const VesselGraph& a, const VesselGraph& b, float toleran
 
 /// Traces `whole_run` (maximum opacification, or mean) if the key frames agree on where the vessels lie; else the key frame with the
 /// longest, clearest centrelines. Then cuts off what runs along the field's edge and, where vessels move, what has a ridge of
-/// lost attenuation running beside it: a catheter, a wire or a rib that was elsewhere in the mask leaves both. Images: device,
-/// rows x columns.
+/// lost attenuation running beside it: a catheter, a wire or a rib that was elsewhere in the mask leaves both. What is left is refitted
+/// (fit_centrelines). Images: device, rows x columns.
 Topology find_topology(const Stream& stream, ImageView<const float> whole_run, const std::vector<KeyFrame>& key_frames,
                        ImageView<const std::uint8_t> valid, const TopologyOptions& options);
 
