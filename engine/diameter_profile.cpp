@@ -554,6 +554,10 @@ std::vector<std::vector<LumenPoint>> measure_frame(const Stream& stream, ImageVi
   return result;
 }
 
+namespace {
+constexpr float maximum_pooled_relative_sd = 0.1f;  // of what several frames say together
+}
+
 DiameterProfile pool_profile(const Centreline& centreline, const std::vector<std::vector<LumenPoint>>& frames) {
   DiameterProfile profile;
   const std::size_t count = centreline.points.size();
@@ -601,6 +605,7 @@ DiameterProfile pool_profile(const Centreline& centreline, const std::vector<std
       pooled.diameter_px = static_cast<float>(mean);
       pooled.sd_px = static_cast<float>(std::hypot(std::sqrt(scatter / weights), median_of(common[i])));
       pooled.frames = static_cast<int>(n);
+      if (pooled.sd_px > maximum_pooled_relative_sd * pooled.diameter_px) pooled.diameter_px = pooled.sd_px = 0;  // frames contradict
     }
     profile.points.push_back(pooled);
   }

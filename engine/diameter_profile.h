@@ -93,7 +93,8 @@ struct SegmentDiameter {
 };
 
 /// Pools one segment's points over frames: Huber's mean with weights 1 / (sd^2 + between-frame variance), its SD from the same. What of
-/// the SDs all frames share (LumenPoint::common_sd_px) does not fall with their number.
+/// the SDs all frames share (LumenPoint::common_sd_px) does not fall with their number. A point whose pooled SD exceeds a tenth of its
+/// diameter is not measured: its frames contradict one another.
 /// `frames` has, per frame, that segment's points; only used ones count.
 DiameterProfile pool_profile(const Centreline& centreline, const std::vector<std::vector<LumenPoint>>& frames);
 
