@@ -47,9 +47,9 @@ struct CollectPixels {
   }
 };
 
-constexpr float converged_px = 0.01f;         // a further step would move the point by the square of this, about
-constexpr int lanes = 8;                      // one 256-bit register of floats
-constexpr float least_weight = 0.011108997f;  // exp(-9 / 2), at three sigma
+constexpr float converged_px = 0.01f;        // a further step would move the point by the square of this, about
+constexpr int lanes = 8;                     // one 256-bit register of floats
+constexpr float least_weight = 0.01110905f;  // exp(-9 / 2), at three sigma, and a little: a pixel just there is outside
 
 struct RefineRidgePoints {
   ImageView<const float> image;
