@@ -1,6 +1,7 @@
 #include "engine/centreline.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <numeric>
 
@@ -21,6 +22,9 @@ constexpr double node_weight = 3;           // of a branch point, which its segm
 constexpr double outlier_px = 0.75;         // residuals of this size count a quarter
 constexpr float accepted_last_step_px = 0.5f;
 constexpr double doubtful_weight = 0.02;  // of points without a ridge: they hold the curve where there is nothing better
+
+// Of pixels, so that nothing overflows: std::hypot takes ten times as long.
+double norm(double y, double x) { return std::sqrt(y * y + x * x); }
 
 // A curve on its way from pixels to a centreline.
 struct Path {
@@ -62,9 +66,11 @@ std::vector<float> smoothed_scales(const std::vector<float>& scales) {
   const int count = static_cast<int>(scales.size());
   std::vector<float> result(scales.size());
   for (int i = 0; i < count; ++i) {
-    std::vector<float> window(scales.begin() + std::max(0, i - 5), scales.begin() + std::min(count, i + 6));
-    std::nth_element(window.begin(), window.begin() + static_cast<std::ptrdiff_t>(window.size() / 2), window.end());
-    result[i] = window[window.size() / 2];
+    std::array<float, 11> window;
+    const auto end = std::copy(scales.begin() + std::max(0, i - 5), scales.begin() + std::min(count, i + 6), window.begin());
+    const auto middle = window.begin() + (end - window.begin()) / 2;
+    std::nth_element(window.begin(), middle, end);
+    result[i] = *middle;
   }
   // And a mean, so that the widths of neighbouring points do not jump either.
   std::vector<float> mean(scales.size());
@@ -111,6 +117,8 @@ Path path_of(const SkeletonGraph& graph, int e, const std::vector<SkeletonPixel>
     before = i;
   }
   Path path;
+  path.samples.reserve(count + 2);
+  path.scale_px.reserve(count + 2);
   const std::vector<float> smooth = smoothed_scales(scales);
   double t = 0;
   const auto add_node = [&](int n, float scale) {
@@ -119,10 +127,10 @@ Path path_of(const SkeletonGraph& graph, int e, const std::vector<SkeletonPixel>
   };
   if (edge.start >= 0) {
     add_node(edge.start, smooth[0]);
-    t += std::hypot(y[0] - graph.nodes[edge.start].y, x[0] - graph.nodes[edge.start].x);
+    t += norm(y[0] - graph.nodes[edge.start].y, x[0] - graph.nodes[edge.start].x);
   }
   for (int i = 0; i < count; ++i) {
-    if (i > 0) t += std::hypot(y[i] - y[i - 1], x[i] - x[i - 1]);
+    if (i > 0) t += norm(y[i] - y[i - 1], x[i] - x[i - 1]);
     const RidgePoint& ridge = refined[edge.pixels[i]];
     const bool good = accepted(ridge, 1 + 0.7 * smooth[i]);
     const double weight = edge.hidden[i] ? 0 : (good ? 1 : doubtful_weight);
@@ -130,7 +138,7 @@ Path path_of(const SkeletonGraph& graph, int e, const std::vector<SkeletonPixel>
     path.scale_px.push_back(smooth[i]);
   }
   if (edge.end >= 0) {
-    t += std::hypot(y[count - 1] - graph.nodes[edge.end].y, x[count - 1] - graph.nodes[edge.end].x);
+    t += norm(y[count - 1] - graph.nodes[edge.end].y, x[count - 1] - graph.nodes[edge.end].x);
     add_node(edge.end, smooth[count - 1]);
   }
   path.length = t;
@@ -145,17 +153,14 @@ void resample(Path& path, double knot_px) {
   knot_px = std::max<double>(knot_px, 2 * radius_from_scale(scales_now[scales_now.size() / 2]));
   const SmoothingSpline spline(path.samples, path.length, knot_px, curvature_penalty, outlier_px);
   const int fine = std::max(8, static_cast<int>(path.length * 8));
-  std::vector<double> arc(fine + 1, 0);
-  SmoothingSpline::Position previous = spline.at(0);
-  for (int i = 1; i <= fine; ++i) {
-    const SmoothingSpline::Position here = spline.at(path.length * i / fine);
-    arc[i] = arc[i - 1] + std::hypot(here.y - previous.y, here.x - previous.x);
-    previous = here;
-  }
+  const std::vector<double> arc = spline.arc_lengths(fine);
   const int count = std::max(2, static_cast<int>(std::lround(arc[fine])) + 1);
   path.points.clear();
   std::vector<float> scales;
   std::vector<SmoothingSpline::Sample> next;
+  path.points.reserve(count);
+  scales.reserve(count);
+  next.reserve(count);
   int at = 0;
   std::size_t sample = 0;
   for (int k = 0; k < count; ++k) {
@@ -164,7 +169,7 @@ void resample(Path& path, double knot_px) {
     const double share = arc[at + 1] > arc[at] ? std::clamp((wanted - arc[at]) / (arc[at + 1] - arc[at]), 0.0, 1.0) : 0;
     const double t = path.length * (at + share) / fine;
     const SmoothingSpline::Position here = spline.at(t);
-    const double speed = std::max(1e-9, std::hypot(here.dy, here.dx));
+    const double speed = std::max(1e-9, norm(here.dy, here.dx));
     while (sample + 1 < path.samples.size() && path.samples[sample + 1].t <= t) ++sample;
     const bool nearer_next = sample + 1 < path.samples.size() && path.samples[sample + 1].t - t < t - path.samples[sample].t;
     const std::size_t nearest = sample + (nearer_next ? 1 : 0);
@@ -218,8 +223,7 @@ void place_branch_points(SkeletonGraph& graph, const std::vector<SkeletonPixel>&
       const int count = static_cast<int>(edge.pixels.size());
       for (int k = 0; k < count && clear.size() < 10; ++k) {
         const int i = edge.pixels[edge.start == n ? k : count - 1 - k];
-        if (std::hypot(pixels[i].y - node.y, pixels[i].x - node.x) < node.radius_px + 2 ||
-            !accepted(refined[i], 1 + 0.7 * pixels[i].scale_px))
+        if (norm(pixels[i].y - node.y, pixels[i].x - node.x) < node.radius_px + 2 || !accepted(refined[i], 1 + 0.7 * pixels[i].scale_px))
           continue;
         clear.emplace_back(refined[i].y, refined[i].x);
       }
@@ -232,7 +236,7 @@ void place_branch_points(SkeletonGraph& graph, const std::vector<SkeletonPixel>&
         far_y += clear[clear.size() - 1 - k].first / static_cast<double>(half);
         far_x += clear[clear.size() - 1 - k].second / static_cast<double>(half);
       }
-      const double length = std::max(1e-9, std::hypot(near_y - far_y, near_x - far_x));
+      const double length = std::max(1e-9, norm(near_y - far_y, near_x - far_x));
       arms.push_back({e, near_y, near_x, (near_y - far_y) / length, (near_x - far_x) / length});
     }
     const Arm *first = nullptr, *second = nullptr;
@@ -246,14 +250,14 @@ void place_branch_points(SkeletonGraph& graph, const std::vector<SkeletonPixel>&
         second = &b;
       }
     if (!first) continue;
-    const double span = std::hypot(second->y - first->y, second->x - first->x);
+    const double span = norm(second->y - first->y, second->x - first->x);
     double best = 1e9, best_y = node.y, best_x = node.x;
     for (int k = 0; k <= 64; ++k) {
       const double t = k / 64.0, h0 = (1 + 2 * t) * (1 - t) * (1 - t), h1 = t * (1 - t) * (1 - t) * span, h2 = t * t * (3 - 2 * t),
                    h3 = t * t * (1 - t) * span;
       const double y = h0 * first->y + h1 * first->dy + h2 * second->y + h3 * second->dy;
       const double x = h0 * first->x + h1 * first->dx + h2 * second->x + h3 * second->dx;
-      const double d = std::hypot(y - node.y, x - node.x);
+      const double d = norm(y - node.y, x - node.x);
       if (d < best) {
         best = d;
         best_y = y;
@@ -299,12 +303,22 @@ VesselGraph trace_centrelines(const Stream& stream, ImageView<const float> image
   graph_options.minimum_peak_z = options.z_high;
   SkeletonGraph graph = build_skeleton_graph(pixels, graph_options);
 
-  // The skeleton says which way a vessel runs, not where its middle is: that is the ridge's business.
-  std::vector<RidgePoint> refined;
-  for (const SkeletonPixel& pixel : pixels)
-    refined.push_back({static_cast<float>(pixel.y), static_cast<float>(pixel.x), std::cos(pixel.angle), -std::sin(pixel.angle),
-                       pixel.scale_px, along_sigma_px, 0, 0});
-  refine(stream, image, refined, 4, 1.0f);
+  // The skeleton says which way a vessel runs, not where its middle is: that is the ridge's business. Asked of the pixels that are left:
+  // most of a noisy skeleton has been pruned.
+  std::vector<char> is_used(pixels.size(), 0);
+  for (const SkeletonGraph::Edge& edge : graph.edges)
+    for (const int i : edge.pixels) is_used[i] = 1;
+  std::vector<int> used;
+  for (int i = 0; i < static_cast<int>(pixels.size()); ++i)
+    if (is_used[i]) used.push_back(i);
+  std::vector<RidgePoint> ridges;
+  ridges.reserve(used.size());
+  for (const int i : used)
+    ridges.push_back({static_cast<float>(pixels[i].y), static_cast<float>(pixels[i].x), std::cos(pixels[i].angle),
+                      -std::sin(pixels[i].angle), pixels[i].scale_px, along_sigma_px, 0, 0});
+  refine(stream, image, ridges, 4, 1.0f);
+  std::vector<RidgePoint> refined(pixels.size());  // of the used ones
+  for (std::size_t i = 0; i < used.size(); ++i) refined[used[i]] = ridges[i];
   place_branch_points(graph, pixels, refined);
 
   std::vector<Path> paths;
@@ -323,7 +337,7 @@ VesselGraph trace_centrelines(const Stream& stream, ImageView<const float> image
         if (path.samples[i].weight > 0) continue;
         double distance = 1e9, reach = 0;
         for (std::size_t j = 0; j < other.points.size(); ++j) {
-          const double d = std::hypot(path.points[i].y - other.points[j].y, path.points[i].x - other.points[j].x);
+          const double d = norm(path.points[i].y - other.points[j].y, path.points[i].x - other.points[j].x);
           if (d >= distance) continue;
           distance = d;
           reach = radius_from_scale(path.scale_px[i]) + radius_from_scale(other.scale_px[j]) + 2;
@@ -347,8 +361,7 @@ VesselGraph trace_centrelines(const Stream& stream, ImageView<const float> image
       }
       // Where vessels meet, the ridge is the larger one's: the curve is led to the branch point instead.
       for (const int n : {edge.start, edge.end})
-        if (n >= 0 && std::hypot(sample.y - graph.nodes[n].y, sample.x - graph.nodes[n].x) < graph.nodes[n].radius_px)
-          weight = doubtful_weight;
+        if (n >= 0 && norm(sample.y - graph.nodes[n].y, sample.x - graph.nodes[n].x) < graph.nodes[n].radius_px) weight = doubtful_weight;
       sample.weight *= weight;
     }
     if (edge.start >= 0) path.samples.front() = node_sample(graph, edge.start, static_cast<int>(e), 0);
@@ -376,6 +389,7 @@ VesselGraph trace_centrelines(const Stream& stream, ImageView<const float> image
     segment.start_branch = graph.edges[e].start;
     segment.end_branch = graph.edges[e].end;
     const Path& path = paths[e];
+    segment.centreline.points.reserve(path.points.size());
     for (std::size_t i = 0; i < path.points.size(); ++i) {
       CentrelinePoint point;
       point.y = path.points[i].y;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstdint>
 #include <limits>
 
 namespace cinelumen {
@@ -11,29 +12,59 @@ namespace {
 using Node = SkeletonGraph::Node;
 using Edge = SkeletonGraph::Edge;
 
+// Of pixels, so that nothing overflows: std::hypot takes ten times as long.
+double norm(double y, double x) { return std::sqrt(y * y + x * x); }
+
 // Neighbours of skeleton pixels: all four side neighbours, and a diagonal one where no side neighbour leads there anyway. So a line's
 // pixels have two neighbours also where the line turns a corner.
 class Neighbours {
  public:
   explicit Neighbours(const std::vector<SkeletonPixel>& pixels) : pixels_(pixels), list_(pixels.size()) {
-    const int rows = pixels.empty() ? 0 : pixels.back().y + 1;
+    const int rows = pixels.empty() ? 0 : pixels.back().y + 1, count = static_cast<int>(pixels.size());
     row_starts_.assign(rows + 1, 0);
     for (const SkeletonPixel& pixel : pixels) ++row_starts_[pixel.y + 1];
     for (int y = 0; y < rows; ++y) row_starts_[y + 1] += row_starts_[y];
-    for (int i = 0; i < static_cast<int>(pixels.size()); ++i) {
-      const int y = pixels[i].y, x = pixels[i].x;
-      const int north = find(y - 1, x), south = find(y + 1, x), west = find(y, x - 1), east = find(y, x + 1);
-      for (const int side : {north, west, east, south})
-        if (side >= 0) list_[i].push_back(side);
-      for (const int dy : {-1, 1})
-        for (const int dx : {-1, 1})
-          if ((dy < 0 ? north : south) < 0 && (dx < 0 ? west : east) < 0) {
-            const int diagonal = find(y + dy, x + dx);
-            if (diagonal >= 0) list_[i].push_back(diagonal);
+    // The pixels are in raster order: those of the rows above and below are met in step with this row's own.
+    for (int y = 0; y < rows; ++y) {
+      int above = y > 0 ? row_starts_[y - 1] : 0, below = row_starts_[y + 1];
+      const int above_end = row_starts_[y], below_end = y + 1 < rows ? row_starts_[y + 2] : count;
+      for (int i = row_starts_[y]; i < row_starts_[y + 1]; ++i) {
+        const int x = pixels[i].x;
+        while (above < above_end && pixels[above].x < x - 1) ++above;
+        while (below < below_end && pixels[below].x < x - 1) ++below;
+        // Of the row's pixels from `first` on, those at x - 1, x and x + 1.
+        const auto three = [&](int first, int last) {
+          std::array<int, 3> found = {-1, -1, -1};
+          for (int j = first; j < last && pixels[j].x <= x + 1; ++j) found[pixels[j].x - x + 1] = j;
+          return found;
+        };
+        const std::array<int, 3> north = three(above, above_end), south = three(below, below_end);
+        const int west = i > row_starts_[y] && pixels[i - 1].x == x - 1 ? i - 1 : -1;
+        const int east = i + 1 < row_starts_[y + 1] && pixels[i + 1].x == x + 1 ? i + 1 : -1;
+        List& list = list_[i];
+        for (const int side : {north[1], west, east, south[1]})
+          if (side >= 0) list.add(side);
+        for (const auto& row : {north, south})
+          if (row[1] < 0) {
+            if (west < 0 && row[0] >= 0) list.add(row[0]);
+            if (east < 0 && row[2] >= 0) list.add(row[2]);
           }
+      }
     }
   }
-  const std::vector<int>& operator[](int i) const { return list_[i]; }
+  // No more than four: a diagonal one takes the place of two side ones.
+  class List {
+   public:
+    void add(int i) { items_[count_++] = i; }
+    std::size_t size() const { return count_; }
+    const int* begin() const { return items_.data(); }
+    const int* end() const { return items_.data() + count_; }
+
+   private:
+    std::array<int, 4> items_;
+    std::uint32_t count_ = 0;
+  };
+  const List& operator[](int i) const { return list_[i]; }
   int find(int y, int x) const {
     if (y < 0 || y + 1 >= static_cast<int>(row_starts_.size())) return -1;
     const auto first = pixels_.begin() + row_starts_[y], last = pixels_.begin() + row_starts_[y + 1];
@@ -44,7 +75,7 @@ class Neighbours {
  private:
   const std::vector<SkeletonPixel>& pixels_;
   std::vector<int> row_starts_;
-  std::vector<std::vector<int>> list_;
+  std::vector<List> list_;
 };
 
 class Builder {
@@ -109,7 +140,7 @@ class Builder {
         std::min_element(node.pixels.begin(), node.pixels.end(), [&](int a, int b) { return distance(node, a) < distance(node, b); });
     std::iter_swap(node.pixels.begin(), nearest);
   }
-  double distance(const Node& node, int pixel) const { return std::hypot(pixels_[pixel].y - node.y, pixels_[pixel].x - node.x); }
+  double distance(const Node& node, int pixel) const { return norm(pixels_[pixel].y - node.y, pixels_[pixel].x - node.x); }
 
   void trace_edges() {
     std::vector<char> seen(pixels_.size(), 0);
@@ -152,7 +183,7 @@ class Builder {
     double length = 0;
     for (std::size_t i = 1; i < edge.pixels.size(); ++i) {
       const SkeletonPixel &a = pixels_[edge.pixels[i - 1]], &b = pixels_[edge.pixels[i]];
-      length += std::hypot(b.y - a.y, b.x - a.x);
+      length += norm(b.y - a.y, b.x - a.x);
     }
     if (edge.start >= 0) length += distance(nodes_[edge.start], edge.pixels.front());
     if (edge.end >= 0) length += distance(nodes_[edge.end], edge.pixels.back());
@@ -189,7 +220,7 @@ class Builder {
     first.hidden.insert(first.hidden.end(), second.hidden.begin(), second.hidden.end());
     if (hide)
       for (std::size_t i = 0; i < first.pixels.size(); ++i)
-        if (std::hypot(pixels_[first.pixels[i]].y - hide_y, pixels_[first.pixels[i]].x - hide_x) < hide_px) first.hidden[i] = 1;
+        if (norm(pixels_[first.pixels[i]].y - hide_y, pixels_[first.pixels[i]].x - hide_x) < hide_px) first.hidden[i] = 1;
     first.end = second.end;
     first.length_px = length_of(first);
     alive_edge_[b] = 0;
@@ -234,16 +265,15 @@ class Builder {
     return changed;
   }
 
-  double radius(int pixel) const { return radius_from_scale(pixels_[pixel].scale_px); }
-
   // Median radius over the pixels of an edge near one of its ends.
-  double radius_near(const Edge& edge, bool at_start, int skip = 0) const {
-    std::vector<double> radii;
+  double radius_near(const Edge& edge, bool at_start) const {
+    std::array<float, 12> scales{};  // the radius grows with the scale: the median of one is that of the other
+    auto end = scales.begin();
     const int count = static_cast<int>(edge.pixels.size());
-    for (int i = std::min(skip, count - 1); i < std::min(count, skip + 12); ++i)
-      radii.push_back(radius(edge.pixels[at_start ? i : count - 1 - i]));
-    std::nth_element(radii.begin(), radii.begin() + static_cast<std::ptrdiff_t>(radii.size() / 2), radii.end());
-    return radii[radii.size() / 2];
+    for (int i = 0; i < std::min(count, 12); ++i) *end++ = pixels_[edge.pixels[at_start ? i : count - 1 - i]].scale_px;
+    const auto middle = scales.begin() + (end - scales.begin()) / 2;
+    std::nth_element(scales.begin(), middle, end);
+    return radius_from_scale(*middle);
   }
 
   bool drop_small_loops() {
@@ -408,7 +438,7 @@ class Builder {
     int first = -1, last = -1;
     for (int k = 0; k < count; ++k) {
       const SkeletonPixel& pixel = pixels_[edge.pixels[at_start ? k : count - 1 - k]];
-      const double d = std::hypot(pixel.y - y, pixel.x - x);
+      const double d = norm(pixel.y - y, pixel.x - x);
       if (d < radius_px + 1) continue;
       if (first < 0) first = k;
       if (d > radius_px + 12) break;
@@ -427,7 +457,7 @@ class Builder {
         sx += pixel.x / static_cast<double>(last - middle);
       }
     }
-    const double dy = sy - near_y, dx = sx - near_x, length = std::hypot(dy, dx);
+    const double dy = sy - near_y, dx = sx - near_x, length = norm(dy, dx);
     if (!(length > 0)) return arm;
     arm.dy = dy / length;
     arm.dx = dx / length;
@@ -438,7 +468,7 @@ class Builder {
   }
   // How far two arms are from continuing one another, radians: by their directions, and by the way from one to the other.
   static double bend(const Arm& a, const Arm& b) {
-    const double dy = b.y - a.y, dx = b.x - a.x, length = std::max(1e-9, std::hypot(dy, dx));
+    const double dy = b.y - a.y, dx = b.x - a.x, length = std::max(1e-9, norm(dy, dx));
     const auto angle = [](double cosine) { return std::acos(std::clamp(cosine, -1.0, 1.0)); };
     return std::max(
         {angle(-(a.dy * b.dy + a.dx * b.dx)), angle(-(a.dy * dy + a.dx * dx) / length), angle((b.dy * dy + b.dx * dx) / length)});

@@ -26,22 +26,37 @@ SmoothingSpline::SmoothingSpline(const std::vector<Sample>& samples, double leng
   spacing_ = length / intervals;
   control_y_.assign(intervals + 3, 0);
   control_x_.assign(intervals + 3, 0);
-  std::vector<double> weights;
-  for (const Sample& sample : samples) weights.push_back(sample.weight);
-  fit(samples, weights, curvature_penalty);
+  const int n = static_cast<int>(control_y_.size());
+  std::vector<double> weights(samples.size());
+  std::vector<Support> supports(samples.size());  // the same in all fits
+  for (std::size_t i = 0; i < samples.size(); ++i) {
+    weights[i] = samples[i].weight;
+    const double position = std::clamp(samples[i].t / spacing_, 0.0, static_cast<double>(n - 3));
+    supports[i].interval = std::min(static_cast<int>(position), n - 4);
+    std::array<double, 4> slope;
+    basis(position - supports[i].interval, supports[i].value, slope);
+  }
+  fit(samples, supports, weights, curvature_penalty);
   if (!(outlier_px > 0)) return;
   for (int pass = 0; pass < 2; ++pass) {
     for (std::size_t i = 0; i < samples.size(); ++i) {
       if (samples[i].anchor) continue;
-      const Position here = at(samples[i].t);
-      const double r2 = (std::pow(here.y - samples[i].y, 2) + std::pow(here.x - samples[i].x, 2)) / (outlier_px * outlier_px);
+      double dy = 0, dx = 0;
+      for (int a = 0; a < 4; ++a) {
+        dy += supports[i].value[a] * control_y_[supports[i].interval + a];
+        dx += supports[i].value[a] * control_x_[supports[i].interval + a];
+      }
+      dy -= samples[i].y;
+      dx -= samples[i].x;
+      const double r2 = (dy * dy + dx * dx) / (outlier_px * outlier_px);
       weights[i] = samples[i].weight / ((1 + r2) * (1 + r2));
     }
-    fit(samples, weights, curvature_penalty);
+    fit(samples, supports, weights, curvature_penalty);
   }
 }
 
-void SmoothingSpline::fit(const std::vector<Sample>& samples, const std::vector<double>& weights, double curvature_penalty) {
+void SmoothingSpline::fit(const std::vector<Sample>& samples, const std::vector<Support>& supports, const std::vector<double>& weights,
+                          double curvature_penalty) {
   const int n = static_cast<int>(control_y_.size());
   std::vector<std::array<double, 4>> band(n, {0, 0, 0, 0});  // band[i][d]: element (i, i - d)
   std::vector<double> right_y(n, 0), right_x(n, 0);
@@ -49,10 +64,8 @@ void SmoothingSpline::fit(const std::vector<Sample>& samples, const std::vector<
   for (std::size_t s = 0; s < samples.size(); ++s) {
     if (!(weights[s] > 0)) continue;
     total += weights[s];
-    const double position = std::clamp(samples[s].t / spacing_, 0.0, static_cast<double>(n - 3));
-    const int interval = std::min(static_cast<int>(position), n - 4);
-    std::array<double, 4> value, slope;
-    basis(position - interval, value, slope);
+    const int interval = supports[s].interval;
+    const std::array<double, 4>& value = supports[s].value;
     for (int a = 0; a < 4; ++a) {
       for (int b = 0; b <= a; ++b) band[interval + a][a - b] += weights[s] * value[a] * value[b];
       right_y[interval + a] += weights[s] * value[a] * samples[s].y;
@@ -105,6 +118,34 @@ SmoothingSpline::Position SmoothingSpline::at(double t) const {
     result.dx += slope[a] * control_x_[interval + a] / spacing_;
   }
   return result;
+}
+
+std::vector<double> SmoothingSpline::arc_lengths(int steps) const {
+  const int n = static_cast<int>(control_y_.size());
+  std::vector<double> arc(steps + 1, 0);
+  std::array<double, 4> y{}, x{};  // coefficients of the interval's polynomials
+  const auto polynomial = [](const double* control) {
+    return std::array<double, 4>{(control[0] + 4 * control[1] + control[2]) / 6, (control[2] - control[0]) / 2,
+                                 (control[0] - 2 * control[1] + control[2]) / 2,
+                                 (control[3] - control[0] + 3 * (control[1] - control[2])) / 6};
+  };
+  double before_y = 0, before_x = 0;
+  for (int i = 0, current = -1; i <= steps; ++i) {
+    const double position = std::min(static_cast<double>(n - 3) * i / steps, static_cast<double>(n - 3));
+    const int interval = std::min(static_cast<int>(position), n - 4);
+    if (interval != current) {
+      y = polynomial(&control_y_[interval]);
+      x = polynomial(&control_x_[interval]);
+      current = interval;
+    }
+    const double u = position - interval;
+    const double here_y = y[0] + u * (y[1] + u * (y[2] + u * y[3])), here_x = x[0] + u * (x[1] + u * (x[2] + u * x[3]));
+    const double dy = here_y - before_y, dx = here_x - before_x;
+    if (i > 0) arc[i] = arc[i - 1] + std::sqrt(dy * dy + dx * dx);
+    before_y = here_y;
+    before_x = here_x;
+  }
+  return arc;
 }
 
 }  // namespace cinelumen

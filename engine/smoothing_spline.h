@@ -1,6 +1,7 @@
 #pragma once
 /// Cubic B-spline curves by penalised least squares.
 
+#include <array>
 #include <vector>
 
 namespace cinelumen {
@@ -24,10 +25,18 @@ class SmoothingSpline {
 
   /// Position at parameter t.
   Position at(double t) const;
+  /// Arc length from t = 0 to t = i length / steps, 0 <= i <= steps, of the polygon through these points. steps > 0.
+  std::vector<double> arc_lengths(int steps) const;
   double length() const { return length_; }
 
  private:
-  void fit(const std::vector<Sample>& samples, const std::vector<double>& weights, double curvature_penalty);
+  /// The interval of the knots in which a sample lies, and the four splines that do not vanish there.
+  struct Support {
+    int interval = 0;
+    std::array<double, 4> value;
+  };
+  void fit(const std::vector<Sample>& samples, const std::vector<Support>& supports, const std::vector<double>& weights,
+           double curvature_penalty);
   double length_, spacing_;
   std::vector<double> control_y_, control_x_;
 };

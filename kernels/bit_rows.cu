@@ -35,33 +35,37 @@ struct PackThresholds {
   CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>& scratch) const {
     static_assert(Width % 64 == 0);
     const int rows = block.rows(z.height), columns = block.columns(z.width), words = words_per_row(columns);
-    if (columns % 64 == 0 && valid.data)
-      block.for_each_pixel(rows, columns, [&](int y, int x) {
-        const float value = z.row(block.y0 + y)[block.x0 + x];
-        const int inside = valid.row(block.y0 + y)[block.x0 + x] != 0;
-        scratch.flags[y][x] = static_cast<std::uint8_t>(((value >= z_low) & inside) | ((value >= z_high) & inside) << 1);
-      });
-    else if (columns % 64 == 0)
-      block.for_each_pixel(rows, columns, [&](int y, int x) {
-        const float value = z.row(block.y0 + y)[block.x0 + x];
-        scratch.flags[y][x] = static_cast<std::uint8_t>((value >= z_low) | (value >= z_high) << 1);
+    const ImageView<const float> source = z;  // copies: bytes written might be any of the kernel's own members
+    const float at_low = z_low, at_high = z_high;
+    const int y0 = block.y0, x0 = block.x0;
+    if (columns % 64 == 0)
+      block.for_each_pixel(rows, columns, [&, source, at_low, at_high, y0, x0](int y, int x) {
+        const float value = source.row(y0 + y)[x0 + x];
+        scratch.flags[y][x] = static_cast<std::uint8_t>((value >= at_low) | (value >= at_high) << 1);
       });
     else  // whole words also here: a warp then writes whole 32-bit words of shared memory, as nobody else does
-      block.for_each_pixel(rows, words * 64, [&](int y, int x) {
-        const int at = block.x0 + (x < columns ? x : 0);
-        const float value = z.row(block.y0 + y)[at];
-        const int inside = x < columns && (!valid.data || valid.row(block.y0 + y)[at] != 0);
-        scratch.flags[y][x] = static_cast<std::uint8_t>(((value >= z_low) & inside) | ((value >= z_high) & inside) << 1);
+      block.for_each_pixel(rows, words * 64, [&, source, at_low, at_high, y0, x0](int y, int x) {
+        const float value = source.row(y0 + y)[x0 + (x < columns ? x : 0)];
+        const int inside = x < columns;
+        scratch.flags[y][x] = static_cast<std::uint8_t>(((value >= at_low) & inside) | ((value >= at_high) & inside) << 1);
       });
-    if (second.data && columns % 64 == 0)
-      block.for_each_pixel(rows, columns, [&](int y, int x) {
-        const float value = second.row(block.y0 + y)[block.x0 + x];
-        scratch.flags[y][x] = static_cast<std::uint8_t>(scratch.flags[y][x] & ((value >= second_low) | (value >= second_high) << 1));
-      });
-    else if (second.data)
-      block.for_each_pixel(rows, words * 64, [&](int y, int x) {
-        const float value = second.row(block.y0 + y)[block.x0 + (x < columns ? x : 0)];
-        scratch.flags[y][x] = static_cast<std::uint8_t>(scratch.flags[y][x] & ((value >= second_low) | (value >= second_high) << 1));
+    // The other images are read only where z passes, which most of a frame does not.
+    if (valid.data || second.data)
+      block.for_each_pixel(rows, words * 8, [&](int y, int group) {
+        std::uint8_t* const flags = &scratch.flags[y][group * 8];
+        BitWord bytes;
+        memcpy(&bytes, flags, 8);
+        if (bytes == 0) return;
+        const int first = x0 + group * 8, end = z.width - first < 8 ? z.width - first : 8;
+        for (int l = 0; l < end; ++l) {
+          int kept = flags[l];
+          if (valid.data) kept = valid.row(y0 + y)[first + l] != 0 ? kept : 0;
+          if (second.data) {
+            const float value = second.row(y0 + y)[first + l];
+            kept &= (value >= second_low) | (value >= second_high) << 1;
+          }
+          flags[l] = static_cast<std::uint8_t>(kept);
+        }
       });
     block.for_each_pixel(rows, words, [&](int y, int w) {
       BitWord low_bits = 0, high_bits = 0;

@@ -47,8 +47,9 @@ struct CollectPixels {
   }
 };
 
-constexpr float converged_px = 0.01f;  // a further step would move the point by the square of this, about
-constexpr int lanes = 8;               // one 256-bit register of floats
+constexpr float converged_px = 0.01f;        // a further step would move the point by the square of this, about
+constexpr int lanes = 8;                     // one 256-bit register of floats
+constexpr float least_weight = 0.01110905f;  // exp(-9 / 2), at three sigma, and a little: a pixel just there is outside
 
 struct RefineRidgePoints {
   ImageView<const float> image;
@@ -77,34 +78,58 @@ struct RefineRidgePoints {
 
   CINELUMEN_HOST_DEVICE float newton_step(const RidgePoint& point) const {
     const float across = limited_sigma(point.sigma_px), along = limited_sigma(point.along_sigma_px);
-    const float ny = point.normal_y, nx = point.normal_x;
-    // The box around the ellipse of three sigma.
-    const int radius_y = static_cast<int>(ceilf(3 * sqrtf(square(across * ny) + square(along * nx))));
-    const int radius_x = static_cast<int>(ceilf(3 * sqrtf(square(across * nx) + square(along * ny))));
-    const int x0 = static_cast<int>(floorf(point.x + 0.5f)) - radius_x, y0 = static_cast<int>(floorf(point.y + 0.5f)) - radius_y;
-    const int columns = (2 * radius_x + lanes) / lanes * lanes;
-    const float u_factor = 1 / across, v_factor = 1 / along;
+    const float ny = point.normal_y, nx = point.normal_x, u_factor = 1 / across, v_factor = 1 / along;
+    // u^2 + v^2 = a dx^2 + 2 b dx dy + c dy^2.
+    const float b = (square(u_factor) - square(v_factor)) * ny * nx, c = square(u_factor * ny) + square(v_factor * nx);
+    const float height2 = 1 / c, lean = -b * height2, narrowing = square(u_factor * v_factor);
+    // The columns of the ellipse of three sigma, in groups; each with the rows that the ellipse has there.
+    const float radius_x = 3 * sqrtf(square(across * nx) + square(along * ny));
+    const int first_x = static_cast<int>(ceilf(point.x - radius_x)), last_x = static_cast<int>(floorf(point.x + radius_x));
+    // Down a column the Gaussian is a geometric series of a geometric series. It starts anew before a pixel whose weight was too small for
+    // a float (exp(-85), 13 sigma) can come within three sigma.
+    const float shrinking = fast_exp(-c), step_u = u_factor * ny;
+    const int rows_at_once = static_cast<int>(10 * (across < along ? across : along));
     // Relative to the centre's value: else a large constant would leak through the cut-off tails.
-    const float reference = image.row(mirror(y0 + radius_y, image.height))[mirror(x0 + radius_x, image.width)];
-    const bool inside = x0 >= 0 && x0 + columns <= image.width;
+    const float reference = image.row(
+        mirror(static_cast<int>(floorf(point.y + 0.5f)), image.height))[mirror(static_cast<int>(floorf(point.x + 0.5f)), image.width)];
     float slope[lanes] = {}, curvature[lanes] = {};
-    for (int j = 0; j <= 2 * radius_y; ++j) {
-      const float dy = static_cast<float>(y0 + j) - point.y;
-      const float* row = image.row(mirror(y0 + j, image.height));
-      for (int k = 0; k < columns; k += lanes) {
-        float values[lanes];
-        if (inside)
-          for (int l = 0; l < lanes; ++l) values[l] = row[x0 + k + l];
-        else
-          for (int l = 0; l < lanes; ++l) values[l] = row[mirror(x0 + k + l, image.width)];
+    for (int x0 = first_x; x0 <= last_x; x0 += lanes) {
+      const float left = static_cast<float>(x0) - point.x, limit = left + static_cast<float>(lanes - 1),
+                  right = limit < radius_x ? limit : radius_x;
+      const float nearest = left > 0 ? left : (right < 0 ? right : 0.0f), rest = 9.0f - narrowing * height2 * square(nearest);
+      const float half = sqrtf(rest > 0 ? rest * height2 : 0.0f), middle_left = point.y + lean * left,
+                  middle_right = point.y + lean * right;
+      const int first_y = static_cast<int>(ceilf((middle_left < middle_right ? middle_left : middle_right) - half));
+      const int last_y = static_cast<int>(floorf((middle_left < middle_right ? middle_right : middle_left) + half));
+      const bool inside = x0 >= 0 && x0 + lanes <= image.width;
+      for (int y0 = first_y; y0 <= last_y; y0 += rows_at_once) {
+        const int end_y = y0 + rows_at_once <= last_y ? y0 + rows_at_once : last_y + 1;
+        const float dy = static_cast<float>(y0) - point.y;
+        float u[lanes], weight[lanes], ratio[lanes];
         for (int l = 0; l < lanes; ++l) {
-          const float dx = static_cast<float>(x0 + k + l) - point.x;
-          const float u = u_factor * (ny * dy + nx * dx), v = v_factor * (nx * dy - ny * dx);
-          const float distance2 = u * u + v * v;
-          const float weight = fast_exp(-0.5f * distance2);
-          const float weighted = distance2 < 9.0f ? weight * (values[l] - reference) : 0.0f;
-          slope[l] += weighted * u;
-          curvature[l] += weighted * (u * u - 1.0f);
+          const float dx = left + static_cast<float>(l), v = v_factor * (nx * dy - ny * dx);
+          u[l] = u_factor * (ny * dy + nx * dx);
+          const float distance2 = u[l] * u[l] + v * v;
+          weight[l] = distance2 < 170.0f ? fast_exp(-0.5f * distance2) : 0.0f;
+          ratio[l] = fast_exp(-(c * (dy + 0.5f) + b * dx));
+        }
+        for (int y = y0; y < end_y; ++y) {
+          const float* const row = image.row(mirror(y, image.height));
+          float mirrored[lanes];
+          const float* values = row + x0;
+          if (!inside) {
+            for (int l = 0; l < lanes; ++l) mirrored[l] = row[mirror(x0 + l, image.width)];
+            values = mirrored;
+          }
+#pragma GCC unroll 1
+          for (int l = 0; l < lanes; ++l) {
+            const float value = values[l] - reference, weighted = weight[l] > least_weight ? weight[l] * value : 0.0f;
+            slope[l] += weighted * u[l];
+            curvature[l] += weighted * (u[l] * u[l] - 1.0f);
+            u[l] += step_u;
+            weight[l] *= ratio[l];
+            ratio[l] *= shrinking;
+          }
         }
       }
     }

@@ -81,6 +81,27 @@ TEST_P(RidgePointsTest, StepEqualsTheTwin) {
   }
 }
 
+TEST_P(RidgePointsTest, StepEqualsTheTwinForLongThinWindowsAtAnyAngle) {
+  const Stream stream = this->stream();
+  const Image<float> image = test::random_image(40, 45, 3, 5, 4);
+  const Image<float> device = to_device(stream, image.view());
+  std::vector<RidgePoint> points;
+  for (const auto& [across, along] : {std::pair{0.5f, 8.0f}, std::pair{8.0f, 0.5f}, std::pair{8.0f, 1.5f}, std::pair{0.5f, 0.5f}})
+    for (int turn = 0; turn < 24; ++turn) {
+      const float angle = 0.2618f * static_cast<float>(turn) + 0.01f;
+      points.push_back({20.3f, 22.7f, std::sin(angle), std::cos(angle), across, along, 0, 0});
+    }
+  const auto result = refined(stream, device, points, 1, 0.6f);
+  int compared = 0;
+  for (std::size_t i = 0; i < points.size(); ++i) {
+    const double expected = reference::newton_step(image, points[i], points[i].y, points[i].x);
+    if (std::abs(expected) > 10 * points[i].sigma_px) continue;
+    ++compared;
+    ASSERT_NEAR(result[i].last_step_px, expected, 5e-3 * (1 + expected * expected)) << "point " << i;
+  }
+  EXPECT_GE(compared, 20);
+}
+
 TEST_P(RidgePointsTest, FindsTheMiddleOfATube) {
   const Stream stream = this->stream();
   const test::Tube tube = test::straight_tube({8.3, -10}, {37.7, 90}, 3);
