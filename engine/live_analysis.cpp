@@ -406,14 +406,18 @@ void LiveAnalysis::adopt_vessels() {
     segment.stride = old.stride;
     segment.seen = old.seen;
     segment.filled_frames = old.filled_frames;
+    // A kept frame may have come through such a change before: not every point of the old centreline is in it.
+    std::vector<int> at(traced_->topology.graph.segments[same].centreline.points.size());
     for (const std::vector<LumenPoint>& frame : old.kept) {
+      std::fill(at.begin(), at.end(), -1);
+      for (std::size_t k = 0; k < frame.size(); ++k) at[static_cast<std::size_t>(frame[k].point)] = static_cast<int>(k);
       std::vector<LumenPoint> carried;
-      for (std::size_t i = 0; i < points.size(); ++i)
-        if (nearest[i].first == same) {
-          carried.push_back(frame[nearest[i].second]);
-          carried.back().point = static_cast<int>(i);
-          carried.back().segment = static_cast<int>(s);
-        }
+      for (std::size_t i = 0; i < points.size(); ++i) {
+        if (nearest[i].first != same || at[static_cast<std::size_t>(nearest[i].second)] < 0) continue;
+        carried.push_back(frame[static_cast<std::size_t>(at[static_cast<std::size_t>(nearest[i].second)])]);
+        carried.back().point = static_cast<int>(i);
+        carried.back().segment = static_cast<int>(s);
+      }
       segment.kept.push_back(std::move(carried));
     }
   }

@@ -67,6 +67,25 @@ TEST(LiveAnalysis, MeasuresTubesAsTheyFill) {
   for (std::size_t i = 0; i < medians.size() / 2; ++i) EXPECT_EQ(medians[i], medians[i + medians.size() / 2]);
 }
 
+TEST(LiveAnalysis, FiguresAreCarriedOverManyRenewals) {
+  // A bolus that comes and goes again and again: vessels are found anew dozens of times, longer and shorter.
+  const PhantomRun phantom = phantom_of("foot", 256, 8003, 40);
+  const cinelumen::Run run = make_run(phantom);
+  LiveOptions options;
+  options.mask_frames = 4;
+  options.renew_frames = 1;
+  LiveAnalysis live(Stream::cpu(), run, options);
+  for (int i = 0; i < 120; ++i) live.push(phantom.frames[i < 40 ? i : 39 - std::abs((i - 40) % 60 - 30)].view(), 100.0 * i);
+  const Analysis analysis = live.finish();
+  EXPECT_GE(analysis.segments.size(), 5u);
+  int measured = 0;
+  for (const SegmentResult& segment : analysis.segments) {
+    ASSERT_EQ(segment.profile.points.size(), segment.centreline.points.size());
+    for (const DiameterProfile::Point& point : segment.profile.points) measured += point.frames > 10;
+  }
+  EXPECT_GT(measured, 200);
+}
+
 TEST(LiveAnalysis, AMovedTableMeansANewMask) {
   const PhantomRun phantom = phantom_of("foot", 256, 8002, 36);
   const cinelumen::Run run = make_run(phantom);
