@@ -19,6 +19,8 @@ constexpr int key_frame_step = 5;      // resting frames
 constexpr std::size_t most_kept = 64;  // measured frames per segment, spread evenly over all
 constexpr int scene_check_frames = 15;
 constexpr float same_vessel_px = 3;
+constexpr double settled_share = 0.03;  // of the vessels' length: by less than that they have not changed
+constexpr int most_renew_gaps = 8;
 
 /// Frames that have been gathered, as a run's.
 class GatheredFrames : public FrameSource {
@@ -255,6 +257,7 @@ void LiveAnalysis::adopt_mask() {
   statistics_.emplace(stream_, prepared_->setup->height(), prepared_->setup->width(), FlowOptions{.area = false, .mean_time = false});
   last_motion_ = {};
   since_mask_ = changed_in_a_row_ = 0;
+  next_trace_ = renew_gap_ = options_.renew_frames;
   result_.events.push_back(prepared_->event);
 }
 
@@ -335,7 +338,7 @@ void LiveAnalysis::measure() {
 }
 
 void LiveAnalysis::trace_if_due() {
-  if (vessels_due_ >= 0 || since_mask_ % options_.renew_frames != 0 || statistics_->frame_count() < 3) return;
+  if (vessels_due_ >= 0 || since_mask_ < next_trace_ || statistics_->frame_count() < 3) return;
   vessels_due_ = result_.frame + options_.renew_frames;
   FlowImages images = statistics_->finish(stream_, static_cast<float>(prepared_->setup->filtered_noise_sd()));
   std::vector<KeyFrame> keys;
@@ -421,6 +424,15 @@ void LiveAnalysis::adopt_vessels() {
       segment.kept.push_back(std::move(carried));
     }
   }
+  // Where nothing new is found it is looked for less often: the machine is the frames' own again.
+  const auto length = [](const Topology& topology) {
+    double sum = 0;
+    for (const VesselGraph::Segment& segment : topology.graph.segments) sum += segment.centreline.length_px();
+    return sum;
+  };
+  const bool settled = traced_ && std::abs(length(found->topology) - length(traced_->topology)) < settled_share * length(traced_->topology);
+  renew_gap_ = settled ? std::min(2 * renew_gap_, most_renew_gaps * options_.renew_frames) : options_.renew_frames;
+  next_trace_ = since_mask_ + renew_gap_;
   const std::size_t before = segments_.size();
   segments_ = std::move(segments);
   traced_ = std::move(found);

@@ -22,7 +22,8 @@ struct LiveOptions {
   Registration registration = Registration::rigid;
   VesselnessResponse response = VesselnessResponse::noise_calibrated;
   int mask_frames = 8;    ///< first frames that the mask is chosen from, 4 to 64
-  int renew_frames = 15;  ///< the vessels are looked for again this often; what is found counts as many frames later, >= 1
+  int renew_frames = 15;  ///< the vessels are looked for again this often, up to eight times less often while none are new; they count as
+                          ///< many frames later
   int kept_frames = 900;  ///< of the contrast curves, >= 16
 };
 
@@ -105,7 +106,7 @@ class LiveAnalysis {
   std::optional<FlowStatistics> statistics_;
   RigidMotion last_motion_;
   double last_resting_ms_ = 0;
-  int since_mask_ = 0, changed_in_a_row_ = 0;
+  int since_mask_ = 0, changed_in_a_row_ = 0, next_trace_ = 0, renew_gap_ = 0;
   std::deque<KeyFrame> key_frames_;
   std::future<std::unique_ptr<Traced>> tracing_;
   int vessels_due_ = -1;
