@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <optional>
 
 #include "engine/centreline_fit.h"
 #include "engine/clutter.h"
@@ -229,27 +230,32 @@ Topology find_topology(const Stream& stream, ImageView<const float> whole_run, c
   topology.removed_edge_points = cut_segments(topology.graph, options.minimum_part_px, [&](const CentrelinePoint& point) {
     return near_edge(point, host_valid, options.edge_margin_px);
   });
+  // What lies beside a ridge of lost attenuation is something that moved.
+  Image<float> lost;
+  VesselGraph lost_ridges;
+  std::optional<PointGrid> grid;
+  const auto lost_at = [&](const CentrelinePoint& point) {
+    const int y = std::clamp(static_cast<int>(std::lround(point.y)), 0, height - 1);
+    const int x = std::clamp(static_cast<int>(std::lround(point.x)), 0, width - 1);
+    return lost(y, x);
+  };
+  const auto is_displaced = [&](const CentrelinePoint& point) {
+    const float added = -lost_at(point);
+    if (added <= 0) return true;
+    return grid->any_near(point.y, point.x, [&](const CentrelinePoint& other) {
+      const float parallel = std::abs(point.tangent_y * other.tangent_y + point.tangent_x * other.tangent_x);
+      const float nearness = 1 - std::hypot(other.y - point.y, other.x - point.x) / options.displaced_reach_px;
+      // Close by, less will do: the object was filled with contrast meanwhile.
+      return parallel > 0.9f && lost_at(other) > options.displaced_depth * (1 - 0.8f * nearness) * added;
+    });
+  };
   if (topology.moving_vessels) {
-    Image<float> lost = to_host<const float>(stream, topology.picture.view());
+    lost = to_host<const float>(stream, topology.picture.view());
     for (int y = 0; y < height; ++y)
       for (int x = 0; x < width; ++x) lost(y, x) = -lost(y, x);
-    const VesselGraph lost_ridges = trace(to_device(stream, lost.view()).view());
-    const PointGrid grid(lost_ridges, options.displaced_reach_px);
-    const auto lost_at = [&](const CentrelinePoint& point) {
-      const int y = std::clamp(static_cast<int>(std::lround(point.y)), 0, height - 1);
-      const int x = std::clamp(static_cast<int>(std::lround(point.x)), 0, width - 1);
-      return lost(y, x);
-    };
-    topology.removed_displaced_points = cut_segments(topology.graph, options.minimum_part_px, [&](const CentrelinePoint& point) {
-      const float added = -lost_at(point);
-      if (added <= 0) return true;
-      return grid.any_near(point.y, point.x, [&](const CentrelinePoint& other) {
-        const float parallel = std::abs(point.tangent_y * other.tangent_y + point.tangent_x * other.tangent_x);
-        const float nearness = 1 - std::hypot(other.y - point.y, other.x - point.x) / options.displaced_reach_px;
-        // Close by, less will do: the object was filled with contrast meanwhile.
-        return parallel > 0.9f && lost_at(other) > options.displaced_depth * (1 - 0.6f * nearness) * added;
-      });
-    });
+    lost_ridges = trace(to_device(stream, lost.view()).view());
+    grid.emplace(lost_ridges, options.displaced_reach_px);
+    topology.removed_displaced_points = cut_segments(topology.graph, options.minimum_part_px, is_displaced);
     // What moves leaves residues of every kind: here a vessel must stand out more.
     cut_segments(topology.graph, options.minimum_part_px, [&](const CentrelinePoint& point) { return point.z < options.moving_minimum_z; });
     drop_isolated(topology.graph, options.moving_minimum_tree_px);
@@ -260,6 +266,10 @@ Topology find_topology(const Stream& stream, ImageView<const float> whole_run, c
   fit.noise_sd = options.vesselness.noise_sd;
   fit.spline_knot_px = options.centreline.spline_knot_px;
   topology.graph = fit_centrelines(stream, topology.picture.view(), map.z.view(), valid, topology.graph, fit);
+  // The fit straightens: what it has laid along a residue goes too.
+  if (topology.moving_vessels)
+    topology.removed_displaced_points += cut_segments(topology.graph, options.minimum_part_px,
+                                                      [&](const CentrelinePoint& point) { return !point.inferred && is_displaced(point); });
   return topology;
 }
 

@@ -35,7 +35,7 @@ struct TopologyOptions {
   float still_minimum_z = 8;          ///< only vessels this clear are compared
   double still_agreement = 0.6;       ///< below it the vessels are said to move
   float displaced_reach_px = 25;      ///< a ridge with one of lost attenuation running beside it this near is something that moved ...
-  float displaced_depth = 0.8f;       ///< ... if as much, times this, was lost there as was added here
+  float displaced_depth = 0.7f;       ///< ... if as much, times this (close by half of it), was lost there as was added here
   float moving_minimum_z = 6;         ///< where vessels move: z below which a point is taken for residue
   float moving_minimum_tree_px = 80;  ///< where vessels move: connected segments shorter than this in all are dropped
   float edge_margin_px = 8;           ///< centrelines this close to the field's edge are the edge, not a vessel
