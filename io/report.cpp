@@ -512,14 +512,16 @@ class Page {
     if (timed) page_ += "<th>Velocity<small>mm/s</small>";
     page_ += "<th>Area under<br>curve<small>of the inlet's</small></thead><tbody>";
     const auto cell = [&](const std::string& text) { page_ += text == "–" ? "<td class=none>–" : "<td>" + text; };
-    const auto scaled = [&](const std::optional<double>& value) { return fixed(value ? *value * scale_ : nan, 2); };
+    const auto scaled = [&](const std::optional<double>& value, int decimals = 2) {
+      return fixed(value ? *value * scale_ : nan, decimals);
+    };
     const auto seconds = [&](const std::optional<double>& ms) { return fixed(ms ? *ms / 1000 : nan, 2); };
     for (const SegmentResult& segment : analysis_.segments) {
       page_ += "<tr data-seg=" + std::to_string(segment.id) + "><td class=l>" + chip(segment.id) +
                (named ? "<td class=\"l name\">" + name(segment) : "");
       cell(fixed(segment.length, 1));
       const SegmentDiameter& d = segment.diameter;
-      cell(d.median && d.sd ? scaled(d.median) + " ± " + scaled(d.sd) : scaled(d.median));
+      cell(d.median && d.sd ? scaled(d.median) + " ± " + scaled(d.sd, 3) : scaled(d.median));
       cell(scaled(d.minimum));
       cell(scaled(d.reference));
       cell(fixed(d.percent_stenosis, 0));
@@ -530,7 +532,7 @@ class Page {
       if (timed) {
         const auto& v = segment.flow.velocity_mm_s;
         std::string text = fixed(v, 0);
-        if (v && segment.flow.velocity_sd_mm_s) text += " ± " + fixed(segment.flow.velocity_sd_mm_s, 0);
+        if (v && segment.flow.velocity_sd_mm_s) text += " ± " + fixed(segment.flow.velocity_sd_mm_s, 1);
         cell(v && segment.flow.velocity_is_lower_bound ? "≥ " + text : text);
       }
       cell(fixed(segment.flow.auc_relative_to_inlet, 2));
