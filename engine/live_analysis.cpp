@@ -37,17 +37,6 @@ class GatheredFrames : public FrameSource {
   std::vector<Image<std::uint16_t>> frames_;
 };
 
-// A run of its own with the header of another: what is measured needs nothing else of it.
-Run run_of(const Run& header, std::vector<Image<std::uint16_t>> frames) {
-  Run run;
-  run.frames = std::make_shared<GatheredFrames>(std::move(frames));
-  run.description = header.description;
-  run.intensity = header.intensity;
-  run.geometry = header.geometry;
-  run.field = {to_host(Stream::cpu({.parallel = false}), header.field.valid()), header.field.source};
-  return run;
-}
-
 Image<std::uint16_t> copy_of(ImageView<const std::uint16_t> stored) { return to_host(Stream::cpu({.parallel = false}), stored); }
 
 // What works beside the frames: another queue on the same device, one core of a CPU.
@@ -137,6 +126,17 @@ struct LiveAnalysis::Segment {
   }
 };
 
+Run with_frames(const Run& header, std::shared_ptr<const FrameSource> frames) {
+  Run run;
+  run.frames = std::move(frames);
+  run.description = header.description;
+  run.intensity = header.intensity;
+  run.geometry = header.geometry;
+  run.field = {to_host(Stream::cpu({.parallel = false}), header.field.valid()), header.field.source};
+  run.window = header.window;
+  return run;
+}
+
 LiveAnalysis::LiveAnalysis(const Stream& stream, const Run& header, const LiveOptions& options)
     : stream_(stream),
       header_(header),
@@ -212,7 +212,7 @@ void LiveAnalysis::gather(ImageView<const std::uint16_t> stored) {
     const Stream stream = background_of(stream_);
     auto prepared = std::make_unique<Prepared>();
     const int count = static_cast<int>(frames.size());
-    const Run run = run_of(header_, std::move(frames));
+    const Run run = with_frames(header_, std::make_shared<GatheredFrames>(std::move(frames)));
     FramePlanes planes = read_frame_planes(run, intensity_, 0, count - 1);
     const Scene scene = find_scenes(planes).back();  // the table may just have come to rest
     planes = part_of(std::move(planes), scene.first, scene.last);
@@ -280,7 +280,7 @@ void LiveAnalysis::start_over(const std::string& why) {
 bool LiveAnalysis::scene_changed(ImageView<const std::uint16_t> stored) {
   std::vector<Image<std::uint16_t>> one;
   one.push_back(copy_of(stored));
-  FramePlanes now = read_frame_planes(run_of(header_, std::move(one)), intensity_, 0, 0);
+  FramePlanes now = read_frame_planes(with_frames(header_, std::make_shared<GatheredFrames>(std::move(one))), intensity_, 0, 0);
   // Three frames of the mask's time before it say what frames of one scene differ by.
   FramePlanes both;
   both.bin = now.bin, both.height = now.height, both.width = now.width, both.valid = std::move(now.valid);

@@ -31,6 +31,9 @@ struct LiveOptions {
 enum class MaskState { waiting, ready, again };
 const char* to_string(MaskState state);
 
+/// A run with other frames under a copy of `header`: without its frame times, mask instructions and warnings.
+Run with_frames(const Run& header, std::shared_ptr<const FrameSource> frames);
+
 /// What one frame says of one segment.
 struct LiveSegment {
   int id = 0;                                ///< 1-based, kept while the vessel is found again

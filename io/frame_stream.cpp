@@ -32,19 +32,6 @@ using Clock = std::chrono::steady_clock;
 constexpr int largest_side = 16384;
 constexpr std::size_t longest_header = 1 << 16;
 
-/// The size of frames that will come.
-class NoFramesYet : public FrameSource {
- public:
-  NoFramesYet(int rows, int columns) : rows_(rows), columns_(columns) {}
-  int frame_count() const override { return 0; }
-  int rows() const override { return rows_; }
-  int columns() const override { return columns_; }
-  void read_frame(int, ImageView<std::uint16_t>) const override { throw InputError("a stream's frames can't be read again"); }
-
- private:
-  int rows_, columns_;
-};
-
 /// One frame, as a run's.
 class OneFrame : public FrameSource {
  public:
@@ -141,7 +128,7 @@ class RawStream : public FrameStream {
     const double spacing = options.spacing_mm.value_or(number("mm_per_px", 0, 100, 0.0));
     calibrate_by(header_, spacing > 0 ? std::optional(spacing) : std::nullopt);
     header_.description.path = name_;
-    header_.frames = std::make_shared<NoFramesYet>(rows, columns);
+    header_.frames = std::make_shared<SizeOnly>(0, rows, columns);
     first_ = Image<std::uint16_t>(rows, columns);
     has_first_ = read(first_.view());
     header_.field = find_field(OneFrame(first_.view()));
@@ -278,7 +265,7 @@ class Replay : public FrameStream {
         run.warnings.push_back("The file's Mask Module is not followed in a stream: the mask is made from the first frames.");
         break;
       }
-    run.frames = std::make_shared<NoFramesYet>(frames_->rows(), frames_->columns());
+    run.frames = std::make_shared<SizeOnly>(0, frames_->rows(), frames_->columns());
     run.frame_times_ms.clear();
     header_ = std::move(run);
   }
@@ -325,7 +312,7 @@ class GrowingFolder : public FrameStream {
     header_.field = std::move(run.field);
     header_.window = run.window;
     header_.warnings = run.warnings;
-    header_.frames = std::make_shared<NoFramesYet>(run.rows(), run.columns());
+    header_.frames = std::make_shared<SizeOnly>(0, run.rows(), run.columns());
   }
   std::optional<Arrival> next(ImageView<std::uint16_t> stored) override {
     while (!file_ || frame_ >= file_->frame_count())
@@ -394,7 +381,7 @@ class Camera : public FrameStream {
     header_.intensity.bits_stored = 8;
     for (int i = 0; i < 256; ++i) header_.intensity.value.push_back(static_cast<float>(i));
     calibrate_by(header_, options.spacing_mm);
-    header_.frames = std::make_shared<NoFramesYet>(grey_.rows, grey_.cols);
+    header_.frames = std::make_shared<SizeOnly>(0, grey_.rows, grey_.cols);
     Image<std::uint16_t> first(grey_.rows, grey_.cols);
     store(first.view());
     header_.field = find_field(OneFrame(first.view()));

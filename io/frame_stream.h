@@ -26,6 +26,20 @@ struct Arrival {
   std::chrono::steady_clock::time_point arrived;  ///< complete at this moment; of a replay: due at this moment
 };
 
+/// The number and size of frames that can't be read: not yet, or not again.
+class SizeOnly : public FrameSource {
+ public:
+  /// frames may be 0; rows x columns each.
+  SizeOnly(int frames, int rows, int columns) : frames_(frames), rows_(rows), columns_(columns) {}
+  int frame_count() const override { return frames_; }
+  int rows() const override { return rows_; }
+  int columns() const override { return columns_; }
+  void read_frame(int, ImageView<std::uint16_t>) const override { throw InputError("a stream's frames can't be read again"); }
+
+ private:
+  int frames_, rows_, columns_;
+};
+
 /// A source of frames. One thread reads it.
 class FrameStream {
  public:

@@ -5,6 +5,7 @@
 #include <fstream>
 
 #include "io/derived_dicom.h"
+#include "io/frame_stream.h"
 #include "io/lumen_csv.h"
 #include "io/output_folder.h"
 #include "io/pictures.h"
@@ -58,19 +59,6 @@ class FrameRing {
   std::int64_t added_ = 0;
   std::vector<std::int16_t> counts_;
   std::fstream file_;
-};
-
-/// The kept frames' run, for what is written about it.
-class SizeOnly : public FrameSource {
- public:
-  SizeOnly(int frames, int rows, int columns) : frames_(frames), rows_(rows), columns_(columns) {}
-  int frame_count() const override { return frames_; }
-  int rows() const override { return rows_; }
-  int columns() const override { return columns_; }
-  void read_frame(int, ImageView<std::uint16_t>) const override { throw InputError("a stream's frames can't be read again"); }
-
- private:
-  int frames_, rows_, columns_;
 };
 
 }  // namespace
@@ -128,14 +116,7 @@ void LiveResultWriter::add(const LiveFrame& frame) {
   }
   state.density.write(state.text);
   if (state.options.per_point) state.lumen.add(state.lumen.rows_of(frame.frame, frame.time_ms, *frame.lumen, state.ids));
-  for (const LumenPoint& point : *frame.lumen) {
-    MeasurementCount& count = state.counts[state.ids[static_cast<std::size_t>(point.segment)]];
-    ++count.points;
-    if (point.used)
-      ++count.used;
-    else
-      ++count.excluded[static_cast<std::size_t>(point.reason)];
-  }
+  for (const LumenPoint& point : *frame.lumen) state.counts[state.ids[static_cast<std::size_t>(point.segment)]].add(point);
 }
 
 void LiveResultWriter::finish(Analysis& analysis) {
@@ -143,13 +124,7 @@ void LiveResultWriter::finish(Analysis& analysis) {
   state.lumen.close();
   state.density.close();
   const int kept = std::min(state.ring.size(), analysis.frames), rows = state.header.rows(), columns = state.header.columns();
-  Run run;
-  run.description = state.header.description;
-  run.intensity = state.header.intensity;
-  run.geometry = state.header.geometry;
-  run.field = {to_host(Stream::cpu(), state.header.field.valid()), state.header.field.source};
-  run.window = state.header.window;
-  run.frames = std::make_shared<SizeOnly>(state.frames, rows, columns);
+  Run run = with_frames(state.header, std::make_shared<SizeOnly>(state.frames, rows, columns));
   const GreyWindow window = choose_window(analysis.maximum_opacification.view(), analysis.subtracted);
   ReportInput input;
   input.window = window;

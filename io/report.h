@@ -22,6 +22,15 @@ struct ReportFrame {
 struct MeasurementCount {
   std::int64_t points = 0, used = 0;
   std::array<std::int64_t, 16> excluded{};
+
+  /// Counts one more.
+  void add(const LumenPoint& point) {
+    ++points;
+    if (point.used)
+      ++used;
+    else
+      ++excluded[static_cast<std::size_t>(point.reason)];
+  }
 };
 
 /// What the page is made of, besides the analysis.

@@ -321,12 +321,7 @@ struct ResultWriter::State {
     if (!frame.lumen) return;
     for (const LumenPoint& point : *frame.lumen) {
       const auto index = static_cast<std::size_t>(point.segment);
-      if (index >= counts.size()) continue;
-      ++counts[index].points;
-      if (point.used)
-        ++counts[index].used;
-      else
-        ++counts[index].excluded[static_cast<std::size_t>(point.reason)];
+      if (index < counts.size()) counts[index].add(point);
     }
   }
 

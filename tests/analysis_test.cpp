@@ -9,14 +9,7 @@
 namespace cinelumen {
 namespace {
 
-PhantomRun phantom_of(const char* scenario, int side, std::uint64_t seed, std::optional<int> frames = {}) {
-  PhantomOptions options;
-  options.scenario = scenario;
-  options.rows = options.columns = side;
-  options.seed = seed;
-  options.frames = frames;
-  return make_phantom(options);
-}
+using test::phantom_of;
 
 TEST(Analysis, TubesAreMeasuredWithHonestErrorBars) {
   const PhantomRun phantom = phantom_of("tubes", 512, 7001);

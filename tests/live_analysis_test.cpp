@@ -9,14 +9,7 @@
 namespace cinelumen {
 namespace {
 
-PhantomRun phantom_of(const char* scenario, int side, std::uint64_t seed, int frames) {
-  PhantomOptions options;
-  options.scenario = scenario;
-  options.rows = options.columns = side;
-  options.seed = seed;
-  options.frames = frames;
-  return make_phantom(options);
-}
+using test::phantom_of;
 
 TEST(LiveAnalysis, MeasuresTubesAsTheyFill) {
   const PhantomRun phantom = phantom_of("tubes", 384, 8001, 40);

@@ -11,6 +11,16 @@
 
 namespace cinelumen::test {
 
+/// A square phantom run of a scenario.
+inline PhantomRun phantom_of(const char* scenario, int side, std::uint64_t seed, std::optional<int> frames = {}) {
+  PhantomOptions options;
+  options.scenario = scenario;
+  options.rows = options.columns = side;
+  options.seed = seed;
+  options.frames = frames;
+  return make_phantom(options);
+}
+
 /// Bias, scatter and honesty of an error bar.
 struct ErrorFigures {
   double bias = 0, sd = 0, rms = 0, coverage = 0;  ///< coverage: share of errors within 1.96 reported SDs
