@@ -11,6 +11,13 @@ struct RigidMotion {
   float shift_y_px = 0, shift_x_px = 0, rotation_rad = 0;
 };
 
+/// How a frame lies and how bright it is against its mask. In memory of the stream's device where kernels read it, so that a frame's own
+/// motion decides nothing on the host.
+struct FramePlacement {
+  RigidMotion motion;  ///< mask to frame
+  float offset = 0;    ///< frame minus mask, off the vessels, log units
+};
+
 /// A position, (y, x) in pixels.
 struct PixelPosition {
   double y = 0, x = 0;
