@@ -36,12 +36,13 @@ struct FlowPlanes {
     const float half_step = 0.5f * now.step_s;
     if constexpr (Area) {
       const float kept_area = area.row(row)[column];
-      area.row(row)[column] = (first ? 0 : kept_area) + (seen ? half_step * (from + current) : 0);
+      const float now_area = kept_area + (seen ? half_step * (from + current) : 0);
+      area.row(row)[column] = first ? 0 : now_area;
     }
     if constexpr (Moment) {
       const float kept_moment = moment.row(row)[column];
-      moment.row(row)[column] =
-          (first ? 0 : kept_moment) + (seen ? half_step * (from * (now.time_s - now.step_s) + current * now.time_s) : 0);
+      const float now_moment = kept_moment + (seen ? half_step * (from * (now.time_s - now.step_s) + current * now.time_s) : 0);
+      moment.row(row)[column] = first ? 0 : now_moment;
     }
   }
 };
