@@ -76,31 +76,51 @@ Image<float> local_noise_weight(const Run& run, const NoiseModel& noise, int fra
   const int height = run.rows(), width = run.columns();
   Image<std::uint16_t> stored(height, width);
   run.frames->read_frame(frame, stored.view());
-  // Box sums of the variance by an integral image: smooth enough, and as quick for any width.
+  // Box sums, cut off at the border: along columns for a row at a time, then along the row.
   constexpr int reach = 8;
-  std::vector<double> sum(static_cast<std::size_t>(height + 1) * (width + 1), 0), count(sum.size(), 0);
-  const auto at = [&](int y, int x) { return static_cast<std::size_t>(y) * (width + 1) + x; };
-  for (int y = 0; y < height; ++y) {
-    double row_sum = 0, row_count = 0;
+  const int rows_held = 2 * reach + 1;
+  const std::size_t table_last = noise.variance.size() - 1;
+  std::vector<float> held(static_cast<std::size_t>(rows_held) * width), inside(held.size());  // the last rows that came in
+  std::vector<double> column_sum(static_cast<std::size_t>(width), 0), column_count(column_sum), sum(column_sum.size() + 1), count(sum);
+  const auto take_out = [&](int y) {
+    const std::size_t at = static_cast<std::size_t>(y % rows_held) * width;
     for (int x = 0; x < width; ++x) {
-      if (run.field.mask(y, x)) {
-        row_sum += noise.variance[std::min<std::size_t>(stored(y, x), noise.variance.size() - 1)];
-        row_count += 1;
-      }
-      sum[at(y + 1, x + 1)] = sum[at(y, x + 1)] + row_sum;
-      count[at(y + 1, x + 1)] = count[at(y, x + 1)] + row_count;
+      column_sum[x] -= held[at + x];
+      column_count[x] -= inside[at + x];
     }
-  }
+  };
+  const auto bring_in = [&](int y) {
+    const std::size_t at = static_cast<std::size_t>(y % rows_held) * width;
+    const std::uint16_t* values = stored.row(y);
+    const std::uint8_t* valid = run.field.mask.row(y);
+    for (int x = 0; x < width; ++x) {
+      const float one = valid[x] ? 1.0f : 0.0f;
+      inside[at + x] = one;
+      held[at + x] = one * noise.variance[std::min<std::size_t>(values[x], table_last)];
+      column_sum[x] += held[at + x];
+      column_count[x] += one;
+    }
+  };
   Image<float> weight(height, width);
   const double typical = std::max(noise.log_sd_at_median * noise.log_sd_at_median, 1e-12);
-  for (int y = 0; y < height; ++y)
-    for (int x = 0; x < width; ++x) {
-      const int y0 = std::max(0, y - reach), y1 = std::min(height, y + reach + 1), x0 = std::max(0, x - reach),
-                x1 = std::min(width, x + reach + 1);
-      const auto box = [&](const std::vector<double>& s) { return s[at(y1, x1)] - s[at(y0, x1)] - s[at(y1, x0)] + s[at(y0, x0)]; };
-      const double n = box(count);
-      weight(y, x) = n > 0 ? static_cast<float>(std::clamp(std::sqrt(typical * n / std::max(box(sum), 1e-15)), 0.05, 20.0)) : 1.0f;
+  for (int y = 0; y < std::min(reach, height); ++y) bring_in(y);
+  for (int y = 0; y < height; ++y) {
+    if (y - reach - 1 >= 0) take_out(y - reach - 1);
+    if (y + reach < height) bring_in(y + reach);
+    for (std::size_t x = 0; x < column_sum.size(); ++x) {
+      sum[x + 1] = sum[x] + column_sum[x];
+      count[x + 1] = count[x] + column_count[x];
     }
+    float* to = weight.row(y);
+    const auto weigh = [&](int x, int x0, int x1) {
+      const double n = count[x1] - count[x0], variance = std::max(sum[x1] - sum[x0], 1e-15);
+      const float w = static_cast<float>(std::sqrt(typical * n / variance));
+      to[x] = n > 0.5 ? std::clamp(w, 0.05f, 20.0f) : 1.0f;
+    };
+    for (int x = 0; x < std::min(reach, width); ++x) weigh(x, 0, std::min(width, x + reach + 1));
+    for (int x = reach; x < width - reach; ++x) weigh(x, x - reach, x + reach + 1);
+    for (int x = std::max(reach, width - reach); x < width; ++x) weigh(x, std::max(0, x - reach), width);
+  }
   return weight;
 }
 
