@@ -13,32 +13,38 @@ namespace {
 struct ScaleMedians {
   std::array<double, vesselness_scale_count> median{};
   std::array<long, vesselness_scale_count> count{};
-  double overall = 0;
+  double overall = 0;  // of all scales
 };
 
 // Median of the positive z at pixels where each scale wins.
-ScaleMedians positive_medians(const Image<float>& z, const Image<float>& scale_px, ImageView<const std::uint8_t> valid) {
+ScaleMedians positive_medians(ImageView<const float> z, ImageView<const float> scale_px, ImageView<const std::uint8_t> valid) {
   std::array<std::vector<float>, vesselness_scale_count> values;
-  std::vector<float> all;
-  for (int y = 0; y < z.height(); y += 2)
-    for (int x = 0; x < z.width(); x += 2) {
-      if ((valid.data && !valid(y, x)) || !(z(y, x) > 0)) continue;
-      const auto scale = std::find(vesselness_scales_px.begin(), vesselness_scales_px.end(), scale_px(y, x));
-      if (scale == vesselness_scales_px.end()) continue;
-      values[scale - vesselness_scales_px.begin()].push_back(z(y, x));
-      all.push_back(z(y, x));
+  for (int y = 0; y < z.height; y += 2) {
+    int scale = 0;  // neighbours mostly agree
+    for (int x = 0; x < z.width; x += 2) {
+      if (!(z(y, x) > 0) || (valid.data && !valid(y, x))) continue;
+      const float won = scale_px(y, x);
+      if (vesselness_scales_px[scale] != won)
+        scale = static_cast<int>(std::find(vesselness_scales_px.begin(), vesselness_scales_px.end(), won) - vesselness_scales_px.begin());
+      if (scale < vesselness_scale_count)
+        values[scale].push_back(z(y, x));
+      else
+        scale = 0;
     }
+  }
   const auto median = [](std::vector<float>& v) {
     if (v.empty()) return 0.0;
-    std::nth_element(v.begin(), v.begin() + v.size() / 2, v.end());
+    std::nth_element(v.begin(), v.begin() + static_cast<std::ptrdiff_t>(v.size() / 2), v.end());
     return static_cast<double>(v[v.size() / 2]);
   };
   ScaleMedians result;
+  std::vector<float> some;  // of all scales alike
   for (int i = 0; i < vesselness_scale_count; ++i) {
+    for (std::size_t k = 0; k < values[i].size(); k += 5) some.push_back(values[i][k]);
     result.count[i] = static_cast<long>(values[i].size());
     result.median[i] = median(values[i]);
   }
-  result.overall = median(all);
+  result.overall = median(some);
   return result;
 }
 
@@ -65,9 +71,10 @@ const ScaleMedians& white_noise_medians(float min_scale_px, float max_scale_px) 
   options.noise_sd = 1;
   options.min_scale_px = min_scale_px;
   options.max_scale_px = max_scale_px;
+  options.response_and_angle = false;
   VesselnessMap map = make_vesselness_map(stream, side, side);
   Vesselness(stream, side, side).compute(stream, noise.view(), {}, options, map);
-  return made.emplace(key, positive_medians(map.z, map.scale_px, {})).first->second;
+  return made.emplace(key, positive_medians(map.z.view(), map.scale_px.view(), {})).first->second;
 }
 
 }  // namespace
@@ -127,7 +134,13 @@ Image<float> local_noise_weight(const Run& run, const NoiseModel& noise, int fra
 std::array<float, vesselness_scale_count> clutter_factors(const Stream& stream, const VesselnessMap& map,
                                                           ImageView<const std::uint8_t> valid, const VesselnessOptions& options) {
   const ScaleMedians& white = white_noise_medians(options.min_scale_px, options.max_scale_px);
-  const ScaleMedians here = positive_medians(to_host(stream, map.z.view()), to_host(stream, map.scale_px.view()), valid);
+  Image<float> z, scale_px;
+  if (stream.on_cuda()) {
+    z = to_host(stream, map.z.view());
+    scale_px = to_host(stream, map.scale_px.view());
+  }
+  const ScaleMedians here = stream.on_cuda() ? positive_medians(z.view(), scale_px.view(), valid)
+                                             : positive_medians(map.z.view(), map.scale_px.view(), valid);
   constexpr long enough = 400;
   const auto limited = [](double factor) { return static_cast<float>(std::clamp(factor, 0.8, 20.0)); };
   std::array<float, vesselness_scale_count> factors;
