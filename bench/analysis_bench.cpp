@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "bench/machine.h"
+#include "bench/repeated_frames.h"
 #include "engine/live_analysis.h"
 #include "engine/phantom/phantom.h"
 
@@ -19,27 +20,6 @@ namespace {
 
 constexpr int short_frames = 32, long_frames = 60, sustained_frames = 300;
 
-/// A run of as many frames as asked for, out of fewer: once they are over, those after the inflow go back and forth.
-class RepeatedFrames : public FrameSource {
- public:
-  RepeatedFrames(std::shared_ptr<const FrameSource> frames, int count) : frames_(std::move(frames)), count_(count) {}
-  int frame_count() const override { return count_; }
-  int rows() const override { return frames_->rows(); }
-  int columns() const override { return frames_->columns(); }
-  void read_frame(int frame, ImageView<std::uint16_t> stored) const override { frames_->read_frame(source_of(frame), stored); }
-
- private:
-  int source_of(int frame) const {
-    const int whole = frames_->frame_count(), first = whole / 2, back = whole - 1 - first;
-    if (frame < whole) return frame;
-    const int phase = (frame - whole + 1) % (2 * back);
-    return phase < back ? whole - 1 - phase : first + phase - back;
-  }
-
-  std::shared_ptr<const FrameSource> frames_;
-  int count_;
-};
-
 // A foot run, made once per size and length; the sustained one shares its frames with a shorter one.
 const Run& foot(int side, int frames) {
   static std::map<std::pair<int, int>, Run> made;
@@ -47,7 +27,7 @@ const Run& foot(int side, int frames) {
   if (found != made.end()) return found->second;
   if (frames > long_frames) {
     const Run& shorter = foot(side, long_frames);
-    Run run = with_frames(shorter, std::make_shared<RepeatedFrames>(shorter.frames, frames));
+    Run run = with_frames(shorter, std::make_shared<bench::RepeatedFrames>(shorter.frames, frames));
     for (int i = 0; i < frames; ++i) run.frame_times_ms.push_back(i * shorter.frame_times_ms[1]);
     return made.emplace(std::pair(side, frames), std::move(run)).first->second;
   }

@@ -1,10 +1,12 @@
-/// cinelumen_profile SIDE FRAMES [LOOK_FROM]: a synthetic foot run through the whole chain on the first CUDA device. A profiler is told to
-/// look at frames LOOK_FROM (1-based, default 3) to FRAMES of both passes: the steady state, its memory made. Prints how many frames that
-/// is. bench/profile.sh makes a table of what the profiler saw.
+/// cinelumen_profile SIDE FRAMES LOOK_FROM PASS: a synthetic foot run through the whole chain on the first CUDA device. A profiler is told
+/// to look at frames LOOK_FROM (1-based) to FRAMES of pass 1 (subtracting) or 2 (measuring): the steady state, its memory made. Prints how
+/// many frames that is. bench/profile.sh makes a table of what the profiler saw.
 
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <string>
+#include <utility>
 
 #include "engine/analysis.h"
 #include "engine/phantom/phantom.h"
@@ -14,11 +16,12 @@ namespace {
 
 using namespace cinelumen;
 
-/// Turns the profiler on and off as the frames of each pass go by.
+/// Turns the profiler on and off as the frames of a pass go by.
 class SteadyState : public AnalysisObserver {
  public:
-  explicit SteadyState(int look_from) : look_from_(look_from) {}
-  void progress(const std::string&, int done, int total) override {
+  SteadyState(int look_from, std::string pass) : look_from_(look_from), pass_(std::move(pass)) {}
+  void progress(const std::string& pass, int done, int total) override {
+    if (pass != pass_) return;
     if (done == look_from_ - 1) profile(true);
     if (done == total) profile(false);
   }
@@ -27,16 +30,18 @@ class SteadyState : public AnalysisObserver {
 
  private:
   int look_from_;
+  std::string pass_;
 };
 
-int run(int side, int frames, int look_from) {
+int run(int side, int frames, int look_from, int pass) {
   PhantomOptions options;
   options.scenario = "foot";
   options.rows = options.columns = side;
   options.frames = frames;
   options.contrast_free_frames = 5;
+  options.inlet_velocity_mm_s = 300;  // few frames: the vessels must fill at once
   const Run foot = make_run(make_phantom(options));
-  SteadyState steady(look_from);
+  SteadyState steady(look_from, pass == 1 ? "subtracting" : "measuring");
   const Analysis analysis = analyze(Stream::cuda(), foot, {}, &steady);
   std::printf("{\"side\": %d, \"frames\": %d, \"segments\": %zu, \"device\": \"%s\"}\n", side, frames - look_from + 1,
               analysis.segments.size(), analysis.device.c_str());
@@ -50,13 +55,15 @@ int run(int side, int frames, int look_from) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const int side = argc > 1 ? std::atoi(argv[1]) : 0, frames = argc > 2 ? std::atoi(argv[2]) : 0, from = argc > 3 ? std::atoi(argv[3]) : 3;
-  if (argc < 3 || argc > 4 || side < 64 || from < 2 || frames <= from) {
-    std::fprintf(stderr, "usage: cinelumen_profile SIDE FRAMES [LOOK_FROM]\n");
+  int number[4] = {};
+  for (int i = 0; i < 4 && i + 1 < argc; ++i) number[i] = std::atoi(argv[i + 1]);
+  const auto [side, frames, from, pass] = number;
+  if (argc != 5 || side < 64 || from < 2 || frames <= from || pass < 1 || pass > 2) {
+    std::fprintf(stderr, "usage: cinelumen_profile SIDE FRAMES LOOK_FROM PASS\n");
     return 2;
   }
   try {
-    return run(side, frames, from);
+    return run(side, frames, from, pass);
   } catch (const std::exception& error) {
     std::fprintf(stderr, "cinelumen_profile: %s\n", error.what());
     return 3;
