@@ -51,6 +51,7 @@ FrameChain::FrameChain(const Stream& stream, const Run& run, const IntensityMode
 }
 
 void FrameChain::load(FrameSlot& slot, int i) {
+  slot.clock().set_frame(scene_.first + i);
   {
     const auto timed = slot.clock().measure("decode");
     run_.frames->read_frame(scene_.first + i, slot.stored());

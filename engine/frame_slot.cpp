@@ -146,6 +146,7 @@ StoredFrame FrameSlot::stored_frame() const {
 void FrameSlot::ingest(int frame, int mask) {
   frame_ = frame;
   mask_ = mask;
+  clock_.set_frame(frame);
   if (!stream_.on_cuda()) return;
   const auto timed = clock_.measure("ingest");
   copy<std::uint16_t>(stream_, stored_.view(), stored_on_device_.view());
