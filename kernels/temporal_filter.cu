@@ -44,18 +44,21 @@ CINELUMEN_HOST_DEVICE inline AxisShift axis_shift(float shift_px, int extent) {
 
 /// What is done with a result beside keeping it as the state.
 struct NoSink {
-  struct Frame {};
-  CINELUMEN_HOST_DEVICE Frame frame() const { return {}; }
-  CINELUMEN_HOST_DEVICE void take(const Frame&, int, int, float, float) const {}
+  template <class Block, class Previous>
+  CINELUMEN_HOST_DEVICE void take(const Block&, int, int, const ImageView<float>&, Previous) const {}
 };
 template <bool Area, bool Moment>
 struct StatisticsSink {
   FlowPlanes planes;
   PerFrame<FlowTime> time;
-  CINELUMEN_HOST_DEVICE FlowTime frame() const { return time.read(); }
-  /// A pixel's result in this and in the previous frame.
-  CINELUMEN_HOST_DEVICE void take(const FlowTime& now, int row, int column, float result, float previous) const {
-    planes.take<Area, Moment>(now, row, column, result, previous);
+  /// `previous(y, x)`: the last frame's result at a pixel of the tile.
+  template <class Block, class Previous>
+  CINELUMEN_HOST_DEVICE void take(Block block, int rows, int columns, const ImageView<float>& result, Previous previous) const {
+    const FlowTime now = time.read();
+    block.for_each_pixel(rows, columns, [&](int y, int x) {
+      const int row = block.y0 + y, column = block.x0 + x;
+      planes.take<Area, Moment>(now, row, column, result.row(row)[column], previous(y, x));
+    });
   }
 };
 
@@ -115,7 +118,7 @@ struct FilterFrame {
 
  private:
   template <bool Moved, int Height, int Width>
-  CINELUMEN_HOST_DEVICE void filter(const Block<Height, Width>& block, Scratch<Height, Width>& scratch, const AxisShift& shift_y,
+  CINELUMEN_HOST_DEVICE void filter(Block<Height, Width> block, Scratch<Height, Width>& scratch, const AxisShift& shift_y,
                                     const AxisShift& shift_x) const {
     const int height = input.height, width = input.width;
     const int rows = block.rows(height), columns = block.columns(width);
@@ -179,7 +182,6 @@ struct FilterFrame {
     });
 
     const float least_gain = minimum_gain, first = change_first, per_sd = gain_per_sd, inverse_correlation = 1 / noise_correlation;
-    const auto now = sink.frame();
     const float noise = noise_variance, first_precision = 1 / sqrtf(2 * noise);
     // by_mean, by_square: 1 / sqrt(count) and 1 / sqrt(2 count).
     const auto update = [&](int y, int x, float count, float by_mean, float by_square) {
@@ -202,7 +204,6 @@ struct FilterFrame {
       const float predicted = scratch.predicted[y + pool][x + pool];
       const float result = gain * input.row(row)[column] + rest * predicted;
       next_state.row(row)[column] = result;
-      sink.take(now, row, column, result, predicted);
       // Of the result's variance rest^2 p + gain^2 n, plus n, times precision^2.
       const float growth = rest * rest * kalman + (gain * gain + 1) * noise_share;
       const bool known = before > 0;
@@ -224,6 +225,7 @@ struct FilterFrame {
         update(y, x, count, by_mean, by_mean * 0.70710678f);
       });
     }
+    sink.take(block, rows, columns, next_state, [&](int y, int x) { return scratch.predicted[y + pool][x + pool]; });
   }
 };
 
