@@ -143,6 +143,7 @@ class FrameSlot {
   std::vector<MaskRegistration> registrations_;   // one per mask
   std::optional<Vesselness> vesselness_;
   VesselnessMap map_;
+  std::optional<CentrelineTracer> tracer_;
   RigidMotion motion_;
   float offset_ = 0;
   FrameSubtraction subtraction_;
