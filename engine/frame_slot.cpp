@@ -220,7 +220,8 @@ void FrameSlot::measure(const Topology& topology, const MeasureSettings& setting
   copy_to_host();
   if (settings.trace_every_frame) {
     const auto timed = clock_.measure("topology in every frame");
-    (void)trace_centrelines(stream_, filtered_, map_, setup_.valid());
+    if (!tracer_) tracer_.emplace(stream_, setup_.height(), setup_.width());
+    (void)tracer_->trace(stream_, filtered_, map_, setup_.valid(), {.quick = true});
   }
   {
     const auto timed = clock_.measure("re-snap");

@@ -151,6 +151,7 @@ class FrameSlot {
   VesselnessMap map_;
   std::optional<SegmentFollower> follower_;
   Array<FramePlacement> placement_, placement_on_host_;
+  std::optional<CentrelineTracer> tracer_;
   RigidMotion motion_;
   float offset_ = 0;
   FrameSubtraction subtraction_;
