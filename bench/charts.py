@@ -4,6 +4,9 @@ import math
 from html import escape
 
 palette = {
+    "ours, topology": "#7fc4d6",
+    "OpenCV, ": "#f0bd8a",
+    "SciPy and": "#c9ad85",
     "ours, 1 thread": "#8db9e3",
     "ours": "#1f6fb5",
     "GPU": "#2a9d6b",
@@ -88,9 +91,10 @@ def bars(title, groups, unit, log=False, mark=None, width=920):
     left, right, thick, gap = 230, 70, 13, 12
     largest = max(v for _, values in groups for _, v in values)
     least = min(v for _, values in groups for _, v in values)
-    parts, top = legend(series, left, 14, width)
-    parts = [parts]
-    top += 6
+    key, top = legend(series, left, 14, width)
+    if all(len(values) == 1 for _, values in groups):
+        key, top = "", 4
+    parts, top = [key], top + 6
     length = width - left - right
     if log:
         low, high = math.floor(math.log10(least) - 0.05), math.ceil(math.log10(largest) + 0.02)

@@ -440,28 +440,32 @@ def peer_sections(r):
     )
     right = Section(
         "How right they are",
-        "Against the synthetic cine's truth. A: rms error of the shift. B: area under the ROC curve and best Dice over thresholds. D, "
-        "E: bias and SD of diameters in px at true, isolated centreline points, and the share of them that was found (ours leaves out "
-        "what it can't measure). Same files, same scores.",
+        "Against the synthetic cine's truth. A: rms error of the shift. B: area under the ROC curve and best Dice over thresholds. E: "
+        "bias and SD of the chain's diameters in px at true, isolated centreline points, and the share of them that was found (ours "
+        "leaves out what it can't measure).",
     )
-    cell = lambda a, key, form=number: form(a[key]) if a.get(key) is not None else "-"
-    rows = [
-        (
-            a["side"],
-            a["stage"],
-            a["peer"],
-            cell(a, "shift_rms_px"),
-            cell(a, "roc_area", lambda v: f"{v:.4f}"),
-            cell(a, "best_dice", lambda v: f"{v:.3f}"),
-            cell(a, "dice", lambda v: f"{v:.3f}"),
-            cell(a, "bias_px", lambda v: f"{v:+.2f}"),
-            cell(a, "sd_px", lambda v: f"{v:.2f}"),
-            cell(a, "found", lambda v: f"{100 * v:.0f} %"),
-        )
-        for a in peers["accuracy"]
+    return [speed, right.table(*accuracy_table(peers))]
+
+
+def accuracy_table(peers):
+    """Head and rows: one per side and program."""
+    by = {}
+    for entry in peers["accuracy"]:
+        by.setdefault((entry["side"], entry["peer"]), {})[entry["stage"]] = entry
+    columns = [
+        ("A shift rms px", "A", "shift_rms_px", "{:.3f}"),
+        ("B ROC area", "B", "roc_area", "{:.4f}"),
+        ("B best Dice", "B", "best_dice", "{:.3f}"),
+        ("E diameter bias px", "E", "bias_px", "{:+.2f}"),
+        ("E SD px", "E", "sd_px", "{:.2f}"),
+        ("E found", "E", "found", "{:.0%}"),
     ]
-    right.table(["side", "stage", "program", "shift rms px", "ROC area", "best Dice", "Dice", "diameter bias px", "SD px", "found"], rows)
-    return [speed] + ([right] if rows else [])
+    head = ["side", "program", *(title for title, *_ in columns)]
+    rows = []
+    for (side, peer), entries in by.items():
+        values = [entries.get(stage, {}).get(key) for _, stage, key, _ in columns]
+        rows.append((side, peer, *("-" if v is None else form.format(v) for v, (*_, form) in zip(values, columns))))
+    return head, rows
 
 
 def all_rows_section(r):

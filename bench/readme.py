@@ -5,7 +5,7 @@ import json
 import re
 import sys
 
-from page import Results, kernels, chains, per_run
+from page import Results, accuracy_table, chains, kernels, per_run
 from charts import number
 
 
@@ -117,33 +117,10 @@ def peer_table(r):
     )
 
 
-def accuracy_table(r):
-    found = r.all.get("peers", {}).get("accuracy")
-    if not found:
-        return None
-    side = max(a["side"] for a in found)
-    by = {}
-    for a in found:
-        if a["side"] == side:
-            by.setdefault(a["peer"], {})[a["stage"]] = a
-    pick = lambda stages, stage, key, form: form(stages[stage][key]) if stages.get(stage, {}).get(key) is not None else ""
-    rows = [
-        (
-            peer,
-            pick(s, "A", "shift_rms_px", "{:.3f}".format),
-            pick(s, "B", "roc_area", "{:.4f}".format),
-            pick(s, "E", "bias_px", "{:+.2f}".format),
-            pick(s, "E", "sd_px", "{:.2f}".format),
-            pick(s, "E", "found", "{:.0%}".format),
-        )
-        for peer, s in by.items()
-    ]
-    return table((f"same files, {side}^2", "A shift rms px", "B ROC area", "E diameter bias px", "E SD px", "E found"), rows)
-
-
 def main():
     with open(sys.argv[1]) as file:
         r = Results(json.load(file))
+    peers = r.all.get("peers", {})
     made = {
         "machine": machine(r),
         "kernels": kernel_table(r),
@@ -152,7 +129,7 @@ def main():
         "stages": stage_table(r),
         "stream": stream_table(r),
         "peers": peer_table(r),
-        "peers accuracy": accuracy_table(r),
+        "peers accuracy": table(*accuracy_table(peers)) if peers.get("accuracy") else None,
     }
     if len(sys.argv) > 3:
         with open(sys.argv[2]) as file:

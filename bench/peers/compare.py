@@ -44,7 +44,8 @@ class Peer:
 def all_peers(cores):
     both = (1,) if cores == 1 else (1, cores)
     return [
-        Peer("CineLumen", "cinelumen_peer", "ABCDE", both),
+        Peer("CineLumen", "cinelumen_peer", "BCE", both),
+        Peer("CineLumen", "cinelumen_peer", "AD"),  # stages of its chain, timed in one thread
         Peer("CineLumen, topology once per run", "cinelumen_peer", "E", both, variant="once_per_run"),
         Peer("OpenCV", "opencv_peer", "ABCDE", both),
         Peer("OpenCV, blur and differences", "opencv_peer", "BE", both, variant="blur"),

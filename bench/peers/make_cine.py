@@ -35,8 +35,8 @@ def grow_tree(rng, width, root, direction, radius, occupied, number, least_radiu
         waiting.sort(key=lambda branch: branch[2])
         position, angle, radius, path, parent = waiting.pop()  # widest first
         length = int((radius * rng.uniform(9, 14) + rng.uniform(28, 45)) * (width / 512) ** 0.75)
-        end_radius = radius * rng.uniform(0.86, 0.95)
         bend = rng.normal(0, 0.012 * 512 / width)
+        end_radius = radius * rng.uniform(0.86, 0.95)
         key = number * 10000 + len(branches) + 1
         points, radii, paths, stopped = [], [], [], False
         for step in range(length):
