@@ -261,7 +261,6 @@ void LiveAnalysis::adopt_mask() {
   filter_.emplace(make_temporal_filter(stream_, *prepared_->setup));
   resting_filter_.emplace(make_temporal_filter(stream_, *prepared_->setup));
   statistics_.emplace(stream_, prepared_->setup->height(), prepared_->setup->width(), FlowOptions{.area = false, .mean_time = false});
-  last_motion_ = {};
   since_mask_ = changed_in_a_row_ = 0;
   next_trace_ = renew_gap_ = options_.renew_frames;
   result_.events.push_back(prepared_->event);
@@ -305,7 +304,8 @@ void LiveAnalysis::measure() {
   if (statistics_->frame_count() == 0 || result_.time_ms - last_resting_ms_ >= resting_step_ms) {
     last_resting_ms_ = result_.time_ms;
     slot.subtract_onto_mask();
-    slot.filter(*resting_filter_, *statistics_, result_.time_ms);
+    slot.filter(*resting_filter_, resting_filter_place_ = resting_filter_->place_after(resting_filter_place_), *statistics_,
+                result_.time_ms);
     if (statistics_->frame_count() % key_frame_step == 0) {
       KeyFrame key{result_.frame, Image<float>(stream_, slot.filtered().height, slot.filtered().width)};
       copy<float>(stream_, slot.filtered(), key.image.view());
@@ -314,8 +314,7 @@ void LiveAnalysis::measure() {
     }
   }
   slot.subtract();
-  slot.filter(*filter_, slot.motion().shift_y_px - last_motion_.shift_y_px, slot.motion().shift_x_px - last_motion_.shift_x_px);
-  last_motion_ = slot.motion();
+  slot.filter(*filter_, filter_place_ = filter_->place_after(filter_place_));
   flat_.clear();
   times_ms_.push_back(result_.time_ms);
   subtractions_.push_back(slot.subtraction());
