@@ -64,7 +64,7 @@ def text(x, y, words, kind="", anchor="start"):
 def legend(names, x, y, width):
     parts, at = [], x
     for i, name in enumerate(names):
-        length = 24 + 6.6 * len(name)
+        length = 32 + 6.7 * len(name)
         if at + length > width and at > x:
             at, y = x, y + 18
         parts.append(

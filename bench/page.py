@@ -3,6 +3,7 @@
 
 import json
 import os
+import re
 import sys
 from html import escape
 
@@ -53,11 +54,10 @@ class Section:
             parts.append(f"<p>{escape(self.words)}</p>")
         parts += self.charts
         if self.rows:
-            cells = lambda tag, row: "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in row) + "</tr>"
-            words = ' class="words"' if len(self.head) == 2 else ""
-            table = (
-                f'<div class="wide"><table{words}>{cells("th", self.head)}{"".join(cells("td", row) for row in self.rows)}</table></div>'
-            )
+            figures = [all(re.fullmatch(r"[-+\d.,% x/]*", row[i]) for row in self.rows) for i in range(len(self.head))]
+            kinds = ["" if figure else ' class="words"' for figure in figures]
+            cells = lambda tag, row: "<tr>" + "".join(f"<{tag}{k}>{escape(cell)}</{tag}>" for k, cell in zip(kinds, row)) + "</tr>"
+            table = f'<div class="wide"><table>{cells("th", self.head)}{"".join(cells("td", row) for row in self.rows)}</table></div>'
             parts.append(f"<details><summary>figures</summary>{table}</details>" if self.folded else table)
         return "".join(parts) + "</section>"
 
@@ -163,8 +163,9 @@ def limits_section(r):
     )
     rows = []
     for device in [r.cpu(t) for t in r.threads] + r.gpus:
-        copy, small = (r.counter("copy_plane", device, size, "GB/s") for size in (4096, 1024))
-        fma = r.counter("multiply_add_chains", device, 1024, "GFLOP/s")
+        rate = lambda work, size, name: r.share(row, name) if (row := r.row(work, device, size)) else None
+        copy, small = (rate("copy_plane", size, "GB/s") for size in (4096, 1024))
+        fma = rate("multiply_add_chains", 1024, "GFLOP/s")
         if copy or fma:
             rows.append((device.replace("_", " "), number(copy), number(small), number(fma)))
     return section.table(["device", "copy, 4096 x 4096: GB/s", "copy, 1024 x 1024: GB/s", "multiply-adds: GFLOP/s"], rows)
@@ -417,6 +418,7 @@ def peer_sections(r):
         for t in [max((t for t in (1, most) if (side, "E", label, t) in times), default=0)]
         if t
     ]
+    chain.sort(key=lambda bar: -bar[1][0][1])
     speed.charts.append(
         f"<h3>Whole chain, frames/s, {most} thread{'s where the library has them' if most > 1 else ''}</h3>"
         + charts.bars("Whole chain", chain, "frames/s")

@@ -18,7 +18,7 @@ if [ -z "$CINELUMEN_PTXVM" ]; then
   exit 0
 fi
 for program in cinelumen_profile cinelumen_bench; do
-  [ -x "$build_dir/bin/$program" ] || fail "$build_dir/bin/$program was not built"
+  [ -x "$build_dir/bin/$program" ] || fail "$build_dir/bin/$program was not built: cmake --build --preset cuda --target cinelumen_profile cinelumen_bench"
 done
 run=$CINELUMEN_PTXVM/run
 "$run" --print-path >/dev/null
