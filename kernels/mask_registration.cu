@@ -384,9 +384,11 @@ struct CoarsestLevel : Smooth<2, Source> {
   }
   template <int Height, int Width>
   CINELUMEN_HOST_DEVICE void finish(Block<Height, Width> block, Scratch<Height, Width>& scratch) const {
-    const ImageView<const float> coarsest = this->smoothed;
+    const ImageView<float>&made = this->smoothed, &coarse = half;
+    const ImageView<const float> coarsest{made.data, made.height, made.width, made.pitch},
+        halved{coarse.data, coarse.height, coarse.width, coarse.pitch};
     block.for_each_pixel(half.height, half.width, [&](int y, int x) { half(y, x) = binned(coarsest, y, x); });
-    const float limit = common_difference(block, coarsest, scratch.sample), coarse_limit = common_difference(block, half, scratch.sample);
+    const float limit = common_difference(block, coarsest, scratch.sample), coarse_limit = common_difference(block, halved, scratch.sample);
     block.once([&] {
       *state.data = State{};
       state.data->turn = turn;
