@@ -211,10 +211,13 @@ struct ListSearched {
 template <class Get>
 CINELUMEN_HOST_DEVICE inline float middle_of_set(unsigned set, Get get) {
   const int count = std::popcount(set), lower = (count - 1) / 2, upper = count / 2;
-  if (count == 3) {  // the usual case
-    const int first = std::countr_zero(set), second = std::countr_zero(set & (set - 1)), last = std::bit_width(set) - 1;
-    const float a = get(first), b = get(second), c = get(last);
-    return larger(smaller(a, b), smaller(larger(a, b), c));
+  if (count == 3 || count == 4) {  // the usual cases
+    const unsigned after_first = set & (set - 1), after_second = after_first & (after_first - 1);
+    const float a = get(std::countr_zero(set)), b = get(std::countr_zero(after_first)), c = get(std::countr_zero(after_second));
+    const float low = smaller(a, b), high = larger(a, b);
+    if (count == 3) return larger(low, smaller(high, c));
+    const float d = get(std::bit_width(set) - 1);
+    return 0.5f * (larger(low, smaller(c, d)) + smaller(high, larger(c, d)));
   }
   float low = 0, high = 0;
   for (unsigned a = set; a != 0; a &= a - 1) {

@@ -1,7 +1,9 @@
 #include "ridge_paths.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
+#include <cstdint>
 #include <vector>
 
 #include "math.h"
@@ -14,7 +16,7 @@ namespace {
 constexpr float sample_step_px = 1, fine_step_px = 0.5f, outlier_px = 1.5f;
 constexpr int max_half_count = 24;  // samples on either side
 constexpr int most_columns = 64;    // of a row of samples, with what fills the last vector
-constexpr int rows_together = 64;   // of the way back
+constexpr int rows_together = 32;   // of the way back
 constexpr int every = 2;            // points per row of samples: the ridge bends little between neighbours
 constexpr float never = -1e30f;     // where nothing can be gained
 constexpr float nowhere = 3e38f;    // no offset
@@ -122,7 +124,7 @@ struct FindPaths {
     KthScratch lanes;
     ListScratch list;
     float total[2][most_columns + 4];
-    std::int8_t moved[rows_together][most_columns];
+    int moved[rows_together][most_columns];
     int path[rows_together], at;
     float row_highest[16];
   };
@@ -133,9 +135,12 @@ struct FindPaths {
     if (rows == 0) return;
     block.for_each_pixel(1, rows, [&](int, int r) {
       const float* const row = samples.row(row0 + r);
-      float peak = 0;
-      for (int k = 0; k < width; ++k) peak = row[k] > peak ? row[k] : peak;
-      highest[row0 + r] = peak > 0 ? peak : -1.0f;
+      std::int32_t peak = 0;  // as whole numbers, whose maximum is vector code
+      for (int k = 0; k < width; ++k) {
+        const std::int32_t bits = std::bit_cast<std::int32_t>(row[k]);
+        peak = bits > peak ? bits : peak;
+      }
+      highest[row0 + r] = peak > 0 ? std::bit_cast<float>(peak) : -1.0f;
     });
     const auto peak_of = [&](int r) { return highest[row0 + r]; };
     const int filled = static_cast<int>(block
