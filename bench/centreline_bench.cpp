@@ -6,6 +6,7 @@
 
 #include <string>
 
+#include "bench/machine.h"
 #include "engine/centreline_fit.h"
 #include "engine/ridge_snap.h"
 #include "kernels/vesselness.h"
@@ -82,30 +83,11 @@ void snap(benchmark::State& state, const Stream& stream) {
   state.counters["points"] = points;
 }
 
-void trace_centrelines_cpu(benchmark::State& state) { trace(state, Stream::cpu({.parallel = false})); }
-void trace_centrelines_cpu_pool(benchmark::State& state) { trace(state, Stream::cpu()); }
-void fit_centrelines_cpu(benchmark::State& state) { fit(state, Stream::cpu()); }
-void snap_to_ridge_cpu(benchmark::State& state) { snap(state, Stream::cpu({.parallel = false})); }
-BENCHMARK(trace_centrelines_cpu)->Arg(512)->Arg(1024)->Arg(2048)->Unit(benchmark::kMillisecond)->MeasureProcessCPUTime()->UseRealTime();
-BENCHMARK(trace_centrelines_cpu_pool)
-    ->Arg(512)
-    ->Arg(1024)
-    ->Arg(2048)
-    ->Unit(benchmark::kMillisecond)
-    ->MeasureProcessCPUTime()
-    ->UseRealTime();
-BENCHMARK(fit_centrelines_cpu)->Arg(512)->Arg(1024)->Arg(2048)->Unit(benchmark::kMillisecond)->MeasureProcessCPUTime()->UseRealTime();
-BENCHMARK(snap_to_ridge_cpu)->Arg(512)->Arg(1024)->Arg(2048)->Unit(benchmark::kMillisecond)->MeasureProcessCPUTime()->UseRealTime();
-const int cuda_rows = [] {
-  for (int i = 0; i < cuda_device_count(); ++i) {
-    const std::string device = "_cuda" + std::to_string(i);
-    for (auto* row :
-         {benchmark::RegisterBenchmark(("trace_centrelines" + device).c_str(),
-                                       [i](benchmark::State& state) { trace(state, Stream::cuda(i)); }),
-          benchmark::RegisterBenchmark(("snap_to_ridge" + device).c_str(), [i](benchmark::State& state) { snap(state, Stream::cuda(i)); })})
-      row->Arg(512)->Arg(1024)->Arg(2048)->Unit(benchmark::kMillisecond)->MeasureProcessCPUTime()->UseRealTime();
-  }
-  return 0;
+const bool registered = [] {
+  bench::register_on_all_devices("trace_centrelines", trace);
+  bench::register_on_all_devices("fit_centrelines", fit);
+  bench::register_on_all_devices("snap_to_ridge", snap);
+  return true;
 }();
 
 }  // namespace

@@ -40,24 +40,8 @@ void multiply_add_rate(benchmark::State& state, const Stream& stream) {
   bench::add_limits(state, stream, sizeof(float) * side * side, flops);
 }
 
-void add_rows(const std::string& device, const Stream& stream) {
-  benchmark::RegisterBenchmark(("copy_plane/" + device).c_str(), copy_bandwidth, stream)
-      ->Arg(1024)
-      ->Arg(4096)
-      ->MeasureProcessCPUTime()
-      ->UseRealTime();
-  benchmark::RegisterBenchmark(("multiply_add_chains/" + device).c_str(), multiply_add_rate, stream)
-      ->Arg(1024)
-      ->MeasureProcessCPUTime()
-      ->UseRealTime();
-}
-
-const int registered = [] {
-  add_rows("cpu_1_thread", Stream::cpu({.parallel = false}));
-  add_rows("cpu", Stream::cpu());
-  for (int i = 0; i < cuda_device_count(); ++i) add_rows("cuda" + std::to_string(i), Stream::cuda(i));
-  return 0;
-}();
+const bool registered = bench::register_on_all_devices("copy_plane", copy_bandwidth, {1024, 4096}) &&
+                        bench::register_on_all_devices("multiply_add_chains", multiply_add_rate, {1024});
 
 }  // namespace
 }  // namespace cinelumen

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "bench/machine.h"
 #include "engine/segment_follower.h"
 #include "kernels/vesselness.h"
 #include "tests/reference/lumen_fit.h"
@@ -142,29 +143,13 @@ void opencv_half_maximum_of_a_frame(benchmark::State& state) {
   state.counters["mean_px"] = width;
 }
 
-template <class... Arguments>
-void add_row(const std::string& name, Arguments... arguments) {
-  benchmark::RegisterBenchmark(name.c_str(), arguments...)
-      ->Arg(512)
-      ->Arg(1024)
-      ->Arg(2048)
-      ->Unit(benchmark::kMillisecond)
-      ->MeasureProcessCPUTime()
-      ->UseRealTime();
-}
-
-void add_rows(const std::string& device, const Stream& stream) {
-  add_row("diameters_of_a_frame/filled/" + device, diameters, stream, true);
-  add_row("diameters_of_a_frame/empty/" + device, diameters, stream, false);
-  add_row("re_snap_of_a_frame/" + device, re_snap, stream);
-}
-
-const int registered = [] {
-  add_rows("cpu_1_thread", Stream::cpu({.parallel = false}));
-  add_rows("cpu", Stream::cpu());
-  for (int i = 0; i < cuda_device_count(); ++i) add_rows("cuda" + std::to_string(i), Stream::cuda(i));
-  add_row("diameters_of_a_frame/opencv_half_maximum", opencv_half_maximum_of_a_frame);
-  return 0;
+const bool registered = [] {
+  for (const bool filled : {true, false})
+    bench::register_on_all_devices(std::string("diameters_of_a_frame/") + (filled ? "filled" : "empty"),
+                                   [filled](benchmark::State& state, const Stream& stream) { diameters(state, stream, filled); });
+  bench::register_on_all_devices("re_snap_of_a_frame", re_snap);
+  bench::register_row("diameters_of_a_frame/opencv_half_maximum", opencv_half_maximum_of_a_frame);
+  return true;
 }();
 
 }  // namespace

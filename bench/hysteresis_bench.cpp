@@ -5,8 +5,8 @@
 #include <benchmark/benchmark.h>
 
 #include <opencv2/imgproc.hpp>
-#include <string>
 
+#include "bench/machine.h"
 #include "tests/support/vessel_gate.h"
 
 namespace cinelumen {
@@ -31,12 +31,10 @@ void hysteresis(benchmark::State& state, const Stream& stream) {
     benchmark::DoNotOptimize(count = components.segment(z, {}, {}, mask));
     stream.synchronize();
   }
-  state.SetBytesProcessed(state.iterations() * side * side * 5);
+  bench::add_limits(state, stream, 5.0 * side * side);
   state.counters["kept"] = count;
 }
 
-void hysteresis_cpu(benchmark::State& state) { hysteresis(state, Stream::cpu({.parallel = false})); }
-void hysteresis_cpu_pool(benchmark::State& state) { hysteresis(state, Stream::cpu()); }
 void hysteresis_opencv(benchmark::State& state) {
   cv::setNumThreads(1);
   const int side = static_cast<int>(state.range(0));
@@ -58,20 +56,10 @@ void hysteresis_opencv(benchmark::State& state) {
   state.SetBytesProcessed(state.iterations() * side * side * 5);
 }
 
-BENCHMARK(hysteresis_cpu)->Arg(512)->Arg(1024)->Arg(2048)->Unit(benchmark::kMillisecond)->MeasureProcessCPUTime()->UseRealTime();
-BENCHMARK(hysteresis_cpu_pool)->Arg(512)->Arg(1024)->Arg(2048)->Unit(benchmark::kMillisecond)->MeasureProcessCPUTime()->UseRealTime();
-BENCHMARK(hysteresis_opencv)->Arg(512)->Arg(1024)->Arg(2048)->Unit(benchmark::kMillisecond)->MeasureProcessCPUTime()->UseRealTime();
-const int cuda_rows = [] {
-  for (int i = 0; i < cuda_device_count(); ++i)
-    benchmark::RegisterBenchmark(("hysteresis_cuda" + std::to_string(i)).c_str(),
-                                 [i](benchmark::State& state) { hysteresis(state, Stream::cuda(i)); })
-        ->Arg(512)
-        ->Arg(1024)
-        ->Arg(2048)
-        ->Unit(benchmark::kMillisecond)
-        ->MeasureProcessCPUTime()
-        ->UseRealTime();
-  return 0;
+const bool registered = [] {
+  bench::register_on_all_devices("hysteresis", hysteresis);
+  bench::register_row("hysteresis/opencv_components", hysteresis_opencv);
+  return true;
 }();
 
 }  // namespace

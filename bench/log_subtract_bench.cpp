@@ -48,11 +48,11 @@ void subtract(benchmark::State& state, const Stream& stream, float rotation_rad,
   bspline_coefficients(stream, mask, coefficients);
   const auto work = [&](const RigidMotion& by) {
     if (way == Way::plane)
-      log_subtract(stream, frame, coefficients, valid, by, 0, subtracted);
+      log_subtract(stream, frame, coefficients, valid, FramePlacement{by, 0}, subtracted);
     else if (way == Way::stored)
-      log_subtract(stream, StoredFrame{stored.view(), table.view()}, coefficients, valid, by, 0, subtracted);
+      log_subtract(stream, StoredFrame{stored.view(), table.view()}, coefficients, valid, FramePlacement{by, 0}, subtracted);
     else
-      log_subtract_onto_mask(stream, {stored.view(), table.view()}, coefficients, valid, by, 0, subtracted);
+      log_subtract_onto_mask(stream, {stored.view(), table.view()}, coefficients, valid, FramePlacement{by, 0}, subtracted);
   };
   work(shift);
   if (std::abs(to_host(stream, subtracted.view())(side / 2, side / 2)) > 1e-3) state.SkipWithError("the moved mask is not the frame");

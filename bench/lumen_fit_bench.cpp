@@ -105,30 +105,14 @@ void opencv_half_maximum(benchmark::State& state) {
   state.counters["bias_px"] = width - 2 * radius;
 }
 
-void add_rows(const std::string& device, const Stream& stream) {
+const bool registered = [] {
+  const std::vector<std::int64_t> radii_px = {3, 6, 12};
   for (const bool second : {false, true})
-    benchmark::RegisterBenchmark(("lumen_fit/" + std::string(second ? "kappa_held/" : "kappa_free/") + device).c_str(), lumen_fit, stream,
-                                 second)
-        ->Arg(3)
-        ->Arg(6)
-        ->Arg(12)
-        ->Unit(benchmark::kMillisecond)
-        ->MeasureProcessCPUTime()
-        ->UseRealTime();
-}
-
-const int registered = [] {
-  add_rows("cpu_1_thread", Stream::cpu({.parallel = false}));
-  add_rows("cpu", Stream::cpu());
-  for (int i = 0; i < cuda_device_count(); ++i) add_rows("cuda" + std::to_string(i), Stream::cuda(i));
-  benchmark::RegisterBenchmark("lumen_fit/opencv_half_maximum", opencv_half_maximum)
-      ->Arg(3)
-      ->Arg(6)
-      ->Arg(12)
-      ->Unit(benchmark::kMillisecond)
-      ->MeasureProcessCPUTime()
-      ->UseRealTime();
-  return 0;
+    bench::register_on_all_devices(
+        std::string("lumen_fit/") + (second ? "kappa_held" : "kappa_free"),
+        [second](benchmark::State& state, const Stream& stream) { lumen_fit(state, stream, second); }, radii_px);
+  bench::register_row("lumen_fit/opencv_half_maximum", opencv_half_maximum, radii_px);
+  return true;
 }();
 
 }  // namespace

@@ -5,10 +5,14 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdint>
+#include <cstdlib>
 #include <map>
 #include <mutex>
+#include <sstream>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "kernels/device_limits.h"
 #include "kernels/image.h"
@@ -77,12 +81,15 @@ inline double fma_flops_per_second(int threads = 0) {
   return limits(Stream::cpu(), threads > 0 ? threads : cpu_threads()).fma_flops_per_second;
 }
 
-/// Adds "ms", "GB/s", and the shares of the machine's limits "of_copy" and "of_fma" for an iteration that must move `bytes` (each input
-/// and output once) and do `flops` (0: not given). Planes that stay in the caches can exceed 1 of_copy. Call it after the loop.
+/// Adds "bytes" and "flops" of an iteration (what it must move, each input and output once; 0 flops: not given), "GB/s", and the shares of
+/// the device's limits "of_copy" and "of_fma". Planes that stay in the caches can exceed 1 of_copy. Call it after the loop. In a profile
+/// (CINELUMEN_BENCH_ITERATIONS) there is no time, and no share of a limit.
 inline void add_limits(benchmark::State& state, const Stream& stream, double bytes, double flops = 0) {
   using benchmark::Counter;
+  state.counters["bytes"] = bytes;
+  if (flops > 0) state.counters["flops"] = flops;
+  if (std::getenv("CINELUMEN_BENCH_ITERATIONS")) return;
   const Limits machine = limits(stream, stream.schedule().parallel ? cpu_threads() : 1);
-  state.counters["ms"] = Counter(1e-3, Counter::kIsIterationInvariantRate | Counter::kInvert);
   state.counters["GB/s"] = Counter(bytes * 1e-9, Counter::kIsIterationInvariantRate);
   state.counters["of_copy"] = Counter(bytes / machine.copy_bytes_per_second, Counter::kIsIterationInvariantRate);
   if (flops > 0) state.counters["of_fma"] = Counter(flops / machine.fma_flops_per_second, Counter::kIsIterationInvariantRate);
@@ -90,22 +97,68 @@ inline void add_limits(benchmark::State& state, const Stream& stream, double byt
 /// The same for the CPU pool.
 inline void add_limits(benchmark::State& state, double bytes, double flops = 0) { add_limits(state, Stream::cpu(), bytes, flops); }
 
-/// Registers one row, sides 512, 1024 and 2048, by processor time.
-template <class Body>
-void register_row(const std::string& name, Body body) {
-  benchmark::RegisterBenchmark(name.c_str(), body)->Arg(512)->Arg(1024)->Arg(2048)->MeasureProcessCPUTime()->UseRealTime();
+/// Sides of the images of all rows: 512, 1024 and 2048 px, or CINELUMEN_BENCH_SIDES ("256,512").
+inline std::vector<std::int64_t> sides() {
+  const char* const asked = std::getenv("CINELUMEN_BENCH_SIDES");
+  if (!asked) return {512, 1024, 2048};
+  std::vector<std::int64_t> result;
+  std::istringstream list(asked);
+  for (std::string side; std::getline(list, side, ',');) result.push_back(std::stoll(side));
+  return result;
 }
 
-/// Registers `body(state, stream)` as NAME/DEVICE on one CPU thread, on the CPU pool and on every CUDA device. True, so that it can
-/// initialise a constant.
+/// Those of them that are not larger.
+inline std::vector<std::int64_t> sides_up_to(std::int64_t largest) {
+  std::vector<std::int64_t> result = sides();
+  std::erase_if(result, [&](std::int64_t side) { return side > largest; });
+  return result;
+}
+
+/// Registers one row, one line per value of `arguments` (sides, unless something else is varied), in ms, by processor and by real time.
+/// CINELUMEN_BENCH_ITERATIONS fixes the number of iterations: a profile counts what one of them does.
 template <class Body>
-bool register_on_all_devices(const std::string& name, Body body) {
-  const auto add = [&](const std::string& device, const Stream& stream) {
-    register_row(name + "/" + device, [body, stream](benchmark::State& state) { body(state, stream); });
-  };
-  add("cpu_1_thread", Stream::cpu({.parallel = false}));
-  add("cpu", Stream::cpu());
-  for (int i = 0; i < cuda_device_count(); ++i) add("cuda" + std::to_string(i), Stream::cuda(i));
+void register_row(const std::string& name, Body body, const std::vector<std::int64_t>& arguments = sides()) {
+  auto* const row = benchmark::RegisterBenchmark(name.c_str(), body);
+  for (const std::int64_t argument : arguments) row->Arg(argument);
+  row->Unit(benchmark::kMillisecond)->MeasureProcessCPUTime()->UseRealTime();
+  if (const char* const iterations = std::getenv("CINELUMEN_BENCH_ITERATIONS")) row->Iterations(std::stoll(iterations));
+}
+
+/// 1, 2, 4 ... threads and all that the machine has.
+inline std::vector<int> thread_counts() {
+  std::vector<int> counts;
+  for (int threads = 1; threads < cpu_threads(); threads *= 2) counts.push_back(threads);
+  counts.push_back(cpu_threads());
+  return counts;
+}
+
+/// "cpu_1_thread", "cpu_2_threads" ...: names of rows.
+inline std::string cpu_name(int threads) { return "cpu_" + std::to_string(threads) + (threads == 1 ? "_thread" : "_threads"); }
+
+/// The CPU pool with so many threads while this lives.
+class CpuThreads {
+ public:
+  explicit CpuThreads(int threads) { set_cpu_threads(threads); }
+  ~CpuThreads() { set_cpu_threads(0); }
+  CpuThreads(const CpuThreads&) = delete;
+  CpuThreads& operator=(const CpuThreads&) = delete;
+};
+
+/// Registers `body(state, stream)` as NAME/DEVICE on 1 ... n CPU threads and on every CUDA device. True, so that it can initialise a
+/// constant.
+template <class Body>
+bool register_on_all_devices(const std::string& name, Body body, const std::vector<std::int64_t>& arguments = sides()) {
+  for (const int threads : thread_counts())
+    register_row(
+        name + "/" + cpu_name(threads),
+        [body, threads](benchmark::State& state) {
+          const CpuThreads limit(threads);
+          body(state, Stream::cpu({.parallel = threads > 1}));
+        },
+        arguments);
+  for (int i = 0; i < cuda_device_count(); ++i)
+    register_row(
+        name + "/cuda" + std::to_string(i), [body, i](benchmark::State& state) { body(state, Stream::cuda(i)); }, arguments);
   return true;
 }
 

@@ -34,12 +34,16 @@ void temporal_filter(benchmark::State& state, const Stream& stream, float shift_
   const Image<float> host[2] = {noise(side, 1), noise(side, 2)};
   const Image<float> frames[2] = {to_device(stream, host[0].view()), to_device(stream, host[1].view())};
   TemporalFilter filter(stream, side, side, 0.02f);
-  filter.apply(stream, frames[0]);
-  const double ratio = mean_square(to_host(stream, filter.apply(stream, frames[1]))) / mean_square(host[0].view());
+  filter.step(stream, 0, frames[0]);
+  const double ratio = mean_square(to_host(stream, filter.step(stream, 1, frames[1]))) / mean_square(host[0].view());
   if (std::abs(ratio - 0.5) > 0.02) state.SkipWithError("two frames do not halve the variance");
-  int i = 0;
+  int i = 1;
+  FramePlacement placement;
   for (auto _ : state) {
-    filter.apply(stream, frames[++i % 2], shift_y_px, shift_x_px);
+    placement.motion.shift_y_px += shift_y_px;
+    placement.motion.shift_x_px += shift_x_px;
+    ++i;
+    filter.step(stream, i % 2, frames[i % 2], placement);
     stream.synchronize();
   }
   const double bytes = 5.0 * sizeof(float) * side * side;  // frame, state and precision in; state and precision out
@@ -54,13 +58,15 @@ void with_statistics(benchmark::State& state, const Stream& stream) {
   TemporalFilter filter(stream, side, side, 0.02f);
   FlowStatistics statistics(stream, side, side, {.area = false, .mean_time = false});
   double time_ms = 0;
-  filter.apply(stream, frames[0], statistics, 0);
-  const float first = host[0](5, 9), second = to_host(stream, filter.apply(stream, frames[1], statistics, time_ms += 40))(5, 9);
+  filter.step(stream, 0, frames[0], statistics, statistics.next_frame(0));
+  const float first = host[0](5, 9),
+              second = to_host(stream, filter.step(stream, 1, frames[1], statistics, statistics.next_frame(time_ms += 40)))(5, 9);
   if (to_host(stream, statistics.finish(stream, 0.01f).maximum.view())(5, 9) != std::max(first, second))
     state.SkipWithError("wrong maximum");
   int i = 1;
   for (auto _ : state) {
-    filter.apply(stream, frames[++i % 2], statistics, time_ms += 40);
+    ++i;
+    filter.step(stream, i % 2, frames[i % 2], statistics, statistics.next_frame(time_ms += 40));
     stream.synchronize();
   }
   // The filter's five; maximum, its frame and its neighbours in and out.

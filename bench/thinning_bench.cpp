@@ -7,8 +7,8 @@
 #ifdef CINELUMEN_WITH_XIMGPROC
 #include <opencv2/ximgproc.hpp>
 #endif
-#include <string>
 
+#include "bench/machine.h"
 #include "kernels/hysteresis.h"
 #include "tests/reference/thinning.h"
 #include "tests/support/vessel_gate.h"
@@ -38,13 +38,8 @@ void thinning(benchmark::State& state, const Stream& stream) {
     thinning.thin(mask.view(), skeleton);
     stream.synchronize();
   }
-  state.SetBytesProcessed(state.iterations() * side * side * 2);
+  bench::add_limits(state, stream, 2.0 * side * side);
 }
-
-void thinning_cpu(benchmark::State& state) { thinning(state, Stream::cpu({.parallel = false})); }
-void thinning_cpu_pool(benchmark::State& state) { thinning(state, Stream::cpu()); }
-BENCHMARK(thinning_cpu)->Arg(512)->Arg(1024)->Arg(2048)->Unit(benchmark::kMillisecond)->MeasureProcessCPUTime()->UseRealTime();
-BENCHMARK(thinning_cpu_pool)->Arg(512)->Arg(1024)->Arg(2048)->Unit(benchmark::kMillisecond)->MeasureProcessCPUTime()->UseRealTime();
 
 #ifdef CINELUMEN_WITH_XIMGPROC
 void thinning_opencv(benchmark::State& state) {
@@ -57,20 +52,14 @@ void thinning_opencv(benchmark::State& state) {
   for (auto _ : state) cv::ximgproc::thinning(input, output, cv::ximgproc::THINNING_GUOHALL);
   state.SetBytesProcessed(state.iterations() * side * side * 2);
 }
-BENCHMARK(thinning_opencv)->Arg(512)->Arg(1024)->Arg(2048)->Unit(benchmark::kMillisecond)->MeasureProcessCPUTime()->UseRealTime();
 #endif
 
-const int cuda_rows = [] {
-  for (int i = 0; i < cuda_device_count(); ++i)
-    benchmark::RegisterBenchmark(("thinning_cuda" + std::to_string(i)).c_str(),
-                                 [i](benchmark::State& state) { thinning(state, Stream::cuda(i)); })
-        ->Arg(512)
-        ->Arg(1024)
-        ->Arg(2048)
-        ->Unit(benchmark::kMillisecond)
-        ->MeasureProcessCPUTime()
-        ->UseRealTime();
-  return 0;
+const bool registered = [] {
+  bench::register_on_all_devices("thinning", thinning);
+#ifdef CINELUMEN_WITH_XIMGPROC
+  bench::register_row("thinning/opencv_guo_hall", thinning_opencv);
+#endif
+  return true;
 }();
 
 }  // namespace

@@ -94,11 +94,6 @@ void vesselness(benchmark::State& state, const Stream& stream, const VesselnessO
   bench::add_limits(state, stream, bytes, passes * hessian_flops_per_pixel(options) * pixels);
 }
 
-void vesselness_cpu(benchmark::State& state) { vesselness(state, Stream::cpu({.parallel = false}), {}); }
-void vesselness_cpu_pool(benchmark::State& state) { vesselness(state, Stream::cpu(), {}); }
-void vesselness_z_cpu(benchmark::State& state) { vesselness(state, Stream::cpu({.parallel = false}), z_alone()); }
-void vesselness_frangi_cpu(benchmark::State& state) { vesselness(state, Stream::cpu({.parallel = false}), frangi(), false); }
-
 /// OpenCV has no eigenvalues of planes: a plain loop that vectorises, so that the row measures OpenCV and not this.
 void frangi_row(int width, const float* xx, const float* xy, const float* yy, float* best, float over_beta, float over_c) {
 #pragma GCC ivdep
@@ -149,20 +144,14 @@ void vesselness_opencv_frangi(benchmark::State& state) {
   state.SetBytesProcessed(static_cast<std::int64_t>(state.iterations()) * side * side * 8);
 }
 
-void sizes(benchmark::internal::Benchmark* row) {
-  row->Arg(512)->Arg(1024)->Arg(2048)->Unit(benchmark::kMillisecond)->MeasureProcessCPUTime()->UseRealTime();
-}
-
-BENCHMARK(vesselness_cpu)->Apply(sizes);
-BENCHMARK(vesselness_cpu_pool)->Apply(sizes);
-BENCHMARK(vesselness_z_cpu)->Apply(sizes);
-BENCHMARK(vesselness_frangi_cpu)->Apply(sizes);
-BENCHMARK(vesselness_opencv_frangi)->Apply(sizes);
-
-const bool cuda_rows = [] {
-  for (int device = 0; device < cuda_device_count(); ++device)
-    sizes(benchmark::RegisterBenchmark(("vesselness_cuda" + std::to_string(device)).c_str(),
-                                       [device](benchmark::State& state) { vesselness(state, Stream::cuda(device), {}); }));
+const bool registered = [] {
+  bench::register_on_all_devices("vesselness/default",
+                                 [](benchmark::State& state, const Stream& stream) { vesselness(state, stream, {}); });
+  bench::register_on_all_devices("vesselness/z_alone",
+                                 [](benchmark::State& state, const Stream& stream) { vesselness(state, stream, z_alone()); });
+  bench::register_on_all_devices("vesselness/frangi",
+                                 [](benchmark::State& state, const Stream& stream) { vesselness(state, stream, frangi(), false); });
+  bench::register_row("vesselness/opencv_frangi", vesselness_opencv_frangi);
   return true;
 }();
 

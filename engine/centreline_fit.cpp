@@ -41,25 +41,26 @@ class ChordTable {
   };
   // What depends on the radius alone.
   struct Row {
-    double radius, reach, share;
+    double radius, share, columns_per_px, slope_per_column;
     const double *below, *above;
   };
   Row row(double radius, double s) const {
     const double q = std::clamp(s / radius, first_q, last_q), place = std::log(q / first_q) / step_q;
     const int i = std::min(static_cast<int>(place), rows - 2);
     // Every row is sampled in x / (R + 5 s), so that rows are alike where they end.
-    return {radius, 5 * q + 1, place - i, values_[i].data(), values_[i + 1].data()};
+    const double reach = 5 * q + 1;
+    return {radius, place - i, (columns - 1) / (radius * reach), (columns - 1) / reach, values_[i].data(), values_[i + 1].data()};
   }
   static Value at(const Row& row, double x) {
-    const double v = std::abs(x) / (row.radius * row.reach);
-    if (v >= 1) return {0, 0, 0};
-    const double column = v * (columns - 1);
-    const int j = std::min(static_cast<int>(column), columns - 2);
+    const double column = std::abs(x) * row.columns_per_px;
+    if (column >= columns - 1) return {0, 0, 0};
+    const int j = static_cast<int>(column);
     const double f = row.share, g = column - j, rise_below = row.below[j + 1] - row.below[j], rise_above = row.above[j + 1] - row.above[j];
     const double below = row.below[j] + g * rise_below, above = row.above[j] + g * rise_above;
-    const double value = below + f * (above - below), by_v = (rise_below + f * (rise_above - rise_below)) * (columns - 1);
+    const double value = below + f * (above - below), slope = (rise_below + f * (rise_above - rise_below)) * row.slope_per_column;
     // chord = R h(v, row), v = |x| / (R + 5 s), row = log(s / R) / step + const.
-    return {row.radius * value, by_v / row.reach * (x < 0 ? -1 : 1), value - by_v * v / row.reach - (above - below) / step_q};
+    constexpr double rows_per_log = 1 / step_q;
+    return {row.radius * value, x < 0 ? -slope : slope, value - slope * std::abs(x) / row.radius - (above - below) * rows_per_log};
   }
   Value at(double x, double radius, double s) const { return at(row(radius, s), x); }
 
@@ -625,6 +626,61 @@ class PointGrid {
   std::vector<std::vector<Entry>> cells_;
 };
 
+// Medians, and how the values scatter about them, over what clear profiles on either side of a clear point say: of four points at once, each
+// in a lane of a vector.
+class Windows {
+ public:
+  static constexpr int lanes = 4;
+  using Lanes = std::array<float, lanes>;
+  // clear: indices of points, in order.
+  Windows(const std::vector<Point>& points, const std::vector<int>& clear) : points_(points), clear_(clear) {}
+  // About the points clear[first], clear[first + 1], ... from here on.
+  void place(int first) {
+    const int count = static_cast<int>(clear_.size());
+    for (int l = 0; l < lanes; ++l) {
+      const int k = std::min(first + l, count - 1);
+      int from = k, to = k + 1;
+      while (from > std::max(0, k - each_side) && clear_[k] - clear_[from - 1] <= 2 * each_side) --from;
+      while (to < std::min(count, k + each_side + 1) && clear_[to] - clear_[k] <= 2 * each_side) ++to;
+      from_[l] = from;
+      sizes_[l] = to - from;
+    }
+  }
+  void middle(double Point::*member, Lanes& median, Lanes& spread) const {
+    Vector values[most];
+    for (int l = 0; l < lanes; ++l)
+      for (int r = 0; r < most; ++r)
+        values[r][l] = r < sizes_[l] ? static_cast<float>(points_[clear_[from_[l] + r]].*member) : std::numeric_limits<float>::infinity();
+    const Vector middle = sorted_middle(values);
+    for (Vector& value : values) value = value < middle ? middle - value : value - middle;
+    const Vector scatter = sorted_middle(values);
+    for (int l = 0; l < lanes; ++l) {
+      median[l] = middle[l];
+      spread[l] = 1.48f * scatter[l];
+    }
+  }
+
+ private:
+  static constexpr int each_side = 6, most = 2 * each_side + 1;
+  using Vector = float __attribute__((vector_size(lanes * sizeof(float))));
+  // Neighbours exchanged in turns; what is not there is infinite.
+  Vector sorted_middle(Vector (&values)[most]) const {
+    for (int turn = 0; turn < most; ++turn)
+      for (int r = turn % 2; r + 1 < most; r += 2) {
+        const Vector a = values[r], b = values[r + 1];
+        values[r] = b < a ? b : a;
+        values[r + 1] = b < a ? a : b;
+      }
+    Vector result{};
+    for (int l = 0; l < lanes; ++l) result[l] = values[sizes_[l] / 2][l];
+    return result;
+  }
+
+  const std::vector<Point>& points_;
+  const std::vector<int>& clear_;
+  std::array<int, lanes> from_{}, sizes_{};
+};
+
 class Refit {
  public:
   Refit(const Image<float>& image, const Image<std::uint8_t>& valid, std::vector<Vessel>& vessels, const CentrelineFitOptions& options,
@@ -848,6 +904,9 @@ class Refit {
     const int iterations = known ? 4 : 8;
     double misfit = 0;
     bool settled = false;
+    std::array<double, 97> precision;
+    for (int k = 0; k <= 2 * half; ++k)
+      if (weight[k] != 0) precision[k] = 1 / (noise * noise + model_sd * model_sd + 0.04 * extra[k] * extra[k]);
     for (int iteration = 0; iteration <= iterations; ++iteration) {
       for (auto& line : normal) line.fill(0);
       right.fill(0);
@@ -859,14 +918,14 @@ class Refit {
         const ChordTable::Value model = ChordTable::at(row, u - centre);
         const double residual = value[k] - (kappa * model.chord + base + tilt * u);
         const std::array<double, 5> slope = {-kappa * model.by_x, kappa * model.by_radius, model.chord, 1, u};
-        const double variance = noise * noise + model_sd * model_sd + 0.04 * extra[k] * extra[k];
-        const double r2 = residual * residual / (9 * variance), w = 1 / (variance * (1 + r2) * (1 + r2));
-        misfit += residual * residual / variance / samples;
+        const double r2 = residual * residual * precision[k], down = 1 / (1 + r2 * (1.0 / 9)), w = precision[k] * down * down;
+        misfit += r2;
         for (int a = 0; a < 5; ++a) {
           for (int b = 0; b <= a; ++b) normal[a][b] += w * slope[a] * slope[b];
           right[a] += w * slope[a] * residual;
         }
       }
+      misfit /= samples;
       // What a step of less than a pixel samples twice counts once.
       const std::array<double, 5> sd = {centre_sd, radius_sd, kappa_sd, base_sd, tilt_sd};
       const std::array<double, 5> off = {-centre, radius_0 - radius, kappa_0 - kappa, base_0 - base, -tilt};
@@ -896,7 +955,7 @@ class Refit {
       kappa = std::clamp(kappa + right[2], 0.1 * kappa_0, 10 * kappa_0);
       base += right[3];
       tilt += right[4];
-      settled = std::abs(right[0]) < 0.005 && std::abs(right[1]) < 0.01 && std::abs(right[2]) < 0.003 * kappa;
+      settled = std::abs(right[0]) < 0.015 && std::abs(right[1]) < 0.03 && std::abs(right[2]) < 0.01 * kappa;
     }
     // SDs: the inverse's diagonal.
     std::array<double, 5> sd{};
@@ -932,30 +991,19 @@ class Refit {
     for (int i = 0; i < count; ++i)
       if (vessel.points[i].fit > 0) clear.push_back(i);
     if (clear.empty()) return;
-    constexpr int each_side = 6;
     struct Mean {
       double radius, kappa, base, radius_sd, kappa_sd, base_sd;
     };
     std::vector<Mean> means(clear.size());
-    for (int k = 0; k < static_cast<int>(clear.size()); ++k) {
-      const int from = std::max(0, k - each_side), to = std::min(static_cast<int>(clear.size()), k + each_side + 1);
-      const auto middle = [&](double Point::*member, double& spread) {
-        std::array<double, 2 * each_side + 1> values{};
-        std::ptrdiff_t size = 0;
-        for (int j = from; j < to; ++j)
-          if (std::abs(clear[j] - clear[k]) <= 2 * each_side) values[size++] = vessel.points[clear[j]].*member;
-        const auto half = values.begin() + size / 2, end = values.begin() + size;
-        std::nth_element(values.begin(), half, end);
-        const double median = *half;
-        for (auto value = values.begin(); value != end; ++value) *value = std::abs(*value - median);
-        std::nth_element(values.begin(), half, end);
-        spread = 1.48 * *half;
-        return median;
-      };
-      Mean& mean = means[k];
-      mean.radius = middle(&Point::fit_radius, mean.radius_sd);
-      mean.kappa = middle(&Point::fit_kappa, mean.kappa_sd);
-      mean.base = middle(&Point::fit_base, mean.base_sd);
+    Windows windows(vessel.points, clear);
+    for (std::size_t first = 0; first < clear.size(); first += Windows::lanes) {
+      Windows::Lanes radius, radius_sd, kappa, kappa_sd, base, base_sd;
+      windows.place(static_cast<int>(first));
+      windows.middle(&Point::fit_radius, radius, radius_sd);
+      windows.middle(&Point::fit_kappa, kappa, kappa_sd);
+      windows.middle(&Point::fit_base, base, base_sd);
+      for (std::size_t l = 0; l < std::min<std::size_t>(Windows::lanes, clear.size() - first); ++l)
+        means[first + l] = {radius[l], kappa[l], base[l], radius_sd[l], kappa_sd[l], base_sd[l]};
     }
     std::size_t next = 0;
     for (int i = 0; i < count; ++i) {

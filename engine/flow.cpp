@@ -468,11 +468,14 @@ class ShiftedCurves {
       last = std::max(last, curves_[i].t.back() - slowness * arc_length_[i]);
     }
     const auto knots = static_cast<std::size_t>(std::ceil((last - first) / interval_)) + 3;
-    height_.assign(curves_.size(), 1);
+    delay_samples(slowness, first, knots);
+    // From the second delay on the heights start from the last one's.
+    const int passes = height_.empty() ? 6 : 3;
+    if (height_.empty()) height_.assign(curves_.size(), 1);
     double chi = 0;
-    for (int pass = 0; pass < 6; ++pass) {
-      fit_spline(slowness, first, knots);
-      chi = fit_heights(slowness, first);
+    for (int pass = 0; pass < passes; ++pass) {
+      fit_spline(knots);
+      chi = fit_heights();
     }
     return chi;
   }
@@ -485,34 +488,43 @@ class ShiftedCurves {
   std::size_t curve_count() const { return curves_.size(); }
 
  private:
+  // A sample, delayed: the splines that do not vanish there.
+  struct Delayed {
+    std::size_t curve, at;
+    std::array<double, 4> basis;
+    double weight, c;
+  };
   static std::array<double, 4> basis(double f) {
     const double g = 1 - f;
     return {g * g * g / 6, (4 - 6 * f * f + 3 * f * f * f) / 6, (4 - 6 * g * g + 3 * g * g * g) / 6, f * f * f / 6};
   }
-  std::size_t place(double t, double first, std::size_t knots, double& fraction) const {
-    const double x = (t - first) / interval_;
-    const double whole = std::clamp(std::floor(x), 0.0, static_cast<double>(knots - 4));
-    fraction = std::clamp(x - whole, 0.0, 1.0);
-    return static_cast<std::size_t>(whole);
+  void delay_samples(double slowness, double first, std::size_t knots) {
+    delayed_.clear();
+    for (std::size_t i = 0; i < curves_.size(); ++i) {
+      const Samples& s = curves_[i];
+      for (std::size_t k = 0; k < s.size(); ++k) {
+        const double x = (s.t[k] - slowness * arc_length_[i] - first) / interval_;
+        const double whole = std::clamp(std::floor(x), 0.0, static_cast<double>(knots - 4));
+        delayed_.push_back({i, static_cast<std::size_t>(whole), basis(std::clamp(x - whole, 0.0, 1.0)), 1 / (s.sd[k] * s.sd[k]), s.c[k]});
+      }
+    }
   }
 
   // Weighted least squares with a little smoothness, so that stretches without samples are bridged. Banded Cholesky.
-  void fit_spline(double slowness, double first, std::size_t knots) {
-    std::vector<std::array<double, 4>> band(knots, std::array<double, 4>{});  // band[i][j] = A(i, i + j)
-    std::vector<double> right(knots, 0);
+  void fit_spline(std::size_t knots) {
+    band_.assign(knots, {});  // band[i][j] = A(i, i + j)
+    right_.assign(knots, 0);
+    std::vector<std::array<double, 4>>& band = band_;
+    std::vector<double>& right = right_;
     double trace = 0;
-    for (std::size_t i = 0; i < curves_.size(); ++i)
-      for (std::size_t k = 0; k < curves_[i].size(); ++k) {
-        double f = 0;
-        const std::size_t at = place(curves_[i].t[k] - slowness * arc_length_[i], first, knots, f);
-        const std::array<double, 4> b = basis(f);
-        const double w = 1 / (curves_[i].sd[k] * curves_[i].sd[k]), a = height_[i];
-        for (std::size_t m = 0; m < 4; ++m) {
-          right[at + m] += w * a * b[m] * curves_[i].c[k];
-          for (std::size_t n = m; n < 4; ++n) band[at + m][n - m] += w * a * a * b[m] * b[n];
-        }
-        trace += w * a * a;
+    for (const Delayed& s : delayed_) {
+      const double a = height_[s.curve], wa = s.weight * a, waa = wa * a;
+      for (std::size_t m = 0; m < 4; ++m) {
+        right[s.at + m] += wa * s.c * s.basis[m];
+        for (std::size_t n = m; n < 4; ++n) band[s.at + m][n - m] += waa * s.basis[m] * s.basis[n];
       }
+      trace += waa;
+    }
     const double smooth = 1e-3 * trace / static_cast<double>(knots);
     for (std::size_t i = 0; i + 2 < knots; ++i) {  // second differences
       const std::array<double, 3> d = {1, -2, 1};
@@ -538,21 +550,18 @@ class ShiftedCurves {
     }
   }
 
-  double fit_heights(double slowness, double first) {
+  double fit_heights() {
     double chi = 0, mean = 0;
+    std::size_t at = 0;
     for (std::size_t i = 0; i < curves_.size(); ++i) {
-      const Samples& s = curves_[i];
       double fc = 0, ff = 0, cc = 0;
-      for (std::size_t k = 0; k < s.size(); ++k) {
-        double f = 0;
-        const std::size_t at = place(s.t[k] - slowness * arc_length_[i], first, spline_.size(), f);
-        const std::array<double, 4> b = basis(f);
+      for (; at < delayed_.size() && delayed_[at].curve == i; ++at) {
+        const Delayed& s = delayed_[at];
         double value = 0;
-        for (std::size_t m = 0; m < 4; ++m) value += b[m] * spline_[at + m];
-        const double w = 1 / (s.sd[k] * s.sd[k]);
-        fc += w * value * s.c[k];
-        ff += w * value * value;
-        cc += w * s.c[k] * s.c[k];
+        for (std::size_t m = 0; m < 4; ++m) value += s.basis[m] * spline_[s.at + m];
+        fc += s.weight * value * s.c;
+        ff += s.weight * value * value;
+        cc += s.weight * s.c * s.c;
       }
       height_[i] = ff > 0 ? std::max(0.05, fc / ff) : 1;
       chi += cc - 2 * height_[i] * fc + height_[i] * height_[i] * ff;
@@ -563,7 +572,9 @@ class ShiftedCurves {
   }
 
   std::vector<Samples> curves_;
-  std::vector<double> arc_length_, height_, spline_;
+  std::vector<double> arc_length_, height_, spline_, right_;
+  std::vector<std::array<double, 4>> band_;
+  std::vector<Delayed> delayed_;
   double interval_;
 };
 

@@ -51,6 +51,7 @@ FrameChain::FrameChain(const Stream& stream, const Run& run, const IntensityMode
 }
 
 void FrameChain::load(FrameSlot& slot, int i) {
+  slot.clock().set_frame(scene_.first + i);
   {
     const auto timed = slot.clock().measure("decode");
     run_.frames->read_frame(scene_.first + i, slot.stored());
@@ -73,6 +74,7 @@ Opacification FrameChain::opacify(const std::vector<int>& key_frames, AnalysisOb
   result.offsets.resize(count);
   // In the mask's coordinates the background rests: the filter and the running statistics need no motion.
   TemporalFilter filter = make_temporal_filter(stream_, setup_);
+  int filter_place = 0;
   FlowStatistics statistics(stream_, height, width, {.area = !setup_.subtracting(), .mean_time = false});
 
   const auto register_and_subtract = [&](int i, int place) {
@@ -86,7 +88,8 @@ Opacification FrameChain::opacify(const std::vector<int>& key_frames, AnalysisOb
     if (scene_.is_odd(slot.frame()))
       slot.pass_unfiltered();
     else
-      slot.filter(filter, statistics, run_.frame_times_ms.empty() ? i : run_.frame_times_ms[slot.frame()]);
+      slot.filter(filter, filter_place = filter.place_after(filter_place), statistics,
+                  run_.frame_times_ms.empty() ? i : run_.frame_times_ms[slot.frame()]);
     if (std::find(key_frames.begin(), key_frames.end(), slot.frame()) != key_frames.end()) {
       KeyFrame key{slot.frame(), Image<float>(stream_, height, width)};
       copy<float>(slot.stream(), slot.filtered(), key.image.view());
@@ -154,7 +157,7 @@ Image<float> FrameChain::shown_otherwise(FrameSlot& slot, const FrameMask& asked
   }
   Image<float> difference(slot.stream(), run_.rows(), run_.columns());
   log_subtract(slot.stream(), contrast.attenuation.view(), other ? other->coefficients.view() : slot.mask_coefficients(), setup_.valid(),
-               motion, offset, difference.view());
+               FramePlacement{motion, offset}, difference.view());
   return to_host<const float>(slot.stream(), difference.view());
 }
 
@@ -172,8 +175,9 @@ SegmentMeasurements FrameChain::measure(const Topology& topology, const Opacific
   result.contrast.resize(segments);
   result.region_contrast.resize(regions.size());
   result.contrast_sd = setup_.noise_sd() / std::sqrt(2.0);  // three samples 0.7 px apart are worth about two
-  TemporalFilter filter = make_temporal_filter(stream_, setup_, static_cast<int>(slots_.size()));
-  int filtered_before = 0;
+  // A frame's result is made over when as many have followed as there are places: its slot has been left by then.
+  TemporalFilter filter = make_temporal_filter(stream_, setup_, std::max(2, static_cast<int>(slots_.size())));
+  int filter_place = 0;
 
   const auto load_and_subtract = [&](int i, int place) {
     FrameSlot& slot = *slots_[place];
@@ -181,15 +185,12 @@ SegmentMeasurements FrameChain::measure(const Topology& topology, const Opacific
     slot.place(opacification.frames[i], opacification.motions[i], opacification.offsets[i]);
     slot.subtract();
   };
-  const auto filter_in_time = [&](int i, int place) {
+  const auto filter_in_time = [&](int, int place) {
     FrameSlot& slot = *slots_[place];
-    if (scene_.is_odd(slot.frame())) {
+    if (scene_.is_odd(slot.frame()))
       slot.pass_unfiltered();
-      return;
-    }
-    const RigidMotion &now = opacification.motions[i], &before = opacification.motions[filtered_before];
-    slot.filter(filter, now.shift_y_px - before.shift_y_px, now.shift_x_px - before.shift_x_px);
-    filtered_before = i;
+    else
+      slot.filter(filter, filter_place = filter.place_after(filter_place));
   };
   struct Result {
     FrameResult frame;

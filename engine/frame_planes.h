@@ -12,7 +12,7 @@ namespace cinelumen {
 /// Binned frames. Host memory.
 struct FramePlanes {
   int first = 0;                         ///< 0-based number in the file of planes[0]
-  int bin = 1, height = 0, width = 0;    ///< a plane's pixel is the mean of bin x bin pixels
+  int bin = 1, height = 0, width = 0;    ///< a plane's pixel is the attenuation of the mean of bin x bin stored values
   Image<std::uint8_t> valid;             ///< 1 where all of them lie in the field of view
   std::vector<Image<float>> planes;      ///< attenuation, freed of what varies slowly; 0 where not valid
   std::vector<Image<float>> brightness;  ///< attenuation, mean over coarse blocks (16 x 16, fewer for small images); NaN where not valid

@@ -96,10 +96,10 @@ LumenOptions FrameSetup::lumen_options() const {
   return options;
 }
 
-TemporalFilter make_temporal_filter(const Stream& stream, const FrameSetup& setup, int results_kept) {
+TemporalFilter make_temporal_filter(const Stream& stream, const FrameSetup& setup, int places) {
   TemporalFilterOptions options;
   options.minimum_gain = minimum_gain;
-  return TemporalFilter(stream, setup.height(), setup.width(), static_cast<float>(setup.noise_sd()), options, results_kept);
+  return TemporalFilter(stream, setup.height(), setup.width(), static_cast<float>(setup.noise_sd()), options, places);
 }
 
 MeasureSettings measure_settings(const FrameSetup& setup, VesselnessResponse response, const Calibration& calibration) {
@@ -141,6 +141,7 @@ StoredFrame FrameSlot::stored_frame() const {
 void FrameSlot::ingest(int frame, int mask) {
   frame_ = frame;
   mask_ = mask;
+  clock_.set_frame(frame);
   if (!stream_.on_cuda()) return;
   const auto timed = clock_.measure("ingest");
   copy<std::uint16_t>(stream_, stored_.view(), stored_on_device_.view());
@@ -177,22 +178,23 @@ ImageView<const float> FrameSlot::mask_coefficients() const {
 
 void FrameSlot::subtract() {
   const auto timed = clock_.measure("subtraction");
-  log_subtract(stream_, stored_frame(), mask_coefficients(), setup_.valid(), motion_, offset_, subtracted_.view());
+  log_subtract(stream_, stored_frame(), mask_coefficients(), setup_.valid(), FramePlacement{motion_, offset_}, subtracted_.view());
 }
 
 void FrameSlot::subtract_onto_mask() {
   const auto timed = clock_.measure("opacification");
-  log_subtract_onto_mask(stream_, stored_frame(), mask_coefficients(), setup_.valid(), motion_, offset_, subtracted_.view());
+  log_subtract_onto_mask(stream_, stored_frame(), mask_coefficients(), setup_.valid(), FramePlacement{motion_, offset_},
+                         subtracted_.view());
 }
 
-void FrameSlot::filter(TemporalFilter& filter, float shift_y_px, float shift_x_px) {
+void FrameSlot::filter(TemporalFilter& filter, int place) {
   const auto timed = clock_.measure("temporal filter");
-  filtered_ = filter.apply(stream_, subtracted_.view(), shift_y_px, shift_x_px);
+  filtered_ = filter.step(stream_, place, subtracted_.view(), FramePlacement{motion_, offset_});
 }
 
-void FrameSlot::filter(TemporalFilter& filter, FlowStatistics& statistics, double time_ms) {
+void FrameSlot::filter(TemporalFilter& filter, int place, FlowStatistics& statistics, double time_ms) {
   const auto timed = clock_.measure("temporal filter and flow statistics");
-  filtered_ = filter.apply(stream_, subtracted_.view(), statistics, time_ms);
+  filtered_ = filter.step(stream_, place, subtracted_.view(), statistics, statistics.next_frame(time_ms));
 }
 
 StoredFrame FrameSlot::variance() const {
@@ -218,7 +220,8 @@ void FrameSlot::measure(const Topology& topology, const MeasureSettings& setting
   copy_to_host();
   if (settings.trace_every_frame) {
     const auto timed = clock_.measure("topology in every frame");
-    (void)trace_centrelines(stream_, filtered_, map_, setup_.valid());
+    if (!tracer_) tracer_.emplace(stream_, setup_.height(), setup_.width());
+    (void)tracer_->trace(stream_, filtered_, map_, setup_.valid(), {.quick = true});
   }
   {
     const auto timed = clock_.measure("re-snap");

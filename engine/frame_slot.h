@@ -64,9 +64,8 @@ class FrameSetup {
   float no_mask_offset_ = 0;
 };
 
-/// A temporal filter for subtracted frames, with the gain that FrameSetup::filtered_noise_sd counts on; see TemporalFilter for
-/// results_kept.
-TemporalFilter make_temporal_filter(const Stream& stream, const FrameSetup& setup, int results_kept = 1);
+/// A temporal filter for subtracted frames, with the gain that FrameSetup::filtered_noise_sd counts on.
+TemporalFilter make_temporal_filter(const Stream& stream, const FrameSetup& setup, int places = 2);
 
 /// How vessels are found again and measured in a frame.
 struct MeasureSettings {
@@ -102,10 +101,10 @@ class FrameSlot {
   /// subtracted() = frame - mask in the frame's coordinates, or in the mask's.
   void subtract();
   void subtract_onto_mask();
-  /// Sets filtered(); shift: of the background against the last frame filtered. The filter must keep the result while it is used.
-  void filter(TemporalFilter& filter, float shift_y_px, float shift_x_px);
+  /// Sets filtered(), which stands at `place` of the filter, where it must stay while it is used.
+  void filter(TemporalFilter& filter, int place);
   /// The same for subtract_onto_mask(), and into `statistics`.
-  void filter(TemporalFilter& filter, FlowStatistics& statistics, double time_ms);
+  void filter(TemporalFilter& filter, int place, FlowStatistics& statistics, double time_ms);
   /// filtered() is subtracted(): for a frame that the filter should not see.
   void pass_unfiltered() { filtered_ = subtracted_.view(); }
   /// What measure() follows from now on: a copy for this slot of make_segment_follower() of the topology.
@@ -152,6 +151,7 @@ class FrameSlot {
   VesselnessMap map_;
   std::optional<SegmentFollower> follower_;
   Array<FramePlacement> placement_, placement_on_host_;
+  std::optional<CentrelineTracer> tracer_;
   RigidMotion motion_;
   float offset_ = 0;
   FrameSubtraction subtraction_;

@@ -21,6 +21,7 @@ constexpr int scene_check_frames = 15;
 constexpr float same_vessel_px = 3;
 constexpr double settled_share = 0.03;  // of the vessels' length: by less than that they have not changed
 constexpr int most_renew_gaps = 8;
+constexpr const char* background_row = "mask and vessels";  // of the trace
 
 /// Frames that have been gathered, as a run's.
 class GatheredFrames : public FrameSource {
@@ -211,6 +212,8 @@ void LiveAnalysis::gather(ImageView<const std::uint16_t> stored) {
   mask_due_ = result_.frame + std::max(1, options_.renew_frames);
   preparing_ = std::async(std::launch::async, [this, frames = std::move(gathered_), from = gathered_from_]() mutable {
     const Stream stream = background_of(stream_);
+    Trace::name_thread(background_row);
+    const TraceSpan span("mask", from);
     auto prepared = std::make_unique<Prepared>();
     const int count = static_cast<int>(frames.size());
     const Run run = with_frames(header_, std::make_shared<GatheredFrames>(std::move(frames)));
@@ -250,13 +253,15 @@ void LiveAnalysis::gather(ImageView<const std::uint16_t> stored) {
 }
 
 void LiveAnalysis::adopt_mask() {
-  prepared_ = preparing_.get();
+  {
+    const TraceSpan waiting("wait for the mask", result_.frame);
+    prepared_ = preparing_.get();
+  }
   mask_due_ = -1;
   slot_ = std::make_unique<FrameSlot>(stream_, *prepared_->setup);
   filter_.emplace(make_temporal_filter(stream_, *prepared_->setup));
   resting_filter_.emplace(make_temporal_filter(stream_, *prepared_->setup));
   statistics_.emplace(stream_, prepared_->setup->height(), prepared_->setup->width(), FlowOptions{.area = false, .mean_time = false});
-  last_motion_ = {};
   since_mask_ = changed_in_a_row_ = 0;
   next_trace_ = renew_gap_ = options_.renew_frames;
   result_.events.push_back(prepared_->event);
@@ -300,7 +305,8 @@ void LiveAnalysis::measure() {
   if (statistics_->frame_count() == 0 || result_.time_ms - last_resting_ms_ >= resting_step_ms) {
     last_resting_ms_ = result_.time_ms;
     slot.subtract_onto_mask();
-    slot.filter(*resting_filter_, *statistics_, result_.time_ms);
+    slot.filter(*resting_filter_, resting_filter_place_ = resting_filter_->place_after(resting_filter_place_), *statistics_,
+                result_.time_ms);
     if (statistics_->frame_count() % key_frame_step == 0) {
       KeyFrame key{result_.frame, Image<float>(stream_, slot.filtered().height, slot.filtered().width)};
       copy<float>(stream_, slot.filtered(), key.image.view());
@@ -309,8 +315,7 @@ void LiveAnalysis::measure() {
     }
   }
   slot.subtract();
-  slot.filter(*filter_, slot.motion().shift_y_px - last_motion_.shift_y_px, slot.motion().shift_x_px - last_motion_.shift_x_px);
-  last_motion_ = slot.motion();
+  slot.filter(*filter_, filter_place_ = filter_->place_after(filter_place_));
   flat_.clear();
   times_ms_.push_back(result_.time_ms);
   subtractions_.push_back(slot.subtraction());
@@ -352,6 +357,8 @@ void LiveAnalysis::trace_if_due() {
                                              stored = copy_of(slot_->stored()), subtraction = slot_->subtraction(),
                                              motion = slot_->motion(), offset = slot_->offset(), frame = result_.frame] {
     const Stream stream = background_of(stream_);
+    Trace::name_thread(background_row);
+    const TraceSpan span("topology", frame);
     const FrameSetup& setup = *prepared_->setup;
     auto traced = std::make_unique<Traced>();
     TopologyOptions options;
@@ -372,7 +379,10 @@ void LiveAnalysis::trace_if_due() {
 // Carries what is known of the vessels over to those found now: a vessel is the same where most of its points lie on one's.
 void LiveAnalysis::adopt_vessels() {
   vessels_due_ = -1;
-  std::unique_ptr<Traced> found = tracing_.get();
+  std::unique_ptr<Traced> found = [&] {
+    const TraceSpan waiting("wait for the vessels", result_.frame);
+    return tracing_.get();
+  }();
   const auto& now = found->topology.graph.segments;
   std::vector<Segment> segments(now.size());
   std::vector<bool> taken(segments_.size(), false);

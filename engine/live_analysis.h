@@ -107,7 +107,7 @@ class LiveAnalysis {
   std::unique_ptr<FrameSlot> slot_;
   std::optional<TemporalFilter> filter_, resting_filter_;
   std::optional<FlowStatistics> statistics_;
-  RigidMotion last_motion_;
+  int filter_place_ = 0, resting_filter_place_ = 0;
   double last_resting_ms_ = 0;
   int since_mask_ = 0, changed_in_a_row_ = 0, next_trace_ = 0, renew_gap_ = 0;
   std::deque<KeyFrame> key_frames_;

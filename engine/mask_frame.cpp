@@ -1,6 +1,7 @@
 #include "engine/mask_frame.h"
 
 #include <algorithm>
+#include <cmath>
 #include <stdexcept>
 
 #include "kernels/bspline.h"
@@ -56,9 +57,14 @@ MaskFrame average_mask_frames(const Stream& stream, const Run& run, const Intens
   const float weight = 1.0f / static_cast<float>(frames.size());
   for (std::size_t k = 0; k < frames.size(); ++k) {
     reader.read(frames[k], attenuation);
-    const Image<float> host = to_host(stream, attenuation.view());
-    for (int y = 0; y < height; ++y)
-      for (int x = 0; x < width; ++x) sum(y, x) = (k ? sum(y, x) : 0.0f) + weight * host(y, x);
+    Image<float> copied;
+    if (stream.on_cuda()) copied = to_host(stream, attenuation.view());
+    const ImageView<const float> host = stream.on_cuda() ? copied.view() : attenuation.view();
+    for (int y = 0; y < height; ++y) {
+      const float* value = host.row(y);
+      float* total = sum.row(y);
+      for (int x = 0; x < width; ++x) total[x] = (k ? total[x] : 0.0f) + weight * value[x];
+    }
   }
   MaskFrame mask;
   mask.attenuation = to_device(stream, sum.view());
@@ -76,56 +82,138 @@ MaskFrame average_mask_frames(const Stream& stream, const Run& run, const Intens
 
 namespace {
 
+constexpr double still_px = 0.02;  // a frame that has moved by less at its corners is taken as it is: that is what registration errs by
+
+// Whether an image shows the points of a row where a motion takes them; `all`: every one of them.
+class ShownRow {
+ public:
+  ShownRow(const RigidMotion& motion, int y, int height, int width) : motion_(motion), y_(y), height_(height), width_(width) {
+    all = shows(0) && shows(width - 1);
+  }
+  bool all;
+  bool shows(int x) const {
+    const PixelPosition there = move(motion_, {static_cast<double>(y_), static_cast<double>(x)}, height_, width_);
+    return there.y >= 0 && there.y <= height_ - 1 && there.x >= 0 && there.x <= width_ - 1;
+  }
+
+ private:
+  const RigidMotion& motion_;
+  int y_, height_, width_;
+};
+
+double moved_px(const RigidMotion& motion, int height, int width) {
+  double most = 0;
+  for (const double y : {0.0, height - 1.0})
+    for (const double x : {0.0, width - 1.0}) {
+      const PixelPosition there = move(motion, {y, x}, height, width);
+      most = std::max(most, std::hypot(there.y - y, there.x - x));
+    }
+  return most;
+}
+
+// Lays frames on the reference, one at a time.
+class FrameLayer {
+ public:
+  FrameLayer(const Stream& stream, const Run& run, const IntensityModel& intensity, const MaskRegistration& registration,
+             const Image<float>& reference)
+      : stream_(stream),
+        reader_(stream, run, intensity),
+        registration_(registration.another(stream)),
+        reference_(reference),
+        attenuation_(stream, run.rows(), run.columns()) {}
+
+  // Attenuation in the reference's coordinates, host memory; what the moved frame does not show, the reference does.
+  ImageView<const float> lay(int frame) {
+    reader_.read(frame, attenuation_);
+    const RigidEstimate estimate = registration_.estimate(stream_, attenuation_);
+    const int height = attenuation_.height(), width = attenuation_.width();
+    if (!estimate.converged || moved_px(estimate.motion, height, width) < still_px) return on_host(attenuation_);
+    if (moved_.empty()) {
+      coefficients_ = Image<float>(stream_, height, width);
+      moved_ = Image<float>(stream_, height, width);
+    }
+    bspline_coefficients(stream_, attenuation_, coefficients_);
+    warp(stream_, coefficients_, inverse(estimate.motion), moved_);
+    on_host(moved_);
+    Image<float>& host = stream_.on_cuda() ? host_ : moved_;
+    for (int y = 0; y < height; ++y) {
+      const ShownRow shown(estimate.motion, y, height, width);
+      float* row = host.row(y);
+      if (shown.all)
+        for (int x = 0; x < width; ++x) row[x] -= estimate.offset;
+      else
+        for (int x = 0; x < width; ++x) row[x] = shown.shows(x) ? row[x] - estimate.offset : reference_(y, x);
+    }
+    return host.view();
+  }
+
+ private:
+  ImageView<const float> on_host(const Image<float>& image) {
+    if (!stream_.on_cuda()) return image.view();
+    host_ = to_host(stream_, image.view());
+    return host_.view();
+  }
+
+  Stream stream_;
+  AttenuationReader reader_;
+  MaskRegistration registration_;
+  const Image<float>& reference_;
+  Image<float> attenuation_, coefficients_, moved_, host_;
+};
+
 // The average, or the envelope, of frames that are first laid on the reference.
 MaskFrame registered_mask_frame(const Stream& stream, const Run& run, const IntensityModel& intensity, const MaskChoice& choice) {
   const int height = run.rows(), width = run.columns();
   const bool envelope = choice.source == MaskSource::envelope;
-  AttenuationReader reader(stream, run, intensity);
-  Image<float> attenuation(stream, height, width), coefficients(stream, height, width), moved(stream, height, width);
-  const Image<std::uint8_t> valid = to_device(stream, run.field.valid());
-  reader.read(choice.reference_frame, attenuation);
+  Image<float> attenuation(stream, height, width);
+  AttenuationReader(stream, run, intensity).read(choice.reference_frame, attenuation);
   const Image<float> reference = to_host(stream, attenuation.view());
-  MaskRegistration registration(stream, attenuation, valid);
+  const MaskRegistration registration(stream, attenuation, to_device(stream, run.field.valid()));
   // Envelope: the two least values so far; average: their sum, in the first.
   Image<float> least(height, width), second(height, width);
   int count = 0;
-  for (const int frame : choice.masks.front().frames) {
-    reader.read(frame, attenuation);
-    Image<float> host;
-    if (frame != choice.reference_frame) {
-      const RigidEstimate estimate = registration.estimate(stream, attenuation);
-      const RigidMotion motion = estimate.converged ? estimate.motion : RigidMotion{};
-      if (motion.shift_y_px != 0 || motion.shift_x_px != 0 || motion.rotation_rad != 0) {
-        bspline_coefficients(stream, attenuation, coefficients);
-        warp(stream, coefficients, inverse(motion), moved);
-        host = to_host(stream, moved.view());
-        // What the moved frame does not show, the reference does.
-        for (int y = 0; y < height; ++y)
-          for (int x = 0; x < width; ++x) {
-            const PixelPosition there = move(motion, {static_cast<double>(y), static_cast<double>(x)}, height, width);
-            const bool shown = there.y >= 0 && there.y <= height - 1 && there.x >= 0 && there.x <= width - 1;
-            host(y, x) = shown ? host(y, x) - estimate.offset : reference(y, x);
-          }
+  const auto take = [&](ImageView<const float> frame) {
+    for (int y = 0; y < height; ++y) {
+      const float* value = frame.row(y);
+      float *first = least.row(y), *next = second.row(y);
+      if (count == 0) {
+        std::copy_n(value, width, first);
+        std::copy_n(value, width, next);
+      } else if (!envelope) {
+        for (int x = 0; x < width; ++x) first[x] += value[x];
+      } else if (count == 1) {
+        for (int x = 0; x < width; ++x) {
+          const float low = std::min(first[x], value[x]), high = std::max(first[x], value[x]);
+          first[x] = low;
+          next[x] = high;
+        }
       } else {
-        host = to_host(stream, attenuation.view());
-      }
-    } else {
-      host = to_host(stream, attenuation.view());
-    }
-    for (int y = 0; y < height; ++y)
-      for (int x = 0; x < width; ++x) {
-        const float value = host(y, x);
-        if (!envelope) {
-          least(y, x) = (count ? least(y, x) : 0.0f) + value;
-        } else if (count == 0) {
-          least(y, x) = second(y, x) = value;
-        } else {
-          const bool first = value < least(y, x);
-          second(y, x) = first ? least(y, x) : (count == 1 ? value : std::min(second(y, x), value));
-          least(y, x) = first ? value : least(y, x);
+        for (int x = 0; x < width; ++x) {
+          next[x] = std::min(next[x], std::max(first[x], value[x]));
+          first[x] = std::min(first[x], value[x]);
         }
       }
+    }
     ++count;
+  };
+  // Several frames are laid on the reference at a time, and taken in their order. A GPU is filled by one.
+  const bool one = stream.on_cuda() || !stream.schedule().parallel;
+  const std::vector<int>& frames = choice.masks.front().frames;
+  std::vector<FrameLayer> layers;
+  for (int i = 0; i < (one ? 1 : std::clamp(cpu_threads(), 1, static_cast<int>(frames.size()))); ++i)
+    layers.emplace_back(one ? stream : Stream::cpu({.parallel = false}), run, intensity, registration, reference);
+  const auto at_once = static_cast<int>(layers.size());
+  std::vector<ImageView<const float>> laid(layers.size());
+  for (int from = 0; from < static_cast<int>(frames.size()); from += at_once) {
+    const int some = std::min(at_once, static_cast<int>(frames.size()) - from);
+    const auto lay = [&](int i) {
+      laid[i] = frames[from + i] == choice.reference_frame ? reference.view() : layers[i].lay(frames[from + i]);
+    };
+    if (one)
+      lay(0);
+    else
+      parallel_for(some, lay);
+    for (int i = 0; i < some; ++i) take(laid[i]);
   }
   for (int y = 0; y < height; ++y)
     for (int x = 0; x < width; ++x) least(y, x) = envelope ? 0.5f * (least(y, x) + second(y, x)) : least(y, x) / static_cast<float>(count);
@@ -147,12 +235,11 @@ void lay_on(const Stream& stream, const MaskFrame& first, const Image<std::uint8
   warp(stream, mask.coefficients, inverse(estimate.motion), moved);
   Image<float> host = to_host(stream, moved.view());
   const Image<float> reference = to_host(stream, first.attenuation.view());
-  for (int y = 0; y < height; ++y)
-    for (int x = 0; x < width; ++x) {
-      const PixelPosition there = move(estimate.motion, {static_cast<double>(y), static_cast<double>(x)}, height, width);
-      const bool shown = there.y >= 0 && there.y <= height - 1 && there.x >= 0 && there.x <= width - 1;
-      if (!shown) host(y, x) = reference(y, x) + estimate.offset;
-    }
+  for (int y = 0; y < height; ++y) {
+    const ShownRow shown(estimate.motion, y, height, width);
+    for (int x = 0; x < width && !shown.all; ++x)
+      if (!shown.shows(x)) host(y, x) = reference(y, x) + estimate.offset;
+  }
   mask.attenuation = to_device(stream, host.view());
   mask.reference = first.reference;
   finish(stream, mask);

@@ -1,6 +1,7 @@
 #include "engine/mask_selection.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <numeric>
 #include <stdexcept>
@@ -18,16 +19,12 @@ constexpr int frames_before_inflow = 2;  // the first drops do not show yet
 constexpr double top_fraction = 0.005;
 constexpr double cusum_slack = 0.5, cusum_limit = 5;
 
-/// A frame's attenuation, binned, freed of what varies slowly, with its motion against one of the first frames undone.
-struct Plane {
-  Image<float> attenuation;
-};
-
-/// The run at the size that it is judged at.
+/// The run at the size that it is judged at: per frame the attenuation of the pixels inside the field, freed of what varies slowly, with
+/// its motion against one of the first frames undone.
 struct Binned {
-  int height = 0, width = 0;
-  Image<std::uint8_t> valid;
-  std::vector<Plane> planes;
+  int pixel_count = 0;
+  std::vector<std::vector<float>> frames;  // by frame, then pixel, in raster order
+  std::vector<int> sparse;                 // every second pixel of every second row
 };
 
 double median_of(std::vector<double> values) {
@@ -44,36 +41,71 @@ float median_of(std::vector<float>& values) {
 
 bool is_odd(const std::vector<int>& odd_frames, int frame) { return std::binary_search(odd_frames.begin(), odd_frames.end(), frame); }
 
+// Stretches of pixels inside the field.
+struct Stretch {
+  int y, first, last;
+};
+std::vector<Stretch> stretches_of(const Image<std::uint8_t>& valid) {
+  std::vector<Stretch> stretches;
+  for (int y = 0; y < valid.height(); ++y)
+    for (int x = 0; x < valid.width(); ++x) {
+      if (!valid(y, x)) continue;
+      const int first = x;
+      while (x + 1 < valid.width() && valid(y, x + 1)) ++x;
+      stretches.push_back({y, first, x});
+    }
+  return stretches;
+}
+
 /// Lays every plane on one of the first. Odd frames become copies of the one before: they say nothing. The first is none.
 Binned register_planes(FramePlanes planes, const std::vector<int>& odd_frames) {
   Binned result;
-  const int height = result.height = planes.height, width = result.width = planes.width, count = static_cast<int>(planes.planes.size());
-  result.valid = std::move(planes.valid);
-  result.planes.resize(static_cast<std::size_t>(count));
+  const int height = planes.height, width = planes.width, count = static_cast<int>(planes.planes.size());
+  const std::vector<Stretch> stretches = stretches_of(planes.valid);
+  for (const Stretch& stretch : stretches) {
+    if (stretch.y % 2 == 0)
+      for (int x = stretch.first + stretch.first % 2; x <= stretch.last; x += 2)
+        result.sparse.push_back(result.pixel_count + x - stretch.first);
+    result.pixel_count += stretch.last - stretch.first + 1;
+  }
+  result.frames.resize(static_cast<std::size_t>(count));
   const Stream serial = Stream::cpu({.parallel = false});
   for (int i = 1; i < count; ++i)
     if (is_odd(odd_frames, planes.first + i)) planes.planes[i] = to_host(serial, planes.planes[i - 1].view());
   const int reference_index = std::min(5, (count - 1) / 4);
-  const MaskRegistration reference(serial, planes.planes[reference_index], result.valid, {.rotation = false, .search_radius_px = 16});
-  parallel_for(count, [&](int i) {
-    Plane& plane = result.planes[static_cast<std::size_t>(i)];
-    plane.attenuation = std::move(planes.planes[i]);
+  const MaskRegistration reference(serial, planes.planes[reference_index], planes.valid, {.rotation = false, .search_radius_px = 16});
+  constexpr int frames_at_once = 4;  // with the same workspace
+  parallel_for((count + frames_at_once - 1) / frames_at_once, [&](int part) {
     MaskRegistration registration = reference.another(serial);
-    const RigidEstimate estimate = registration.estimate(serial, plane.attenuation, RigidMotion{});
-
-    if (std::hypot(estimate.motion.shift_y_px, estimate.motion.shift_x_px) > 0.02f) {
-      Image<float> coefficients(height, width), moved(height, width);
-      bspline_coefficients(serial, plane.attenuation, coefficients);
-      warp(serial, coefficients, inverse(estimate.motion), moved);
-      for (int y = 0; y < height; ++y)
-        for (int x = 0; x < width; ++x) {
-          const PixelPosition there = move(estimate.motion, {static_cast<double>(y), static_cast<double>(x)}, height, width);
-          const bool shown = there.y >= 0 && there.y <= height - 1 && there.x >= 0 && there.x <= width - 1;
-          plane.attenuation(y, x) = (shown ? moved(y, x) : plane.attenuation(y, x)) - estimate.offset;
+    Image<float> coefficients, moved;
+    for (int i = part * frames_at_once; i < std::min(count, (part + 1) * frames_at_once); ++i) {
+      const Image<float>& plane = planes.planes[i];
+      const RigidEstimate estimate = registration.estimate(serial, plane, RigidMotion{});
+      const RigidMotion& motion = estimate.motion;
+      // Rows and columns that the frame shows where the motion has taken them.
+      int top = 0, bottom = height - 1, left = 0, right = width - 1;
+      const bool moves = std::hypot(motion.shift_y_px, motion.shift_x_px) > 0.02f;
+      if (moves) {
+        if (moved.empty()) {
+          coefficients = Image<float>(height, width);
+          moved = Image<float>(height, width);
         }
-    } else {
-      for (int y = 0; y < height; ++y)
-        for (int x = 0; x < width; ++x) plane.attenuation(y, x) -= estimate.offset;
+        bspline_coefficients(serial, plane, coefficients);
+        warp(serial, coefficients, inverse(motion), moved);
+        top = std::max(top, static_cast<int>(std::ceil(-motion.shift_y_px)));
+        bottom = std::min(bottom, static_cast<int>(std::floor(height - 1 - motion.shift_y_px)));
+        left = std::max(left, static_cast<int>(std::ceil(-motion.shift_x_px)));
+        right = std::min(right, static_cast<int>(std::floor(width - 1 - motion.shift_x_px)));
+      }
+      std::vector<float>& values = result.frames[static_cast<std::size_t>(i)];
+      values.reserve(static_cast<std::size_t>(result.pixel_count));
+      for (const Stretch& stretch : stretches) {
+        const bool row_shown = moves && stretch.y >= top && stretch.y <= bottom;
+        const float *here = plane.row(stretch.y), *there = moves ? moved.row(stretch.y) : here;
+        for (int x = stretch.first; x <= stretch.last; ++x)
+          values.push_back((row_shown && x >= left && x <= right ? there : here)[x] - estimate.offset);
+      }
+      planes.planes[i] = {};
     }
   });
   return result;
@@ -84,47 +116,97 @@ struct Score {
   double above = 0, below = 0;  // means of the highest and lowest `top_fraction`, noise SDs
 };
 
-/// Scores every plane against the per-pixel median of planes 0..early-1; one of these against the median of the others, so that none
-/// looks quieter for having been part of its own background.
-std::vector<Score> score_planes(const Binned& run, int early) {
-  const int count = static_cast<int>(run.planes.size());
-  std::vector<std::pair<int, int>> pixels;
-  for (int y = 0; y < run.height; ++y)
-    for (int x = 0; x < run.width; ++x)
-      if (run.valid(y, x)) pixels.push_back({y, x});
-  std::vector<Score> scores(static_cast<std::size_t>(count));
-  if (pixels.empty() || early < 2) return scores;
-  const int pixel_count = static_cast<int>(pixels.size());
-  // Sorted early values per pixel: the median without one of them is then a matter of its rank.
-  std::vector<float> sorted(static_cast<std::size_t>(pixel_count) * early);
-  constexpr int chunk = 4096;
-  parallel_for((pixel_count + chunk - 1) / chunk, [&](int c) {
-    for (int p = c * chunk; p < std::min(pixel_count, (c + 1) * chunk); ++p) {
-      float* values = &sorted[static_cast<std::size_t>(p) * early];
-      for (int i = 0; i < early; ++i) values[i] = run.planes[static_cast<std::size_t>(i)].attenuation(pixels[p].first, pixels[p].second);
-      std::sort(values, values + early);
+/// What a pixel shows while there is no contrast: the values about the middle of the first frames' sorted ones. The median without one of
+/// them is then a matter of which side it is on.
+class Background {
+ public:
+  Background(const Binned& run, int early) : early_(early) {
+    const int half = early / 2;
+    for (std::vector<float>& rank : middle_) rank.resize(static_cast<std::size_t>(run.pixel_count));
+    constexpr int chunk = 512;
+    parallel_for((run.pixel_count + chunk - 1) / chunk, [&](int c) {
+      const int first = c * chunk, size = std::min(chunk, run.pixel_count - first);
+      std::vector<float> sorted(static_cast<std::size_t>(early) * chunk);
+      const auto row = [&](int i) { return &sorted[static_cast<std::size_t>(i) * chunk]; };
+      for (int i = 0; i < early; ++i) std::copy_n(&run.frames[static_cast<std::size_t>(i)][static_cast<std::size_t>(first)], size, row(i));
+      // Neighbours exchanged in turns: pixels side by side are sorted together.
+      for (int turn = 0; turn < early; ++turn)
+        for (int i = turn % 2; i + 1 < early; i += 2) {
+          float *low = row(i), *high = row(i + 1);
+          for (int p = 0; p < size; ++p) {
+            const float a = low[p], b = high[p];
+            low[p] = b < a ? b : a;
+            high[p] = b < a ? a : b;
+          }
+        }
+      for (int k = 0; k < 3; ++k) std::copy_n(row(std::clamp(half - 1 + k, 0, early - 1)), size, &middle_[k][static_cast<std::size_t>(first)]);
+    });
+  }
+  /// difference = values minus the background; `own`: they are one of the first frames', and not to be part of it.
+  void subtract_from(const std::vector<float>& values, bool own, std::vector<float>& difference) const {
+    const std::size_t count = values.size();
+    const float *before = middle_[0].data(), *at = middle_[1].data(), *after = middle_[2].data();
+    difference.resize(count);
+    if (!own && early_ % 2) {
+      for (std::size_t p = 0; p < count; ++p) difference[p] = values[p] - at[p];
+    } else if (!own) {
+      for (std::size_t p = 0; p < count; ++p) difference[p] = values[p] - 0.5f * (before[p] + at[p]);
+    } else if (early_ % 2) {  // an even number of others
+      for (std::size_t p = 0; p < count; ++p)
+        difference[p] = values[p] - 0.5f * ((before[p] < values[p] ? before[p] : at[p]) + (at[p] < values[p] ? at[p] : after[p]));
+    } else {
+      for (std::size_t p = 0; p < count; ++p) difference[p] = values[p] - (before[p] < values[p] ? before[p] : at[p]);
     }
-  });
+  }
+
+ private:
+  int early_;
+  std::array<std::vector<float>, 3> middle_;  // ranks early/2 - 1, early/2, early/2 + 1
+};
+
+/// Mean of the `count` largest values times `sign`; `guess`: as many as that, or more, are beyond it, or so one thinks.
+double mean_of_largest(const std::vector<float>& values, float sign, int count, float guess) {
+  std::vector<float> beyond(values.size());
+  std::size_t found = 0;
+  for (const float value : values) {
+    beyond[found] = sign * value;
+    found += sign * value >= guess;
+  }
+  if (found < static_cast<std::size_t>(count)) {
+    for (std::size_t p = 0; p < values.size(); ++p) beyond[p] = sign * values[p];
+    found = values.size();
+  }
+  beyond.resize(found);
+  std::nth_element(beyond.begin(), beyond.end() - count, beyond.end());
+  return std::accumulate(beyond.end() - count, beyond.end(), 0.0) / count;
+}
+
+/// Scores every frame against the per-pixel median of frames 0..early-1; one of these against the median of the others, so that none
+/// looks quieter for having been part of its own background.
+std::vector<Score> score_frames(const Binned& run, int early) {
+  const int count = static_cast<int>(run.frames.size());
+  std::vector<Score> scores(static_cast<std::size_t>(count));
+  if (run.pixel_count == 0 || early < 2) return scores;
+  const Background background(run, early);
   std::vector<double> sigma(static_cast<std::size_t>(count));
   parallel_for(count, [&](int t) {
-    std::vector<float> difference(static_cast<std::size_t>(pixel_count));
-    for (int p = 0; p < pixel_count; ++p) {
-      const float* values = &sorted[static_cast<std::size_t>(p) * early];
-      const float value = run.planes[static_cast<std::size_t>(t)].attenuation(pixels[p].first, pixels[p].second);
-      const int others = t < early ? early - 1 : early;
-      const int rank = t < early ? static_cast<int>(std::lower_bound(values, values + early, value) - values) : early;
-      const auto other = [&](int i) { return values[i < rank ? i : (t < early ? i + 1 : i)]; };
-      difference[p] = value - (others % 2 ? other(others / 2) : 0.5f * (other(others / 2 - 1) + other(others / 2)));
-    }
-    const float middle = median_of(difference);
-    const int top = std::max(1, static_cast<int>(top_fraction * pixel_count));
-    std::nth_element(difference.begin(), difference.end() - top, difference.end());
-    const double high = std::accumulate(difference.end() - top, difference.end(), 0.0) / top;
-    std::nth_element(difference.begin(), difference.begin() + top, difference.end());
-    const double low = std::accumulate(difference.begin(), difference.begin() + top, 0.0) / top;
+    std::vector<float> difference, sample;
+    background.subtract_from(run.frames[static_cast<std::size_t>(t)], t < early, difference);
+    // Middle and spread by a sample: a few thousand pixels tell both to a fiftieth of the spread.
+    constexpr std::size_t sample_size = 6000;
+    const std::size_t step = std::max<std::size_t>(1, difference.size() / sample_size) | 1;
+    for (std::size_t p = 0; p < difference.size(); p += step) sample.push_back(difference[p]);
+    const float middle = median_of(sample);
+    const auto limit = static_cast<std::ptrdiff_t>(2 * top_fraction * static_cast<double>(sample.size()));
+    std::nth_element(sample.begin(), sample.begin() + limit, sample.end());
+    const float low_guess = sample[static_cast<std::size_t>(limit)];
+    std::nth_element(sample.begin(), sample.end() - 1 - limit, sample.end());
+    const float high_guess = *(sample.end() - 1 - limit);
+    const int top = std::max(1, static_cast<int>(top_fraction * run.pixel_count));
+    const double high = mean_of_largest(difference, 1, top, high_guess), low = -mean_of_largest(difference, -1, top, -low_guess);
     scores[t] = {std::max(0.0, high - middle), std::max(0.0, middle - low)};
-    for (float& d : difference) d = std::abs(d - middle);
-    sigma[t] = 1.4826 * median_of(difference);
+    for (float& d : sample) d = std::abs(d - middle);
+    sigma[t] = 1.4826 * median_of(sample);
   });
   const double noise = std::max(1e-6, median_of(std::vector<double>(sigma.begin(), sigma.begin() + early)));
   for (Score& score : scores) score = {score.above / noise, score.below / noise};
@@ -173,12 +255,12 @@ struct Inflow {
 /// First looks at the run against its first frames, then again against all that come before the visible rise: a heart's whole beat then
 /// counts as background.
 Inflow find_inflow(const Binned& run) {
-  const int count = static_cast<int>(run.planes.size());
+  const int count = static_cast<int>(run.frames.size());
   int early = std::clamp(count / 8, 3, 8);
   Inflow result;
   std::vector<double> above, below;
   for (int pass = 0; pass < 2; ++pass) {
-    const std::vector<Score> scores = score_planes(run, early);
+    const std::vector<Score> scores = score_frames(run, early);
     above.clear();
     below.clear();
     for (const Score& s : scores) {
@@ -214,20 +296,27 @@ std::vector<int> most_alike(const Binned& run, int count, const std::vector<int>
     if (!is_odd(left_out, i)) candidates.insert(candidates.begin(), i);
   const int n = static_cast<int>(candidates.size());
   std::vector<double> distance(static_cast<std::size_t>(n) * n, 0);
+  std::vector<std::vector<float>> seen(static_cast<std::size_t>(n));
+  parallel_for(n, [&](int i) {
+    const std::vector<float>& values = run.frames[static_cast<std::size_t>(candidates[i])];
+    for (const int p : run.sparse) seen[static_cast<std::size_t>(i)].push_back(values[static_cast<std::size_t>(p)]);
+  });
   parallel_for(n, [&](int i) {
     for (int j = 0; j < i; ++j) {
-      const Image<float>&a = run.planes[static_cast<std::size_t>(candidates[i])].attenuation,
-            &b = run.planes[static_cast<std::size_t>(candidates[j])].attenuation;
+      const std::vector<float>&a = seen[static_cast<std::size_t>(i)], &b = seen[static_cast<std::size_t>(j)];
       double sum = 0;
-      int used = 0;
-      for (int y = 0; y < run.height; y += 2)
-        for (int x = 0; x < run.width; x += 2)
-          if (run.valid(y, x)) {
-            const double d = a(y, x) - b(y, x);
-            sum += d * d;
-            ++used;
-          }
-      distance[static_cast<std::size_t>(i) * n + j] = distance[static_cast<std::size_t>(j) * n + i] = used ? sum / used : 0;
+      constexpr std::size_t lanes = 8;
+      for (std::size_t from = 0; from < a.size(); from += 128 * lanes) {
+        std::array<float, lanes> part{};
+        const std::size_t to = std::min(a.size(), from + 128 * lanes);
+        std::size_t p = from;
+        for (; p + lanes <= to; p += lanes)
+          for (std::size_t l = 0; l < lanes; ++l) part[l] += (a[p + l] - b[p + l]) * (a[p + l] - b[p + l]);
+        for (; p < to; ++p) part[0] += (a[p] - b[p]) * (a[p] - b[p]);
+        for (const float lane : part) sum += lane;
+      }
+      distance[static_cast<std::size_t>(i) * n + j] = distance[static_cast<std::size_t>(j) * n + i] =
+          a.empty() ? 0 : sum / static_cast<double>(a.size());
     }
   });
   std::vector<int> best;

@@ -17,6 +17,9 @@ constexpr int most_pairs = 8;
 constexpr int most_bins = 64;
 constexpr int longest_shift = 3, margin = longest_shift + 1;  // whole pixels between frames; and one more for the gradient
 constexpr int region_side = 128;
+constexpr std::size_t most_blocks = 8192;  // over all pairs, each of them other ones
+constexpr std::size_t most_shift_blocks = 256;
+constexpr int looked_at_rows = 16;  // every so many show where values pile up, and whether frames are copies
 
 double median(std::vector<double> values) {
   const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
@@ -139,7 +142,7 @@ struct Clipping {
 Clipping find_clipping(const std::vector<Image<std::uint16_t>>& frames, ImageView<const std::uint8_t> valid, std::size_t values) {
   std::vector<std::int64_t> count(values, 0);
   for (const auto& frame : frames)
-    for (int y = 0; y < frame.height(); y += 4)  // a quarter of the rows shows where values pile up
+    for (int y = 0; y < frame.height(); y += looked_at_rows)
       for (int x = 0; x < frame.width(); ++x)
         if (valid(y, x)) ++count[std::min<std::size_t>(frame(y, x), values - 1)];
   int first = 0, last = static_cast<int>(values) - 1;
@@ -151,7 +154,7 @@ Clipping find_clipping(const std::vector<Image<std::uint16_t>>& frames, ImageVie
       const int at = end + i * inward;
       if (at >= first && at <= last) beside += count[static_cast<std::size_t>(at)];
     }
-    return count[static_cast<std::size_t>(end)] > 16 && count[static_cast<std::size_t>(end)] > 4 * beside;
+    return count[static_cast<std::size_t>(end)] > 4 && count[static_cast<std::size_t>(end)] > 4 * beside;
   };
   Clipping clipping{0, static_cast<int>(values) - 1};
   if (last - first > 8) {
@@ -275,12 +278,6 @@ class NoiseEstimator {
     for (std::size_t i = 0; i < scale_.size(); ++i)  // also what the intensity model clamped at half a count
       clipped_[i] =
           static_cast<int>(i) <= clipping.low || static_cast<int>(i) >= clipping.high || (!intensity_.linear.empty() && scale_[i] <= 0.5f);
-    for (const Image<std::uint16_t>& frame : stored_) scaled_.emplace_back(frame.height(), frame.width());
-    parallel_for(static_cast<int>(stored_.size()), [&](int i) {
-      const auto f = static_cast<std::size_t>(i);
-      for (int y = 0; y < height_; ++y)
-        for (int x = 0; x < width_; ++x) scaled_[f](y, x) = on_scale(stored_[f](y, x));
-    });
     find_blocks();
     std::vector<Bin> bins;
     if (!pairs_.empty()) {
@@ -360,6 +357,24 @@ class NoiseEstimator {
           for (int x = x0 - margin; x < x0 + block_side + margin; ++x) inside &= valid(y, x) != 0;
         if (inside) corners_.push_back({y0, x0});
       }
+    apart_ = static_cast<int>((corners_.size() * std::max<std::size_t>(1, pairs_.size()) + most_blocks - 1) / most_blocks);
+  }
+  // Blocks stand on diagonals, each pair's beside the last one's.
+  bool is_looked_at(const std::array<int, 2>& corner, int pair) const {
+    return (corner[0] / block_side + corner[1] / block_side + pair) % std::max(1, apart_) == 0;
+  }
+
+  // A block with a border of a pixel, on the scale, less `base`.
+  struct Patch {
+    float value[block_side + 2][block_side + 2];
+  };
+  Patch patch_of(const Image<std::uint16_t>& frame, int y0, int x0, float base) const {
+    Patch patch;
+    for (int y = 0; y < block_side + 2; ++y) {
+      const std::uint16_t* row = frame.row(y0 - 1 + y) + x0 - 1;
+      for (int x = 0; x < block_side + 2; ++x) patch.value[y][x] = on_scale(row[x]) - base;
+    }
+    return patch;
   }
 
   // Means and variances of all blocks inside the field, then the flattest half of each class of intensity, its samples by bin.
@@ -370,7 +385,8 @@ class NoiseEstimator {
       const auto p = static_cast<std::size_t>(i);
       if (is_copy(pairs_[p])) return;  // a repeated frame differs nowhere: it says nothing of the noise
       find_whole_shift(pairs_[p], motion_[p]);
-      for (const auto& corner : corners_) found[p].push_back(measure_block(pairs_[p], i, corner[0], corner[1], motion_[p]));
+      for (const auto& corner : corners_)
+        if (is_looked_at(corner, i)) found[p].push_back(measure_block(pairs_[p], i, corner[0], corner[1], motion_[p]));
       find_rest(found[p], motion_[p]);
     });
     std::vector<Block> blocks;
@@ -385,9 +401,9 @@ class NoiseEstimator {
 
   // Sum of squared differences over every fourth pixel of every fourth row; moved only where that is clearly less.
   void find_whole_shift(const Pair& pair, PairMotion& motion) const {
-    const Image<float>&one = scaled_[pair.first], &two = scaled_[pair.second];
+    const Image<std::uint16_t>&one = stored_[pair.first], &two = stored_[pair.second];
     double still = 0, least = 0;
-    const std::size_t stride = std::max<std::size_t>(1, corners_.size() / 1024);
+    const std::size_t stride = std::max<std::size_t>(1, corners_.size() / most_shift_blocks);
     for (int pass = 0; pass < 2; ++pass)
       for (int dy = -longest_shift; dy <= longest_shift; ++dy)
         for (int dx = -longest_shift; dx <= longest_shift; ++dx) {
@@ -397,7 +413,7 @@ class NoiseEstimator {
             const auto& corner = corners_[c];
             for (int y = corner[0]; y < corner[0] + block_side; y += 4)
               for (int x = corner[1]; x < corner[1] + block_side; x += 4) {
-                const double d = static_cast<double>(two(y + dy, x + dx)) - one(y, x);
+                const double d = static_cast<double>(on_scale(two(y + dy, x + dx))) - on_scale(one(y, x));
                 sum += d;
                 square_sum += d * d;
                 ++count;
@@ -461,25 +477,24 @@ class NoiseEstimator {
   void read_differences(const Block& block, float* out) const {
     const auto p = static_cast<std::size_t>(block.frame_pair);
     const PairMotion& motion = motion_[p];
-    const Image<float>&one = scaled_[pairs_[p].first], &two = scaled_[pairs_[p].second];
-    const auto [along_y, along_x] = motion.rest[region_of(block)];
-    const double mean = block.difference - along_y * block.gradient_y - along_x * block.gradient_x;
-    for (int y = 0; y < block_side; ++y)
-      for (int x = 0; x < block_side; ++x) {
-        const int row = block.y + y, column = block.x + x, to_row = row + motion.shift_y, to_column = column + motion.shift_x;
-        const double gradient_y =
-            0.25 * ((one(row + 1, column) - one(row - 1, column)) + (two(to_row + 1, to_column) - two(to_row - 1, to_column)));
-        const double gradient_x =
-            0.25 * ((one(row, column + 1) - one(row, column - 1)) + (two(to_row, to_column + 1) - two(to_row, to_column - 1)));
-        const double d = static_cast<double>(two(to_row, to_column)) - one(row, column);
-        out[y * block_side + x] = static_cast<float>(d - along_y * gradient_y - along_x * gradient_x - mean);
+    const float base = on_scale(stored_[pairs_[p].first](block.y, block.x));
+    const Patch one = patch_of(stored_[pairs_[p].first], block.y, block.x, base);
+    const Patch two = patch_of(stored_[pairs_[p].second], block.y + motion.shift_y, block.x + motion.shift_x, base);
+    const auto [rest_y, rest_x] = motion.rest[region_of(block)];
+    const auto along_y = static_cast<float>(0.25 * rest_y), along_x = static_cast<float>(0.25 * rest_x);
+    const auto mean = static_cast<float>(block.difference - rest_y * block.gradient_y - rest_x * block.gradient_x);
+    for (int y = 1; y <= block_side; ++y)
+      for (int x = 1; x <= block_side; ++x) {
+        const float gradient_y = (one.value[y + 1][x] - one.value[y - 1][x]) + (two.value[y + 1][x] - two.value[y - 1][x]);
+        const float gradient_x = (one.value[y][x + 1] - one.value[y][x - 1]) + (two.value[y][x + 1] - two.value[y][x - 1]);
+        *out++ = (two.value[y][x] - one.value[y][x]) - along_y * gradient_y - along_x * gradient_x - mean;
       }
   }
 
   bool is_copy(const Pair& pair) const {
     const ImageView<const std::uint8_t> valid = run_.field.valid();
     std::int64_t different = 0, seen = 0;
-    for (int y = 0; y < height_; y += 4)
+    for (int y = 0; y < height_; y += looked_at_rows)
       for (int x = 0; x < width_; ++x) {
         seen += valid(y, x) != 0;
         different += valid(y, x) && stored_[pair.first](y, x) != stored_[pair.second](y, x);
@@ -488,48 +503,56 @@ class NoiseEstimator {
   }
 
   Block measure_block(const Pair& pair, int p, int y0, int x0, const PairMotion& motion) const {
-    const Image<float>&one = scaled_[pair.first], &two = scaled_[pair.second];
-    double sum = 0, square_sum = 0, difference = 0, gy_sum = 0, gx_sum = 0, yy = 0, yx = 0, xx = 0, y_diff = 0, x_diff = 0, diff_diff = 0;
-    bool saturated = false;
-    for (int y = y0; y < y0 + block_side; ++y) {
-      const int to_y = y + motion.shift_y;
-      const std::uint16_t* one_stored = stored_[pair.first].row(y);
-      const std::uint16_t* two_stored = stored_[pair.second].row(to_y) + motion.shift_x;
-      for (int x = x0; x < x0 + block_side; ++x) {
-        const int to_x = x + motion.shift_x;
-        const double a = one(y, x), b = two(to_y, to_x), mean = 0.5 * (a + b), d = b - a;
-        const double gy = 0.25 * ((one(y + 1, x) - one(y - 1, x)) + (two(to_y + 1, to_x) - two(to_y - 1, to_x)));
-        const double gx = 0.25 * ((one(y, x + 1) - one(y, x - 1)) + (two(to_y, to_x + 1) - two(to_y, to_x - 1)));
-        sum += mean;
-        square_sum += mean * mean;
-        difference += d;
-        gy_sum += gy;
-        gx_sum += gx;
-        yy += gy * gy;
-        yx += gy * gx;
-        xx += gx * gx;
-        y_diff += gy * d;
-        x_diff += gx * d;
-        diff_diff += d * d;
-        saturated |= clipped_[one_stored[x]] || clipped_[two_stored[x]];
+    const float base = on_scale(stored_[pair.first](y0, x0));
+    const Patch one = patch_of(stored_[pair.first], y0, x0, base);
+    const Patch two = patch_of(stored_[pair.second], y0 + motion.shift_y, x0 + motion.shift_x, base);
+    // Sums by column, which the compiler makes vectors of.
+    using Lanes = std::array<float, block_side>;
+    Lanes sum{}, square{}, difference{}, gy_sum{}, gx_sum{}, yy{}, yx{}, xx{}, y_diff{}, x_diff{}, diff_diff{};
+    for (int y = 1; y <= block_side; ++y)
+      for (int l = 0; l < block_side; ++l) {
+        const int x = l + 1;
+        const float a = one.value[y][x], b = two.value[y][x], mean = 0.5f * (a + b), d = b - a;
+        const float gy = 0.25f * ((one.value[y + 1][x] - one.value[y - 1][x]) + (two.value[y + 1][x] - two.value[y - 1][x]));
+        const float gx = 0.25f * ((one.value[y][x + 1] - one.value[y][x - 1]) + (two.value[y][x + 1] - two.value[y][x - 1]));
+        sum[l] += mean;
+        square[l] += mean * mean;
+        difference[l] += d;
+        gy_sum[l] += gy;
+        gx_sum[l] += gx;
+        yy[l] += gy * gy;
+        yx[l] += gy * gx;
+        xx[l] += gx * gx;
+        y_diff[l] += gy * d;
+        x_diff[l] += gx * d;
+        diff_diff[l] += d * d;
       }
+    bool saturated = false;
+    for (int y = 0; y < block_side; ++y) {
+      const std::uint16_t* one_stored = stored_[pair.first].row(y0 + y) + x0;
+      const std::uint16_t* two_stored = stored_[pair.second].row(y0 + y + motion.shift_y) + x0 + motion.shift_x;
+      for (int x = 0; x < block_side; ++x) saturated |= clipped_[one_stored[x]] || clipped_[two_stored[x]];
     }
-    const double n = block_pixels, mean = sum / n;
-    return {p,
-            y0,
-            x0,
-            mean,
-            square_sum / n - mean * mean,
-            difference / n,
-            gy_sum / n,
-            gx_sum / n,
-            yy - gy_sum * gy_sum / n,
-            yx - gy_sum * gx_sum / n,
-            xx - gx_sum * gx_sum / n,
-            y_diff - gy_sum * difference / n,
-            x_diff - gx_sum * difference / n,
-            diff_diff - difference * difference / n,
-            saturated};
+    const auto total = [](const Lanes& lanes) { return std::accumulate(lanes.begin(), lanes.end(), 0.0); };
+    const double n = block_pixels, mean = total(sum) / n, mean_difference = total(difference) / n, mean_gy = total(gy_sum) / n,
+                 mean_gx = total(gx_sum) / n;
+    Block block;
+    block.frame_pair = p;
+    block.y = y0;
+    block.x = x0;
+    block.intensity = base + mean;
+    block.structure = total(square) / n - mean * mean;
+    block.difference = mean_difference;
+    block.gradient_y = mean_gy;
+    block.gradient_x = mean_gx;
+    block.yy = total(yy) - mean_gy * mean_gy * n;
+    block.yx = total(yx) - mean_gy * mean_gx * n;
+    block.xx = total(xx) - mean_gx * mean_gx * n;
+    block.y_diff = total(y_diff) - mean_gy * mean_difference * n;
+    block.x_diff = total(x_diff) - mean_gx * mean_difference * n;
+    block.diff_diff = total(diff_diff) - mean_difference * mean_difference * n;
+    block.saturated = saturated;
+    return block;
   }
 
   // Sorts blocks into bins of intensity and keeps the flattest half of each. Choosing by the pair's mean does not bias what its
@@ -567,14 +590,15 @@ class NoiseEstimator {
   // noise which neighbours share (scintillator, compression, interpolation) counts in full.
   void collect_spatial() {
     std::vector<Block> blocks;
-    for (const auto& corner : corners_) blocks.push_back(measure_block({0, 0}, 0, corner[0], corner[1], {}));
+    for (const auto& corner : corners_)
+      if (is_looked_at(corner, 0)) blocks.push_back(measure_block({0, 0}, 0, corner[0], corner[1], {}));
     choose_blocks(blocks);
-    const Image<float>& frame = scaled_[0];
+    const Image<std::uint16_t>& frame = stored_[0];
     for (std::size_t b = 0; b < chosen_.size(); ++b)
       for (const Block& block : chosen_[b])
         for (int y = block.y + spatial_spacing; y < block.y + block_side - spatial_spacing; ++y)
           for (int x = block.x + spatial_spacing; x < block.x + block_side - spatial_spacing; ++x) {
-            const auto at = [&](int dy, int dx) { return frame(y + spatial_spacing * dy, x + spatial_spacing * dx); };
+            const auto at = [&](int dy, int dx) { return on_scale(frame(y + spatial_spacing * dy, x + spatial_spacing * dx)); };
             samples_[b].push_back(
                 ((at(-1, -1) + at(-1, 1) + at(1, -1) + at(1, 1)) - 2 * (at(-1, 0) + at(1, 0) + at(0, -1) + at(0, 1)) + 4 * at(0, 0)) / 6);
           }
@@ -630,27 +654,28 @@ class NoiseEstimator {
     std::array<std::array<double, 5>, 3> sum{}, count{};
     double square_sum = 0, square_count = 0;
     std::size_t used = 0;
-    std::array<std::array<float, block_side>, block_side> tile{};
+    // Zero about the block: what a lag takes from there adds nothing.
+    std::array<std::array<float, block_side + 2 * reach>, block_side + reach> tile{};
     std::array<float, block_pixels> differences{};
     for (std::size_t b = 0; b < chosen_.size(); ++b) {
       if (bin_sd_[b] <= 0) continue;
-      const std::size_t share = std::max<std::size_t>(1, 4096 / chosen_.size());
+      const std::size_t share = std::max<std::size_t>(1, 2048 / chosen_.size());
       for (std::size_t k = 0; k < std::min(share, chosen_[b].size()); ++k, ++used) {
-        const Block& block = chosen_[b][k];
-        read_differences(block, differences.data());
-        const double inverse = 1 / bin_sd_[b];
+        read_differences(chosen_[b][k], differences.data());
+        const auto inverse = static_cast<float>(1 / bin_sd_[b]);
         for (int y = 0; y < block_side; ++y)
           for (int x = 0; x < block_side; ++x) {
-            tile[y][x] = static_cast<float>(std::clamp(differences[static_cast<std::size_t>(y * block_side + x)] * inverse, -4.0, 4.0));
-            square_sum += static_cast<double>(tile[y][x]) * tile[y][x];
+            const float difference = std::clamp(differences[static_cast<std::size_t>(y * block_side + x)] * inverse, -4.0f, 4.0f);
+            tile[y][x + reach] = difference;
+            square_sum += static_cast<double>(difference) * difference;
           }
         square_count += block_pixels;
         for (int dy = 0; dy <= reach; ++dy)
           for (int dx = -reach; dx <= reach; ++dx) {
-            float lag = 0;
+            std::array<float, block_side> lag{};  // by column, which the compiler makes vectors of
             for (int y = 0; y + dy < block_side; ++y)
-              for (int x = std::max(0, -dx); x < block_side - std::max(0, dx); ++x) lag += tile[y][x] * tile[y + dy][x + dx];
-            sum[dy][dx + reach] += lag;
+              for (int x = 0; x < block_side; ++x) lag[x] += tile[y][x + reach] * tile[y + dy][x + reach + dx];
+            sum[dy][dx + reach] += std::accumulate(lag.begin(), lag.end(), 0.0);
             count[dy][dx + reach] += (block_side - dy) * (block_side - std::abs(dx));
           }
       }
@@ -735,16 +760,19 @@ class NoiseEstimator {
       model_.variance[i] = static_cast<float>(std::max(1e-12, (variance + quantisation_[i]) * slope * slope));
     }
     // The stored value in the middle of the field.
-    std::vector<std::uint16_t> values;
+    std::vector<int> count(n, 0);
+    int seen = 0;
     const ImageView<const std::uint8_t> valid = run_.field.valid();
     for (int y = 0; y < height_; y += 2)
       for (int x = 0; x < width_; ++x)
-        if (valid(y, x)) values.push_back(stored_[0](y, x));
+        if (valid(y, x)) {
+          ++count[std::min<std::size_t>(stored_[0](y, x), n - 1)];
+          ++seen;
+        }
     std::size_t at = n / 2;
-    if (!values.empty()) {
-      const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-      std::nth_element(values.begin(), middle, values.end());
-      at = std::min<std::size_t>(*middle, n - 1);
+    if (seen > 0) {
+      int below = 0;
+      for (at = 0; (below += count[at]) <= seen / 2;) ++at;
     }
     model_.log_sd_at_median = std::sqrt(static_cast<double>(model_.variance[at]));
   }
@@ -773,8 +801,8 @@ class NoiseEstimator {
   std::vector<double> quantisation_;         // variance on that scale, per stored value
   bool uniform_ = true;                      // quantisation_ is 1/12 everywhere
   std::vector<char> clipped_;                // per stored value
-  std::vector<Image<float>> scaled_;         // stored_ on that scale
   std::vector<std::array<int, 2>> corners_;  // of the blocks
+  int apart_ = 1;                            // every so many is looked at
   std::vector<PairMotion> motion_;           // of pairs_
   std::vector<std::vector<Block>> chosen_;   // by bin, and their samples
   std::vector<std::vector<float>> samples_;

@@ -57,26 +57,26 @@ Centreline move_centreline(const Centreline& centreline, const RigidMotion& moti
 }
 
 void summarize_segments(const SegmentMeasurements& measurements, Analysis& analysis) {
-  for (std::size_t i = 0; i < analysis.segments.size(); ++i) {
+  parallel_for(static_cast<int>(analysis.segments.size()), [&](int i) {
     SegmentResult& segment = analysis.segments[i];
     segment.profile = pool_profile(segment.centreline, measurements.lumen[i]);
     segment.diameter = summarize(segment.profile);
     segment.filling = classify_filling(measurements.contrast[i], measurements.contrast_sd);
-  }
+  });
 }
 
 void summarize_flow(const SegmentMeasurements& measurements, const std::vector<NamedRegion>& regions, Analysis& analysis) {
   const std::vector<double>& times_ms = analysis.frame_times_ms;
   const bool timed = !times_ms.empty() && analysis.frames > 1;
   const double sd = measurements.contrast_sd;
-  for (std::size_t i = 0; i < analysis.segments.size(); ++i) {
+  parallel_for(static_cast<int>(analysis.segments.size()), [&](int i) {
     SegmentResult& segment = analysis.segments[i];
     const auto& contrast = measurements.contrast[i];
     const std::size_t points = segment.centreline.points.size();
     const TimeDensityCurve whole = mean_curve(contrast, times_ms, 0, points, sd);
     if (!timed) {
       segment.flow.curve = whole;
-      continue;
+      return;
     }
     // Bins of 5 mm (or 20 px): long enough to average noise, short against the way contrast goes between two frames.
     const double mm_per_px = analysis.calibration.mm_per_px;
@@ -95,7 +95,7 @@ void summarize_flow(const SegmentMeasurements& measurements, const std::vector<N
     }
     segment.flow = read_segment_flow(whole, arc_length, along, sd);
     if (!analysis.calibration.known()) segment.flow.velocity_mm_s = segment.flow.velocity_sd_mm_s = std::nullopt;  // px/s is no velocity
-  }
+  });
   for (std::size_t r = 0; r < regions.size(); ++r) {
     RegionFlow region;
     region.name = regions[r].name;

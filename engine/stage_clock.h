@@ -5,29 +5,38 @@
 #include <map>
 #include <string>
 
+#include "engine/trace.h"
+
 namespace cinelumen {
 
-/// Adds up wall time by stage. One clock per thread of work; merge() them at the end.
+/// Adds up wall time by stage. One clock per thread of work; merge() them at the end. What it measures is in the trace, too.
 class StageClock {
  public:
   /// Adds the time of its own life to a stage.
   class Span {
    public:
-    Span(StageClock& clock, const char* stage) : clock_(clock), stage_(stage), start_(std::chrono::steady_clock::now()) {}
+    Span(StageClock& clock, const char* stage)
+        : range_(stage), clock_(clock), stage_(stage), frame_(clock.frame_), start_(Trace::Clock::now()) {}
     Span(const Span&) = delete;
     Span& operator=(const Span&) = delete;
     ~Span() {
-      const std::chrono::duration<double, std::milli> spent = std::chrono::steady_clock::now() - start_;
-      clock_.stages_[stage_] += spent.count();
+      const Trace::Clock::time_point end = Trace::Clock::now();
+      clock_.stages_[stage_] += std::chrono::duration<double, std::milli>(end - start_).count();
+      if (Trace::on()) Trace::add(stage_, frame_, start_, end);
     }
 
    private:
+    ProfilerRange range_;
     StageClock& clock_;
     const char* stage_;
-    std::chrono::steady_clock::time_point start_;
+    int frame_;
+    Trace::Clock::time_point start_;
   };
 
+  /// `stage`: a literal.
   [[nodiscard]] Span measure(const char* stage) { return Span(*this, stage); }
+  /// What is measured from now on belongs to this frame, 0-based; -1: to none.
+  void set_frame(int frame) { frame_ = frame; }
   void merge(const StageClock& other) {
     for (const auto& [stage, ms] : other.stages_) stages_[stage] += ms;
   }
@@ -43,6 +52,7 @@ class StageClock {
 
  private:
   std::map<std::string, double> stages_;
+  int frame_ = -1;
 };
 
 }  // namespace cinelumen

@@ -146,6 +146,124 @@ void drop_isolated(VesselGraph& graph, float minimum_px) {
 
 std::string percent(double share) { return std::to_string(static_cast<int>(std::lround(100 * share))) + " %"; }
 
+constexpr int judged_side_px = 512;  // larger images are compared at half their size
+
+// An image at half its size, each pixel the mean of four, with what finding vessels in it takes.
+class Halved {
+ public:
+  Halved(const Stream& stream, ImageView<const std::uint8_t> valid, const TopologyOptions& options)
+      : stream_(stream), height_(valid.height / 2), width_(valid.width / 2), options_(options.centreline), valid_(height_, width_) {
+    for (int y = 0; y < height_; ++y)
+      for (int x = 0; x < width_; ++x)
+        valid_(y, x) = valid(2 * y, 2 * x) && valid(2 * y, 2 * x + 1) && valid(2 * y + 1, 2 * x) && valid(2 * y + 1, 2 * x + 1);
+    device_valid_ = to_device(stream, valid_.view());
+    vesselness = options.vesselness;
+    vesselness.noise_sd /= 2;
+    vesselness.min_scale_px /= 2;
+    vesselness.max_scale_px /= 2;
+    // Scales go by roots of two: what one is here, the second next was.
+    for (int i = 0; i < vesselness_scale_count; ++i) {
+      const int before = std::min(i + 2, vesselness_scale_count - 1);
+      vesselness.correlation_factor[i] = options.vesselness.correlation_factor[before];
+      vesselness.use_scale[i] = i + 2 >= vesselness_scale_count || options.vesselness.use_scale[before];
+    }
+    if (options.vesselness.noise_weight.data) weight_ = of(options.vesselness.noise_weight);
+    vesselness.noise_weight = weight_.view();
+    options_.minimum_area_px /= 4;
+    options_.minimum_length_px /= 2;
+  }
+  Image<float> of(ImageView<const float> image) const {
+    Image<float> copied;
+    if (stream_.on_cuda()) copied = to_host(stream_, image);
+    const ImageView<const float> from = stream_.on_cuda() ? copied.view() : image;
+    Image<float> half(height_, width_);
+    for (int y = 0; y < height_; ++y) {
+      const float *above = from.row(2 * y), *below = from.row(2 * y + 1);
+      float* to = half.row(y);
+      for (int x = 0; x < width_; ++x) to[x] = 0.25f * (above[2 * x] + above[2 * x + 1] + below[2 * x] + below[2 * x + 1]);
+    }
+    return to_device(stream_, half.view());
+  }
+  ImageView<const std::uint8_t> valid() const { return device_valid_.view(); }
+  ImageView<const std::uint8_t> field() const { return valid_.view(); }
+  const CentrelineOptions& centreline() const { return options_; }
+  VesselnessOptions vesselness;
+
+ private:
+  Stream stream_;
+  int height_, width_;
+  CentrelineOptions options_;
+  Image<std::uint8_t> valid_, device_valid_;
+  Image<float> weight_;
+};
+
+// Median share of one image's clear centrelines that another's confirm; 1 where there is nothing to compare.
+double median_agreement(const std::vector<const VesselGraph*>& graphs, float tolerance_px, float minimum_z) {
+  std::vector<double> shares;
+  for (std::size_t i = 0; i + 1 < graphs.size(); ++i)
+    for (std::size_t j = i + 1; j < graphs.size(); ++j) {
+      const VesselGraph &a = *graphs[i], &b = *graphs[j];
+      const VesselGraph &shorter = total_length_px(a) < total_length_px(b) ? a : b, &longer = &shorter == &a ? b : a;
+      if (!shorter.segments.empty()) shares.push_back(confirmed_share(shorter, longer, tolerance_px, minimum_z));
+    }
+  if (shares.empty()) return 1;
+  std::nth_element(shares.begin(), shares.begin() + static_cast<std::ptrdiff_t>(shares.size() / 2), shares.end());
+  return shares[shares.size() / 2];
+}
+
+// Noise settings by the clutter of an image that is like those to come.
+VesselnessOptions calibrated_on(const Stream& stream, Vesselness& vesselness, VesselnessMap& map, ImageView<const float> image,
+                                ImageView<const std::uint8_t> valid, ImageView<const std::uint8_t> host_valid, VesselnessOptions options) {
+  VesselnessOptions gate = options;
+  gate.response_and_angle = false;
+  vesselness.compute(stream, image, valid, gate, map);
+  const auto clutter = clutter_factors(stream, map, host_valid, options);
+  for (int i = 0; i < vesselness_scale_count; ++i) options.correlation_factor[i] *= clutter[i];
+  return options;
+}
+
+// Three frames tell whether the vessels move.
+std::vector<std::size_t> compared_frames(std::size_t count) {
+  std::vector<std::size_t> frames;
+  if (count == 0) return frames;
+  for (const std::size_t i : {std::size_t{0}, count / 2, count - 1})
+    if (frames.empty() || frames.back() != i) frames.push_back(i);
+  return frames;
+}
+
+// How well key frames agree on where the vessels lie, looked at in half size.
+double agreement_in_half_size(const Stream& stream, const std::vector<KeyFrame>& key_frames, ImageView<const std::uint8_t> host_valid,
+                              const TopologyOptions& options) {
+  Halved half(stream, host_valid, options);
+  const std::vector<std::size_t> compared = compared_frames(key_frames.size());
+  std::vector<VesselGraph> graphs(compared.size());
+  const int height = half.valid().height, width = half.valid().width;
+  const auto trace = [&](const Stream& on, Vesselness& vesselness, VesselnessMap& map, const VesselnessOptions& calibrated, int i) {
+    const Image<float> image = half.of(key_frames[compared[i]].image.view());
+    vesselness.compute(on, image.view(), half.valid(), calibrated, map);
+    graphs[i] = trace_centrelines(on, image.view(), map, half.valid(), half.centreline());
+  };
+  Vesselness vesselness(stream, height, width);
+  VesselnessMap map = make_vesselness_map(stream, height, width);
+  const Image<float> usual = half.of(key_frames[key_frames.size() / 2].image.view());
+  const VesselnessOptions calibrated =
+      calibrated_on(stream, vesselness, map, usual.view(), half.valid(), half.field(), half.vesselness);
+  const int count = static_cast<int>(compared.size());
+  if (stream.on_cuda() || !stream.schedule().parallel) {
+    for (int i = 0; i < count; ++i) trace(stream, vesselness, map, calibrated, i);
+  } else {
+    parallel_for(count, [&](int i) {
+      const Stream serial = Stream::cpu({.parallel = false});
+      Vesselness own(serial, height, width);
+      VesselnessMap own_map = make_vesselness_map(serial, height, width);
+      trace(serial, own, own_map, calibrated, i);
+    });
+  }
+  std::vector<const VesselGraph*> pointers;
+  for (const VesselGraph& graph : graphs) pointers.push_back(&graph);
+  return median_agreement(pointers, options.still_tolerance_px / 2, options.still_minimum_z);
+}
+
 }  // namespace
 
 double confirmed_share(const VesselGraph& a, const VesselGraph& b, float tolerance_px, float minimum_z) {
@@ -169,45 +287,37 @@ Topology find_topology(const Stream& stream, ImageView<const float> whole_run, c
   // Clutter is looked at anew in images of another kind, not in every key frame.
   VesselnessOptions calibrated = options.vesselness;
   const auto calibrate_on = [&](ImageView<const float> image) {
-    vesselness.compute(stream, image, valid, options.vesselness, map);
-    const auto clutter = clutter_factors(stream, map, host_valid.view(), options.vesselness);
-    for (int i = 0; i < vesselness_scale_count; ++i)
-      calibrated.correlation_factor[i] = options.vesselness.correlation_factor[i] * clutter[i];
+    calibrated = calibrated_on(stream, vesselness, map, image, valid, host_valid.view(), options.vesselness);
   };
   const auto trace = [&](ImageView<const float> image) {
     vesselness.compute(stream, image, valid, calibrated, map);
     return trace_centrelines(stream, image, map, valid, options.centreline);
   };
-
-  if (!key_frames.empty()) calibrate_on(key_frames[key_frames.size() / 2].image.view());
-  // Three frames tell whether the vessels move; only then are the others needed, to find the clearest.
   std::vector<VesselGraph> graphs(key_frames.size());
-  std::vector<std::size_t> traced;
+  std::vector<char> traced(key_frames.size(), 0);
   const auto trace_key_frame = [&](std::size_t i) {
-    if (std::find(traced.begin(), traced.end(), i) != traced.end()) return;
-    graphs[i] = trace(key_frames[i].image.view());
-    traced.push_back(i);
+    if (!traced[i]) graphs[i] = trace(key_frames[i].image.view());
+    traced[i] = 1;
   };
-  if (!key_frames.empty())
-    for (const std::size_t i : {std::size_t{0}, key_frames.size() / 2, key_frames.size() - 1}) trace_key_frame(i);
 
   Topology topology;
-  std::vector<double> shares;
-  for (std::size_t i = 0; i + 1 < traced.size(); ++i)
-    for (std::size_t j = i + 1; j < traced.size(); ++j) {
-      const VesselGraph &a = graphs[traced[i]], &b = graphs[traced[j]];
-      const VesselGraph &shorter = total_length_px(a) < total_length_px(b) ? a : b, &longer = &shorter == &a ? b : a;
-      if (!shorter.segments.empty())
-        shares.push_back(confirmed_share(shorter, longer, options.still_tolerance_px, options.still_minimum_z));
+  const bool large = std::min(height, width) > judged_side_px;
+  if (large && key_frames.size() > 1) topology.agreement = agreement_in_half_size(stream, key_frames, host_valid.view(), options);
+  const bool looked_at_whole = !key_frames.empty() && (!large || topology.agreement < options.still_agreement);
+  if (looked_at_whole) calibrate_on(key_frames[key_frames.size() / 2].image.view());
+  if (looked_at_whole && !large) {
+    std::vector<const VesselGraph*> compared;
+    for (const std::size_t i : compared_frames(key_frames.size())) {
+      trace_key_frame(i);
+      compared.push_back(&graphs[i]);
     }
-  if (!shares.empty()) {
-    std::nth_element(shares.begin(), shares.begin() + static_cast<std::ptrdiff_t>(shares.size() / 2), shares.end());
-    topology.agreement = shares[shares.size() / 2];
+    topology.agreement = median_agreement(compared, options.still_tolerance_px, options.still_minimum_z);
   }
   topology.moving_vessels = topology.agreement < options.still_agreement;
 
   topology.picture = Image<float>(stream, height, width);
   if (topology.moving_vessels) {
+    // Only then are the others needed, to find the clearest.
     for (std::size_t i = 0; i < key_frames.size(); ++i) trace_key_frame(i);
     std::size_t best = 0;
     for (std::size_t i = 1; i < graphs.size(); ++i)

@@ -8,38 +8,48 @@
 namespace cinelumen {
 namespace {
 
+/// As if no frame had reached any pixel: the first is then taken like every other.
 struct StartStatistics {
-  ImageView<const float> contrast;
-  FlowStep step;
-  ImageView<float> last;
+  FlowPlanes planes;
   template <int Height, int Width>
   struct Scratch {};
   template <int Height, int Width>
   CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>&) const {
-    block.for_each_pixel(block.rows(contrast.height), block.columns(contrast.width), [&](int y, int x) {
+    block.for_each_pixel(block.rows(planes.maximum.height), block.columns(planes.maximum.width), [&](int y, int x) {
       const int row = block.y0 + y, column = block.x0 + x;
-      const float value = contrast.row(row)[column];
-      const float seen = value == value ? value : unseen;
-      step.maximum.row(row)[column] = seen;
-      step.before.row(row)[column] = seen;
-      step.after.row(row)[column] = seen;
-      if (last.data) last.row(row)[column] = seen;
-      if (step.area.data) step.area.row(row)[column] = 0;
-      if (step.moment.data) step.moment.row(row)[column] = 0;
-      step.frame_of_maximum.row(row)[column] = 0;
+      planes.maximum.row(row)[column] = unseen;
+      planes.before.row(row)[column] = unseen;
+      planes.after.row(row)[column] = unseen;
+      planes.frame_of_maximum.row(row)[column] = 0;
+      if (planes.area.data) planes.area.row(row)[column] = 0;
+      if (planes.moment.data) planes.moment.row(row)[column] = 0;
     });
+  }
+};
+
+struct Fill {
+  ImageView<float> image;
+  float value;
+  template <int Height, int Width>
+  struct Scratch {};
+  template <int Height, int Width>
+  CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>&) const {
+    block.for_each_pixel(block.rows(image.height), block.columns(image.width),
+                         [&](int y, int x) { image.row(block.y0 + y)[block.x0 + x] = value; });
   }
 };
 
 template <bool Area, bool Moment>
 struct UpdateStatistics {
   ImageView<const float> contrast;
-  FlowStep step;
+  FlowPlanes planes;
+  PerFrame<FlowTime> time;
   ImageView<float> last;
   template <int Height, int Width>
   struct Scratch {};
   template <int Height, int Width>
   CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>&) const {
+    const FlowTime now = time.read();
     block.for_each_pixel(block.rows(contrast.height), block.columns(contrast.width), [&](int y, int x) {
       const int row = block.y0 + y, column = block.x0 + x;
       const float value = contrast.row(row)[column], previous = last.row(row)[column];
@@ -47,7 +57,7 @@ struct UpdateStatistics {
       // The first value that a pixel shows was there before: no step from nothing.
       const float from = previous > unseen ? previous : current;
       last.row(row)[column] = current;
-      step.take<Area, Moment>(row, column, current, from);
+      planes.take<Area, Moment>(now, row, column, current, from);
     });
   }
 };
@@ -96,38 +106,37 @@ FlowStatistics::FlowStatistics(const Stream& stream, int height, int width, Flow
   if (options.area) area_ = Image<float>(stream, height, width);
   if (options.mean_time) moment_ = Image<float>(stream, height, width);
   frame_of_maximum_ = Image<int>(stream, height, width);
+  reset(stream);
 }
 
-FlowStep FlowStatistics::next_frame(double time_ms) {
-  require(std::isfinite(time_ms), "FlowStatistics::update: time_ms is not finite");
-  require(times_ms_.empty() || time_ms > times_ms_.back(), "FlowStatistics::update: time_ms must increase from frame to frame");
-  FlowStep step{maximum_, before_, after_, area_, moment_, frame_of_maximum_, frame_count()};
+void FlowStatistics::reset(const Stream& stream) {
+  times_ms_.clear();
+  for_each_tile(stream, height(), width(), StartStatistics{planes()});
+}
+
+FlowTime FlowStatistics::next_frame(double time_ms) {
+  require(std::isfinite(time_ms), "FlowStatistics::next_frame: time_ms is not finite");
+  require(times_ms_.empty() || time_ms > times_ms_.back(), "FlowStatistics::next_frame: time_ms must increase from frame to frame");
+  FlowTime time{frame_count()};
   if (!times_ms_.empty()) {
-    step.time_s = static_cast<float>((time_ms - times_ms_.front()) / 1000);
-    step.step_s = static_cast<float>((time_ms - times_ms_.back()) / 1000);
+    time.time_s = static_cast<float>((time_ms - times_ms_.front()) / 1000);
+    time.step_s = static_cast<float>((time_ms - times_ms_.back()) / 1000);
   }
   times_ms_.push_back(time_ms);
-  return step;
+  return time;
 }
 
-void FlowStatistics::start(const Stream& stream, ImageView<const float> contrast) {
-  for_each_tile(stream, contrast.height, contrast.width,
-                StartStatistics{contrast, {maximum_, before_, after_, area_, moment_, frame_of_maximum_}, last_});
-}
-
-void FlowStatistics::update(const Stream& stream, ImageView<const float> contrast, double time_ms) {
+void FlowStatistics::update(const Stream& stream, ImageView<const float> contrast, const PerFrame<FlowTime>& time) {
+  const int height = contrast.height, width = contrast.width;
   require(same_size(contrast, maximum_.view()), "FlowStatistics::update: contrast differs in size from the statistics");
-  const FlowStep step = next_frame(time_ms);
-  if (step.frame == 0) {
-    last_ = Image<float>(stream, contrast.height, contrast.width);
-    start(stream, contrast);
-  } else if (options_.mean_time) {
-    for_each_tile(stream, contrast.height, contrast.width, UpdateStatistics<true, true>{contrast, step, last_});
-  } else if (options_.area) {
-    for_each_tile(stream, contrast.height, contrast.width, UpdateStatistics<true, false>{contrast, step, last_});
-  } else {
-    for_each_tile(stream, contrast.height, contrast.width, UpdateStatistics<false, false>{contrast, step, last_});
-  }
+  if (last_.empty()) last_ = Image<float>(stream, height, width);
+  if (times_ms_.size() == 1) for_each_tile(stream, height, width, Fill{last_, unseen});
+  if (options_.mean_time)
+    for_each_tile(stream, height, width, UpdateStatistics<true, true>{contrast, planes(), time, last_});
+  else if (options_.area)
+    for_each_tile(stream, height, width, UpdateStatistics<true, false>{contrast, planes(), time, last_});
+  else
+    for_each_tile(stream, height, width, UpdateStatistics<false, false>{contrast, planes(), time, last_});
 }
 
 FlowImages FlowStatistics::finish(const Stream& stream, float noise_sd, float threshold_sd) const {

@@ -5,6 +5,7 @@
 
 #include "flow_tile.h"
 #include "image.h"
+#include "per_frame.h"
 #include "stream.h"
 
 namespace cinelumen {
@@ -31,9 +32,14 @@ class FlowStatistics {
   /// height, width >= 1, mean_time only with area (std::invalid_argument).
   FlowStatistics(const Stream& stream, int height, int width, FlowOptions options = {});
 
-  /// Takes the next frame: `contrast` in the mask's coordinates (added log attenuation, noise-filtered), height x width; NaN where the
-  /// frame does not reach: the pixel's last value is then held. time_ms must be greater than the last frame's (std::invalid_argument).
-  void update(const Stream& stream, ImageView<const float> contrast, double time_ms);
+  /// Forgets all frames.
+  void reset(const Stream& stream);
+  /// Counts a frame taken at time_ms, which must be greater than the last frame's (std::invalid_argument). What it returns is for update,
+  /// or for a kernel that makes the contrast and updates the statistics in one pass (TemporalFilter).
+  FlowTime next_frame(double time_ms);
+  /// Takes the frame that was counted last: `contrast` in the mask's coordinates (added log attenuation, noise-filtered), height x width;
+  /// NaN where the frame does not reach: the pixel's last value is then held.
+  void update(const Stream& stream, ImageView<const float> contrast, const PerFrame<FlowTime>& time);
 
   /// What the frames so far say. The time of the maximum is refined by the parabola through it and its two neighbours in time; the first
   /// of equal maxima counts. Times are given where the maximum exceeds `threshold_sd` x `noise_sd` (>= 0, of one filtered frame).
@@ -44,11 +50,8 @@ class FlowStatistics {
   int height() const { return maximum_.height(); }
   int width() const { return maximum_.width(); }
 
-  /// For a kernel that makes the contrast and updates the statistics in one pass (TemporalFilter::apply): counts the frame, checks its time
-  /// as update does and gives what FlowStep::take needs. A pixel that such a kernel updates once must be updated by it in every frame.
-  FlowStep next_frame(double time_ms);
-  /// The first frame's planes, from its contrast. Part of update; for such a kernel after next_frame.
-  void start(const Stream& stream, ImageView<const float> contrast);
+  /// For such a kernel. A pixel that it updates once must be updated by it in every frame.
+  FlowPlanes planes() { return {maximum_, before_, after_, area_, moment_, frame_of_maximum_}; }
 
  private:
   FlowOptions options_;

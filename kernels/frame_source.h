@@ -53,21 +53,35 @@ inline void look_up(const StoredSource::Row& from, float* to, int count) {
   for (; i < count; ++i) to[i] = from[i];
 }
 
-/// target(y)[x] = source(top + y, left + x) for 0 <= y < rows, 0 <= x < columns, all inside. Ends with the barrier.
-template <class Block, class Source, class TargetRow>
-CINELUMEN_HOST_DEVICE void load_inside(const Block& block, const Source& source, int top, int left, int rows, int columns,
-                                       TargetRow target) {
+/// target(y)[x] = source(from(y), left + x) for 0 <= y < rows, 0 <= x < columns, all inside. Ends with the barrier.
+template <class Block, class Source, class FromRow, class TargetRow>
+CINELUMEN_HOST_DEVICE void load_rows(const Block& block, const Source& source, int left, int rows, int columns, FromRow from,
+                                     TargetRow target) {
 #ifndef __CUDA_ARCH__
   if constexpr (std::is_same_v<Source, StoredSource>) {
     block.for_each_pixel(rows, 1, [&](int y, int) {
-      StoredSource::Row row = source.row(top + y);
+      StoredSource::Row row = source.row(from(y));
       row.stored += left;
+      // A tile's rows lie too far apart for the processor to see them coming.
+      constexpr int ahead = 4, line = 64 / sizeof(std::uint16_t);
+      if (y + ahead < rows) {
+        const std::uint16_t* const next = source.row(from(y + ahead)).stored + left;
+        for (int x = 0; x < columns; x += line) __builtin_prefetch(next + x);
+      }
       look_up(row, target(y), columns);
     });
     return;
   }
 #endif
-  block.for_each_pixel(rows, columns, [&](int y, int x) { target(y)[x] = source.row(top + y)[left + x]; });
+  block.for_each_pixel(rows, columns, [&](int y, int x) { target(y)[x] = source.row(from(y))[left + x]; });
+}
+
+/// The same for rows that follow one another from `top` on.
+template <class Block, class Source, class TargetRow>
+CINELUMEN_HOST_DEVICE void load_inside(const Block& block, const Source& source, int top, int left, int rows, int columns,
+                                       TargetRow target) {
+  load_rows(
+      block, source, left, rows, columns, [top](int y) { return top + y; }, target);
 }
 
 /// target[y][x] = source(top + y, left + x) for 0 <= y < rows, 0 <= x < columns, mirrored about the border pixels; `row`: scratch for
@@ -82,7 +96,8 @@ CINELUMEN_HOST_DEVICE void load_mirrored(const Block& block, const Source& sourc
   }
   block.for_each_pixel(1, rows, [&](int, int y) { row[y] = mirror(top + y, height); });
   const int first = clamp_int(-left, 0, columns), last = clamp_int(width - left, first, columns), outside = first + columns - last;
-  block.for_each_pixel(rows, last - first, [&](int y, int x) { target[y][first + x] = source.row(row[y])[left + first + x]; });
+  load_rows(
+      block, source, left + first, rows, last - first, [&](int y) { return row[y]; }, [&](int y) -> float* { return target[y] + first; });
   block.for_each_pixel(rows, outside, [&](int y, int i) {
     const int x = i < first ? i : last + i - first;
     target[y][x] = source.row(row[y])[mirror(left + x, width)];

@@ -1,10 +1,8 @@
 #include "log_subtract.h"
 
-#include <algorithm>
 #include <cmath>
 #include <type_traits>
 
-#include "bspline.h"
 #include "bspline_tile.h"
 #include "frame_source.h"
 #include "tile.h"
@@ -42,18 +40,27 @@ struct Tilt {
   CINELUMEN_HOST_DEVICE float position_x(int y, int x) const { return x + (origin_x + cosine_less_1 * x + sine * y); }
 };
 
-Tilt tilt(const RigidMotion& motion, int height, int width) {
+// NaN gives `low`.
+CINELUMEN_HOST_DEVICE inline double clamped(double x, double low, double high) { return x > low ? (x < high ? x : high) : low; }
+
+CINELUMEN_HOST_DEVICE inline Tilt make_tilt(const RigidMotion& motion, int height, int width) {
   const double c = std::cos(static_cast<double>(motion.rotation_rad)), s = std::sin(static_cast<double>(motion.rotation_rad));
   const double centre_y = (height - 1) / 2.0, centre_x = (width - 1) / 2.0;
   // Beyond the image's size nothing is reached; clamping keeps the integers small.
-  const double sy = std::clamp<double>(motion.shift_y_px, -2.0 * height - 16, 2.0 * height + 16);
-  const double sx = std::clamp<double>(motion.shift_x_px, -2.0 * width - 16, 2.0 * width + 16);
+  const double sy = clamped(motion.shift_y_px, -2.0 * height - 16, 2.0 * height + 16);
+  const double sx = clamped(motion.shift_x_px, -2.0 * width - 16, 2.0 * width + 16);
   return {static_cast<float>(centre_y * (1 - c) + s * (centre_x + sx) - c * sy),
           static_cast<float>(centre_x * (1 - c) - s * (centre_y + sy) - c * sx),
           static_cast<float>(c - 1),
           static_cast<float>(s),
           static_cast<float>(s / c),
           static_cast<float>(1 / c - 1)};
+}
+
+CINELUMEN_HOST_DEVICE inline bool is_small(const RigidMotion& motion) { return fabsf(motion.rotation_rad) <= small_rotation_rad; }
+
+CINELUMEN_HOST_DEVICE inline InverseMotion make_turn(const RigidMotion& motion, int height, int width) {
+  return invert(motion.shift_y_px, motion.shift_x_px, motion.rotation_rad, (height - 1) / 2.0, (width - 1) / 2.0, 1);
 }
 
 /// Interpolation of a region of at most Rows x Columns output pixels: first along x, in every source row at the position that the output
@@ -144,33 +151,61 @@ CINELUMEN_HOST_DEVICE inline bool all_within(const Tilt& tilt, int y0, int x0, i
   return within;
 }
 
-/// Moved mask, or frame - moved mask - offset where Source is one: translation with at most a small rotation.
+/// What a tile has of the frame's placement: worked out by one thread.
+struct Placed {
+  bool small;
+  float offset;
+  Tilt to_mask, to_frame;             // where the rotation is small: positions in the mask of the frame's pixels, and the other way
+  InverseMotion turned, turned_back;  // where it is not
+};
+
+/// Moved mask, or frame - moved mask - offset where Source is one.
 template <class Source>
-struct ShiftedMask {
+struct MovedMask {
   static constexpr bool subtract = !std::is_same_v<Source, NoFrame>;
   ImageView<const float> coefficients;
   Source frame;
   ImageView<const std::uint8_t> valid;
-  float offset;
+  PerFrame<FramePlacement> placement;
   ImageView<float> image;
-  Tilt tilt;
 
   using CpuTile = TileShape<32, 128>;
 
   template <int Height, int Width>
   struct Scratch {
+    Placed placed;
     Interpolation<SplineWeights, Height, Width> mask;
     Tile<float, Height, Width> attenuation;
   };
 
   template <int Height, int Width>
   CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>& scratch) const {
+    const int height = image.height, width = image.width;
+    block.once([&] {
+      const FramePlacement now = placement.read();
+      scratch.placed.small = is_small(now.motion);
+      scratch.placed.offset = now.offset;
+      if (scratch.placed.small)
+        scratch.placed.to_mask = make_tilt(now.motion, height, width);
+      else
+        scratch.placed.turned = make_turn(now.motion, height, width);
+    });
+    if (scratch.placed.small)
+      shift(block, scratch, scratch.placed.to_mask);
+    else
+      turn(block, scratch, scratch.placed.turned);
+  }
+
+ private:
+  template <int Height, int Width>
+  CINELUMEN_HOST_DEVICE void shift(Block<Height, Width> block, Scratch<Height, Width>& scratch, const Tilt& tilt) const {
     const int height = image.height, width = image.width, rows = block.rows(height), columns = block.columns(width);
     auto& mask = scratch.mask;
     const auto from = mask.prepare(block, tilt, block.y0, block.x0, rows, columns);
     mask.interpolate_along_x(block, rows, columns, coefficients, from);
     if constexpr (subtract)
       load_inside(block, frame, block.y0, block.x0, rows, columns, [&](int y) -> float* { return scratch.attenuation[y]; });
+    const float offset = scratch.placed.offset;
     const auto write = [&](int y, int x, bool reaches) {
       const int oy = block.y0 + y, ox = block.x0 + x;
       float value = mask.at(y, x);
@@ -190,22 +225,43 @@ struct ShiftedMask {
       });
     }
   }
+
+  template <int Height, int Width>
+  CINELUMEN_HOST_DEVICE void turn(Block<Height, Width> block, Scratch<Height, Width>& scratch, const InverseMotion& motion) const {
+    static_assert(Width % bspline_strip == 0);
+    const int rows = block.rows(image.height), columns = block.columns(image.width);
+    auto& moved = scratch.mask.along_x;
+    block.for_each_pixel(rows, (columns + bspline_strip - 1) / bspline_strip, [&](int y, int strip) {
+      const int x = strip * bspline_strip;
+      evaluate_strip<1, false>(coefficients, motion, block.y0 + y, block.x0 + x, moved[y] + x, nullptr, nullptr);
+    });
+    const float offset = scratch.placed.offset;
+    block.for_each_pixel(rows, columns, [&](int y, int x) {
+      const int oy = block.y0 + y, ox = block.x0 + x;
+      float value = moved[y][x];
+      bool use = value == value;
+      if constexpr (subtract) {
+        value = frame.row(oy)[ox] - value - offset;
+        use = use & (valid.row(oy)[ox] != 0);
+      }
+      image.row(oy)[ox] = use ? value : 0.0f;
+    });
+  }
 };
 
 /// frame - moved mask - offset, carried onto the mask: the difference is made for the pixels of the frame that a tile of the mask needs.
-template <class Source>
 struct OntoMask {
   ImageView<const float> coefficients;
-  Source frame;
+  StoredSource frame;
   ImageView<const std::uint8_t> valid;
-  float offset;
+  PerFrame<FramePlacement> placement;
   ImageView<float> image;
-  Tilt to_mask, to_frame;  // positions in the mask of the frame's pixels, and the other way
 
   using CpuTile = TileShape<32, 128>;
 
   template <int Height, int Width>
   struct Scratch {
+    Placed placed;
     Interpolation<SplineWeights, Height + 4, Width + 4> mask;
     Interpolation<ConvolutionWeights, Height, Width> difference;
     Tile<float, Height + 4, Width + 4> attenuation;
@@ -213,6 +269,35 @@ struct OntoMask {
 
   template <int Height, int Width>
   CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>& scratch) const {
+    const int height = image.height, width = image.width;
+    block.once([&] {
+      const FramePlacement now = placement.read();
+      const RigidMotion back = inverse(now.motion);
+      scratch.placed.small = is_small(now.motion);
+      scratch.placed.offset = now.offset;
+      if (scratch.placed.small) {
+        scratch.placed.to_mask = make_tilt(now.motion, height, width);
+        scratch.placed.to_frame = make_tilt(back, height, width);
+      } else {
+        scratch.placed.turned = make_turn(now.motion, height, width);
+        scratch.placed.turned_back = make_turn(back, height, width);
+      }
+    });
+    if (scratch.placed.small) {
+      shift(block, scratch, scratch.placed.to_mask, scratch.placed.to_frame);
+      return;
+    }
+    // The part of the frame under a turned square is larger than the square: small ones fit the scratch of the shifted tile.
+    constexpr int side = Height >= 32 ? 32 : 8;
+    for (int y = 0; y < block.rows(height); y += side)
+      for (int x = 0; x < block.columns(width); x += side) turn<side>(block, scratch, block.y0 + y, block.x0 + x);
+  }
+
+ private:
+  template <int Height, int Width>
+  CINELUMEN_HOST_DEVICE void shift(Block<Height, Width> block, Scratch<Height, Width>& scratch, const Tilt& to_mask,
+                                   const Tilt& to_frame) const {
+    const float offset = scratch.placed.offset;
     const int height = image.height, width = image.width, rows = block.rows(height), columns = block.columns(width);
     auto& mask = scratch.mask;
     auto& difference = scratch.difference;
@@ -253,109 +338,106 @@ struct OntoMask {
       });
     }
   }
-};
 
-/// Any translation and rotation.
-template <class Source>
-struct TurnedMask {
-  static constexpr bool subtract = !std::is_same_v<Source, NoFrame>;
-  ImageView<const float> coefficients;
-  Source frame;
-  ImageView<const std::uint8_t> valid;
-  float offset;
-  ImageView<float> image;
-  InverseMotion motion;
-
-  template <int Height, int Width>
-  struct Scratch {
-    Tile<float, Height, Width> mask;
-  };
-
-  template <int Height, int Width>
-  CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>& scratch) const {
-    static_assert(Width % bspline_strip == 0);
-    const int rows = block.rows(image.height), columns = block.columns(image.width);
-    block.for_each_pixel(rows, (columns + bspline_strip - 1) / bspline_strip, [&](int y, int strip) {
+  /// The square of `side` pixels, or what of it lies in the image, whose first pixel is (y0, x0).
+  template <int side, int Height, int Width>
+  CINELUMEN_HOST_DEVICE void turn(Block<Height, Width> block, Scratch<Height, Width>& scratch, int y0, int x0) const {
+    constexpr int most = (side - 1) * 3 / 2 + 6, pitch = (most + bspline_strip - 1) / bspline_strip * bspline_strip;
+    static_assert(most * pitch <= (Height + 4) * (Width + 4));
+    const int height = image.height, width = image.width;
+    const int rows = clamp_int(height - y0, 0, side), columns = clamp_int(width - x0, 0, side);
+    const InverseMotion to_mask = scratch.placed.turned, to_frame = scratch.placed.turned_back;
+    const auto position_y = [=](int y, int x) { return to_frame.origin_y + to_frame.cosine * y - to_frame.sine * x; };
+    const auto position_x = [=](int y, int x) { return to_frame.origin_x + to_frame.cosine * x + to_frame.sine * y; };
+    // The least position over the square is at a corner.
+    const float down_y = to_frame.cosine * (rows - 1), right_y = -to_frame.sine * (columns - 1);
+    const float down_x = to_frame.sine * (rows - 1), right_x = to_frame.cosine * (columns - 1);
+    const auto least = [](float at, float a, float b) { return at + (a < 0 ? a : 0) + (b < 0 ? b : 0); };
+    const auto first = [](float q, int extent) {
+      // Beyond the frame nothing is read; clamping keeps the integers small, and makes one of NaN.
+      return static_cast<int>(floorf(q > -2.0f * most ? (q < extent + 1.0f * most ? q : extent + 1.0f * most) : -2.0f * most)) - 1;
+    };
+    const int top = first(least(position_y(y0, x0), down_y, right_y), height),
+              left = first(least(position_x(y0, x0), down_x, right_x), width);
+    float* difference = scratch.difference.input[0];
+    block.for_each_pixel(most, pitch / bspline_strip, [&](int y, int strip) {
       const int x = strip * bspline_strip;
-      evaluate_strip<1, false>(coefficients, motion, block.y0 + y, block.x0 + x, scratch.mask[y] + x, nullptr, nullptr);
+      evaluate_strip<1, false>(coefficients, to_mask, top + y, left + x, difference + y * pitch + x, nullptr, nullptr);
+    });
+    const float offset = scratch.placed.offset;
+    block.for_each_pixel(most, pitch, [&](int y, int x) {
+      const int fy = top + y, fx = left + x;
+      float& value = difference[y * pitch + x];
+      const bool use = fy >= 0 && fy < height && fx >= 0 && fx < width && value == value && valid.row(fy)[fx] != 0;
+      value = use ? frame.row(fy)[fx] - value - offset : 0.0f;
     });
     block.for_each_pixel(rows, columns, [&](int y, int x) {
-      const int oy = block.y0 + y, ox = block.x0 + x;
-      float value = scratch.mask[y][x];
-      bool use = value == value;
-      if constexpr (subtract) {
-        value = frame.row(oy)[ox] - value - offset;
-        use = use & (valid.row(oy)[ox] != 0);
+      const float q_y = position_y(y0 + y, x0 + x), q_x = position_x(y0 + y, x0 + x);
+      float sum = 0;
+      if (q_y >= 0 && q_y <= height - 1 && q_x >= 0 && q_x <= width - 1) {
+        const float whole_y = floorf(q_y), whole_x = floorf(q_x);
+        const int from_y = clamp_int(static_cast<int>(whole_y) - 1 - top, 0, most - 4);
+        const int from_x = clamp_int(static_cast<int>(whole_x) - 1 - left, 0, most - 4);
+        float weight_y[4], weight_x[4];
+        ConvolutionWeights::at(q_y - whole_y, weight_y);
+        ConvolutionWeights::at(q_x - whole_x, weight_x);
+        for (int i = 0; i < 4; ++i) {
+          const float* row = difference + (from_y + i) * pitch + from_x;
+          sum += weight_y[i] * ((weight_x[0] * row[0] + weight_x[1] * row[1]) + (weight_x[2] * row[2] + weight_x[3] * row[3]));
+        }
       }
-      image.row(oy)[ox] = use ? value : 0.0f;
+      image.row(y0 + y)[x0 + x] = sum;
     });
   }
 };
 
-template <class Source>
-void run(const Stream& stream, ImageView<const float> coefficients, const RigidMotion& motion, const Source& frame,
-         ImageView<const std::uint8_t> valid, float offset, ImageView<float> image) {
-  const int height = image.height, width = image.width;
-  if (std::abs(motion.rotation_rad) <= small_rotation_rad)
-    for_each_tile(stream, height, width, ShiftedMask<Source>{coefficients, frame, valid, offset, image, tilt(motion, height, width)});
-  else
-    for_each_tile(
-        stream, height, width,
-        TurnedMask<Source>{coefficients, frame, valid, offset, image,
-                           invert(motion.shift_y_px, motion.shift_x_px, motion.rotation_rad, (height - 1) / 2.0, (width - 1) / 2.0, 1)});
-}
-
-bool is_finite(const RigidMotion& motion) {
-  return std::isfinite(motion.shift_y_px) && std::isfinite(motion.shift_x_px) && std::isfinite(motion.rotation_rad);
+void check_placement(const Stream& stream, const PerFrame<FramePlacement>& placement) {
+  if (!placement.known_on_host(stream)) return;
+  const FramePlacement now = placement.read();
+  const RigidMotion& motion = now.motion;
+  require(std::isfinite(motion.shift_y_px) && std::isfinite(motion.shift_x_px) && std::isfinite(motion.rotation_rad) &&
+              std::isfinite(now.offset),
+          "log_subtract: motion and offset must be finite");
 }
 
 template <class T>
-void check(ImageView<const T> frame, ImageView<const float> coefficients, ImageView<const std::uint8_t> valid, const RigidMotion& motion,
-           float offset, ImageView<float> subtracted) {
+void check(const Stream& stream, ImageView<const T> frame, ImageView<const float> coefficients, ImageView<const std::uint8_t> valid,
+           const PerFrame<FramePlacement>& placement, ImageView<float> subtracted) {
   require(same_size(frame, coefficients), "log_subtract: frame and mask_coefficients differ in size");
   require(same_size(frame, valid), "log_subtract: frame and valid differ in size");
   require(same_size(frame, subtracted), "log_subtract: frame and subtracted differ in size");
-  require(is_finite(motion) && std::isfinite(offset), "log_subtract: motion and offset must be finite");
+  check_placement(stream, placement);
 }
 
 }  // namespace
 
 void log_subtract(const Stream& stream, ImageView<const float> attenuation, ImageView<const float> mask_coefficients,
-                  ImageView<const std::uint8_t> valid, const RigidMotion& motion, float offset, ImageView<float> subtracted) {
-  check(attenuation, mask_coefficients, valid, motion, offset, subtracted);
-  run(stream, mask_coefficients, motion, PlaneSource{attenuation}, valid, offset, subtracted);
+                  ImageView<const std::uint8_t> valid, const PerFrame<FramePlacement>& placement, ImageView<float> subtracted) {
+  check(stream, attenuation, mask_coefficients, valid, placement, subtracted);
+  for_each_tile(stream, subtracted.height, subtracted.width,
+                MovedMask<PlaneSource>{mask_coefficients, {attenuation}, valid, placement, subtracted});
 }
 
 void log_subtract(const Stream& stream, const StoredFrame& frame, ImageView<const float> mask_coefficients,
-                  ImageView<const std::uint8_t> valid, const RigidMotion& motion, float offset, ImageView<float> subtracted) {
-  check(frame.stored, mask_coefficients, valid, motion, offset, subtracted);
+                  ImageView<const std::uint8_t> valid, const PerFrame<FramePlacement>& placement, ImageView<float> subtracted) {
+  check(stream, frame.stored, mask_coefficients, valid, placement, subtracted);
   require(frame.table.size > 0, "log_subtract: the table is empty");
-  run(stream, mask_coefficients, motion, StoredSource{frame}, valid, offset, subtracted);
+  for_each_tile(stream, subtracted.height, subtracted.width,
+                MovedMask<StoredSource>{mask_coefficients, {frame}, valid, placement, subtracted});
 }
 
 void log_subtract_onto_mask(const Stream& stream, const StoredFrame& frame, ImageView<const float> mask_coefficients,
-                            ImageView<const std::uint8_t> valid, const RigidMotion& motion, float offset, ImageView<float> subtracted) {
-  check(frame.stored, mask_coefficients, valid, motion, offset, subtracted);
+                            ImageView<const std::uint8_t> valid, const PerFrame<FramePlacement>& placement, ImageView<float> subtracted) {
+  check(stream, frame.stored, mask_coefficients, valid, placement, subtracted);
   require(frame.table.size > 0, "log_subtract_onto_mask: the table is empty");
-  const int height = subtracted.height, width = subtracted.width;
-  if (std::abs(motion.rotation_rad) <= small_rotation_rad) {
-    for_each_tile(
-        stream, height, width,
-        OntoMask<StoredSource>{
-            mask_coefficients, {frame}, valid, offset, subtracted, tilt(motion, height, width), tilt(inverse(motion), height, width)});
-    return;
-  }
-  // Rare: a limb that turned by that much moved otherwise, too.
-  Image<float> in_frame(stream, height, width), coefficients(stream, height, width);
-  log_subtract(stream, frame, mask_coefficients, valid, motion, offset, in_frame);
-  bspline_coefficients(stream, in_frame, coefficients);
-  warp(stream, coefficients, inverse(motion), subtracted);
+  for_each_tile(stream, subtracted.height, subtracted.width, OntoMask{mask_coefficients, {frame}, valid, placement, subtracted});
 }
 
 void warp(const Stream& stream, ImageView<const float> coefficients, const RigidMotion& motion, ImageView<float> moved) {
   require(same_size(coefficients, moved), "warp: coefficients and moved differ in size");
-  require(is_finite(motion), "warp: motion must be finite");
-  run(stream, coefficients, motion, NoFrame{}, {}, 0, moved);
+  const FramePlacement placement{motion, 0};
+  check_placement(stream, placement);
+  for_each_tile(stream, moved.height, moved.width, MovedMask<NoFrame>{coefficients, {}, {}, placement, moved});
 }
 
 }  // namespace cinelumen

@@ -10,28 +10,27 @@
 #include "bspline.h"
 #include "bspline_tile.h"
 #include "frame_source.h"
+#include "registration_tile.h"
 #include "tile.h"
 
 namespace cinelumen {
 namespace {
 
+using namespace registration;
+
 constexpr int level_count = 3;
-constexpr int iterations[level_count] = {4, 5, 4};  // finest first
+constexpr int iterations[level_count] = {3, 5, 3};  // finest first
 // Of what the mask's gradients tell, the share in the blocks that are compared: at first, when a step need not be exact, and in the end.
 // All of it costs twice the time and lowers the error by a tenth.
-constexpr double share_at_first[level_count] = {0.5, 0.5, 1}, share_in_the_end[level_count] = {0.92, 0.92, 1};
-constexpr int steps_at_first = 2;
+constexpr double share_at_first[level_count] = {0.5, 0.5, 1}, share_in_the_end[level_count] = {0.92, 1, 1};
+constexpr int steps_at_first[level_count] = {2, 1, 2};
 constexpr std::size_t least_blocks = 16;  // also of the blocks of small images
-constexpr int cell_px = 32;               // of the slow part
-constexpr double least_slow_part = 0.25;  // sigma: below, taking it out costs more than it gains
+constexpr int slow_level = 1;             // where the slow part is measured
 constexpr int unused_border_px = 4;
 // Planes of the mask carry a border of NaN, so that strips that reach over its edge need no separate path.
-constexpr int padding = 40;  // even: columns keep their parity
-constexpr float unknown = std::numeric_limits<float>::quiet_NaN();
-constexpr double cut_above = 2.5, cut_below = 4.685;
+constexpr int padding = 40;  // a multiple of 8: columns keep their parity, and sectors
 // A median absolute deviation of that many pixels is good to 3 and 4 %.
 constexpr int sample_limit[level_count] = {2048, 1024, 1024};
-constexpr int sum_count = 16;
 
 /// The 5-tap binomial filter along both axes, every `Step`-th pixel; NaN where `valid` (of the output's size) is given and 0.
 template <int Step, class Source = PlaneSource>
@@ -75,120 +74,137 @@ struct Smooth {
   }
 };
 
-/// ratio = sum / (weight + floor): cells of little weight are drawn to zero.
-struct Ratio {
-  ImageView<const float> sum, weight;
-  ImageView<float> ratio;
-  float floor;
-
-  template <int Height, int Width>
-  struct Scratch {};
-
-  template <int Height, int Width>
-  CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>&) const {
-    block.for_each_pixel(block.rows(sum.height), block.columns(sum.width), [&](int y, int x) {
-      const int py = block.y0 + y, px = block.x0 + x;
-      ratio.row(py)[px] = sum.row(py)[px] / (weight.row(py)[px] + floor);
-    });
-  }
-};
-
-/// total += part.
-struct Add {
-  ImageView<const float> part;
-  ImageView<float> total;
-
-  template <int Height, int Width>
-  struct Scratch {};
-
-  template <int Height, int Width>
-  CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>&) const {
-    block.for_each_pixel(block.rows(part.height), block.columns(part.width),
-                         [&](int y, int x) { total.row(block.y0 + y)[block.x0 + x] += part.row(block.y0 + y)[block.x0 + x]; });
-  }
-};
-
-/// Subtracts a plane on a coarser grid, its pixels taken as coefficients of a cubic B-spline: linear interpolation would leave a pattern
-/// that does not move with the image.
-struct RemoveSlow {
-  ImageView<const float> slow;
-  ImageView<float> image;
-  float scale;  // coarse cells per pixel, <= 1; pixel (0, 0) is the first of cell (0, 0)
-
-  template <int Height, int Width>
-  struct Scratch {
-    Tile<float, Height, Width + 5> rows;  // of the image, columns of the coarse grid
-  };
-
-  template <int Height, int Width>
-  CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>& scratch) const {
-    const int rows = block.rows(image.height), columns = block.columns(image.width);
-    const auto position = [&](int i) { return (static_cast<float>(i) + 0.5f) * scale + 0.5f; };  // + 1: never negative
-    const int first = static_cast<int>(position(block.x0)) - 2;
-    const int coarse = static_cast<int>(position(block.x0 + columns - 1)) + 2 - first;
-    block.for_each_pixel(rows, coarse, [&](int y, int c) {
-      const float at = position(block.y0 + y);
-      const int whole = static_cast<int>(at), column = clamp_int(first + c, 0, slow.width - 1);
-      float w[4], sum = 0;
-      bspline_weights(at - static_cast<float>(whole), w[0], w[1], w[2], w[3]);
-      for (int k = 0; k < 4; ++k) sum += w[k] * slow.row(clamp_int(whole - 2 + k, 0, slow.height - 1))[column];
-      scratch.rows[y][c] = sum;
-    });
-    block.for_each_pixel(rows, columns, [&](int y, int x) {
-      const float at = position(block.x0 + x);
-      const int whole = static_cast<int>(at), c = whole - 2 - first;
-      float w0, w1, w2, w3;
-      bspline_weights(at - static_cast<float>(whole), w0, w1, w2, w3);
-      const float* in = scratch.rows[y];
-      image.row(block.y0 + y)[block.x0 + x] -= w0 * in[c] + w1 * in[c + 1] + w2 * in[c + 2] + w3 * in[c + 3];
-    });
-  }
-};
-
-/// The motion as one level's kernels need it.
-struct LevelMotion {
-  InverseMotion inverse;     // into the padded plane of coefficients
-  float centre_y, centre_x;  // of rotation, in that plane
-  float cosine, sine;        // of the rotation alone
-};
-
 /// A block of grid pixels that the normal equations are summed over. Blocks have the same size on both machines.
 struct GridBlock {
   int y, x;
 };
 constexpr int block_rows = 8, block_columns = 64;
 
-/// Sums of the normal equations over each of a list of blocks: tile `index` works on blocks[index].
+/// Where a finished estimate goes.
+struct Outcome {
+  ArrayView<RigidEstimate> estimate;
+  ArrayView<FramePlacement> placement;
+  RigidMotion otherwise;  // the motion told where nothing could be compared
+
+  CINELUMEN_HOST_DEVICE void write(const State& state) const {
+    RigidEstimate result{};
+    result.motion = otherwise;
+    if (state.comparable && state.solved) {
+      result.motion = {static_cast<float>(state.shift_y), static_cast<float>(state.shift_x), static_cast<float>(state.rotation)};
+      result.offset = static_cast<float>(state.offset + state.slow_offset);
+      result.residual_sd = static_cast<float>(state.sigma);
+      result.standard_error_y_px = static_cast<float>(state.error_y);
+      result.standard_error_x_px = static_cast<float>(state.error_x);
+      result.standard_error_rotation_rad = static_cast<float>(state.error_rotation);
+      result.inlier_fraction = static_cast<float>(state.mean_weight);
+      result.converged = state.last_step < 0.1;
+    }
+    estimate[0] = result;
+    placement[0] = {result.converged ? result.motion : RigidMotion{}, result.offset};
+  }
+};
+
+/// The coefficients that a block of grid pixels reads. CUDA copies them to shared memory, where sixteen of a block's pixels read each.
+template <int Step>
+struct CoefficientWindow {
+#ifdef __CUDACC__
+  // Room for a motion that turns by 2 degrees.
+  static constexpr int rows = Step * (block_rows - 1) + 4 + 5, half_columns = (block_columns + 2 / Step + 2 + 7 + 7) / 8 * 8,
+                       columns = Step * half_columns;
+  Tile<float, rows, columns> at;
+#endif
+
+  /// Sets `coefficients` and `inverse` to what evaluate_strip takes for the block at (y0, x0). Ends with the barrier.
+  template <class Block>
+  CINELUMEN_HOST_DEVICE void load([[maybe_unused]] const Block& block, [[maybe_unused]] int block_height, [[maybe_unused]] int block_width,
+                                  [[maybe_unused]] ImageView<const float>& coefficients, [[maybe_unused]] InverseMotion& inverse) {
+#ifdef __CUDA_ARCH__
+    const float y0 = block.y0, x0 = block.x0, y1 = block.y0 + block_height - 1, x1 = block.x0 + block_width - 1;
+    const float turn_y = inverse.sine * (x1 - x0), turn_x = inverse.sine * (y1 - y0);
+    const float first_y = inverse.origin_y - inverse.sine * x0 + inverse.cosine * y0,
+                first_x = inverse.origin_x + inverse.cosine * x0 + inverse.sine * y0;
+    const float top = first_y - fmaxf(turn_y, 0.0f) + fminf(inverse.cosine * (y1 - y0), 0.0f),
+                bottom = first_y - fminf(turn_y, 0.0f) + fmaxf(inverse.cosine * (y1 - y0), 0.0f);
+    const float left = first_x + fminf(turn_x, 0.0f) + fminf(inverse.cosine * (x1 - x0), 0.0f),
+                right = first_x + fmaxf(turn_x, 0.0f) + fmaxf(inverse.cosine * (x1 - x0), 0.0f);
+    if (!(top >= 2.0f && left >= 2.0f && bottom < coefficients.height - 4.0f && right < coefficients.width - 4.0f)) return;
+    // Whole sectors of 8, counted in each half of the columns where they are split.
+    const int first_row = static_cast<int>(top) - 1, row_count = static_cast<int>(bottom) + 3 - first_row;
+    const int first_column = (static_cast<int>(left) - 1) / Step / 8 * 8,
+              column_count = (static_cast<int>(right) + 3) / Step + 1 - first_column;
+    if (row_count > rows || column_count > half_columns) return;
+    block.for_each_pixel(row_count, Step * column_count, [&](int y, int i) {
+      const int part = i < column_count ? 0 : 1, x = i - part * column_count;
+      at[y][part * half_columns + x] = coefficients.row(first_row + y)[part * (coefficients.width / 2) + first_column + x];
+    });
+    coefficients = {at[0], row_count, columns, columns};
+    inverse.origin_y -= static_cast<float>(first_row);
+    inverse.origin_x -= static_cast<float>(Step * first_column);
+#endif
+  }
+};
+
+/// Sums of the normal equations over each of a list of blocks: tile `index` works on blocks[index]. Then one step, the slow part, and what
+/// the next round needs.
 template <int Step>
 struct NormalEquations {
   ImageView<const float> frame, coefficients;
   ArrayView<const GridBlock> blocks;
-  LevelMotion motion;
-  float offset, inverse_cut_above, inverse_cut_below;
   float inverse_lever;  // 1 / half diagonal, mask pixels: keeps rotation and shift on one scale
+  bool cells;           // the blocks are all there are, and each is a row of cells whose residuals are summed
+  float cells_per_pixel;
+  SlowPart slow;
   ImageView<float> partial;
+  Solver solver;
+  Round next;  // not used after the last
+  Outcome outcome;
+  ArrayView<State> state;
 
   using CpuTile = TileShape<block_rows, block_columns>;
   using CudaTile = CpuTile;
+  static constexpr int cell = Step == 2 ? cell_px / 2 : cell_px / 4, cells_along = block_columns / cell, parts = 16;
 
   template <int Height, int Width>
   struct Scratch {
-    Tile<float, Height, Width> value, slope_y, slope_x;
-    SumLanes<sum_count> lanes;
+    struct Equations {
+      Tile<float, Height, Width> value, slope_y, slope_x;
+      SumLanes<sum_count> lanes;
+      CoefficientWindow<Step> window;
+      Tile<float, Height, cells_along + 5> slow_rows;  // of the image, columns of cells
+    };
+    struct Between {
+      Tile<double, parts, sum_count> part;
+      SumLanes<3> lanes;
+      Sample sample;
+    };
+    union {
+      Equations equations;
+      Between between;
+    };
   };
 
   template <int Height, int Width>
-  CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> tile, Scratch<Height, Width>& scratch) const {
-    static_assert(Width % bspline_strip == 0);
+  CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> tile, Scratch<Height, Width>& memory) const {
+    static_assert(Width % bspline_strip == 0 && Height == block_rows && Width == block_columns);
+    const State& now = *state.data;
+    if (!now.comparable) return;
+    auto& scratch = memory.equations;
     Block<Height, Width> block = tile;
     block.y0 = blocks.data[tile.index].y;
     block.x0 = blocks.data[tile.index].x;
     const int rows = block.rows(frame.height), columns = block.columns(frame.width);
+    const LevelMotion motion = now.motion;
+    const float offset = now.offset_now, inverse_cut_above = now.inverse_cut_above, inverse_cut_below = now.inverse_cut_below;
+    ImageView<const float> readable = coefficients;
+    InverseMotion inverse = motion.inverse;
+    scratch.window.load(block, rows, columns, readable, inverse);
     block.for_each_pixel(rows, (columns + bspline_strip - 1) / bspline_strip, [&](int y, int strip) {
       const int x = strip * bspline_strip;
-      evaluate_strip<Step, true>(coefficients, motion.inverse, block.y0 + y, block.x0 + x, scratch.value[y] + x, scratch.slope_y[y] + x,
+      evaluate_strip<Step, true>(readable, inverse, block.y0 + y, block.x0 + x, scratch.value[y] + x, scratch.slope_y[y] + x,
                                  scratch.slope_x[y] + x);
     });
+    if (now.slow) add_slow(block, scratch, rows, columns);
+    // What decides a pixel's weight in float stays in float: names are the derivatives of the residual.
     const Sums<sum_count> total = block.sum_pixels(rows, columns, scratch.lanes, [&](int y, int x) {
       const float fy = static_cast<float>(block.y0 + y), fx = static_cast<float>(block.x0 + x);
       const float r = frame.row(block.y0 + y)[block.x0 + x] - scratch.value[y][x] - offset;
@@ -204,132 +220,273 @@ struct NormalEquations {
       const float gx = -(mx * motion.cosine - my * motion.sine);
       const float gt = (mx * q_y - my * q_x) * inverse_lever;
       const float wy = w * gy, wx = w * gx, wt = w * gt, we = w * e;
-      return Sums<sum_count>{{w, wy, wx, wt, wy * gy, wy * gx, wy * gt, wx * gx, wx * gt, wt * gt, we, we * gy, we * gx, we * gt, we * e,
-                              known ? 1.0f : 0.0f}};
+      return Sums<sum_count>{{w, wy, wx, wt, wy * gy, wy * gx, wy * gt, wx * gx, wx * gt, wt * gt, we, we * gy, we * gx, we * gt,
+                              use ? t * (1.0f - 5.0f * u * u) : 0.0f, known ? 1.0f : 0.0f}};
     });
     block.for_each_pixel(1, sum_count, [&](int, int k) { partial.row(block.index)[k] = total.value[k]; });
-  }
-};
-
-/// Sums of weighted residuals and of weights over square cells. The cell's side divides the tile's.
-struct CellSums {
-  ImageView<const float> frame, coefficients;
-  LevelMotion motion;
-  float offset, inverse_cut_above, inverse_cut_below;
-  int side;  // of a cell, grid pixels
-  ImageView<float> sum, weight;
-
-  using CpuTile = TileShape<32, 128>;
-
-  template <int Height, int Width>
-  struct Scratch {
-    Tile<float, Height, Width> value, weight;
-  };
-
-  template <int Height, int Width>
-  CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>& scratch) const {
-    const int rows = block.rows(frame.height), columns = block.columns(frame.width);
-    block.for_each_pixel(rows, (columns + bspline_strip - 1) / bspline_strip, [&](int y, int strip) {
-      const int x = strip * bspline_strip;
-      evaluate_strip<1, false>(coefficients, motion.inverse, block.y0 + y, block.x0 + x, scratch.value[y] + x, nullptr, nullptr);
-    });
+    if (!cells) return;
+    // The same weights again, now per cell.
     block.for_each_pixel(rows, columns, [&](int y, int x) {
       const float r = frame.row(block.y0 + y)[block.x0 + x] - scratch.value[y][x] - offset;
       const float u = r * (r > 0.0f ? inverse_cut_above : inverse_cut_below);
       const float t = 1.0f - u * u;
       const bool use = t > 0.0f;
-      scratch.weight[y][x] = use ? t * t : 0.0f;
-      scratch.value[y][x] = use ? t * t * r : 0.0f;
+      const float w = use ? t * t : 0.0f, e = use ? r : 0.0f;
+      scratch.slope_y[y][x] = w;
+      scratch.slope_x[y][x] = w * e;
     });
-    block.for_each_pixel((rows + side - 1) / side, (columns + side - 1) / side, [&](int cell_y, int cell_x) {
-      float s = 0, w = 0;
-      for (int y = cell_y * side; y < cell_y * side + side && y < rows; ++y)
-        for (int x = cell_x * side; x < cell_x * side + side && x < columns; ++x) {
-          s += scratch.value[y][x];
-          w += scratch.weight[y][x];
+    block.for_each_pixel(1, columns, [&](int, int x) {
+      float weight = 0, sum = 0;
+      for (int y = 0; y < rows; ++y) {
+        weight += scratch.slope_y[y][x];
+        sum += scratch.slope_x[y][x];
+      }
+      scratch.slope_y[0][x] = weight;
+      scratch.slope_x[0][x] = sum;
+    });
+    block.for_each_pixel(1, (columns + cell - 1) / cell, [&](int, int c) {
+      float weight = 0, sum = 0;
+      for (int x = c * cell; x < c * cell + cell && x < columns; ++x) {
+        weight += scratch.slope_y[0][x];
+        sum += scratch.slope_x[0][x];
+      }
+      slow.weight.row(block.y0 / cell)[block.x0 / cell + c] = weight;
+      slow.sum.row(block.y0 / cell)[block.x0 / cell + c] = sum;
+    });
+  }
+
+  /// The moved mask becomes what the frame is expected to be without contrast. In strips that read the same four columns of cells.
+  template <class Block, class Scratch>
+  CINELUMEN_HOST_DEVICE void add_slow(const Block& block, Scratch& scratch, int rows, int columns) const {
+#ifdef __CUDA_ARCH__
+    constexpr int strip = 1;
+#else
+    constexpr int strip = cell / 2;
+#endif
+    const int first = static_cast<int>(slow_position(block.x0, cells_per_pixel)) - 2;
+    const int coarse = static_cast<int>(slow_position(block.x0 + columns - 1, cells_per_pixel)) + 2 - first;
+    block.for_each_pixel(rows, coarse, [&](int y, int c) {
+      const float at = slow_position(block.y0 + y, cells_per_pixel);
+      const int whole = static_cast<int>(at), column = clamp_int(first + c, 0, slow.field.width - 1);
+      float w[4], sum = 0;
+      bspline_weights(at - static_cast<float>(whole), w[0], w[1], w[2], w[3]);
+      for (int k = 0; k < 4; ++k) sum += w[k] * slow.field.row(clamp_int(whole - 2 + k, 0, slow.field.height - 1))[column];
+      scratch.slow_rows[y][c] = sum;
+    });
+    block.for_each_pixel(rows, (columns + strip - 1) / strip, [&](int y, int i) {
+      const int x = i * strip;
+      const float at = slow_position(block.x0 + x, cells_per_pixel);
+      const int whole = static_cast<int>(at);
+      const float from = at - static_cast<float>(whole);
+      const float* const in = scratch.slow_rows[y] + (whole - 2 - first);
+      const float a = in[0], b = in[1], c = in[2], d = in[3];
+      float* const value = scratch.value[y] + x;
+      for (int k = 0; k < strip; ++k) {
+        float w0, w1, w2, w3;
+        bspline_weights(from + static_cast<float>(k) * cells_per_pixel, w0, w1, w2, w3);
+        value[k] += w0 * a + w1 * b + w2 * c + w3 * d;
+      }
+    });
+  }
+
+  template <int Height, int Width>
+  CINELUMEN_HOST_DEVICE void finish(Block<Height, Width> block, Scratch<Height, Width>& memory) const {
+    State& now = *state.data;
+    auto& scratch = memory.between;
+    if (now.comparable) {
+      block.for_each_pixel(parts, sum_count, [&](int part, int k) {
+        double sum = 0;
+        for (int tile = part; tile < blocks.size; tile += parts) sum += partial.row(tile)[k];
+        scratch.part[part][k] = sum;
+      });
+      block.once([&] {
+        double sums[sum_count];
+        for (int k = 0; k < sum_count; ++k) {
+          sums[k] = 0;
+          for (int part = 0; part < parts; ++part) sums[k] += scratch.part[part][k];
         }
-      sum.row(block.y0 / side + cell_y)[block.x0 / side + cell_x] = s;
-      weight.row(block.y0 / side + cell_y)[block.x0 / side + cell_x] = w;
+        solver(sums, now);
+      });
+      if (cells) update_slow(block, slow, static_cast<float>(cell * cell), now, scratch.lanes);
+    }
+    if (solver.last)
+      block.once([&] { outcome.write(now); });
+    else
+      prepare(block, next, now, scratch.sample);
+  }
+};
+
+/// Sets the state to a motion, and makes it ready for the first round. One tile.
+struct Start {
+  RigidMotion motion;
+  bool turn;
+  Round first;
+  ArrayView<State> state;
+
+  using CpuTile = TileShape<1, 1>;
+  using CudaTile = CpuTile;
+  template <int Height, int Width>
+  struct Scratch {
+    Sample sample;
+  };
+  template <int Height, int Width>
+  CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>& scratch) const {
+    block.once([&] {
+      *state.data = State{};
+      state.data->turn = turn;
+      state.data->shift_y = motion.shift_y_px;
+      state.data->shift_x = motion.shift_x_px;
+      state.data->rotation = turn ? motion.rotation_rad : 0;
+    });
+    prepare(block, first, *state.data, scratch.sample);
+  }
+};
+
+CINELUMEN_HOST_DEVICE inline float binned(const ImageView<const float>& image, int y, int x) {
+  return 0.25f * (image(2 * y, 2 * x) + image(2 * y, 2 * x + 1) + image(2 * y + 1, 2 * x) + image(2 * y + 1, 2 * x + 1));
+}
+
+/// A difference of neighbours that nine in ten do not exceed; 0 where none is known.
+template <class Block>
+CINELUMEN_HOST_DEVICE float common_difference(const Block& block, ImageView<const float> image, Sample& sample) {
+  const int height = image.height, width = image.width - 1;
+  int spacing = 1;
+  while (((height + spacing - 1) / spacing) * ((width + spacing - 1) / spacing) > most_samples) ++spacing;
+  const int rows = (height + spacing - 1) / spacing, columns = (width + spacing - 1) / spacing;
+  if (columns <= 0) return 0;
+  std::int32_t* const key = sample.key;
+  block.for_each_pixel(rows, columns, [&](int y, int x) {
+    const float* at = image.row(y * spacing) + x * spacing;
+    const float step = at[1] - at[0];
+    key[y * columns + x] = order_key(step < 0 ? -step : step);
+  });
+  const int known = known_keys(block, sample, rows * columns);
+  return known > 0 ? from_order_key(key_of_rank(block, sample, rows * columns, static_cast<int>(0.9 * known))) : 0;
+}
+
+/// The coarsest level of a frame; then its half, and how much neighbours differ in both: for the search.
+template <class Source>
+struct CoarsestLevel : Smooth<2, Source> {
+  ImageView<float> half;  // no pixels where images are too small for a search in two steps
+  bool turn;
+  ArrayView<State> state;
+
+  template <int Height, int Width>
+  struct Scratch {
+    union {
+      typename Smooth<2, Source>::template Scratch<Height, Width> smooth;
+      Sample sample;
+    };
+  };
+  template <int Height, int Width>
+  CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>& scratch) const {
+    Smooth<2, Source>::operator()(block, scratch.smooth);
+  }
+  template <int Height, int Width>
+  CINELUMEN_HOST_DEVICE void finish(Block<Height, Width> block, Scratch<Height, Width>& scratch) const {
+    const ImageView<float>&made = this->smoothed, &coarse = half;
+    const ImageView<const float> coarsest{made.data, made.height, made.width, made.pitch},
+        halved{coarse.data, coarse.height, coarse.width, coarse.pitch};
+    block.for_each_pixel(half.height, half.width, [&](int y, int x) { half(y, x) = binned(coarsest, y, x); });
+    const float limit = common_difference(block, coarsest, scratch.sample), coarse_limit = common_difference(block, halved, scratch.sample);
+    block.once([&] {
+      *state.data = State{};
+      state.data->turn = turn;
+      state.data->limit = limit;
+      state.data->coarse_limit = coarse_limit;
     });
   }
 };
 
-/// Residuals at a lattice of pixels, for the robust scale.
-struct SampleResiduals {
-  ImageView<const float> frame, coefficients;
-  LevelMotion motion;
-  int spacing, columns;  // of the lattice
-  bool split;            // even columns of coefficients before odd ones
-  ArrayView<float> residual;
+/// How well the mask, shifted by whole pixels, lies on the frame: by the differences of neighbours, which do not see an offset, truncated,
+/// so that contrast has a bounded say. One tile for each of the (2 radius + 1)^2 shifts around twice the one found before. Then the best.
+struct Search {
+  ImageView<const float> frame, mask;
+  int radius;
+  bool coarse;  // the first of two
+  double grid;  // full-resolution pixels per pixel
+  ArrayView<float> score, count;
+  Round first;
+  ArrayView<State> state;
 
-  CINELUMEN_HOST_DEVICE void operator()(int item) const {
-    const int y = item / columns * spacing, x = item % columns * spacing;
-    const float q_y = motion.inverse.origin_y - motion.inverse.sine * x + motion.inverse.cosine * y;
-    const float q_x = motion.inverse.origin_x + motion.inverse.cosine * x + motion.inverse.sine * y;
-    float value = unknown;
-    if (q_y >= 1.0f && q_y < coefficients.height - 2.0f && q_x >= 1.0f && q_x < coefficients.width - 2.0f) {
-      const int base_y = static_cast<int>(q_y), base_x = static_cast<int>(q_x);
-      float wy[4], wx[4];
-      bspline_weights(q_y - base_y, wy[0], wy[1], wy[2], wy[3]);
-      bspline_weights(q_x - base_x, wx[0], wx[1], wx[2], wx[3]);
-      value = 0;
-      for (int j = 0; j < 4; ++j) {
-        const float* c = coefficients.row(base_y - 1 + j);
-        for (int k = 0; k < 4; ++k) {
-          const int column = base_x - 1 + k;
-          value += wy[j] * wx[k] * c[split ? coefficient_column<2>(column, coefficients.width) : column];
-        }
-      }
+  using CpuTile = TileShape<1, 1>;
+  using CudaTile = CpuTile;
+  static constexpr int shifts_at_once = 512;
+
+  template <int Height, int Width>
+  struct Scratch {
+    struct Staged {
+      float score[shifts_at_once], count[shifts_at_once];
+    };
+    union {
+      SumLanes<2> lanes;
+      Staged staged;
+      Sample sample;
+    };
+  };
+  template <int Height, int Width>
+  CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>& scratch) const {
+    const int sy = 2 * state[0].found_y + block.index / (2 * radius + 1) - radius,
+              sx = 2 * state[0].found_x + block.index % (2 * radius + 1) - radius;
+    const float limit = coarse ? state[0].coarse_limit : state[0].limit;
+    const int top = sy > 0 ? sy : 0, left = sx > 0 ? sx : 0;
+    const int rows = frame.height - 1 - (sy > 0 ? sy : -sy), columns = frame.width - 1 - (sx > 0 ? sx : -sx);
+    const Sums<2> sums = block.sum_pixels(rows > 0 ? rows : 0, columns > 0 ? columns : 0, scratch.lanes, [&](int y, int x) {
+      const float* f = frame.row(top + y) + left;
+      const float* m = mask.row(top + y - sy) + left - sx;
+      const float here = f[x] - m[x], across = fabsf(f[x + 1] - m[x + 1] - here),
+                  down = fabsf(f[x + frame.pitch] - m[x + mask.pitch] - here);
+      const float a = across < limit ? across : limit, d = down < limit ? down : limit;
+      const bool known = across + down < 1e30f;
+      return Sums<2>{{known ? a + d : 0.0f, known ? 1.0f : 0.0f}};
+    });
+    block.once([&] {
+      score[block.index] = sums.value[0];
+      count[block.index] = sums.value[1];
+    });
+  }
+  template <int Height, int Width>
+  CINELUMEN_HOST_DEVICE void finish(Block<Height, Width> block, Scratch<Height, Width>& scratch) const {
+    State& now = *state.data;
+    const int side = 2 * radius + 1, shifts = side * side;
+    // A small overlap fits by chance.
+    float enough = 1;
+    for_each_shift(block, scratch, shifts, [&](int, float, float known) { enough = known > enough ? known : enough; });
+    enough *= 0.4f;
+    // Where shifts are equally good, the image rests.
+    int best = shifts / 2;
+    float least = count[best] >= enough ? score[best] / count[best] : 1e30f;
+    for_each_shift(block, scratch, shifts, [&](int i, float sum, float known) {
+      const float mean = known >= enough ? sum / known : 1e30f;
+      best = mean < least ? i : best;
+      least = mean < least ? mean : least;
+    });
+    block.once([&] {
+      now.found_y = 2 * now.found_y + best / side - radius;
+      now.found_x = 2 * now.found_x + best % side - radius;
+      now.shift_y = grid * now.found_y;
+      now.shift_x = grid * now.found_x;
+    });
+    if (!coarse) prepare(block, first, now, scratch.sample);
+  }
+
+ private:
+  /// visit(shift, score, count) for all shifts in their order, in every thread.
+  template <class Block, class Scratch, class Visit>
+  CINELUMEN_HOST_DEVICE void for_each_shift(const Block& block, Scratch& scratch, int shifts, Visit visit) const {
+    for (int from = 0; from < shifts; from += shifts_at_once) {
+      const int here = shifts - from < shifts_at_once ? shifts - from : shifts_at_once;
+      block.for_each_pixel(1, here, [&](int, int i) {
+        scratch.staged.score[i] = score[from + i];
+        scratch.staged.count[i] = count[from + i];
+      });
+      for (int i = 0; i < here; ++i) visit(from + i, scratch.staged.score[i], scratch.staged.count[i]);
+      block.for_each_pixel(0, 0, [](int, int) {});  // all have read them
     }
-    residual[item] = frame.row(y)[x] - value;
   }
 };
 
 int half(int n) { return (n + 1) / 2; }
-
-/// The part of frame - mask that varies slowly: exposure, breathing lungs, an intensifier's shading. It moves otherwise than the edges do,
-/// or not at all, and would drag the estimate along. Robust local means over cells, on the frame's grid.
-struct SlowResidual {
-  Image<float> sum, weight, smooth_sum, smooth_weight, change, field;
-  Image<float> change_host, weight_host;
-  double offset = 0;  // mean of the field over what was compared
-
-  SlowResidual(const Stream& stream, int height, int width) {
-    const int h = (height + cell_px - 1) / cell_px, w = (width + cell_px - 1) / cell_px;
-    for (Image<float>* plane : {&sum, &weight, &smooth_sum, &smooth_weight, &change, &field}) *plane = Image<float>(stream, h, w);
-    change_host = Image<float>::staging(stream, h, w);
-    weight_host = Image<float>::staging(stream, h, w);
-  }
-  /// Unless their rms is below `least_rms`: adds the smoothed cell means to the field, and takes the change out of `frame`, whose pixels
-  /// lie `grid_px` apart. `kernel`: CellSums of that frame without its outputs.
-  void update(const Stream& stream, CellSums kernel, ImageView<float> frame, int grid_px, double least_rms) {
-    kernel.side = cell_px / grid_px;
-    kernel.sum = sum;
-    kernel.weight = weight;
-    for_each_tile(stream, kernel.frame.height, kernel.frame.width, kernel);
-    for_each_tile(stream, sum.height(), sum.width(), Smooth<1>{{sum}, {}, smooth_sum});
-    for_each_tile(stream, sum.height(), sum.width(), Smooth<1>{{weight}, {}, smooth_weight});
-    for_each_tile(stream, sum.height(), sum.width(),
-                  Ratio{smooth_sum, smooth_weight, change, 0.05f * static_cast<float>(kernel.side * kernel.side)});
-    copy<float>(stream, change, change_host);
-    copy<float>(stream, weight, weight_host);
-    stream.synchronize();
-    double squares = 0, weights = 0, mean = 0;
-    for (int y = 0; y < change_host.height(); ++y)
-      for (int x = 0; x < change_host.width(); ++x) {
-        squares += weight_host(y, x) * change_host(y, x) * change_host(y, x);
-        mean += weight_host(y, x) * change_host(y, x);
-        weights += weight_host(y, x);
-      }
-    if (!(weights > 0) || squares / weights < least_rms * least_rms) return;
-    offset += mean / weights;
-    for_each_tile(stream, field.height(), field.width(), Add{change, field});
-    for_each_tile(stream, frame.height, frame.width, RemoveSlow{change, frame, static_cast<float>(grid_px) / cell_px});
-  }
-  void remove(const Stream& stream, ImageView<float> image, int grid_px) const {
-    for_each_tile(stream, image.height, image.width, RemoveSlow{field, image, static_cast<float>(grid_px) / cell_px});
-  }
-};
 
 /// 1 where all pixels within `radius` are valid and inside the image.
 Image<std::uint8_t> erode(ImageView<const std::uint8_t> valid, int radius) {
@@ -360,7 +517,7 @@ Image<float> padded_coefficients(const Stream& stream, ImageView<const float> pl
   Image<float> coefficients(stream, plane.height, plane.width);
   bspline_coefficients(stream, plane, coefficients);
   const Image<float> host = to_host(stream, coefficients.view());
-  Image<float> padded(plane.height + 2 * padding, (plane.width + 2 * padding + 1) / 2 * 2);
+  Image<float> padded(plane.height + 2 * padding, (plane.width + 2 * padding + 15) / 16 * 16);
   for (int y = 0; y < padded.height(); ++y)
     for (int x = 0; x < padded.width(); ++x) {
       const int py = y - padding, px = x - padding;
@@ -413,6 +570,7 @@ std::vector<GridBlock> informative_blocks(ImageView<const float> plane, ImageVie
     sum += candidate.score;
     blocks.push_back(candidate.block);
   }
+  if (blocks.empty()) blocks.push_back({0, 0});
   // In memory's order.
   std::sort(blocks.begin(), blocks.end(), [](const GridBlock& a, const GridBlock& b) { return a.y != b.y ? a.y < b.y : a.x < b.x; });
   return blocks;
@@ -426,41 +584,14 @@ Array<GridBlock> to_device(const Stream& stream, const std::vector<GridBlock>& b
   return result;
 }
 
-/// Solves the n x n system a x = b in place (Cholesky) and returns the inverse's diagonal. False where a is not positive definite.
-bool solve_system(std::array<std::array<double, 4>, 4> a, int n, std::array<double, 4>& b, std::array<double, 4>& inverse_diagonal) {
-  for (int j = 0; j < n; ++j) {
-    for (int k = 0; k < j; ++k) a[j][j] -= a[j][k] * a[j][k];
-    if (!(a[j][j] > 0)) return false;
-    a[j][j] = std::sqrt(a[j][j]);
-    for (int i = j + 1; i < n; ++i) {
-      for (int k = 0; k < j; ++k) a[i][j] -= a[i][k] * a[j][k];
-      a[i][j] /= a[j][j];
-    }
-  }
-  const auto solve = [&](std::array<double, 4>& v) {
-    for (int i = 0; i < n; ++i) {
-      for (int k = 0; k < i; ++k) v[i] -= a[i][k] * v[k];
-      v[i] /= a[i][i];
-    }
-    for (int i = n; i-- > 0;) {
-      for (int k = i + 1; k < n; ++k) v[i] -= a[k][i] * v[k];
-      v[i] /= a[i][i];
-    }
-  };
-  solve(b);
-  for (int i = 0; i < n; ++i) {
-    std::array<double, 4> unit{};
-    unit[i] = 1;
-    solve(unit);
-    inverse_diagonal[i] = unit[i];
-  }
-  return true;
-}
-
-double take_quantile(std::vector<float>& values, double quantile) {
-  const auto at = values.begin() + static_cast<std::ptrdiff_t>(quantile * static_cast<double>(values.size()));
-  std::nth_element(values.begin(), at, values.end());
-  return *at;
+/// Which quantile of the absolute residual the scale is read from before an iteration, and a normal distribution's; {0, 0}: the scale is
+/// kept. The median, or higher while edges are still far from one another: they would be taken for outliers, though they are what shows the
+/// way.
+std::pair<double, double> scale_quantile(int level, int iteration, int coarsest) {
+  if (level == coarsest && iteration == 0) return {0.95, 1.95996};
+  if (level == coarsest && iteration == 1) return {0.8, 1.28155};
+  if (iteration < 2 || level > 0) return {0.5, 0.67449};
+  return {0, 0};
 }
 
 }  // namespace
@@ -483,24 +614,36 @@ struct MaskRegistration::Mask {
   int height = 0, width = 0;
   std::array<Level, level_count> levels;  // finest first
   int levels_used = level_count;
-  Image<std::uint8_t> valid;  // on the finest grid, device
-  Image<float> coarsest;      // host: the coarsest level's mask, NaN where not valid, for the exhaustive search
-  std::vector<Image<float>> slow_weight;
-  Image<float> slow_mean;  // host
-  double slow_grid_px = 2;
+  Image<std::uint8_t> valid;      // on the finest grid, device
+  Image<float> coarsest, halved;  // device: the coarsest level's mask, NaN where not valid, and half of it, for the search
   double gradient_smoothing = 1;  // see standard errors
 
-  double half_diagonal() const { return 0.5 * std::hypot(height - 1.0, width - 1.0); }
+  double half_diagonal() const { return std::max(0.5 * std::hypot(height - 1.0, width - 1.0), 1.0); }
+  double grid_px() const { return levels[levels_used - 1].scale * levels[levels_used - 1].step; }
+  /// Of the search, pixels of the coarsest grid.
+  int reach() const {
+    const Level& last = levels[levels_used - 1];
+    return std::min({static_cast<int>(options.search_radius_px / grid_px()), last.height / 4, last.width / 4});
+  }
+  bool search_twice() const { return std::min(levels[levels_used - 1].height, levels[levels_used - 1].width) >= 96 && reach() >= 4; }
 };
 
 struct MaskRegistration::Workspace {
-  std::array<Image<float>, level_count> frame;  // device
-  SlowResidual slow;
-  Image<float> partial, partial_host, coarsest_host;
-  Array<float> residual, residual_host;
-  std::vector<float> sorted;
+  std::array<Image<float>, level_count> frame;
+  Image<float> halved, partial;
+  Image<float> cell_sum, cell_weight, along_y_sum, along_y_weight, change, field;  // of the slow part
+  Array<float> score, count;
+  Array<State> state;
+  Array<unsigned> ticket;
+  Array<RigidEstimate> estimate, estimate_host;  // of the calls that wait
+  Array<FramePlacement> placement;
 
-  Workspace(const Stream& stream, const Mask& mask) : slow(stream, mask.height, mask.width) {
+  Workspace(const Stream& stream, const Mask& mask)
+      : state(stream, 1),
+        ticket(stream, 1),
+        estimate(stream, 1),
+        estimate_host(Array<RigidEstimate>::staging(stream, 1)),
+        placement(stream, 1) {
     int tiles = 0;
     for (int l = 0; l < mask.levels_used; ++l) {
       const Mask::Level& level = mask.levels[l];
@@ -508,40 +651,20 @@ struct MaskRegistration::Workspace {
       tiles = std::max(tiles, std::max(level.at_first.size(), level.in_the_end.size()));
     }
     partial = Image<float>(stream, tiles, sum_count);
-    partial_host = Image<float>::staging(stream, tiles, sum_count);
-    const Mask::Level& last = mask.levels[mask.levels_used - 1];
-    coarsest_host = Image<float>::staging(stream, last.height, last.width);
-    residual = Array<float>(stream, sample_limit[0]);
-    residual_host = Array<float>::staging(stream, sample_limit[0]);
-    sorted.reserve(sample_limit[0]);
+    halved = Image<float>(stream, mask.halved.height(), mask.halved.width());
+    const int h = (mask.height + cell_px - 1) / cell_px, w = (mask.width + cell_px - 1) / cell_px;
+    for (Image<float>* plane : {&cell_sum, &cell_weight, &along_y_sum, &along_y_weight, &change, &field}) {
+      *plane = Image<float>(stream, h, w);
+      set_zero(stream, plane->view());
+    }
+    const int shifts = square_of_side(mask.search_twice() ? std::max(mask.reach() / 2, 2) : mask.reach());
+    score = Array<float>(stream, shifts);
+    count = Array<float>(stream, shifts);
+    set_zero(stream, ticket.view());
   }
+  SlowPart slow() { return {cell_sum, cell_weight, along_y_sum, along_y_weight, change, field}; }
+  static int square_of_side(int radius) { return (2 * radius + 1) * (2 * radius + 1); }
 };
-
-namespace {
-
-/// One frame's estimation in progress. Shifts in full-resolution pixels.
-struct State {
-  double shift_y = 0, shift_x = 0, rotation = 0, offset = 0, sigma = 0;
-  bool turn = false;  // rotation is free
-  double error_y = 0, error_x = 0, error_rotation = 0, mean_weight = 0, last_step = 0;
-  bool solved = false;
-};
-
-template <class Level>
-LevelMotion level_motion(const Level& level, int height, int width, const State& state) {
-  const double centre_y = (height - 1) / 2.0 / level.scale, centre_x = (width - 1) / 2.0 / level.scale;
-  LevelMotion result;
-  result.inverse = invert(state.shift_y / level.scale, state.shift_x / level.scale, state.rotation, centre_y, centre_x, level.step);
-  result.inverse.origin_y += padding;
-  result.inverse.origin_x += padding;
-  result.centre_y = static_cast<float>(centre_y + padding);
-  result.centre_x = static_cast<float>(centre_x + padding);
-  result.cosine = static_cast<float>(std::cos(state.rotation));
-  result.sine = static_cast<float>(std::sin(state.rotation));
-  return result;
-}
-
-}  // namespace
 
 MaskRegistration::MaskRegistration(const Stream& stream, ImageView<const float> mask_attenuation, ImageView<const std::uint8_t> valid,
                                    const RegistrationOptions& options) {
@@ -593,10 +716,18 @@ MaskRegistration::MaskRegistration(const Stream& stream, ImageView<const float> 
     mask->levels[l].choose_blocks(stream, to_host(stream, next.view()).view(), level_valid.view(), share_at_first[l], share_in_the_end[l]);
     plane = std::move(next);
   }
-  mask->coarsest = to_host(stream, plane.view());
-  for (int y = 0; y < mask->coarsest.height(); ++y)
-    for (int x = 0; x < mask->coarsest.width(); ++x)
-      if (!level_valid(y, x)) mask->coarsest(y, x) = unknown;
+  Image<float> coarsest = to_host(stream, plane.view());
+  for (int y = 0; y < coarsest.height(); ++y)
+    for (int x = 0; x < coarsest.width(); ++x)
+      if (!level_valid(y, x)) coarsest(y, x) = unknown;
+  mask->coarsest = to_device(stream, coarsest.view());
+  if (mask->search_twice()) {
+    Image<float> halved(coarsest.height() / 2, coarsest.width() / 2);
+    for (int y = 0; y < halved.height(); ++y)
+      for (int x = 0; x < halved.width(); ++x) halved(y, x) = binned(coarsest.view(), y, x);
+    mask->halved = to_device(stream, halved.view());
+  }
+  stream.synchronize();
   mask_ = std::move(mask);
   workspace_ = std::make_unique<Workspace>(stream, *mask_);
 }
@@ -610,105 +741,23 @@ MaskRegistration::MaskRegistration(MaskRegistration&&) noexcept = default;
 MaskRegistration& MaskRegistration::operator=(MaskRegistration&&) noexcept = default;
 MaskRegistration::~MaskRegistration() = default;
 
-namespace {
-
-/// Differences of neighbouring pixels, which do not see an offset.
-struct Differences {
-  Image<float> across, down;  // one row and one column less than the image
-
-  explicit Differences(ImageView<const float> image)
-      : across(std::max(image.height - 1, 0), std::max(image.width - 1, 0)), down(across.height(), across.width()) {
-    for (int y = 0; y < across.height(); ++y) {
-      const float *here = image.row(y), *below = image.row(y + 1);
-      for (int x = 0; x < across.width(); ++x) {
-        across(y, x) = here[x + 1] - here[x];
-        down(y, x) = below[x] - here[x];
-      }
-    }
-  }
-};
-
-/// Best whole-pixel shift (y, x) of `mask` onto `frame` within `radius` of `centre`, by their differences, truncated: contrast has a
-/// bounded say where it is.
-std::pair<int, int> search(const Differences& frame, const Differences& mask, std::pair<int, int> centre, int radius) {
-  const int height = frame.across.height(), width = frame.across.width();
-  std::vector<float> steps;
-  steps.reserve(static_cast<std::size_t>(height) * width);
-  for (int y = 0; y < height; ++y)
-    for (int x = 0; x < width; ++x)
-      if (const float step = std::abs(frame.across(y, x)); step == step) steps.push_back(step);
-  if (steps.empty()) return centre;
-  const float limit = take_quantile(steps, 0.9);
-  constexpr int lanes = 16;
-  double most = 0;
-  const auto score = [&frame, &mask, &most, height, width, limit](int sy, int sx) {
-    float sum[lanes] = {}, count[lanes] = {};
-    const int x_low = std::max(0, sx), x_high = std::min(width, width + sx);
-    for (int y = std::max(0, sy); y < std::min(height, height + sy); ++y) {
-      const float* __restrict fa = frame.across.row(y), * __restrict fd = frame.down.row(y);
-      const float* __restrict ma = mask.across.row(y - sy) - sx, * __restrict md = mask.down.row(y - sy) - sx;
-      for (int x = x_low; x + lanes <= x_high; x += lanes)
-#pragma GCC ivdep
-        for (int l = 0; l < lanes; ++l) {
-          const float across = std::fabs(fa[x + l] - ma[x + l]), down = std::fabs(fd[x + l] - md[x + l]);
-          const float a = across < limit ? across : limit, d = down < limit ? down : limit;
-          const float known = across + down < 1e30f ? 1.0f : 0.0f;
-          sum[l] += known * (a + d);
-          count[l] += known;
-        }
-    }
-    double s = 0, n = 0;
-    for (int l = 0; l < lanes; ++l) {
-      s += sum[l];
-      n += count[l];
-    }
-    most = std::max(most, n);
-    // A small overlap fits by chance.
-    return n > 0 && n >= 0.4 * most ? s / n : std::numeric_limits<double>::infinity();
-  };
-  double best = score(centre.first, centre.second);
-  std::pair<int, int> best_shift = centre;
-  for (int sy = centre.first - radius; sy <= centre.first + radius; ++sy)
-    for (int sx = centre.second - radius; sx <= centre.second + radius; ++sx)
-      if (const double s = score(sy, sx); s < best) {
-        best = s;
-        best_shift = {sy, sx};
-      }
-  return best_shift;
-}
-
-Image<float> binned(ImageView<const float> image) {
-  Image<float> result(image.height / 2, image.width / 2);
-  for (int y = 0; y < result.height(); ++y)
-    for (int x = 0; x < result.width(); ++x)
-      result(y, x) = 0.25f * (image(2 * y, 2 * x) + image(2 * y, 2 * x + 1) + image(2 * y + 1, 2 * x) + image(2 * y + 1, 2 * x + 1));
-  return result;
-}
-
-/// The same in two steps where the images are large: on a grid twice as coarse, then around what was found there.
-std::pair<int, int> search(ImageView<const float> frame, ImageView<const float> mask, int radius) {
-  const Differences frame_steps(frame), mask_steps(mask);
-  if (std::min(frame.height, frame.width) < 96 || radius < 4) return search(frame_steps, mask_steps, {0, 0}, radius);
-  const Differences coarse_frame(binned(frame).view()), coarse_mask(binned(mask).view());
-  const auto [y, x] = search(coarse_frame, coarse_mask, {0, 0}, radius / 2);
-  return search(frame_steps, mask_steps, {2 * y, 2 * x}, 2);
-}
-
-}  // namespace
-
 RigidEstimate MaskRegistration::estimate(const Stream& stream, ImageView<const float> frame_attenuation, std::optional<RigidMotion> start) {
   check(frame_attenuation.height, frame_attenuation.width, start);
-  Image<float>& finest = workspace_->frame[0];
-  for_each_tile(stream, finest.height(), finest.width(), Smooth<2>{{frame_attenuation}, mask_->valid, finest});
-  return refine(stream, start);
+  enqueue(stream, PlaneSource{frame_attenuation}, start, workspace_->estimate, workspace_->placement);
+  return wait(stream);
 }
 
 RigidEstimate MaskRegistration::estimate(const Stream& stream, const StoredFrame& frame, std::optional<RigidMotion> start) {
+  enqueue(stream, frame, workspace_->estimate, workspace_->placement, start);
+  return wait(stream);
+}
+
+void MaskRegistration::enqueue(const Stream& stream, const StoredFrame& frame, ArrayView<RigidEstimate> estimate,
+                               ArrayView<FramePlacement> placement, std::optional<RigidMotion> start) {
   check(frame.stored.height, frame.stored.width, start);
   require(frame.table.size > 0, "MaskRegistration::estimate: the table is empty");
-  Image<float>& finest = workspace_->frame[0];
-  for_each_tile(stream, finest.height(), finest.width(), Smooth<2, StoredSource>{{frame}, mask_->valid, finest});
-  return refine(stream, start);
+  require(estimate.size == 1 && placement.size == 1, "MaskRegistration::enqueue: estimate and placement must have one element");
+  enqueue(stream, StoredSource{frame}, start, estimate, placement);
 }
 
 void MaskRegistration::check(int height, int width, const std::optional<RigidMotion>& start) const {
@@ -717,176 +766,101 @@ void MaskRegistration::check(int height, int width, const std::optional<RigidMot
           "MaskRegistration::estimate: start must be finite");
 }
 
-RigidEstimate MaskRegistration::refine(const Stream& stream, const std::optional<RigidMotion>& start) {
+RigidEstimate MaskRegistration::wait(const Stream& stream) {
+  copy<RigidEstimate>(stream, workspace_->estimate, workspace_->estimate_host);
+  stream.synchronize();
+  return workspace_->estimate_host[0];
+}
+
+template <class Source>
+void MaskRegistration::enqueue(const Stream& stream, const Source& source, const std::optional<RigidMotion>& start,
+                               ArrayView<RigidEstimate> estimate, ArrayView<FramePlacement> placement) {
   const Mask& mask = *mask_;
   Workspace& work = *workspace_;
-  const int levels = mask.levels_used;
-  // NaN spreads by itself to the coarser levels.
-  for (int l = 1; l < levels; ++l)
-    for_each_tile(stream, work.frame[l].height(), work.frame[l].width(), Smooth<2>{{work.frame[l - 1]}, {}, work.frame[l]});
+  const int coarsest = mask.levels_used - 1;
 
-  set_zero(stream, work.slow.field.view());
-  work.slow.offset = 0;
-
-  State state;
-  state.turn = mask.options.rotation;
-  const Mask::Level& coarsest = mask.levels[levels - 1];
-  if (start) {
-    state.shift_y = start->shift_y_px;
-    state.shift_x = start->shift_x_px;
-    state.rotation = state.turn ? start->rotation_rad : 0;
-  } else {
-    copy<float>(stream, work.frame[levels - 1], work.coarsest_host);
-    stream.synchronize();
-    const double grid = coarsest.scale * coarsest.step;
-    const int reach = std::min({static_cast<int>(mask.options.search_radius_px / grid), coarsest.height / 4, coarsest.width / 4});
-    const auto [sy, sx] = search(work.coarsest_host.view(), mask.coarsest.view(), reach);
-    state.shift_y = grid * sy;
-    state.shift_x = grid * sx;
-  }
-
-  const double half_diagonal = std::max(mask.half_diagonal(), 1.0);
-  struct Lattice {
-    int spacing, columns, count;
-  };
-  // Residuals at a lattice of pixels where the motion now stands, in work.residual_host.
-  const auto sample = [&](const Mask::Level& level, const Image<float>& frame) {
-    Lattice lattice{1, 0, 0};
-    while (((level.height + lattice.spacing - 1) / lattice.spacing) * ((level.width + lattice.spacing - 1) / lattice.spacing) >
-           sample_limit[&level - mask.levels.data()])
-      ++lattice.spacing;
-    lattice.columns = (level.width + lattice.spacing - 1) / lattice.spacing;
-    lattice.count = (level.height + lattice.spacing - 1) / lattice.spacing * lattice.columns;
-    const LevelMotion motion = level_motion(level, mask.height, mask.width, state);
-    const ArrayView<float> residual{work.residual.view().data, lattice.count}, host{work.residual_host.view().data, lattice.count};
-    for_each_item(stream, lattice.count,
-                  SampleResiduals{frame, level.coefficients, motion, lattice.spacing, lattice.columns, level.step == 2, residual}, 256);
-    copy<float>(stream, residual, host);
-    stream.synchronize();
-    return lattice;
-  };
-  // Median and scale of the residual. False where nothing can be compared. `quantile` of the absolute deviation that the scale is read
-  // from: the median, or higher while edges are still far from one another: they would be taken for outliers, though they are what shows
-  // the way.
-  const auto measure_scale = [&](const Mask::Level& level, const Image<float>& frame, double quantile, double normal_quantile) {
-    const Lattice lattice = sample(level, frame);
-    const ArrayView<const float> host{work.residual_host.view().data, lattice.count};
-    work.sorted.clear();
-    for (const float r : host)
-      if (r == r) work.sorted.push_back(r);
-    if (work.sorted.size() < 20) return false;
-    state.offset = take_quantile(work.sorted, 0.5);
-    for (float& r : work.sorted) r = std::abs(r - static_cast<float>(state.offset));
-    state.sigma = std::max(take_quantile(work.sorted, quantile) / normal_quantile, 1e-6);
-    return true;
-  };
-  const auto iterate = [&](const Mask::Level& level, const Image<float>& frame, int iteration, bool last) {
-    const LevelMotion motion = level_motion(level, mask.height, mask.width, state);
-    const double lever = half_diagonal / level.scale;
-    const ArrayView<const GridBlock> blocks = (iteration < steps_at_first ? level.at_first : level.in_the_end).view();
-    const float offset = static_cast<float>(state.offset), above = static_cast<float>(1 / (cut_above * state.sigma)),
-                below = static_cast<float>(1 / (cut_below * state.sigma)), inverse_lever = static_cast<float>(1 / lever);
-    const int tiles = blocks.size;
-    const auto launch = [&](auto kernel) { for_each_tile(stream, tiles * block_rows, block_columns, kernel); };
-    if (level.step == 2)
-      launch(NormalEquations<2>{frame, level.coefficients, blocks, motion, offset, above, below, inverse_lever, work.partial});
-    else
-      launch(NormalEquations<1>{frame, level.coefficients, blocks, motion, offset, above, below, inverse_lever, work.partial});
-    const ImageView<float> host = work.partial_host.view().part(0, 0, tiles, sum_count);
-    copy<float>(stream, work.partial.view().part(0, 0, tiles, sum_count), host);
-    stream.synchronize();
-    std::array<double, sum_count> s{};
-    for (int tile = 0; tile < tiles; ++tile)
-      for (int k = 0; k < sum_count; ++k) s[k] += host(tile, k);
-    state.solved = false;
-    if (!(s[0] >= 20)) return;
-    state.mean_weight = s[0] / s[15];
-    // Unknowns: offset, shift y, shift x (mask pixels), rotation x lever.
-    std::array<std::array<double, 4>, 4> a{
-        {{s[0], s[1], s[2], s[3]}, {s[1], s[4], s[5], s[6]}, {s[2], s[5], s[7], s[8]}, {s[3], s[6], s[8], s[9]}}};
-    std::array<double, 4> b{s[10], s[11], s[12], s[13]}, variance{};
-    // Holds still what the image says nothing about: as if each step were known to be zero to 5 px.
-    for (int k = 1; k < 4; ++k) a[k][k] += state.sigma * state.sigma / 25;
-    const State before = state;
-    const std::array<double, 4> right = b;
-    if (!solve_system(a, state.turn ? 4 : 3, b, variance)) return;
-    const double step = std::max({std::abs(b[1]), std::abs(b[2]), state.turn ? std::abs(b[3]) : 0.0}), shorten = step > 2 ? 2 / step : 1;
-    state.offset += b[0];
-    state.shift_y += shorten * b[1] * level.scale;
-    state.shift_x += shorten * b[2] * level.scale;
-    if (state.turn) state.rotation += shorten * b[3] / lever;
-    // Of the smoothed noise, whose variance is 0.0748 of the white noise's, a sum weighted by a smooth gradient keeps nearly all.
-    constexpr double kept = (70.0 / 256) * (70.0 / 256);
-    const double grid_pixels = static_cast<double>(level.step) * level.step;
-    const double factor = state.sigma * std::sqrt(std::max(1.0, mask.gradient_smoothing / kept / grid_pixels));
-    const auto set_errors = [&] {
-      state.error_y = factor * std::sqrt(variance[1]) * level.scale;
-      state.error_x = factor * std::sqrt(variance[2]) * level.scale;
-      state.error_rotation = state.turn ? factor * std::sqrt(variance[3]) / lever : 0;
-    };
-    set_errors();
-    state.last_step = step * shorten * level.scale;
-    state.solved = true;
-    if (last && state.turn && (std::abs(state.rotation) * half_diagonal < 0.05 || std::abs(state.rotation) < 3 * state.error_rotation)) {
-      // The same equations for a rotation of zero.
-      b = right;
-      for (int k = 0; k < 3; ++k) b[k] += a[k][3] * before.rotation * lever;
-      if (!solve_system(a, 3, b, variance)) return;
-      state.turn = false;
-      state.rotation = 0;
-      state.offset = before.offset + b[0];
-      state.shift_y = before.shift_y + b[1] * level.scale;
-      state.shift_x = before.shift_x + b[2] * level.scale;
-      set_errors();
-    }
-  };
-  const auto remove_slow = [&](int l) {
+  const auto round = [&](int l, int iteration) {
     const Mask::Level& level = mask.levels[l];
-    const LevelMotion motion = level_motion(level, mask.height, mask.width, state);
-    const CellSums kernel{work.frame[l],
-                          level.coefficients,
-                          motion,
-                          static_cast<float>(state.offset),
-                          static_cast<float>(1 / (cut_above * state.sigma)),
-                          static_cast<float>(1 / (cut_below * state.sigma)),
-                          0,
-                          {},
-                          {}};
-    work.slow.update(stream, kernel, work.frame[l], 2 << l, least_slow_part * state.sigma);
-  };
-
-  bool comparable = false;
-  for (int l = levels; l-- > 0;) {
-    const Mask::Level& level = mask.levels[l];
-    if (l == 0) work.slow.remove(stream, work.frame[l], 2 << l);
-    for (int i = 0; i < iterations[l]; ++i) {
-      if (l == levels - 1 && i == 0)
-        comparable = measure_scale(level, work.frame[l], 0.95, 1.95996);
-      else if (l == levels - 1 && i == 1)
-        comparable = measure_scale(level, work.frame[l], 0.8, 1.28155);
-      else if (i < 2 || l > 0)
-        comparable = measure_scale(level, work.frame[l], 0.5, 0.67449);
-      if (!comparable) break;
-      iterate(level, work.frame[l], i, l == 0 && i == iterations[l] - 1);
-      // Not before the motion is roughly right: a slow part measured off the place would hold the estimate there.
-      if (l == 1 && i >= 1) remove_slow(l);
-    }
-  }
-
-  RigidEstimate result;
-  if (!comparable || !state.solved) {
-    if (start) result.motion = *start;
+    Round result{};
+    result.level = {work.frame[l],
+                    level.coefficients,
+                    level.step,
+                    level.scale,
+                    (mask.height - 1) / 2.0 / level.scale,
+                    (mask.width - 1) / 2.0 / level.scale,
+                    padding};
+    result.first = iteration == 0;
+    result.slow = work.field;
+    result.cells_per_pixel = static_cast<float>(level.scale * level.step / cell_px);
+    const auto [quantile, normal_quantile] = scale_quantile(l, iteration, coarsest);
+    result.quantile = quantile;
+    result.normal_quantile = normal_quantile;
+    result.spacing = 1;
+    const auto along = [&](int extent) { return (extent + result.spacing - 1) / result.spacing; };
+    while (along(level.height) * along(level.width) > sample_limit[l]) ++result.spacing;
     return result;
+  };
+
+  // NaN spreads by itself to the coarser levels.
+  const Round first = round(coarsest, 0);
+  const bool turn = mask.options.rotation;
+  const auto smooth = [&](int l, const auto& kernel) {
+    if (l < coarsest || start)
+      for_each_tile(stream, kernel.smoothed.height, kernel.smoothed.width, kernel);
+    else
+      for_each_tile_then_finish(stream, kernel.smoothed.height, kernel.smoothed.width,
+                                CoarsestLevel{kernel, work.halved.view(), turn, work.state.view()}, work.ticket);
+  };
+  smooth(0, Smooth<2, Source>{source, mask.valid, work.frame[0]});
+  for (int l = 1; l <= coarsest; ++l) smooth(l, Smooth<2>{{work.frame[l - 1]}, {}, work.frame[l]});
+  if (start) {
+    for_each_tile(stream, 1, 1, Start{*start, turn, first, work.state});
+  } else {
+    const auto search = [&](const Image<float>& frame, const Image<float>& of_mask, int radius, bool coarse) {
+      for_each_tile_then_finish(stream, Workspace::square_of_side(radius), 1,
+                                Search{frame, of_mask, radius, coarse, mask.grid_px(), work.score, work.count, first, work.state},
+                                work.ticket);
+    };
+    const bool twice = mask.search_twice();
+    if (twice) search(work.halved, mask.halved, mask.reach() / 2, true);
+    search(work.frame[coarsest], mask.coarsest, twice ? 2 : mask.reach(), false);
   }
-  result.motion = {static_cast<float>(state.shift_y), static_cast<float>(state.shift_x), static_cast<float>(state.rotation)};
-  result.offset = static_cast<float>(state.offset + work.slow.offset);
-  result.residual_sd = static_cast<float>(state.sigma);
-  result.standard_error_y_px = static_cast<float>(state.error_y);
-  result.standard_error_x_px = static_cast<float>(state.error_x);
-  result.standard_error_rotation_rad = static_cast<float>(state.error_rotation);
-  result.inlier_fraction = static_cast<float>(state.mean_weight);
-  result.converged = state.last_step < 0.1;
-  return result;
+
+  for (int l = coarsest; l >= 0; --l)
+    for (int i = 0; i < iterations[l]; ++i) {
+      const Mask::Level& level = mask.levels[l];
+      const bool last_of_level = i + 1 == iterations[l], last = last_of_level && l == 0;
+      const double lever = mask.half_diagonal() / level.scale;
+      // Of the smoothed noise, whose variance is 0.0748 of the white noise's, a sum weighted by a smooth gradient keeps nearly all.
+      constexpr double kept = (70.0 / 256) * (70.0 / 256);
+      const Solver solver{level.scale, lever, mask.half_diagonal(),
+                          std::max(1.0, mask.gradient_smoothing / kept / (static_cast<double>(level.step) * level.step)), last};
+      const Round next = last ? Round{} : last_of_level ? round(l - 1, 0) : round(l, i + 1);
+      const ArrayView<const GridBlock> blocks = (i < steps_at_first[l] ? level.at_first : level.in_the_end).view();
+      const auto solve = [&](auto kernel) {
+        for_each_tile_then_finish(stream, blocks.size * block_rows, block_columns, kernel, work.ticket);
+      };
+      const auto kernel = [&]<int Step>(std::integral_constant<int, Step>) {
+        // The slow part not before the motion is roughly right: measured off the place it would hold the estimate there.
+        const bool cells = l == slow_level && i >= steps_at_first[l];
+        return NormalEquations<Step>{work.frame[l],
+                                     level.coefficients,
+                                     blocks,
+                                     static_cast<float>(1 / lever),
+                                     cells,
+                                     static_cast<float>(level.scale * level.step / cell_px),
+                                     work.slow(),
+                                     work.partial,
+                                     solver,
+                                     next,
+                                     {estimate, placement, start.value_or(RigidMotion{})},
+                                     work.state};
+      };
+      if (level.step == 2)
+        solve(kernel(std::integral_constant<int, 2>{}));
+      else
+        solve(kernel(std::integral_constant<int, 1>{}));
+    }
 }
 
 }  // namespace cinelumen

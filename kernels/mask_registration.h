@@ -59,12 +59,21 @@ class MaskRegistration {
   /// The same for a frame as stored, whose attenuation is looked up on the way: bit for bit what log_attenuation's plane gives.
   RigidEstimate estimate(const Stream& stream, const StoredFrame& frame, std::optional<RigidMotion> start = {});
 
+  /// The same without waiting, searched for from nowhere unless a start is given: in the stream's order the estimate is written, and where
+  /// the frame is taken to lie (where the estimate has not converged: at rest). One element each, memory of the stream's device. Allocates
+  /// nothing, and asks the device nothing: the call can be recorded.
+  void enqueue(const Stream& stream, const StoredFrame& frame, ArrayView<RigidEstimate> estimate, ArrayView<FramePlacement> placement,
+               std::optional<RigidMotion> start = {});
+
  private:
   struct Mask;
   struct Workspace;
   MaskRegistration(std::shared_ptr<const Mask> mask, std::unique_ptr<Workspace> workspace);
   void check(int height, int width, const std::optional<RigidMotion>& start) const;
-  RigidEstimate refine(const Stream& stream, const std::optional<RigidMotion>& start);
+  template <class Source>
+  void enqueue(const Stream& stream, const Source& source, const std::optional<RigidMotion>& start, ArrayView<RigidEstimate> estimate,
+               ArrayView<FramePlacement> placement);
+  RigidEstimate wait(const Stream& stream);
   std::shared_ptr<const Mask> mask_;
   std::unique_ptr<Workspace> workspace_;
 };

@@ -3,6 +3,8 @@
 
 #include <cmath>
 
+#include "image.h"
+
 namespace cinelumen {
 
 /// Moves the mask onto a frame: first turned by rotation_rad about the image centre ((height - 1) / 2, (width - 1) / 2), positive from the
@@ -32,7 +34,7 @@ inline PixelPosition move(const RigidMotion& motion, PixelPosition point, int he
 }
 
 /// The motion that carries the frame back onto the mask: move(inverse(m), move(m, p)) = p.
-inline RigidMotion inverse(const RigidMotion& motion) {
+CINELUMEN_HOST_DEVICE inline RigidMotion inverse(const RigidMotion& motion) {
   const double c = std::cos(static_cast<double>(motion.rotation_rad)), s = std::sin(static_cast<double>(motion.rotation_rad));
   return {static_cast<float>(-(c * motion.shift_y_px - s * motion.shift_x_px)),
           static_cast<float>(-(s * motion.shift_y_px + c * motion.shift_x_px)), -motion.rotation_rad};

@@ -1,8 +1,7 @@
 #include "temporal_filter.h"
 
-#include <algorithm>
 #include <cmath>
-#include <utility>
+#include <type_traits>
 
 #include "math.h"
 #include "tile.h"
@@ -17,9 +16,30 @@ struct CubicWeights {
 };
 
 // Keys' cubic convolution, a = -1/2, for taps -1 ... 2 around a fraction in [0, 1).
-CubicWeights cubic_weights(float f) {
+CINELUMEN_HOST_DEVICE inline CubicWeights cubic_weights(float f) {
   const float g = 1 - f;
   return {{-0.5f * f * g * g, 1 + f * f * (1.5f * f - 2.5f), 1 + g * g * (1.5f * g - 2.5f), -0.5f * g * f * f}};
+}
+
+/// Where along one axis the state comes from.
+struct AxisShift {
+  int offset;         // from a pixel to the first tap of its source
+  CubicWeights taps;  // four
+  int nearest;        // from a pixel to the source's nearest pixel
+  int first, last;    // pixels [first, last) were seen in the previous frame
+};
+
+CINELUMEN_HOST_DEVICE inline AxisShift axis_shift(float shift_px, int extent) {
+  // A shift beyond the frame leaves no history; clamped so that its whole part fits an int, NaN to one of the ends.
+  const float most = 2.0f * static_cast<float>(extent);
+  const float back = -shift_px > -most ? (-shift_px < most ? -shift_px : most) : -most, whole = floorf(back);
+  AxisShift result;
+  result.offset = static_cast<int>(whole) - 1;
+  result.taps = cubic_weights(back - whole);
+  result.nearest = static_cast<int>(floorf(back + 0.5f));
+  result.first = clamp_int(-result.nearest, 0, extent);
+  result.last = clamp_int(extent - result.nearest, result.first, extent);
+  return result;
 }
 
 /// What is done with a result beside keeping it as the state.
@@ -29,40 +49,77 @@ struct NoSink {
 };
 template <bool Area, bool Moment>
 struct StatisticsSink {
-  FlowStep step;
+  FlowPlanes planes;
+  PerFrame<FlowTime> time;
   /// `previous(y, x)`: the last frame's result at a pixel of the tile.
   template <class Block, class Previous>
-  CINELUMEN_HOST_DEVICE void take(const Block& block, int rows, int columns, const ImageView<float>& result, Previous previous) const {
+  CINELUMEN_HOST_DEVICE void take(Block block, int rows, int columns, const ImageView<float>& result, Previous previous) const {
+    const FlowTime now = time.read();
     block.for_each_pixel(rows, columns, [&](int y, int x) {
       const int row = block.y0 + y, column = block.x0 + x;
-      step.take<Area, Moment>(row, column, result.row(row)[column], previous(y, x));
+      planes.take<Area, Moment>(now, row, column, result.row(row)[column], previous(y, x));
     });
   }
 };
 
-template <bool Moved, class Sink>
+/// The background rests.
+struct AtRest {
+  template <int Height, int Width>
+  struct Scratch {};
+};
+/// It lies where the frame's placement says.
+struct Placed {
+  PerFrame<FramePlacement> placement;
+  const FramePlacement* before;
+  FramePlacement* kept;
+  template <int Height, int Width>
+  struct Scratch {
+    AxisShift y, x;
+    bool none;
+    Tile<float, Height + 2 * pool, Width + 2 * pool + 4> moved;  // 3 more are needed, 4 keep the rows aligned
+  };
+};
+
+template <class Background, class Sink>
 struct FilterFrame {
+  Background background;
+  Sink sink;
   ImageView<const float> input, state, precision;
   ImageView<float> next_state, next_precision;
-  float noise_variance;
-  int offset_y, offset_x;  // from a pixel to the first tap of its source
-  CubicWeights weight_y, weight_x;
-  int history_top, history_bottom, history_left, history_right;  // rows [top, bottom), columns [left, right) seen in the previous frame
-  int nearest_y, nearest_x;                                      // from a pixel to the source's nearest pixel
-  float minimum_gain, change_first, gain_per_sd, noise_correlation;
-  Sink sink;
+  float noise_variance, minimum_gain, change_first, gain_per_sd, noise_correlation;
 
   using CpuTile = TileShape<32, 128>;
 
   template <int Height, int Width>
   struct Scratch {
-    Tile<float, Height + 2 * pool, Width + 2 * pool + 4> moved;  // 3 more are needed, 4 keep the rows aligned
+    typename Background::template Scratch<Height, Width> background;
     Tile<float, Height + 2 * pool, Width + 2 * pool> predicted, precision, innovation;
     Tile<float, Height + 2 * pool, Width> sum, square_sum;
   };
 
   template <int Height, int Width>
   CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>& scratch) const {
+    if constexpr (std::is_same_v<Background, Placed>) {
+      block.once([&] {
+        const FramePlacement now = background.placement.read(), before = *background.before;
+        const float shift_y = now.motion.shift_y_px - before.motion.shift_y_px, shift_x = now.motion.shift_x_px - before.motion.shift_x_px;
+        scratch.background.none = shift_y == 0 && shift_x == 0;
+        scratch.background.y = axis_shift(shift_y, input.height);
+        scratch.background.x = axis_shift(shift_x, input.width);
+        if (block.index == 0) *background.kept = now;
+      });
+      if (!scratch.background.none) {
+        filter<true>(block, scratch, scratch.background.y, scratch.background.x);
+        return;
+      }
+    }
+    filter<false>(block, scratch, {-1, {}, 0, 0, input.height}, {-1, {}, 0, 0, input.width});
+  }
+
+ private:
+  template <bool Moved, int Height, int Width>
+  CINELUMEN_HOST_DEVICE void filter(Block<Height, Width> block, Scratch<Height, Width>& scratch, const AxisShift& shift_y,
+                                    const AxisShift& shift_x) const {
     const int height = input.height, width = input.width;
     const int rows = block.rows(height), columns = block.columns(width);
     const int window_rows = rows + 2 * pool, window_columns = columns + 2 * pool;
@@ -70,12 +127,13 @@ struct FilterFrame {
 
     if constexpr (Moved) {
       // The state, moved along y only, for the tile with its window's border and the taps along x.
-      const int source_y = top + offset_y, source_x = left + offset_x;
-      const float a0 = weight_y.at[0], a1 = weight_y.at[1], a2 = weight_y.at[2], a3 = weight_y.at[3];
+      auto& moved = scratch.background.moved;
+      const int source_y = top + shift_y.offset, source_x = left + shift_x.offset;
+      const float a0 = shift_y.taps.at[0], a1 = shift_y.taps.at[1], a2 = shift_y.taps.at[2], a3 = shift_y.taps.at[3];
       const auto move_along_y = [&](int y, int x, int column) {
         const int row = source_y + y, last = height - 1;
-        scratch.moved[y][x] = (a0 * state.row(clamp_int(row, 0, last))[column] + a1 * state.row(clamp_int(row + 1, 0, last))[column]) +
-                              (a2 * state.row(clamp_int(row + 2, 0, last))[column] + a3 * state.row(clamp_int(row + 3, 0, last))[column]);
+        moved[y][x] = (a0 * state.row(clamp_int(row, 0, last))[column] + a1 * state.row(clamp_int(row + 1, 0, last))[column]) +
+                      (a2 * state.row(clamp_int(row + 2, 0, last))[column] + a3 * state.row(clamp_int(row + 3, 0, last))[column]);
       };
       const int taps = window_columns + 3;
       const int begin = clamp_int(-source_x, 0, taps), end = clamp_int(width - source_x, begin, taps), outside = begin + taps - end;
@@ -87,8 +145,10 @@ struct FilterFrame {
         });
     }
 
-    const float b0 = weight_x.at[0], b1 = weight_x.at[1], b2 = weight_x.at[2], b3 = weight_x.at[3];
-    // history_* lie within the image, so what is inside them is inside the image too.
+    const float b0 = shift_x.taps.at[0], b1 = shift_x.taps.at[1], b2 = shift_x.taps.at[2], b3 = shift_x.taps.at[3];
+    const int nearest_y = shift_y.nearest, nearest_x = shift_x.nearest;
+    const int history_top = shift_y.first, history_bottom = shift_y.last, history_left = shift_x.first, history_right = shift_x.last;
+    // These lie within the image, so what is inside them is inside the image too.
     const int known_top = history_top > top ? history_top - top : 0, known_left = history_left > left ? history_left - left : 0;
     const int known_bottom = history_bottom - top < window_rows ? history_bottom - top : window_rows;
     const int known_right = history_right - left < window_columns ? history_right - left : window_columns;
@@ -104,7 +164,7 @@ struct FilterFrame {
         const int y = known_top + from_y, x = known_left + from_x;
         float predicted;
         if constexpr (Moved) {
-          const float* m = scratch.moved[y] + x;
+          const float* m = scratch.background.moved[y] + x;
           predicted = (b0 * m[0] + b1 * m[1]) + (b2 * m[2] + b3 * m[3]);
         } else {
           predicted = state.row(top + y)[left + x];
@@ -169,122 +229,75 @@ struct FilterFrame {
   }
 };
 
-struct StartState {
-  ImageView<const float> input;
-  ImageView<float> state, precision;
-  float first_precision;
-  template <int Height, int Width>
-  struct Scratch {};
-  template <int Height, int Width>
-  CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>&) const {
-    const int y0 = block.y0, x0 = block.x0;
-    block.for_each_pixel(block.rows(input.height), block.columns(input.width), [&](int y, int x) {
-      state.row(y0 + y)[x0 + x] = input.row(y0 + y)[x0 + x];
-      precision.row(y0 + y)[x0 + x] = first_precision;
-    });
-  }
-};
-
-// Pixels [first, last) of `extent` whose source, `nearest` pixels further, lies in the previous frame.
-void known_range(int extent, int nearest, int* first, int* last) {
-  *first = std::min(extent, std::max(0, -nearest));
-  *last = std::max(*first, std::min(extent, extent - nearest));
-}
-
-/// A kernel with all parameters that do not depend on its type.
-template <class Kernel>
-Kernel filter_kernel(ImageView<const float> subtracted, float noise_variance, float shift_y_px, float shift_x_px,
-                     const TemporalFilterOptions& options) {
-  const int height = subtracted.height, width = subtracted.width;
-  // A shift beyond the frame leaves no history; clamped so that its whole part fits an int.
-  const float back_y = std::clamp(-shift_y_px, -2.0f * height, 2.0f * height),
-              back_x = std::clamp(-shift_x_px, -2.0f * width, 2.0f * width);
-  const float whole_y = std::floor(back_y), whole_x = std::floor(back_x);
-  Kernel kernel{};
-  kernel.input = subtracted;
-  kernel.noise_variance = noise_variance;
-  kernel.offset_y = static_cast<int>(whole_y) - 1;
-  kernel.offset_x = static_cast<int>(whole_x) - 1;
-  kernel.weight_y = cubic_weights(back_y - whole_y);
-  kernel.weight_x = cubic_weights(back_x - whole_x);
-  kernel.nearest_y = static_cast<int>(std::floor(back_y + 0.5f));
-  kernel.nearest_x = static_cast<int>(std::floor(back_x + 0.5f));
-  known_range(height, kernel.nearest_y, &kernel.history_top, &kernel.history_bottom);
-  known_range(width, kernel.nearest_x, &kernel.history_left, &kernel.history_right);
-  kernel.minimum_gain = options.minimum_gain;
-  kernel.change_first = options.change_first_sd;
-  kernel.gain_per_sd = 1 / (options.change_last_sd - options.change_first_sd);
-  kernel.noise_correlation = options.noise_correlation;
-  return kernel;
-}
-
 }  // namespace
 
-TemporalFilter::TemporalFilter(const Stream& stream, int height, int width, float noise_sd, TemporalFilterOptions options, int results_kept)
+TemporalFilter::TemporalFilter(const Stream& stream, int height, int width, float noise_sd, TemporalFilterOptions options, int places)
     : options_(options), noise_variance_(noise_sd * noise_sd) {
   require(height > 0 && width > 0, "TemporalFilter: height and width must be at least 1");
   require(noise_sd > 1e-9f && noise_sd < 1e9f, "TemporalFilter: noise_sd must be positive");
   require(options.minimum_gain > 0 && options.minimum_gain <= 1, "TemporalFilter: minimum_gain must be in (0, 1]");
   require(options.change_first_sd < options.change_last_sd, "TemporalFilter: change_first_sd must be less than change_last_sd");
   require(options.noise_correlation >= 1, "TemporalFilter: noise_correlation must be at least 1");
-  require(results_kept >= 1, "TemporalFilter: results_kept must be at least 1");
-  for (int i = 0; i <= results_kept; ++i) states_.emplace_back(stream, height, width);
-  for (Image<float>* plane : {&precision_, &next_precision_}) *plane = Image<float>(stream, height, width);
-}
-
-ImageView<const float> TemporalFilter::apply(const Stream& stream, ImageView<const float> subtracted, float shift_y_px, float shift_x_px) {
-  return run(stream, subtracted, shift_y_px, shift_x_px, nullptr, 0);
-}
-
-ImageView<const float> TemporalFilter::apply(const Stream& stream, ImageView<const float> subtracted, FlowStatistics& statistics,
-                                             double time_ms) {
-  require(statistics.frame_count() == frames_, "TemporalFilter: the statistics have seen other frames than the filter");
-  return run(stream, subtracted, 0, 0, &statistics, time_ms);
-}
-
-ImageView<const float> TemporalFilter::run(const Stream& stream, ImageView<const float> subtracted, float shift_y_px, float shift_x_px,
-                                           FlowStatistics* statistics, double time_ms) {
-  const auto ring = static_cast<long long>(states_.size());
-  Image<float>& state = states_[static_cast<std::size_t>(frames_ % ring)];
-  Image<float>& next_state = states_[static_cast<std::size_t>((frames_ + 1) % ring)];
-  require(same_size(subtracted, state.view()), "TemporalFilter: subtracted differs in size from the filter");
-  require(std::isfinite(shift_y_px) && std::isfinite(shift_x_px), "TemporalFilter: the shift is not finite");
-  const int height = state.height(), width = state.width();
-  FlowStep step;
-  if (statistics) {
-    require(statistics->height() == height && statistics->width() == width,
-            "TemporalFilter: the statistics differ in size from the filter");
-    step = statistics->next_frame(time_ms);
+  require(places >= 2, "TemporalFilter: places must be at least 2");
+  for (int i = 0; i < places; ++i) {
+    states_.emplace_back(stream, height, width);
+    precisions_.emplace_back(stream, height, width);
+    set_zero(stream, states_.back().view());  // times a gain of 0, it must be a number
   }
-  const auto launch = [&]<class Kernel>(Kernel kernel) {
-    kernel.state = state.view();
-    kernel.precision = precision_.view();
-    kernel.next_state = next_state.view();
-    kernel.next_precision = next_precision_.view();
-    for_each_tile(stream, height, width, kernel);
-  };
-  const auto still = [&]<class Sink>(Sink sink) {
-    auto kernel = filter_kernel<FilterFrame<false, Sink>>(subtracted, noise_variance_, 0, 0, options_);
-    kernel.sink = sink;
-    launch(kernel);
-  };
-  if (frames_ == 0) {
-    for_each_tile(stream, height, width, StartState{subtracted, next_state, next_precision_, 1 / std::sqrt(2 * noise_variance_)});
-    if (statistics) statistics->start(stream, next_state);
-  } else if (statistics && statistics->options().mean_time) {
-    still(StatisticsSink<true, true>{step});
-  } else if (statistics && statistics->options().area) {
-    still(StatisticsSink<true, false>{step});
-  } else if (statistics) {
-    still(StatisticsSink<false, false>{step});
-  } else if (shift_y_px == 0 && shift_x_px == 0) {
-    still(NoSink{});
-  } else {
-    launch(filter_kernel<FilterFrame<true, NoSink>>(subtracted, noise_variance_, shift_y_px, shift_x_px, options_));
+  placements_ = Array<FramePlacement>(stream, places);
+  set_zero(stream, placements_.view());
+  reset(stream);
+}
+
+void TemporalFilter::reset(const Stream& stream) {
+  for (Image<float>& precision : precisions_) set_zero(stream, precision.view());
+}
+
+ImageView<const float> TemporalFilter::step(const Stream& stream, int place, ImageView<const float> subtracted) {
+  return run(stream, place, subtracted, AtRest{}, NoSink{});
+}
+
+ImageView<const float> TemporalFilter::step(const Stream& stream, int place, ImageView<const float> subtracted,
+                                            const PerFrame<FramePlacement>& placement) {
+  require(place >= 0 && place < places(), "TemporalFilter: there is no such place");
+  if (placement.known_on_host(stream)) {
+    const RigidMotion motion = placement.read().motion;
+    require(std::isfinite(motion.shift_y_px) && std::isfinite(motion.shift_x_px), "TemporalFilter: the shift is not finite");
   }
-  ++frames_;
-  std::swap(precision_, next_precision_);
-  return next_state.view();
+  FramePlacement* placements = placements_.view().data;
+  const Placed background{placement, placements + place_before(place), placements + place};
+  return run(stream, place, subtracted, background, NoSink{});
+}
+
+ImageView<const float> TemporalFilter::step(const Stream& stream, int place, ImageView<const float> subtracted, FlowStatistics& statistics,
+                                            const PerFrame<FlowTime>& time) {
+  require(same_size(statistics.planes().maximum, subtracted), "TemporalFilter: the statistics differ in size from the frame");
+  const FlowPlanes planes = statistics.planes();
+  if (statistics.options().mean_time) return run(stream, place, subtracted, AtRest{}, StatisticsSink<true, true>{planes, time});
+  if (statistics.options().area) return run(stream, place, subtracted, AtRest{}, StatisticsSink<true, false>{planes, time});
+  return run(stream, place, subtracted, AtRest{}, StatisticsSink<false, false>{planes, time});
+}
+
+template <class Background, class Sink>
+ImageView<const float> TemporalFilter::run(const Stream& stream, int place, ImageView<const float> subtracted, const Background& background,
+                                           const Sink& sink) {
+  require(place >= 0 && place < places(), "TemporalFilter: there is no such place");
+  const int before = place_before(place);
+  require(same_size(subtracted, states_[place].view()), "TemporalFilter: subtracted differs in size from the filter");
+  for_each_tile(stream, subtracted.height, subtracted.width,
+                FilterFrame<Background, Sink>{background, sink, subtracted, states_[before], precisions_[before], states_[place],
+                                              precisions_[place], noise_variance_, options_.minimum_gain, options_.change_first_sd,
+                                              1 / (options_.change_last_sd - options_.change_first_sd), options_.noise_correlation});
+  return states_[place].view();
+}
+
+void TemporalFilter::skip(const Stream& stream, int place) {
+  require(place >= 0 && place < places(), "TemporalFilter: there is no such place");
+  const int before = place_before(place);
+  copy(stream, states_[before], states_[place]);
+  copy(stream, precisions_[before], precisions_[place]);
+  FramePlacement* placements = placements_.view().data;
+  copy<FramePlacement>(stream, ArrayView<const FramePlacement>{placements + before, 1}, ArrayView<FramePlacement>{placements + place, 1});
 }
 
 }  // namespace cinelumen

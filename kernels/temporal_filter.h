@@ -5,6 +5,8 @@
 
 #include "flow_statistics.h"
 #include "image.h"
+#include "per_frame.h"
+#include "rigid_motion.h"
 #include "stream.h"
 
 namespace cinelumen {
@@ -20,32 +22,47 @@ struct TemporalFilterOptions {
 
 /// A Kalman filter per pixel for a scene that stands still on its background. Where the innovation, normalised by its SD and pooled
 /// over 5 x 5 pixels, is no longer noise (by its mean or by its mean square), the gain goes back to 1: what moves or fills is shown at
-/// once and unblurred, what stands still loses its noise. Frames must come in their order. Holds two planes and one for each result kept.
+/// once and unblurred, what stands still loses its noise. Frames must come in their order. Results stand in a ring of places, each made
+/// from the one at the place before: a step that ends at a fixed place is the same work for every frame, the first included, and can be
+/// captured in a CUDA graph. Holds two planes per place.
 class TemporalFilter {
  public:
-  /// height, width >= 1; noise_sd > 0 of the frames to come. `results_kept` >= 1: how many of the last results stay as they are, for work
-  /// on several frames at a time. Throws std::invalid_argument for what is out of range.
-  TemporalFilter(const Stream& stream, int height, int width, float noise_sd, TemporalFilterOptions options = {}, int results_kept = 1);
+  /// height, width >= 1; noise_sd > 0 of the frames to come; places >= 2: a result stays until the step that makes the one `places` frames
+  /// later. Throws std::invalid_argument for what is out of range.
+  TemporalFilter(const Stream& stream, int height, int width, float noise_sd, TemporalFilterOptions options = {}, int places = 2);
 
-  /// Filters one frame and returns the result, memory of the stream's device that the filter keeps. `subtracted`: finite, height x width.
-  /// shift_y_px, shift_x_px (finite): where this frame's background lies relative to the previous frame's, positive down and right; ignored
-  /// for the first frame. The state is moved by it with cubic convolution (Keys, IEEE TASSP 1981; border pixels repeated); where it comes
-  /// from outside the previous frame, and in the first frame, the frame itself is the result. No shift costs least.
-  ImageView<const float> apply(const Stream& stream, ImageView<const float> subtracted, float shift_y_px = 0, float shift_x_px = 0);
-  /// The same over a resting background, and the result goes into `statistics` in the same pass, as its update would take it. Both must
-  /// have seen the same frames.
-  ImageView<const float> apply(const Stream& stream, ImageView<const float> subtracted, FlowStatistics& statistics, double time_ms);
+  /// Filters one frame and returns the result, memory of the stream's device that the filter keeps at `place`, 0 ... places() - 1: the one
+  /// after the last frame's, round the ring; any for the first. `subtracted`: finite, height x width. Where no frame was before, in the
+  /// first and where the state comes from outside the previous frame, the frame itself is the result. Over a background that rests:
+  ImageView<const float> step(const Stream& stream, int place, ImageView<const float> subtracted);
+  /// Over one that lies where `placement` says: the state is moved by what the shift differs from that of the frame before, with cubic
+  /// convolution (Keys, IEEE TASSP 1981; border pixels repeated). Rotation is ignored. Not to be mixed with the others. No shift costs
+  /// least.
+  ImageView<const float> step(const Stream& stream, int place, ImageView<const float> subtracted,
+                              const PerFrame<FramePlacement>& placement);
+  /// Over a background that rests, and the result goes into `statistics` in the same pass, as its update would take it; `time` is
+  /// statistics.next_frame's. Both must have seen the same frames.
+  ImageView<const float> step(const Stream& stream, int place, ImageView<const float> subtracted, FlowStatistics& statistics,
+                              const PerFrame<FlowTime>& time);
+  /// In place of a step, for a frame that the filter should not see: what stood at the place before now stands at `place`, too.
+  void skip(const Stream& stream, int place);
   /// Forgets all frames, for instance at a new mask.
-  void reset() { frames_ = 0; }
+  void reset(const Stream& stream);
+
+  int places() const { return static_cast<int>(states_.size()); }
+  /// Round the ring.
+  int place_after(int place) const { return (place + 1) % places(); }
 
  private:
-  ImageView<const float> run(const Stream& stream, ImageView<const float> subtracted, float shift_y_px, float shift_x_px,
-                             FlowStatistics* statistics, double time_ms);
+  int place_before(int place) const { return (place + places() - 1) % places(); }
+  template <class Background, class Sink>
+  ImageView<const float> run(const Stream& stream, int place, ImageView<const float> subtracted, const Background& background,
+                             const Sink& sink);
   TemporalFilterOptions options_;
   float noise_variance_;
-  long long frames_ = 0;
-  std::vector<Image<float>> states_;         ///< the last result is states_[frames_ % size]
-  Image<float> precision_, next_precision_;  ///< 1 / SD of what the next frame will differ from the state by, were nothing to change
+  std::vector<Image<float>> states_;      // results
+  std::vector<Image<float>> precisions_;  // 1 / SD of what the next frame will differ from the state by, were nothing to change; 0: unknown
+  Array<FramePlacement> placements_;
 };
 
 }  // namespace cinelumen

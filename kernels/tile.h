@@ -49,17 +49,13 @@ struct Tile {
   CINELUMEN_HOST_DEVICE const T* operator[](int y) const { return at[y]; }
 };
 
-inline constexpr int sum_lanes_cuda = 256;  // one lane per thread of a block
-inline constexpr int sum_lanes_cpu = 16;    // one 512-bit register of floats
+inline constexpr int block_threads = 256;  // of a CUDA block
+inline constexpr int sum_lanes = 16;       // one 512-bit register of floats; on CUDA half as many warps, and room for the totals
 
 /// Scratch of Block::sum_pixels for `Count` sums.
 template <int Count>
-struct SumLanes {
-#ifdef __CUDA_ARCH__
-  float lane[Count][sum_lanes_cuda];
-#else
-  float lane[Count][sum_lanes_cuda];  // the same size on both machines: host code computes the kernel's shared memory from it
-#endif
+struct alignas(64) SumLanes {
+  float lane[Count][sum_lanes];
 };
 
 /// `Count` sums of one pixel, what the body of Block::sum_pixels returns.
@@ -108,28 +104,35 @@ struct Block {
   CINELUMEN_HOST_DEVICE Sums<Count> sum_pixels(int region_height, int region_width, SumLanes<Count>& lanes, Body body) const {
     Sums<Count> total;
 #ifdef __CUDA_ARCH__
+    constexpr int warps = block_threads / 32;
+    static_assert(warps < sum_lanes);
+    float* const lane = lanes.lane[0];
     for (int k = 0; k < Count; ++k) total.value[k] = 0;
-    for (int i = threadIdx.x; i < region_height * region_width; i += blockDim.x) {
+    for (int i = threadIdx.x; i < region_height * region_width; i += block_threads) {
       const Sums<Count> one = body(i / region_width, i % region_width);
       for (int k = 0; k < Count; ++k) total.value[k] += one.value[k];
     }
-    for (int k = 0; k < Count; ++k) lanes.lane[k][threadIdx.x] = total.value[k];
-    __syncthreads();
-    for (int step = sum_lanes_cuda / 2; step > 0; step /= 2) {
-      for (int k = 0; k < Count; ++k)
-        if (threadIdx.x < step) lanes.lane[k][threadIdx.x] += lanes.lane[k][threadIdx.x + step];
-      __syncthreads();
+    for (int k = 0; k < Count; ++k) {
+      for (int step = 16; step > 0; step /= 2) total.value[k] += __shfl_down_sync(0xffffffffu, total.value[k], step);
+      if (threadIdx.x % 32 == 0) lane[threadIdx.x / 32 * Count + k] = total.value[k];
     }
-    for (int k = 0; k < Count; ++k) total.value[k] = lanes.lane[k][0];
+    __syncthreads();
+    if (threadIdx.x < Count) {
+      float sum = 0;
+      for (int warp = 0; warp < warps; ++warp) sum += lane[warp * Count + threadIdx.x];
+      lane[warps * Count + threadIdx.x] = sum;
+    }
+    __syncthreads();
+    for (int k = 0; k < Count; ++k) total.value[k] = lane[warps * Count + k];
     __syncthreads();  // nobody may reuse the lanes before all have read the totals
 #else
     for (int k = 0; k < Count; ++k)
-      for (int l = 0; l < sum_lanes_cpu; ++l) lanes.lane[k][l] = 0;
+      for (int l = 0; l < sum_lanes; ++l) lanes.lane[k][l] = 0;
     for (int y = 0; y < region_height; ++y) {
       int x = 0;
-      for (; x + sum_lanes_cpu <= region_width; x += sum_lanes_cpu)
+      for (; x + sum_lanes <= region_width; x += sum_lanes)
 #pragma GCC ivdep
-        for (int l = 0; l < sum_lanes_cpu; ++l) {
+        for (int l = 0; l < sum_lanes; ++l) {
           const Sums<Count> one = body(y, x + l);
           for (int k = 0; k < Count; ++k) lanes.lane[k][l] += one.value[k];
         }
@@ -139,7 +142,7 @@ struct Block {
       }
     }
     for (int k = 0; k < Count; ++k) {
-      for (int step = sum_lanes_cpu / 2; step > 0; step /= 2)
+      for (int step = sum_lanes / 2; step > 0; step /= 2)
         for (int l = 0; l < step; ++l) lanes.lane[k][l] += lanes.lane[k][l + step];
       total.value[k] = lanes.lane[k][0];
     }
@@ -168,11 +171,29 @@ inline constexpr int item_threads = 128;
 
 // The bounds tell ptxas how many registers a thread may have: a kernel that needs more spills, and the build says so.
 template <int Height, int Width, class Kernel>
-__global__ void __launch_bounds__(sum_lanes_cuda) run_tile(Kernel kernel) {
+__global__ void __launch_bounds__(block_threads) run_tile(Kernel kernel) {
   __shared__ typename Kernel::template Scratch<Height, Width> scratch;
   kernel(Block<Height, Width>{static_cast<int>(blockIdx.y) * Height, static_cast<int>(blockIdx.x) * Width,
                               static_cast<int>(blockIdx.y * gridDim.x + blockIdx.x), false},
          scratch);
+}
+
+/// The same; then the block that is done last runs kernel.finish.
+template <int Height, int Width, class Kernel>
+__global__ void __launch_bounds__(block_threads) run_tile_and_finish(Kernel kernel, unsigned* ticket) {
+  __shared__ typename Kernel::template Scratch<Height, Width> scratch;
+  __shared__ bool last;
+  kernel(Block<Height, Width>{static_cast<int>(blockIdx.y) * Height, static_cast<int>(blockIdx.x) * Width,
+                              static_cast<int>(blockIdx.y * gridDim.x + blockIdx.x), false},
+         scratch);
+  __threadfence();  // every thread's results, before its block takes a ticket
+  __syncthreads();
+  if (threadIdx.x == 0) last = atomicAdd(ticket, 1u) == gridDim.x * gridDim.y - 1;
+  __syncthreads();
+  if (!last) return;
+  __threadfence();
+  if (threadIdx.x == 0) *ticket = 0;
+  kernel.finish(Block<Height, Width>{0, 0, 0, false}, scratch);
 }
 
 template <class Kernel>
@@ -247,7 +268,7 @@ void for_each_tile(const Stream& stream, int height, int width, const Kernel& ke
   if (stream.on_cuda()) {
     CINELUMEN_CUDA(cudaSetDevice(stream.cuda_device()));
     const dim3 grid(detail::tiles_along(width, Cuda::width), detail::tiles_along(height, Cuda::height));
-    detail::run_tile<Cuda::height, Cuda::width><<<grid, sum_lanes_cuda, 0, stream.handle()>>>(kernel);
+    detail::run_tile<Cuda::height, Cuda::width><<<grid, block_threads, 0, stream.handle()>>>(kernel);
     detail::check_cuda(cudaGetLastError(), "kernel launch");
     return;
   }
@@ -256,6 +277,34 @@ void for_each_tile(const Stream& stream, int height, int width, const Kernel& ke
     detail::run_tiles_on_cpu<Cuda>(stream.schedule(), height, width, kernel);
   else
     detail::run_tiles_on_cpu<Cpu>(stream.schedule(), height, width, kernel);
+}
+
+/// Runs the kernel once per tile, then kernel.finish(block, scratch) once, in one block, which sees what all tiles have written. `ticket`:
+/// one zero in memory of the stream's device, zero again afterwards; not for two streams at once. height and width > 0.
+template <class Kernel>
+void for_each_tile_then_finish(const Stream& stream, int height, int width, const Kernel& kernel,
+                               [[maybe_unused]] ArrayView<unsigned> ticket) {
+  using Cpu = typename detail::CpuTileOf<Kernel>::type;
+  using Cuda = typename detail::CudaTileOf<Kernel>::type;
+#ifdef __CUDACC__
+  if (stream.on_cuda()) {
+    CINELUMEN_CUDA(cudaSetDevice(stream.cuda_device()));
+    const dim3 grid(detail::tiles_along(width, Cuda::width), detail::tiles_along(height, Cuda::height));
+    detail::run_tile_and_finish<Cuda::height, Cuda::width><<<grid, block_threads, 0, stream.handle()>>>(kernel, ticket.data);
+    detail::check_cuda(cudaGetLastError(), "kernel launch");
+    return;
+  }
+#endif
+  const auto run = [&]<class Shape>(Shape) {
+    using Scratch = typename Kernel::template Scratch<Shape::height, Shape::width>;
+    detail::run_tiles_on_cpu<Shape>(stream.schedule(), height, width, kernel);
+    kernel.finish(Block<Shape::height, Shape::width>{0, 0, 0, stream.schedule().reversed},
+                  *static_cast<Scratch*>(detail::thread_scratch(sizeof(Scratch))));
+  };
+  if (stream.schedule().cuda_tiles || stream.schedule().reversed)
+    run(Cuda{});
+  else
+    run(Cpu{});
 }
 
 /// Runs kernel(i) for 0 <= i < count: one CUDA thread, or one step of a CPU loop, each. Items must not depend on one another.

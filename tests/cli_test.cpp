@@ -14,8 +14,10 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <random>
+#include <set>
 #include <sstream>
 #include <string>
 #include <thread>
@@ -217,6 +219,51 @@ TEST_F(Program, JsonAndQuiet) {
 
 constexpr const char* raw_header =
     R"({"rows": 96, "columns": 96, "bits_stored": 12, "frame_time_ms": 40, "mm_per_px": 0.2, "pixel_intensity_relationship": "LIN"})";
+
+/// Checks the trace: stages of one thread lie apart or one within the other. Returns the names of all.
+std::set<std::string> stages_of_trace(const std::string& text) {
+  const auto json = nlohmann::json::parse(text, nullptr, false);
+  EXPECT_TRUE(json.is_object());
+  std::set<std::string> names;
+  std::map<int, std::vector<std::pair<double, double>>> bars;
+  for (const auto& event : json["traceEvents"])
+    if (event["ph"] == "X") {
+      names.insert(event["name"].get<std::string>());
+      const double start = event["ts"].get<double>();
+      bars[event["tid"].get<int>()].emplace_back(start, start + event["dur"].get<double>());
+    }
+  for (auto& [thread, spans] : bars) {
+    std::sort(spans.begin(), spans.end(),
+              [](const auto& a, const auto& b) { return a.first < b.first || (a.first == b.first && a.second > b.second); });
+    std::vector<double> ends;
+    for (const auto& [start, end] : spans) {
+      while (!ends.empty() && ends.back() <= start + 1e-3) ends.pop_back();
+      EXPECT_TRUE(ends.empty() || end <= ends.back() + 1e-3) << "thread " << thread << ": two stages at once at " << start << " us";
+      ends.push_back(end);
+    }
+  }
+  return names;
+}
+
+TEST_F(Program, TracesEveryStage) {
+  write_run("run.dcm");
+  const Outcome outcome = run("analyze run.dcm --device cpu --threads 2 --no-video --trace trace.json");
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  const std::set<std::string> names = stages_of_trace(contents(root / "trace.json"));
+  const auto summary = nlohmann::json::parse(contents(root / "run-cinelumen" / "analysis.json"));
+  for (const auto& [stage, ms] : summary["timing_ms"]["stages"].items()) EXPECT_TRUE(names.count(stage)) << stage;
+  for (const char* stage : {"mask", "decode", "registration", "temporal filter", "vesselness", "re-snap", "diameters", "topology", "write"})
+    EXPECT_TRUE(names.count(stage)) << stage;
+  expect_error(4, "analyze run.dcm --trace nowhere/trace.json", "nowhere");
+
+  write_raw("raw", 40, raw_header);
+  const Outcome live = run("stream - --device cpu --mask-frames 4 --renew 2 --output s --trace live.json", "raw");
+  ASSERT_EQ(live.code, 0) << live.err;
+  const std::set<std::string> seen = stages_of_trace(contents(root / "live.json"));
+  for (const char* stage : {"wait for a frame", "wait for the source and read", "wait for the mask", "wait for the vessels", "mask",
+                            "topology", "registration", "vesselness", "diameters", "write", "finish the files"})
+    EXPECT_TRUE(seen.count(stage)) << stage;
+}
 
 TEST_F(Program, StreamsRawFrames) {
   write_raw("raw", 40, raw_header);

@@ -45,7 +45,7 @@ TEST_P(FlowStatisticsTest, AgreesWithReference) {
       const Image<float> device = upload(stream, frame);
       auto view = test::sub_view<float>(stream, height, width);
       copy<float>(stream, device.view(), view.view);
-      statistics.update(stream, view.view, time);
+      statistics.update(stream, view.view, statistics.next_frame(time));
       frames.push_back(std::move(frame));
     }
     const FlowImages images = statistics.finish(stream, noise_sd, threshold_sd);
@@ -81,7 +81,7 @@ TEST_P(FlowStatisticsTest, ParabolaFindsThePeakBetweenFrames) {
         const double s = (t * 133.0 - (600 + 7 * x)) / 500;
         frame(y, x) = static_cast<float>(0.4 * (1 - s * s));
       }
-    statistics.update(stream, upload(stream, frame), t * 133.0);
+    statistics.update(stream, upload(stream, frame), statistics.next_frame(t * 133.0));
   }
   const Image<float> peak = to_host(stream, statistics.finish(stream, 0.01f).time_to_peak_ms.view());
   for (int x = 0; x < width; ++x) ASSERT_NEAR(peak(1, x), 600 + 7 * x, 0.05);
@@ -93,7 +93,7 @@ TEST_P(FlowStatisticsTest, QuietPixelsHaveNoTime) {
   Image<float> frame(2, 2);
   for (int t = 0; t < 3; ++t) {
     for (int x = 0; x < 2; ++x) frame(0, x) = 0.04f * static_cast<float>(t), frame(1, x) = 0;
-    statistics.update(stream, upload(stream, frame), 100.0 * t);
+    statistics.update(stream, upload(stream, frame), statistics.next_frame(100.0 * t));
   }
   const Image<float> low = to_host(stream, statistics.finish(stream, 0.01f).time_to_peak_ms.view());
   EXPECT_EQ(low(0, 0), 200);  // the last frame: nothing to refine with
@@ -107,7 +107,7 @@ TEST_P(FlowStatisticsTest, SingleFrame) {
   FlowStatistics statistics(stream, 1, 1);
   Image<float> frame(1, 1);
   frame(0, 0) = 0.3f;
-  statistics.update(stream, upload(stream, frame), 40);
+  statistics.update(stream, upload(stream, frame), statistics.next_frame(40));
   const FlowImages images = statistics.finish(stream, 0.01f);
   EXPECT_EQ(to_host(stream, images.maximum.view())(0, 0), 0.3f);
   EXPECT_EQ(to_host(stream, images.time_to_peak_ms.view())(0, 0), 40);
@@ -123,10 +123,11 @@ TEST_P(FlowStatisticsTest, ArgumentsAreChecked) {
   EXPECT_THROW(statistics.finish(stream, 0.01f), std::invalid_argument);
   Image<float> right(stream, 4, 5), wrong(stream, 5, 4);
   set_zero(stream, right.view());
-  EXPECT_THROW(statistics.update(stream, wrong, 0), std::invalid_argument);
-  EXPECT_THROW(statistics.update(stream, right, std::numeric_limits<double>::infinity()), std::invalid_argument);
-  statistics.update(stream, right, 10);
-  EXPECT_THROW(statistics.update(stream, right, 10), std::invalid_argument);
+  EXPECT_THROW(statistics.next_frame(std::numeric_limits<double>::infinity()), std::invalid_argument);
+  const FlowTime time = statistics.next_frame(10);
+  EXPECT_THROW(statistics.update(stream, wrong, time), std::invalid_argument);
+  statistics.update(stream, right, time);
+  EXPECT_THROW(statistics.next_frame(10), std::invalid_argument);
   EXPECT_THROW(statistics.finish(stream, -1), std::invalid_argument);
   EXPECT_EQ(statistics.frame_count(), 1);
 }

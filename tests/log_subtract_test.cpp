@@ -39,7 +39,7 @@ TEST_P(LogSubtract, MatchesTwin) {
     bspline_coefficients(stream, mask_device.view, coefficients.view);
     const Image<double> exact = reference::bspline_coefficients(mask.view());
     for (const RigidMotion& motion : motions()) {
-      log_subtract(stream, attenuation.view, coefficients.view, valid_device.view, motion, 0.125f, subtracted.view);
+      log_subtract(stream, attenuation.view, coefficients.view, valid_device.view, FramePlacement{motion, 0.125f}, subtracted.view);
       warp(stream, coefficients.view, motion, moved.view);
       const Image<float> found = to_host(stream, subtracted.view), found_moved = to_host(stream, moved.view);
       for (int y = 0; y < height; ++y)
@@ -80,7 +80,7 @@ TEST_P(LogSubtract, NoMotionOfTheSameImageIsZero) {
     for (int x = 0; x < 133; ++x) valid(y, x) = 1;
   const Image<std::uint8_t> valid_device = to_device(stream, valid.view());
   bspline_coefficients(stream, image, coefficients);
-  log_subtract(stream, image, coefficients, valid_device, {}, 0, result);
+  log_subtract(stream, image, coefficients, valid_device, FramePlacement{{}, 0}, result);
   const Image<float> found = to_host(stream, result.view());
   for (int y = 0; y < 70; ++y)
     for (int x = 0; x < 133; ++x) ASSERT_NEAR(found(y, x), 0, 2e-6);
@@ -98,8 +98,8 @@ TEST_P(LogSubtract, InPlaceGivesTheSame) {
   bspline_coefficients(stream, attenuation, coefficients);
   for (const RigidMotion& motion : {RigidMotion{0.4f, 1.3f, 0}, RigidMotion{0.4f, 1.3f, 0.02f}}) {
     copy<float>(stream, frame.view(), attenuation.view());
-    log_subtract(stream, attenuation, coefficients, valid_device, motion, 0, result);
-    log_subtract(stream, attenuation, coefficients, valid_device, motion, 0, attenuation);
+    log_subtract(stream, attenuation, coefficients, valid_device, FramePlacement{motion, 0}, result);
+    log_subtract(stream, attenuation, coefficients, valid_device, FramePlacement{motion, 0}, attenuation);
     test::expect_near(to_host(stream, attenuation.view()).view(), to_host(stream, result.view()).view(), 0);
   }
 }
@@ -144,8 +144,8 @@ TEST_P(LogSubtract, StoredFrameGivesWhatItsAttenuationGives) {
   for (const RigidMotion& motion : {RigidMotion{0.4f, -1.3f, 0}, RigidMotion{3.25f, 2.5f, 0.004f}, RigidMotion{-2.5f, 0.75f, 0.02f}}) {
     const Stored scene = stored_scene(stream, 41, 150, motion);
     auto from_plane = test::sub_view<float>(stream, 41, 150), from_stored = test::sub_view<float>(stream, 41, 150);
-    log_subtract(stream, scene.attenuation, scene.coefficients, scene.valid, motion, 0.125f, from_plane.view);
-    log_subtract(stream, scene.frame(), scene.coefficients, scene.valid, motion, 0.125f, from_stored.view);
+    log_subtract(stream, scene.attenuation, scene.coefficients, scene.valid, FramePlacement{motion, 0.125f}, from_plane.view);
+    log_subtract(stream, scene.frame(), scene.coefficients, scene.valid, FramePlacement{motion, 0.125f}, from_stored.view);
     test::expect_near(to_host(stream, from_stored.view).view(), to_host(stream, from_plane.view).view(), 1e-6);
     EXPECT_EQ(to_host(stream, from_stored.whole.view())(1, 3), 7) << "wrote outside the view";
   }
@@ -159,12 +159,19 @@ TEST_P(LogSubtract, OntoTheMaskIsTheDifferenceMovedBack) {
     return d < 1 ? (1.5 * d - 2.5) * d * d + 1 : (d < 2 ? ((-0.5 * d + 2.5) * d - 4) * d + 2 : 0);
   };
   for (const auto& [height, width] : {std::pair{1, 1}, {37, 29}, {70, 141}})
-    for (const RigidMotion& motion : {RigidMotion{}, {0.4f, -1.3f, 0}, {3.25f, 2.5f, 0.0045f}, {-7.5f, 0.75f, -0.002f}, {500, 0, 0}}) {
+    for (const RigidMotion& motion : {RigidMotion{},
+                                      {0.4f, -1.3f, 0},
+                                      {3.25f, 2.5f, 0.0045f},
+                                      {-7.5f, 0.75f, -0.002f},
+                                      {500, 0, 0},
+                                      {2.25f, -1.5f, 0.02f},
+                                      {0.5f, 3, -0.9f},
+                                      {1, 900, 2.0f}}) {
       const Stored scene = stored_scene(stream, height, width, motion);
       Image<float> in_frame(stream, height, width);
       auto onto = test::sub_view<float>(stream, height, width);
-      log_subtract(stream, scene.frame(), scene.coefficients, scene.valid, motion, 0.125f, in_frame);
-      log_subtract_onto_mask(stream, scene.frame(), scene.coefficients, scene.valid, motion, 0.125f, onto.view);
+      log_subtract(stream, scene.frame(), scene.coefficients, scene.valid, FramePlacement{motion, 0.125f}, in_frame);
+      log_subtract_onto_mask(stream, scene.frame(), scene.coefficients, scene.valid, FramePlacement{motion, 0.125f}, onto.view);
       const Image<float> difference = to_host(stream, in_frame.view()), found = to_host(stream, onto.view);
       for (int y = 0; y < height; ++y)
         for (int x = 0; x < width; ++x) {
@@ -198,13 +205,32 @@ TEST_P(LogSubtract, OntoTheMaskAgreesWithTheSplineWhereThereIsOnlyContrast) {
     const Image<std::uint8_t> all = to_device(stream, all_host.view());
     Image<float> in_frame(stream, height, width), coefficients(stream, height, width), by_spline(stream, height, width),
         onto(stream, height, width);
-    log_subtract(stream, scene.frame(), scene.coefficients, all, motion, 0.125f, in_frame);
+    log_subtract(stream, scene.frame(), scene.coefficients, all, FramePlacement{motion, 0.125f}, in_frame);
     bspline_coefficients(stream, in_frame, coefficients);
     warp(stream, coefficients, inverse(motion), by_spline);
-    log_subtract_onto_mask(stream, scene.frame(), scene.coefficients, all, motion, 0.125f, onto);
+    log_subtract_onto_mask(stream, scene.frame(), scene.coefficients, all, FramePlacement{motion, 0.125f}, onto);
     const Image<float> expected = to_host(stream, by_spline.view()), found = to_host(stream, onto.view());
     for (int y = 8; y < height - 8; ++y)
       for (int x = 8; x < width - 8; ++x) ASSERT_NEAR(found(y, x), expected(y, x), 0.008) << "at " << y << ", " << x;
+  }
+}
+
+// What a captured CUDA graph does: one launch whatever the motion, which is written to memory beforehand.
+TEST_P(LogSubtract, PlacementFromMemoryGivesTheSame) {
+  const Stream stream = this->stream();
+  const int height = 41, width = 70;
+  const Stored scene = stored_scene(stream, height, width, {});
+  Array<FramePlacement> memory(stream, 1);
+  Image<float> known(stream, height, width), remembered(stream, height, width);
+  for (const RigidMotion& motion : motions()) {
+    const FramePlacement placement{motion, 0.125f};
+    copy<FramePlacement>(stream, ArrayView<const FramePlacement>{&placement, 1}, memory.view());
+    stream.synchronize();
+    for (const auto function : {&log_subtract_onto_mask, static_cast<decltype(&log_subtract_onto_mask)>(&log_subtract)}) {
+      function(stream, scene.frame(), scene.coefficients, scene.valid, placement, known);
+      function(stream, scene.frame(), scene.coefficients, scene.valid, memory, remembered);
+      test::expect_near(to_host(stream, remembered.view()).view(), to_host(stream, known.view()).view(), 0);
+    }
   }
 }
 
@@ -212,16 +238,16 @@ TEST_P(LogSubtract, ChecksArguments) {
   const Stream stream = this->stream();
   Image<float> a(stream, 4, 5), b(stream, 5, 4);
   Image<std::uint8_t> valid(stream, 4, 5);
-  EXPECT_THROW(log_subtract(stream, a, b, valid, {}, 0, a), std::invalid_argument);
-  EXPECT_THROW(log_subtract(stream, a, a, valid, {}, 0, b), std::invalid_argument);
-  EXPECT_THROW(log_subtract(stream, a, a, valid, {NAN, 0, 0}, 0, a), std::invalid_argument);
+  EXPECT_THROW(log_subtract(stream, a, b, valid, FramePlacement{{}, 0}, a), std::invalid_argument);
+  EXPECT_THROW(log_subtract(stream, a, a, valid, FramePlacement{{}, 0}, b), std::invalid_argument);
+  EXPECT_THROW(log_subtract(stream, a, a, valid, FramePlacement{{NAN, 0, 0}, 0}, a), std::invalid_argument);
   EXPECT_THROW(warp(stream, a, {}, b), std::invalid_argument);
   const Image<std::uint16_t> stored(stream, 4, 5), other(stream, 5, 4);
   const Array<float> table(stream, 3);
   for (const auto function : {&log_subtract_onto_mask, static_cast<decltype(&log_subtract_onto_mask)>(&log_subtract)}) {
-    EXPECT_THROW(function(stream, {other.view(), table.view()}, a, valid, {}, 0, a), std::invalid_argument);
-    EXPECT_THROW(function(stream, {stored.view(), {}}, a, valid, {}, 0, a), std::invalid_argument);
-    EXPECT_THROW(function(stream, {stored.view(), table.view()}, a, valid, {0, 0, NAN}, 0, a), std::invalid_argument);
+    EXPECT_THROW(function(stream, {other.view(), table.view()}, a, valid, FramePlacement{}, a), std::invalid_argument);
+    EXPECT_THROW(function(stream, {stored.view(), {}}, a, valid, FramePlacement{}, a), std::invalid_argument);
+    EXPECT_THROW(function(stream, {stored.view(), table.view()}, a, valid, FramePlacement{{0, 0, NAN}, 0}, a), std::invalid_argument);
   }
   EXPECT_THROW(warp(stream, a, {0, INFINITY, 0}, a), std::invalid_argument);
 }

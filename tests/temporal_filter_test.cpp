@@ -31,12 +31,35 @@ Image<float> upload(const Stream& stream, const Image<float>& host) {
 
 class TemporalFilterTest : public test::DeviceTest {};
 
+/// A filter that goes round its ring by itself.
+class Sequence {
+ public:
+  template <class... Arguments>
+  explicit Sequence(const Stream& stream, Arguments... arguments) : filter_(stream, arguments...) {}
+  ImageView<const float> apply(const Stream& stream, ImageView<const float> frame) { return filter_.step(stream, next(), frame); }
+  /// The background moves on by a shift.
+  ImageView<const float> apply(const Stream& stream, ImageView<const float> frame, float shift_y_px, float shift_x_px) {
+    placement_.motion.shift_y_px += shift_y_px;
+    placement_.motion.shift_x_px += shift_x_px;
+    return filter_.step(stream, next(), frame, placement_);
+  }
+  ImageView<const float> apply(const Stream& stream, ImageView<const float> frame, FlowStatistics& statistics, double time_ms) {
+    return filter_.step(stream, next(), frame, statistics, statistics.next_frame(time_ms));
+  }
+
+ private:
+  int next() { return place_ = filter_.place_after(place_); }
+  TemporalFilter filter_;
+  int place_ = 0;
+  FramePlacement placement_;
+};
+
 TEST_P(TemporalFilterTest, AgreesWithReference) {
   const Stream stream = this->stream();
   const std::array<std::array<float, 2>, 4> shifts = {{{0, 0}, {0.3f, -1.6f}, {-2.25f, 0.75f}, {0, 3}}};
   unsigned seed = 1;
   for (const auto& [height, width] : test::awkward_sizes()) {
-    TemporalFilter filter(stream, height, width, 0.02f);
+    Sequence filter(stream, height, width, 0.02f);
     reference::TemporalFilter expected(height, width);
     for (const auto& shift : shifts) {
       Image<float> frame = noise_image(height, width, 0.02f, ++seed);
@@ -63,7 +86,7 @@ TEST_P(TemporalFilterTest, StatisticsOnTheWayAreThoseOfItsResults) {
   const int height = 37, width = 140, frames = 6;
   const float noise_sd = 0.02f;
   for (const FlowOptions options : {FlowOptions{true, true}, {true, false}, {false, false}}) {
-    TemporalFilter fused(stream, height, width, noise_sd, {}, 2), apart(stream, height, width, noise_sd);
+    Sequence fused(stream, height, width, noise_sd, TemporalFilterOptions{}, 2), apart(stream, height, width, noise_sd);
     FlowStatistics on_the_way(stream, height, width, options), after(stream, height, width);
     ImageView<const float> previous{};
     Image<float> previous_host;
@@ -73,7 +96,7 @@ TEST_P(TemporalFilterTest, StatisticsOnTheWayAreThoseOfItsResults) {
         for (int x = 30; x < 90; ++x) image(y, x) += 0.08f * static_cast<float>(t == 3 ? 5 : t);
       const Image<float> frame = upload(stream, image);
       const ImageView<const float> a = fused.apply(stream, frame, on_the_way, 40.0 * t), b = apart.apply(stream, frame);
-      after.update(stream, b, 40.0 * t);
+      after.update(stream, b, after.next_frame(40.0 * t));
       test::expect_near(to_host(stream, a).view(), to_host(stream, b).view(), 1e-7);
       if (t > 0) test::expect_near(to_host(stream, previous).view(), previous_host.view(), 0);  // two results are kept
       previous = a;
@@ -98,7 +121,7 @@ TEST_P(TemporalFilterTest, StaticNoiseFallsAsKalmanSays) {
   const Stream stream = this->stream();
   const int side = stream.on_cuda() ? 48 : 200, frames = stream.on_cuda() ? 14 : 40;
   const float sd = 0.02f;
-  TemporalFilter filter(stream, side, side, sd);
+  Sequence filter(stream, side, side, sd);
   Image<float> result;
   for (int t = 0; t < frames; ++t) {
     result = to_host(stream, filter.apply(stream, upload(stream, noise_image(side, side, sd, 100 + t))));
@@ -114,7 +137,7 @@ TEST_P(TemporalFilterTest, StepAppearsInFullWithinOneFrame) {
   const Stream stream = this->stream();
   const int height = 48, width = 64, frames = 12;
   const float sd = 0.02f, step = 5 * sd;
-  TemporalFilter filter(stream, height, width, sd);
+  Sequence filter(stream, height, width, sd);
   Image<float> result, last;
   for (int t = 0; t < frames; ++t) {
     last = noise_image(height, width, sd, 300 + t);
@@ -131,7 +154,7 @@ TEST_P(TemporalFilterTest, ThinVesselAppearsInFullWithinOneFrame) {
   const Stream stream = this->stream();
   const int height = 40, width = 40;
   const float sd = 0.02f;
-  TemporalFilter filter(stream, height, width, sd);
+  Sequence filter(stream, height, width, sd);
   Image<float> result, last;
   for (int t = 0; t < 10; ++t) {
     last = noise_image(height, width, sd, 500 + t);
@@ -171,7 +194,7 @@ TEST_P(TemporalFilterTest, MovingVesselKeepsItsWidth) {
   const int height = 200, width = 120;
   const float sd = 0.02f, contrast = 0.3f;
   for (const double speed : {0.0, 0.1, 0.3, 0.6, 1.0, 2.0, 3.5, 5.0}) {
-    TemporalFilter filter(stream, height, width, sd);
+    Sequence filter(stream, height, width, sd);
     double raw_width = 0, filtered_width = 0;
     int measured = 0;
     for (int t = 0; t < 16; ++t) {
@@ -195,7 +218,7 @@ TEST_P(TemporalFilterTest, StateFollowsTheBackground) {
   const Stream stream = this->stream();
   const int height = 64, width = 96;
   const float sd = 0.01f;
-  TemporalFilter filter(stream, height, width, sd);
+  Sequence filter(stream, height, width, sd);
   Image<float> result;
   const auto scene = [](double y, double x) { return static_cast<float>(0.2 * std::sin(0.35 * y) * std::cos(0.3 * x)); };
   double shift = 0;
@@ -222,19 +245,71 @@ TEST_P(TemporalFilterTest, ArgumentsAreChecked) {
   TemporalFilter filter(stream, 5, 6, 0.1f);
   Image<float> right(stream, 5, 6), wrong(stream, 6, 5);
   set_zero(stream, right.view());
-  EXPECT_THROW(TemporalFilter(stream, 5, 5, 1, {}, 0), std::invalid_argument);
-  EXPECT_THROW(filter.apply(stream, wrong), std::invalid_argument);
+  EXPECT_THROW(TemporalFilter(stream, 5, 5, 1, {}, 1), std::invalid_argument);
   EXPECT_THROW(TemporalFilter(stream, 5, 6, 0), std::invalid_argument);
-  EXPECT_THROW(filter.apply(stream, right, std::numeric_limits<float>::quiet_NaN(), 0), std::invalid_argument);
-  FlowStatistics other(stream, 6, 5), late(stream, 5, 6);
-  late.update(stream, right, 0);
-  EXPECT_THROW(filter.apply(stream, right, other, 0), std::invalid_argument);
-  EXPECT_THROW(filter.apply(stream, right, late, 1), std::invalid_argument);
-  filter.apply(stream, right);
-  const ImageView<const float> out = filter.apply(stream, right, 1e9f, -1e9f);  // nothing in common with the previous frame: allowed
+  EXPECT_THROW(filter.step(stream, 0, wrong), std::invalid_argument);
+  EXPECT_THROW(filter.step(stream, 2, right), std::invalid_argument);
+  EXPECT_THROW(filter.step(stream, -1, right, FramePlacement{}), std::invalid_argument);
+  EXPECT_THROW(filter.skip(stream, 2), std::invalid_argument);
+  EXPECT_THROW(filter.step(stream, 0, right, FramePlacement{{std::numeric_limits<float>::quiet_NaN(), 0, 0}, 0}), std::invalid_argument);
+  FlowStatistics other(stream, 6, 5);
+  EXPECT_THROW(filter.step(stream, 0, right, other, other.next_frame(0)), std::invalid_argument);
+  filter.step(stream, 0, right, FramePlacement{});
+  // Nothing in common with the previous frame: allowed.
+  const ImageView<const float> out = filter.step(stream, 1, right, FramePlacement{{1e9f, -1e9f, 0}, 0});
   Image<float> zero(5, 6);
   set_zero(Stream::cpu(), zero.view());
   test::expect_near(to_host(stream, out).view(), zero.view(), 0);
+}
+
+// What a captured CUDA graph does: the same launches for every frame, what differs between frames written to memory beforehand.
+TEST_P(TemporalFilterTest, WhatChangesPerFrameComesFromMemory) {
+  const Stream stream = this->stream();
+  const int height = 21, width = 70, places = 3;
+  TemporalFilter known(stream, height, width, 0.02f), remembered(stream, height, width, 0.02f, {}, places);
+  Array<FramePlacement> placement(stream, 1);
+  int place = 0;
+  for (int t = 0; t < 5; ++t) {
+    const Image<float> frame = upload(stream, noise_image(height, width, 0.02f, 60 + t));
+    const FramePlacement now{{0.4f * static_cast<float>(t % 4), 7 - 1.3f * static_cast<float>(t), 0.001f}, 0};
+    copy<FramePlacement>(stream, ArrayView<const FramePlacement>{&now, 1}, placement.view());
+    stream.synchronize();
+    if (t == 3) {  // a frame that is not seen
+      remembered.skip(stream, t % places);
+      continue;
+    }
+    const Image<float> expected = to_host(stream, known.step(stream, place = known.place_after(place), frame, now));
+    test::expect_near(to_host(stream, remembered.step(stream, t % places, frame, placement)).view(), expected.view(), 0);
+    if (t == 0) test::expect_near(to_host(stream, frame.view()).view(), expected.view(), 0);
+  }
+  remembered.reset(stream);
+  const Image<float> frame = upload(stream, noise_image(height, width, 0.02f, 70));
+  test::expect_near(to_host(stream, remembered.step(stream, 1, frame, placement)).view(), to_host(stream, frame.view()).view(), 0);
+}
+
+TEST_P(TemporalFilterTest, TimesOfStatisticsComeFromMemory) {
+  const Stream stream = this->stream();
+  const int height = 17, width = 40;
+  TemporalFilter filter(stream, height, width, 0.02f);
+  FlowStatistics known(stream, height, width), remembered(stream, height, width);
+  Array<FlowTime> time(stream, 1);
+  for (int t = 0; t < 4; ++t) {
+    const Image<float> frame = upload(stream, noise_image(height, width, 0.02f, 80 + t));
+    const FlowTime now = remembered.next_frame(50.0 * t * t);
+    copy<FlowTime>(stream, ArrayView<const FlowTime>{&now, 1}, time.view());
+    stream.synchronize();
+    known.update(stream, filter.step(stream, t % 2, frame, remembered, time), known.next_frame(50.0 * t * t));
+  }
+  const FlowImages found = remembered.finish(stream, 0), expected = known.finish(stream, 0);
+  const auto same = [&](const Image<float>& a, const Image<float>& b) {
+    const Image<float> one = to_host(stream, a.view()), other = to_host(stream, b.view());
+    for (int y = 0; y < height; ++y)
+      for (int x = 0; x < width; ++x)
+        ASSERT_TRUE(one(y, x) == other(y, x) || (std::isnan(one(y, x)) && std::isnan(other(y, x)))) << y << ", " << x;
+  };
+  same(found.maximum, expected.maximum);
+  same(found.time_to_peak_ms, expected.time_to_peak_ms);
+  same(found.area, expected.area);
 }
 
 CINELUMEN_ON_ALL_DEVICES(TemporalFilterTest);

@@ -16,6 +16,7 @@
 #include "io/output_folder.h"
 #include "io/results.h"
 #include "io/run_reader.h"
+#include "io/trace_file.h"
 #include "kernels/error.h"
 #include "tools/analyze_options.h"
 #include "tools/commands.h"
@@ -25,7 +26,7 @@ namespace cinelumen {
 namespace {
 
 struct Options {
-  std::string run, output, device = "auto", frames, roi, registration = "rigid", response = "noise-calibrated";
+  std::string run, output, trace, device = "auto", frames, roi, registration = "rigid", response = "noise-calibrated";
   int threads = 0;
   bool no_video = false;
   std::optional<double> mm_per_px, mm_per_px_sd;
@@ -180,7 +181,12 @@ int analyze_run(const Options& options, const GlobalOptions& global) {
   if (!options.roi.empty()) analysis_options.regions = read_regions(options.roi);
   set_cpu_threads(options.threads);
 
-  const Run run = read_run(options.run, options.read);
+  std::optional<TraceFile> trace;
+  if (!options.trace.empty()) trace.emplace(options.trace);
+  const Run run = [&] {
+    const TraceSpan span("read the run");
+    return read_run(options.run, options.read);
+  }();
   if (analysis_options.last_frame >= run.frame_count() || analysis_options.first_frame >= run.frame_count())
     throw std::invalid_argument("--frames " + options.frames + ": the run has frames 1-" + std::to_string(run.frame_count()));
   ResultOptions results;
@@ -203,6 +209,7 @@ int analyze_run(const Options& options, const GlobalOptions& global) {
     ResultWriter writer(run, analysis_options, results);
     Analysis analysis = analyze(stream, run, analysis_options, &writer);
     if (!fell_back.empty()) analysis.warnings.insert(analysis.warnings.begin(), fell_back);
+    const TraceSpan span("finish the files");
     writer.finish(analysis);
     return analysis;
   };
@@ -216,6 +223,7 @@ int analyze_run(const Options& options, const GlobalOptions& global) {
     return run_on(-1);
   }();
   bar.clear();
+  if (trace) trace->write();
 
   if (!global.quiet)
     for (const std::string& warning : analysis.warnings) std::fprintf(stderr, "warning: %s\n", clean_text(warning, 1 << 12).c_str());
@@ -277,6 +285,7 @@ void add_analyze_command(CLI::App& app, const GlobalOptions& global, Command& co
       ->check(CLI::IsMember({"noise-calibrated", "frangi", "sato", "jerman"}))
       ->capture_default_str();
   analyze->add_flag("--no-video", options->no_video, "Do not write overlay.mp4");
+  analyze->add_option("--trace", options->trace, "Write what each thread did when: JSON for chrome://tracing or ui.perfetto.dev");
   analyze->callback([&global, &command, options] { command = [&global, options] { return analyze_run(*options, global); }; });
 }
 

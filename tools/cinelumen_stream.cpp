@@ -21,6 +21,7 @@
 #include "io/frame_stream.h"
 #include "io/live_page.h"
 #include "io/live_results.h"
+#include "io/trace_file.h"
 #include "tools/analyze_options.h"
 #include "tools/commands.h"
 
@@ -33,7 +34,7 @@ using Json = nlohmann::ordered_json;
 constexpr int queued_frames = 32;  // a burst, or a second's pause of the machine; beyond it the source waits
 
 struct Options {
-  std::string source, output, device = "auto", registration = "rigid", response = "noise-calibrated", page_address = "127.0.0.1";
+  std::string source, output, trace, device = "auto", registration = "rigid", response = "noise-calibrated", page_address = "127.0.0.1";
   int threads = 0, page = -1;
   StreamOptions stream;
   LiveOptions live;
@@ -108,6 +109,7 @@ class FrameQueue {
   }
   /// Reads the stream to its end; what it throws comes out of pop().
   void fill_from(FrameStream& stream) {
+    Trace::name_thread("source");
     try {
       while (true) {
         std::unique_ptr<Frame> frame;
@@ -118,7 +120,10 @@ class FrameQueue {
           frame = std::move(free_.back());
           free_.pop_back();
         }
-        const std::optional<Arrival> arrival = stream.next(frame->stored.view());
+        const std::optional<Arrival> arrival = [&] {
+          const TraceSpan span("wait for the source and read");
+          return stream.next(frame->stored.view());
+        }();
         const std::lock_guard lock(mutex_);
         if (!arrival) break;
         frame->arrival = *arrival;
@@ -136,7 +141,10 @@ class FrameQueue {
   /// The next frame; null at the end. Rethrows what ended the stream once all frames before it are out.
   std::unique_ptr<Frame> pop() {
     std::unique_lock lock(mutex_);
-    changed_.wait(lock, [&] { return !full_.empty() || ended_; });
+    {
+      const TraceSpan span("wait for a frame");
+      changed_.wait(lock, [&] { return !full_.empty() || ended_; });
+    }
     if (full_.empty()) {
       if (error_) std::rethrow_exception(error_);
       return nullptr;
@@ -221,6 +229,8 @@ int stream_run(Options options, const GlobalOptions& global) {
   std::signal(SIGTERM, interrupt);
   options.stream.stopped = [] { return interrupted.load(); };
 
+  std::optional<TraceFile> trace;
+  if (!options.trace.empty()) trace.emplace(options.trace);
   const std::unique_ptr<FrameStream> source = open_stream(options.source, options.stream);
   const Run& header = source->header();
   const Calibration calibration = calibrate(header.geometry, options.live.mm_per_px, options.live.mm_per_px_relative_sd);
@@ -261,6 +271,7 @@ int stream_run(Options options, const GlobalOptions& global) {
       work.add(since_ms(start));
       const bool late = queue.more_waiting();
       dropped += late;
+      const TraceSpan span("write", result.frame);
       const std::string line = line_of(result, calibration, latency_ms, dropped);
       std::fputs((line + "\n").c_str(), stdout);
       if (std::fflush(stdout) != 0) break;  // nobody listens any more
@@ -277,7 +288,11 @@ int stream_run(Options options, const GlobalOptions& global) {
 
   Analysis analysis = live.finish();
   if (!cut.empty()) analysis.warnings.push_back(cut);
-  writer.finish(analysis);
+  {
+    const TraceSpan span("finish the files");
+    writer.finish(analysis);
+  }
+  if (trace) trace->write();
   std::fprintf(stderr,
                "%d frames; latency ms p50 %.2f p95 %.2f p99 %.2f max %.2f; work ms p50 %.2f p99 %.2f; %lld dropped for display, none for "
                "measurement; idle timer p99 %.2f ms late\n",
@@ -327,6 +342,7 @@ void add_stream_command(CLI::App& app, const GlobalOptions& global, Command& com
   stream->add_option("--keep", options->results.kept_frames, "Last frames kept for subtracted.dcm, the report's loop and the curves")
       ->check(CLI::Range(16, 1 << 20))
       ->capture_default_str();
+  stream->add_option("--trace", options->trace, "Write what each thread did when: JSON for chrome://tracing or ui.perfetto.dev");
   stream->add_flag("--per-point", options->results.per_point, "lumen.csv with a row per centreline point and frame");
   stream->add_option("--page", options->page, "Serve a page with the live picture at this port of this machine, 0: any")
       ->check(CLI::Range(0, 65535));
