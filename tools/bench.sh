@@ -74,8 +74,9 @@ fi
 
 files=("stream=$work/stream" "stream_summary=$work/stream_summary" "benchmark=$work/benchmark.json")
 if [ "$peers" = 1 ]; then files+=("peers=$work/peers"); fi
-"$python" bench/collect.py "$output/results.json" "${files[@]}" "version=$("$bin/cinelumen" --version | head -n 1)" \
-  "commit=$(git describe --always --dirty 2>/dev/null || echo unknown)" "compiler=$(c++ --version | head -n 1)" \
-  "build=Release, $preset" "mode=$mode"
+version=$("$bin/cinelumen" --version | head -n 1) # "cinelumen 0.1.0 (commit)": of what was measured, not of what the tree is by now
+commit=${version#*(}
+"$python" bench/collect.py "$output/results.json" "${files[@]}" "version=${version% (*}" "commit=${commit%)}" \
+  "compiler=$(c++ --version | head -n 1)" "build=Release, $preset" "mode=$mode"
 "$python" bench/page.py "$output/results.json" "$output/results.html" "$output/results.md"
 say "open $output/results.html in a browser; $output/results.md is the same as Markdown"
