@@ -5,6 +5,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "engine/clutter.h"
 #include "engine/skeleton_graph.h"
 #include "engine/smoothing_spline.h"
 #include "kernels/error.h"
@@ -206,6 +207,36 @@ void keep_inside(Path& path, int height, int width) {
   path.length = step * static_cast<double>(path.points.size() - 1);
 }
 
+// The chain's samples after a running mean over five, which joins them as they are: a graph for every frame has no more.
+void smooth(Path& path) {
+  const int count = static_cast<int>(path.samples.size());
+  path.points.clear();
+  path.points.reserve(path.samples.size());
+  for (int i = 0; i < count; ++i) {
+    const int half = std::min({2, i, count - 1 - i});
+    double y = 0, x = 0, weight = 0;
+    for (int j = i - half; j <= i + half; ++j) {
+      const double w = std::max(path.samples[j].weight, 1e-3);
+      y += w * path.samples[j].y;
+      x += w * path.samples[j].x;
+      weight += w;
+    }
+    RidgePoint point;
+    point.y = static_cast<float>(y / weight);
+    point.x = static_cast<float>(x / weight);
+    path.points.push_back(point);
+  }
+  double length = 0;
+  for (int i = 0; i < count; ++i) {
+    const RidgePoint &a = path.points[std::max(0, i - 1)], &b = path.points[std::min(count - 1, i + 1)];
+    const double dy = b.y - a.y, dx = b.x - a.x, along = std::max(1e-9, norm(dy, dx));
+    path.points[i].normal_y = static_cast<float>(dx / along);
+    path.points[i].normal_x = static_cast<float>(-dy / along);
+    if (i > 0) length += norm(path.points[i].y - path.points[i - 1].y, path.points[i].x - path.points[i - 1].x);
+  }
+  path.length = length;
+}
+
 // Moves each branch point onto the middle line of the vessel that goes through: the skeleton's is drawn towards the branch. The two arms
 // that continue one another best are taken where they are clear of the node, and joined by a cubic.
 void place_branch_points(SkeletonGraph& graph, const std::vector<SkeletonPixel>& pixels, const std::vector<RidgePoint>& refined) {
@@ -272,62 +303,9 @@ void place_branch_points(SkeletonGraph& graph, const std::vector<SkeletonPixel>&
   }
 }
 
-}  // namespace
-
-VesselGraph trace_centrelines(const Stream& stream, ImageView<const float> image, const VesselnessMap& vesselness,
-                              ImageView<const std::uint8_t> valid, const CentrelineOptions& options) {
-  const ImageView<const float> z = vesselness.z.view();
-  require(same_size(image, z), "trace_centrelines: image and vesselness differ in size");
-  require(options.response_high <= 0 || same_size(image, vesselness.response.view()),
-          "trace_centrelines: image and response differ in size");
-  require(options.spline_knot_px > 0, "trace_centrelines: spline_knot_px must be positive");
-  if (image.height == 0 || image.width == 0) return {};
-
-  Hysteresis hysteresis(stream, image.height, image.width);
-  Image<std::uint8_t> mask(stream, image.height, image.width);
-  SecondGate clutter;
-  if (options.response_high > 0) clutter = {vesselness.response.view(), options.response_low, options.response_high};
-  const int components = hysteresis.segment(z, valid,
-                                            {.low = options.z_low,
-                                             .high = options.z_high,
-                                             .minimum_area_px = options.minimum_area_px,
-                                             .minimum_length_px = options.minimum_length_px},
-                                            mask, {}, clutter);
-  if (components == 0) return {};
-  hysteresis.fill_holes(mask.view(), hole_area_px, mask);
-  Thinning(stream, image.height, image.width).thin(mask.view(), mask);
-  const std::vector<SkeletonPixel> pixels = collect_skeleton(stream, mask.view(), z, vesselness.angle, vesselness.scale_px);
-
-  SkeletonGraphOptions graph_options;
-  graph_options.minimum_length_px = options.minimum_length_px;
-  graph_options.minimum_peak_z = options.z_high;
-  SkeletonGraph graph = build_skeleton_graph(pixels, graph_options);
-
-  // The skeleton says which way a vessel runs, not where its middle is: that is the ridge's business. Asked of the pixels that are left:
-  // most of a noisy skeleton has been pruned.
-  std::vector<char> is_used(pixels.size(), 0);
-  for (const SkeletonGraph::Edge& edge : graph.edges)
-    for (const int i : edge.pixels) is_used[i] = 1;
-  std::vector<int> used;
-  for (int i = 0; i < static_cast<int>(pixels.size()); ++i)
-    if (is_used[i]) used.push_back(i);
-  std::vector<RidgePoint> ridges;
-  ridges.reserve(used.size());
-  for (const int i : used)
-    ridges.push_back({static_cast<float>(pixels[i].y), static_cast<float>(pixels[i].x), std::cos(pixels[i].angle),
-                      -std::sin(pixels[i].angle), pixels[i].scale_px, along_sigma_px, 0, 0});
-  refine(stream, image, ridges, 4, 1.0f);
-  std::vector<RidgePoint> refined(pixels.size());  // of the used ones
-  for (std::size_t i = 0; i < used.size(); ++i) refined[used[i]] = ridges[i];
-  place_branch_points(graph, pixels, refined);
-
-  std::vector<Path> paths;
-  std::vector<RidgePoint> on_curves;
-  for (int e = 0; e < static_cast<int>(graph.edges.size()); ++e) {
-    paths.push_back(path_of(graph, e, pixels, refined));
-    resample(paths.back(), options.spline_knot_px);
-    on_curves.insert(on_curves.end(), paths.back().points.begin(), paths.back().points.end());
-  }
+// Paths once more, from evenly spaced points of their curves.
+void refine_curves(const Stream& stream, ImageView<const float> image, const SkeletonGraph& graph, std::vector<RidgePoint>& on_curves,
+                   double knot_px, std::vector<Path>& paths) {
   // What was hidden about a crossing counts again where the two curves are far enough apart not to disturb one another.
   for (const SkeletonGraph::Crossing& crossing : graph.crossings)
     for (const int side : {0, 1}) {
@@ -366,9 +344,92 @@ VesselGraph trace_centrelines(const Stream& stream, ImageView<const float> image
     }
     if (edge.start >= 0) path.samples.front() = node_sample(graph, edge.start, static_cast<int>(e), 0);
     if (edge.end >= 0) path.samples.back() = node_sample(graph, edge.end, static_cast<int>(e), path.length);
-    resample(path, options.spline_knot_px);
+    resample(path, knot_px);
     keep_inside(path, image.height, image.width);
   }
+}
+
+}  // namespace
+
+struct CentrelineTracer::Workspace {
+  Workspace(const Stream& stream, int height, int width)
+      : hysteresis(stream, height, width), thinning(stream, height, width), mask(stream, height, width) {}
+  Hysteresis hysteresis;
+  Thinning thinning;
+  Image<std::uint8_t> mask;
+};
+
+CentrelineTracer::CentrelineTracer(const Stream& stream, int height, int width)
+    : workspace_(std::make_unique<Workspace>(stream, height, width)) {}
+CentrelineTracer::~CentrelineTracer() = default;
+CentrelineTracer::CentrelineTracer(CentrelineTracer&&) noexcept = default;
+CentrelineTracer& CentrelineTracer::operator=(CentrelineTracer&&) noexcept = default;
+
+VesselGraph trace_centrelines(const Stream& stream, ImageView<const float> image, const VesselnessMap& vesselness,
+                              ImageView<const std::uint8_t> valid, const CentrelineOptions& options) {
+  if (image.height == 0 || image.width == 0) return {};
+  return CentrelineTracer(stream, image.height, image.width).trace(stream, image, vesselness, valid, options);
+}
+
+VesselGraph CentrelineTracer::trace(const Stream& stream, ImageView<const float> image, const VesselnessMap& vesselness,
+                                    ImageView<const std::uint8_t> valid, const CentrelineOptions& options) {
+  const ImageView<const float> z = vesselness.z.view();
+  require(same_size(image, z), "trace_centrelines: image and vesselness differ in size");
+  require(options.response_high <= 0 || same_size(image, vesselness.response.view()),
+          "trace_centrelines: image and response differ in size");
+  require(options.spline_knot_px > 0, "trace_centrelines: spline_knot_px must be positive");
+
+  Image<std::uint8_t>& mask = workspace_->mask;
+  SecondGate second;
+  if (options.response_high > 0) second = {vesselness.response.view(), options.response_low, options.response_high};
+  const float clutter = options.quick ? overall_clutter(stream, vesselness) : 1.0f;
+  const int components = workspace_->hysteresis.segment(z, valid,
+                                                        {.low = options.z_low * clutter,
+                                                         .high = options.z_high * clutter,
+                                                         .minimum_area_px = options.minimum_area_px,
+                                                         .minimum_length_px = options.minimum_length_px},
+                                                        mask, {}, second);
+  if (components == 0) return {};
+  workspace_->hysteresis.fill_holes(mask.view(), hole_area_px, mask);
+  workspace_->thinning.thin(mask.view(), mask);
+  std::vector<SkeletonPixel> pixels = collect_skeleton(stream, mask.view(), z, vesselness.angle, vesselness.scale_px);
+  for (SkeletonPixel& pixel : pixels) pixel.z /= clutter;
+
+  SkeletonGraphOptions graph_options;
+  graph_options.minimum_length_px = options.minimum_length_px;
+  graph_options.minimum_peak_z = options.z_high;
+  SkeletonGraph graph = build_skeleton_graph(pixels, graph_options);
+
+  // The skeleton says which way a vessel runs, not where its middle is: that is the ridge's business. Asked of the pixels that are left:
+  // most of a noisy skeleton has been pruned.
+  std::vector<char> is_used(pixels.size(), 0);
+  for (const SkeletonGraph::Edge& edge : graph.edges)
+    for (const int i : edge.pixels) is_used[i] = 1;
+  std::vector<int> used;
+  for (int i = 0; i < static_cast<int>(pixels.size()); ++i)
+    if (is_used[i]) used.push_back(i);
+  std::vector<RidgePoint> ridges;
+  ridges.reserve(used.size());
+  for (const int i : used)
+    ridges.push_back({static_cast<float>(pixels[i].y), static_cast<float>(pixels[i].x), std::cos(pixels[i].angle),
+                      -std::sin(pixels[i].angle), pixels[i].scale_px, along_sigma_px, 0, 0});
+  refine(stream, image, ridges, options.quick ? 1 : 4, 1.0f);
+  std::vector<RidgePoint> refined(pixels.size());  // of the used ones
+  for (std::size_t i = 0; i < used.size(); ++i) refined[used[i]] = ridges[i];
+  place_branch_points(graph, pixels, refined);
+
+  std::vector<Path> paths;
+  std::vector<RidgePoint> on_curves;
+  for (int e = 0; e < static_cast<int>(graph.edges.size()); ++e) {
+    paths.push_back(path_of(graph, e, pixels, refined));
+    if (options.quick) {
+      smooth(paths.back());
+      continue;
+    }
+    resample(paths.back(), options.spline_knot_px);
+    on_curves.insert(on_curves.end(), paths.back().points.begin(), paths.back().points.end());
+  }
+  if (!options.quick) refine_curves(stream, image, graph, on_curves, options.spline_knot_px, paths);
 
   std::vector<CrossSection> places;
   for (const Path& path : paths)

@@ -2,6 +2,7 @@
 /// From a vesselness map to a graph of sub-pixel centrelines (methods.md 4).
 
 #include <array>
+#include <memory>
 #include <vector>
 
 #include "kernels/image.h"
@@ -53,6 +54,26 @@ struct CentrelineOptions {
   int minimum_area_px = 30;      ///< components smaller than this are dropped
   float minimum_length_px = 10;  ///< segments with a free end shorter than this, or than 1.5 local radii, are spurs
   float spline_knot_px = 5;      ///< knots of the smoothing spline
+  /// A graph for every frame: z is measured against this image's own clutter, points are moved onto the ridge once and smoothed by a
+  /// running mean.
+  bool quick = false;
+};
+
+/// Hysteresis, components, thinning, sub-pixel ridge and graph of images of one size, with all workspace allocated once. Not to be used by
+/// two threads at a time.
+class CentrelineTracer {
+ public:
+  CentrelineTracer(const Stream& stream, int height, int width);
+  ~CentrelineTracer();
+  CentrelineTracer(CentrelineTracer&&) noexcept;
+  CentrelineTracer& operator=(CentrelineTracer&&) noexcept;
+  /// See trace_centrelines. Images have the size of the constructor.
+  VesselGraph trace(const Stream& stream, ImageView<const float> image, const VesselnessMap& vesselness,
+                    ImageView<const std::uint8_t> valid, const CentrelineOptions& options = {});
+
+ private:
+  struct Workspace;
+  std::unique_ptr<Workspace> workspace_;
 };
 
 /// Hysteresis, components, thinning, sub-pixel ridge and graph of `image` (added attenuation, vessels bright; memory of the stream's

@@ -151,4 +151,23 @@ std::array<float, vesselness_scale_count> clutter_factors(const Stream& stream, 
   return factors;
 }
 
+float overall_clutter(const Stream& stream, const VesselnessMap& map) {
+  constexpr int apart = 8, apart_in_row = 4;
+  const ImageView<const float> z = map.z.view();
+  const ImageView<const float> rows{z.data, (z.height + apart - 1) / apart, z.width, z.pitch * apart};
+  Image<float> copied;
+  if (stream.on_cuda()) copied = to_host(stream, rows);
+  const ImageView<const float> read = stream.on_cuda() ? copied.view() : rows;
+  std::vector<float> values;
+  for (int y = 0; y < read.height; ++y)
+    for (int x = 0; x < read.width; x += apart_in_row)
+      if (read(y, x) > 0) values.push_back(read(y, x));
+  constexpr std::size_t enough = 400;
+  const VesselnessOptions usual;
+  const double white = white_noise_medians(usual.min_scale_px, usual.max_scale_px).overall;
+  if (values.size() < enough || !(white > 0)) return 1;
+  std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2), values.end());
+  return static_cast<float>(std::clamp(values[values.size() / 2] / white, 1.0, 20.0));
+}
+
 }  // namespace cinelumen

@@ -17,4 +17,7 @@ Image<float> local_noise_weight(const Run& run, const NoiseModel& noise, int fra
 std::array<float, vesselness_scale_count> clutter_factors(const Stream& stream, const VesselnessMap& map,
                                                           ImageView<const std::uint8_t> valid, const VesselnessOptions& options);
 
+/// The same for all scales together, from every eighth row: quick enough for every frame. At least 1, at most 20. Synchronises the stream.
+float overall_clutter(const Stream& stream, const VesselnessMap& map);
+
 }  // namespace cinelumen

@@ -165,6 +165,8 @@ SegmentMeasurements FrameChain::measure(const Topology& topology, const Opacific
                                         AnalysisObserver* observer) {
   const int height = run_.rows(), width = run_.columns(), count = scene_.last - scene_.first + 1;
   const MeasureSettings settings = settings_for(topology, opacification, calibration);
+  const SegmentFollower follower = make_segment_follower(slots_[0]->stream(), setup_, topology, settings);
+  for (const auto& slot : slots_) slot->follow(follower);
   std::vector<std::vector<std::array<int, 2>>> regions;
   for (const NamedRegion& region : options_.regions) regions.push_back(pixels_in(region, height, width));
   const std::size_t segments = topology.graph.segments.size();

@@ -34,19 +34,6 @@ float median_attenuation(const Run& run, const IntensityModel& intensity, int fr
   return values[values.size() / 2];
 }
 
-// Moves the centrelines onto their ridges in this frame. Returns, per segment, whether it was found.
-std::vector<bool> snap(const Stream& stream, const VesselnessMap& map, std::vector<Centreline>& centrelines,
-                       const RidgeSnapOptions& options) {
-  const std::vector<std::vector<SnappedPoint>> snapped = snap_to_ridge(stream, map, centrelines, options);
-  std::vector<bool> found;
-  for (std::size_t s = 0; s < centrelines.size(); ++s) {
-    const auto accepted = std::count_if(snapped[s].begin(), snapped[s].end(), [](const SnappedPoint& p) { return p.accepted; });
-    found.push_back(2 * accepted >= static_cast<std::ptrdiff_t>(snapped[s].size()));
-    if (found.back()) centrelines[s] = moved_to_ridge(centrelines[s], snapped[s]);
-  }
-  return found;
-}
-
 }  // namespace
 
 FrameSetup::FrameSetup(const Stream& stream, const Run& run, const IntensityModel& intensity, const NoiseModel& noise, int reference_frame,
@@ -124,12 +111,20 @@ MeasureSettings measure_settings(const FrameSetup& setup, VesselnessResponse res
   return settings;
 }
 
+SegmentFollower make_segment_follower(const Stream& stream, const FrameSetup& setup, const Topology& topology,
+                                      const MeasureSettings& settings) {
+  std::vector<Centreline> centrelines;
+  for (const VesselGraph::Segment& segment : topology.graph.segments) centrelines.push_back(segment.centreline);
+  return SegmentFollower(stream, centrelines, settings.snap, settings.lumen, !setup.subtracting());
+}
+
 FrameSlot::FrameSlot(const Stream& stream, const FrameSetup& setup)
     : stream_(stream),
       setup_(setup),
       stored_(Image<std::uint16_t>::staging(stream, setup.height(), setup.width())),
       subtracted_(stream, setup.height(), setup.width()),
-      variance_(stream, setup.height(), setup.width()) {
+      placement_(stream, 1),
+      placement_on_host_(Array<FramePlacement>::staging(stream, 1)) {
   if (stream.on_cuda()) {
     stored_on_device_ = Image<std::uint16_t>(stream, setup.height(), setup.width());
     host_subtracted_ = Image<float>::staging(stream, setup.height(), setup.width());
@@ -202,11 +197,8 @@ void FrameSlot::filter(TemporalFilter& filter, int place, FlowStatistics& statis
   filtered_ = filter.step(stream_, place, subtracted_.view(), statistics, statistics.next_frame(time_ms));
 }
 
-ImageView<const float> FrameSlot::variance() {
-  const auto timed = clock_.measure("ingest");
-  log_attenuation(stream_, stored_frame().stored,
-                  setup_.subtracting() ? setup_.masks_[mask_].variance_table.view() : setup_.variance_table_.view(), variance_.view());
-  return variance_.view();
+StoredFrame FrameSlot::variance() const {
+  return {stored_frame().stored, setup_.subtracting() ? setup_.masks_[mask_].variance_table.view() : setup_.variance_table_.view()};
 }
 
 std::vector<Centreline> FrameSlot::centrelines_of(const Topology& topology) const {
@@ -228,30 +220,28 @@ void FrameSlot::measure(const Topology& topology, const MeasureSettings& setting
   copy_to_host();
   if (settings.trace_every_frame) {
     const auto timed = clock_.measure("topology in every frame");
-    (void)trace_centrelines(stream_, filtered_, map_, setup_.valid());
+    if (!tracer_) tracer_.emplace(stream_, setup_.height(), setup_.width());
+    (void)tracer_->trace(stream_, filtered_, map_, setup_.valid(), {.quick = true});
   }
-  std::vector<Centreline> centrelines;
-  std::vector<bool> found;
   {
     const auto timed = clock_.measure("re-snap");
-    centrelines = centrelines_of(topology);
-    found = snap(stream_, map_, centrelines, settings.snap);
+    placement_on_host_[0] = {motion_, offset_};
+    copy<FramePlacement>(stream_, placement_on_host_.view(), placement_.view());
+    follower_->enqueue_snap(stream_, map_, placement_.view());
   }
-  LumenOptions of_this_frame = settings.lumen;
-  of_this_frame.variance = variance();
   {
     const auto timed = clock_.measure("diameters");
-    lumen_ = measure_frame(stream_, subtracted_.view(), setup_.valid(), centrelines, of_this_frame);
-    // A vessel that moved away is not measured where it used to be.
-    if (topology.moving_vessels && frame_ != topology.frame)
-      for (std::size_t s = 0; s < found.size(); ++s)
-        if (!found[s]) exclude(lumen_[s], Exclusion::key_frame_only);
+    follower_->enqueue_diameters(stream_, subtracted_.view(), variance(), setup_.valid());
   }
   const auto timed = clock_.measure("flow");
+  follower_->enqueue_contrast(stream_, subtracted_.view(), setup_.valid());
   stream_.synchronize();
-  contrast_.clear();
-  for (const Centreline& centreline : centrelines)
-    contrast_.push_back(sample_contrast(subtracted_on_host(), setup_.field(), centreline, !setup_.subtracting()));
+  lumen_ = follower_->lumen();
+  contrast_ = follower_->contrast();
+  // A vessel that moved away is not measured where it used to be.
+  if (topology.moving_vessels && frame_ != topology.frame)
+    for (std::size_t s = 0; s < lumen_.size(); ++s)
+      if (!follower_->found(static_cast<int>(s))) exclude(lumen_[s], Exclusion::key_frame_only);
 }
 
 void FrameSlot::estimate_point_spread(const Topology& topology, LumenOptions& options) {

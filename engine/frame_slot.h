@@ -7,7 +7,7 @@
 #include "engine/analysis.h"
 #include "engine/diameter_profile.h"
 #include "engine/mask_frame.h"
-#include "engine/ridge_snap.h"
+#include "engine/segment_follower.h"
 #include "engine/stage_clock.h"
 #include "engine/topology.h"
 #include "kernels/flow_statistics.h"
@@ -78,6 +78,10 @@ struct MeasureSettings {
 /// Settings for finding vessels again 1.5 mm either side (6 px where nothing is calibrated) and for measuring them.
 MeasureSettings measure_settings(const FrameSetup& setup, VesselnessResponse response, const Calibration& calibration);
 
+/// Follows the vessels of `topology` as the settings say.
+SegmentFollower make_segment_follower(const Stream& stream, const FrameSetup& setup, const Topology& topology,
+                                      const MeasureSettings& settings);
+
 /// The planes of one frame and the workspaces of the kernels that it goes through. One frame at a time; another slot for another stream.
 /// The calls are made in the order they stand in. On CUDA they return at once unless they say otherwise.
 class FrameSlot {
@@ -103,7 +107,10 @@ class FrameSlot {
   void filter(TemporalFilter& filter, int place, FlowStatistics& statistics, double time_ms);
   /// filtered() is subtracted(): for a frame that the filter should not see.
   void pass_unfiltered() { filtered_ = subtracted_.view(); }
-  /// Finds the vessels of `topology` in the frame and measures lumen() and contrast() along them. Waits for the device.
+  /// What measure() follows from now on: a copy for this slot of make_segment_follower() of the topology.
+  void follow(const SegmentFollower& follower) { follower_.emplace(follower.another(stream_)); }
+  /// Finds the vessels of `topology` in the frame, which the slot must follow, and measures lumen() and contrast() along them. Waits for
+  /// the device.
   void measure(const Topology& topology, const MeasureSettings& settings);
   /// Estimates the run's point spread from this frame into `options`, if it shows vessels wide enough. Waits for the device.
   void estimate_point_spread(const Topology& topology, LumenOptions& options);
@@ -129,19 +136,22 @@ class FrameSlot {
 
  private:
   StoredFrame stored_frame() const;
-  ImageView<const float> variance();
+  StoredFrame variance() const;
   std::vector<Centreline> centrelines_of(const Topology& topology) const;
 
   Stream stream_;
   const FrameSetup& setup_;
   int frame_ = 0, mask_ = 0;
   Image<std::uint16_t> stored_, stored_on_device_;
-  Image<float> subtracted_, variance_;
+  Image<float> subtracted_;
   ImageView<const float> filtered_;               // the temporal filter's
   Image<float> host_subtracted_, host_filtered_;  // CUDA only
   std::vector<MaskRegistration> registrations_;   // one per mask
   std::optional<Vesselness> vesselness_;
   VesselnessMap map_;
+  std::optional<SegmentFollower> follower_;
+  Array<FramePlacement> placement_, placement_on_host_;
+  std::optional<CentrelineTracer> tracer_;
   RigidMotion motion_;
   float offset_ = 0;
   FrameSubtraction subtraction_;

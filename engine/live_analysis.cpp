@@ -105,6 +105,7 @@ struct LiveAnalysis::Prepared {
 struct LiveAnalysis::Traced {
   Topology topology;
   MeasureSettings settings;
+  std::optional<SegmentFollower> follower;
 };
 
 /// A vessel over time.
@@ -370,6 +371,7 @@ void LiveAnalysis::trace_if_due() {
     slot.place(subtraction, motion, offset);
     slot.subtract();
     slot.estimate_point_spread(traced->topology, traced->settings.lumen);
+    traced->follower.emplace(make_segment_follower(stream, setup, traced->topology, traced->settings));
     return traced;
   });
 }
@@ -446,6 +448,7 @@ void LiveAnalysis::adopt_vessels() {
   const std::size_t before = segments_.size();
   segments_ = std::move(segments);
   traced_ = std::move(found);
+  slot_->follow(*traced_->follower);
   if (segments_.size() != before) result_.events.push_back(std::to_string(segments_.size()) + " segments");
 }
 

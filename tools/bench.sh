@@ -65,7 +65,8 @@ if [ "$peers" = 1 ]; then
   data=results/bench_data
   for side in ${peer_sides//,/ }; do
     [ -e "$data/cine$side.thresholds.json" ] || { "$python" bench/peers/make_cine.py "$data" "$side" &&
-      "$python" bench/peers/make_inputs.py "$data/cine$side.json"; } || echo "the peers' files can't be made: python3-numpy, -scipy, -skimage and -pydicom are needed"
+      "$python" bench/peers/make_inputs.py "$data/cine$side.json"; } ||
+      echo "the peers' files can't be made: python3-numpy, -scipy, -skimage and -pydicom are needed"
   done
   "$python" bench/peers/compare.py "$bin" "$data" "$work/peers" --rounds "$rounds" --seconds "$peer_seconds" --sides "$peer_sides" ||
     echo "the peers were not compared"
@@ -74,6 +75,7 @@ fi
 files=("stream=$work/stream" "stream_summary=$work/stream_summary" "benchmark=$work/benchmark.json")
 if [ "$peers" = 1 ]; then files+=("peers=$work/peers"); fi
 "$python" bench/collect.py "$output/results.json" "${files[@]}" "version=$("$bin/cinelumen" --version | head -n 1)" \
-  "commit=$(git describe --always --dirty 2>/dev/null || echo unknown)" "compiler=$(c++ --version | head -n 1)" "build=Release, $preset" "mode=$mode"
+  "commit=$(git describe --always --dirty 2>/dev/null || echo unknown)" "compiler=$(c++ --version | head -n 1)" \
+  "build=Release, $preset" "mode=$mode"
 "$python" bench/page.py "$output/results.json" "$output/results.html" "$output/results.md"
 say "open $output/results.html in a browser; $output/results.md is the same as Markdown"
