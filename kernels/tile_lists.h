@@ -11,7 +11,7 @@ namespace cinelumen {
 
 /// Scratch of enumerate().
 struct ListScratch {
-  int sum[2][sum_lanes_cuda];
+  int sum[2][block_threads];
 };
 
 /// Calls visit(i, rank, flagged) for 0 <= i < count, rank: how many before i are flagged. Returns how many are in all, in every thread;
@@ -21,15 +21,15 @@ CINELUMEN_HOST_DEVICE int enumerate([[maybe_unused]] const Block& block, [[maybe
                                     Visit visit) {
   int total = 0;
 #ifdef __CUDA_ARCH__
-  for (int start = 0; start < count; start += sum_lanes_cuda) {
-    block.for_each_pixel(1, sum_lanes_cuda, [&](int, int t) { scratch.sum[0][t] = start + t < count && flag(start + t) ? 1 : 0; });
+  for (int start = 0; start < count; start += block_threads) {
+    block.for_each_pixel(1, block_threads, [&](int, int t) { scratch.sum[0][t] = start + t < count && flag(start + t) ? 1 : 0; });
     int from = 0;
-    for (int step = 1; step < sum_lanes_cuda; step *= 2, from = 1 - from)
-      block.for_each_pixel(1, sum_lanes_cuda, [&](int, int t) {
+    for (int step = 1; step < block_threads; step *= 2, from = 1 - from)
+      block.for_each_pixel(1, block_threads, [&](int, int t) {
         scratch.sum[1 - from][t] = scratch.sum[from][t] + (t >= step ? scratch.sum[from][t - step] : 0);
       });
-    const int here = scratch.sum[from][sum_lanes_cuda - 1], before = total;
-    block.for_each_pixel(1, sum_lanes_cuda, [&](int, int t) {
+    const int here = scratch.sum[from][block_threads - 1], before = total;
+    block.for_each_pixel(1, block_threads, [&](int, int t) {
       const int rank = t > 0 ? scratch.sum[from][t - 1] : 0;
       if (start + t < count) visit(start + t, before + rank, scratch.sum[from][t] > rank);
     });
