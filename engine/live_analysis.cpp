@@ -305,8 +305,9 @@ void LiveAnalysis::measure() {
   if (statistics_->frame_count() == 0 || result_.time_ms - last_resting_ms_ >= resting_step_ms) {
     last_resting_ms_ = result_.time_ms;
     slot.subtract_onto_mask();
-    slot.filter(*resting_filter_, resting_filter_place_ = resting_filter_->place_after(resting_filter_place_), *statistics_,
-                result_.time_ms);
+    slot.set_time(statistics_->next_frame(result_.time_ms));
+    slot.send_numbers();
+    slot.filter(*resting_filter_, resting_filter_place_ = resting_filter_->place_after(resting_filter_place_), *statistics_);
     if (statistics_->frame_count() % key_frame_step == 0) {
       KeyFrame key{result_.frame, Image<float>(stream_, slot.filtered().height, slot.filtered().width)};
       copy<float>(stream_, slot.filtered(), key.image.view());
@@ -369,6 +370,7 @@ void LiveAnalysis::trace_if_due() {
     copy<std::uint16_t>(Stream::cpu({.parallel = false}), stored.view(), slot.stored());
     slot.ingest(frame, 0);
     slot.place(subtraction, motion, offset);
+    slot.send_numbers();
     slot.subtract();
     slot.estimate_point_spread(traced->topology, traced->settings.lumen);
     traced->follower.emplace(make_segment_follower(stream, setup, traced->topology, traced->settings));
