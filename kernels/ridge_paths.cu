@@ -72,20 +72,26 @@ struct SearchRidges {
     const int groups = (samples.width + together - 1) / together, row = i / groups, first = i % groups * together;
     const int last = first + together < samples.width ? first + together : samples.width;
     const CrossSection line = lines[point_of_row[row]];
-    const float start = -0.5f * static_cast<float>(samples.width - 1) * step_px, end = -start;
-    const float y0 = line.y + start * line.normal_y, y1 = line.y + end * line.normal_y, x0 = line.x + start * line.normal_x,
+    const float start = -0.5f * static_cast<float>(samples.width - 1) * step_px;
+#ifdef __CUDA_ARCH__
+    constexpr bool inside = false;  // a thread reads one sample: nothing is won by asking once for all
+#else
+    const float end = -start, y0 = line.y + start * line.normal_y, y1 = line.y + end * line.normal_y, x0 = line.x + start * line.normal_x,
                 x1 = line.x + end * line.normal_x;
     const float most_y = static_cast<float>(z.height - 1), most_x = static_cast<float>(z.width - 1);
     const auto within = [](float a, float b, float most) { return a >= 0 && b >= 0 && a <= most && b <= most; };
     const bool inside = within(y0, y1, most_y) && within(x0, x1, most_x);
+#endif
     if (divisor.data)
       inside ? read<true, true>(line, row, first, last, start) : read<true, false>(line, row, first, last, start);
     else
       inside ? read<false, true>(line, row, first, last, start) : read<false, false>(line, row, first, last, start);
   }
 
+  // A call would cost registers that are spilled.
   template <bool divided, bool inside>
-  CINELUMEN_HOST_DEVICE void read(const CrossSection& line, int row, int first, int last, float start) const {
+  CINELUMEN_HOST_DEVICE __attribute__((always_inline)) inline void read(const CrossSection& line, int row, int first, int last,
+                                                                        float start) const {
     const float *const pixels = z.data, *const divisors = divisor.data;
     const int pitch = static_cast<int>(z.pitch), divisor_pitch = static_cast<int>(divisor.pitch);
     const float most_y = static_cast<float>(z.height - 1), most_x = static_cast<float>(z.width - 1);
