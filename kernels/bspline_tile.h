@@ -39,7 +39,8 @@ struct InverseMotion {
 };
 
 /// Position within a mask of `motion`'s inverse; `step`: mask pixels per output pixel; centre in mask pixels; shift in mask pixels.
-CINELUMEN_HOST_DEVICE inline InverseMotion invert(double shift_y, double shift_x, double rotation_rad, double centre_y, double centre_x, double step) {
+CINELUMEN_HOST_DEVICE inline InverseMotion invert(double shift_y, double shift_x, double rotation_rad, double centre_y, double centre_x,
+                                                  double step) {
   const double c = std::cos(rotation_rad), s = std::sin(rotation_rad);
   return {static_cast<float>(centre_y + s * (centre_x + shift_x) - c * (centre_y + shift_y)),
           static_cast<float>(centre_x - c * (centre_x + shift_x) - s * (centre_y + shift_y)), static_cast<float>(step * c),
