@@ -20,6 +20,7 @@ constexpr std::size_t key_frame_count = 3;
 constexpr int key_frame_step = 5;      // resting frames
 constexpr std::size_t most_kept = 64;  // measured frames per segment, spread evenly over all
 constexpr int scene_check_frames = 15;
+constexpr double unusual_residual = 1.5;  // times what registration leaves in the frames before
 constexpr float same_vessel_px = 3;
 constexpr double settled_share = 0.03;  // of the vessels' length: by less than that they have not changed
 constexpr int most_renew_gaps = 8;
@@ -280,7 +281,10 @@ const LiveFrame& LiveAnalysis::push(ImageView<const std::uint16_t> stored, doubl
   copy<std::uint16_t>(Stream::cpu({.parallel = false}), stored, slot_->stored());
   slot_->ingest(result_.frame, 0);
   const bool converged = slot_->register_mask();
-  if ((!converged || since_mask_ % scene_check_frames == scene_check_frames - 1 || changed_in_a_row_ > 0) && scene_changed(stored)) {
+  // A registration may settle on another picture, too: then it leaves more than usual.
+  const double residual = slot_->subtraction().residual_sd;
+  const bool unusual = !converged || (usual_residual_ > 0 && residual > unusual_residual * usual_residual_);
+  if ((unusual || since_mask_ % scene_check_frames == scene_check_frames - 1 || changed_in_a_row_ > 0) && scene_changed(stored)) {
     // One frame alone is blank or flashed; two are another scene.
     if (++changed_in_a_row_ == 2) {
       start_over("the picture became another (table, zoom or shutter): mask again");
@@ -293,6 +297,7 @@ const LiveFrame& LiveAnalysis::push(ImageView<const std::uint16_t> stored, doubl
     return result_;
   }
   changed_in_a_row_ = 0;
+  usual_residual_ += (usual_residual_ > 0 ? 0.1 : 1.0) * (residual - usual_residual_);
   measure();
   ++since_mask_;
   trace_if_due();
@@ -360,6 +365,7 @@ void LiveAnalysis::adopt_mask() {
   resting_filter_ = std::move(prepared_->resting_filter);
   statistics_ = std::move(prepared_->statistics);
   since_mask_ = changed_in_a_row_ = 0;
+  usual_residual_ = 0;
   next_trace_ = renew_gap_ = options_.renew_frames;
   result_.events.push_back(prepared_->event);
 }
@@ -448,9 +454,9 @@ void LiveAnalysis::trace_if_due() {
   std::vector<KeyFrame> keys(std::make_move_iterator(key_frames_.begin()), std::make_move_iterator(key_frames_.end()));
   key_frames_.clear();
   stream_.synchronize();
-  tracing_ = in_background([this, picture = std::move(images.maximum), keys = std::move(keys),
-                                             stored = copy_of(slot_->stored()), subtraction = slot_->subtraction(),
-                                             motion = slot_->motion(), offset = slot_->offset(), frame = result_.frame]() mutable {
+  tracing_ = in_background([this, picture = std::move(images.maximum), keys = std::move(keys), stored = copy_of(slot_->stored()),
+                            subtraction = slot_->subtraction(), motion = slot_->motion(), offset = slot_->offset(),
+                            frame = result_.frame]() mutable {
     const Stream stream = background_of(stream_);
     const TraceSpan span("topology", frame);
     const FrameSetup& setup = *prepared_->setup;

@@ -15,8 +15,8 @@ namespace {
 
 constexpr double contrast = 0.2, noise_sd = contrast / 5, psf_sigma_px = 0.6;
 
-VesselGraph trace(const Stream& stream, const Image<float>& image, const Image<std::uint8_t>* valid_host = nullptr,
-                  double noise = noise_sd, bool quick = false) {
+VesselGraph trace(const Stream& stream, const Image<float>& image, const Image<std::uint8_t>* valid_host = nullptr, double noise = noise_sd,
+                  bool quick = false) {
   const Image<float> device = to_device(stream, image.view());
   Image<std::uint8_t> valid;
   if (valid_host) valid = to_device(stream, valid_host->view());
