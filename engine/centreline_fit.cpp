@@ -626,8 +626,8 @@ class PointGrid {
   std::vector<std::vector<Entry>> cells_;
 };
 
-// Medians, and how the values scatter about them, over what clear profiles on either side of a clear point say: of four points at once, each
-// in a lane of a vector.
+// Medians, and how the values scatter about them, over what clear profiles on either side of a clear point say: of four points at once,
+// each in a lane of a vector.
 class Windows {
  public:
   static constexpr int lanes = 4;

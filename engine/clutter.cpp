@@ -139,8 +139,8 @@ std::array<float, vesselness_scale_count> clutter_factors(const Stream& stream, 
     z = to_host(stream, map.z.view());
     scale_px = to_host(stream, map.scale_px.view());
   }
-  const ScaleMedians here = stream.on_cuda() ? positive_medians(z.view(), scale_px.view(), valid)
-                                             : positive_medians(map.z.view(), map.scale_px.view(), valid);
+  const ScaleMedians here =
+      stream.on_cuda() ? positive_medians(z.view(), scale_px.view(), valid) : positive_medians(map.z.view(), map.scale_px.view(), valid);
   constexpr long enough = 400;
   const auto limited = [](double factor) { return static_cast<float>(std::clamp(factor, 0.8, 20.0)); };
   std::array<float, vesselness_scale_count> factors;

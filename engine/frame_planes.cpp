@@ -101,7 +101,8 @@ class BoxSums {
 // Takes out what varies slowly: exposure, breathing lungs, the intensifier's shading. A local mean of what is valid, twice.
 class SlowPart {
  public:
-  SlowPart(ImageView<const std::uint8_t> valid, int radius) : radius_(radius), inside_(valid.height, valid.width), share_(valid.height, valid.width) {
+  SlowPart(ImageView<const std::uint8_t> valid, int radius)
+      : radius_(radius), inside_(valid.height, valid.width), share_(valid.height, valid.width) {
     for (int y = 0; y < valid.height; ++y)
       for (int x = 0; x < valid.width; ++x) inside_(y, x) = valid(y, x) ? 1.0f : 0.0f;
     BoxSums(valid.height, valid.width, radius).sum(inside_, share_);

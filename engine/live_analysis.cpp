@@ -1,5 +1,7 @@
 #include "engine/live_analysis.h"
 
+#include <sys/resource.h>
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -18,6 +20,7 @@ constexpr std::size_t key_frame_count = 3;
 constexpr int key_frame_step = 5;      // resting frames
 constexpr std::size_t most_kept = 64;  // measured frames per segment, spread evenly over all
 constexpr int scene_check_frames = 15;
+constexpr double unusual_residual = 1.5;  // times what registration leaves in the frames before
 constexpr float same_vessel_px = 3;
 constexpr double settled_share = 0.03;  // of the vessels' length: by less than that they have not changed
 constexpr int most_renew_gaps = 8;
@@ -51,6 +54,72 @@ double median_of(std::vector<double> values) {
   std::nth_element(values.begin(), middle, values.end());
   return *middle;
 }
+
+// Runs on a thread of its own, alone on it, and where the frames leave a core free.
+template <class Work>
+auto in_background(Work work) {
+  return std::async(std::launch::async, [work = std::move(work)]() mutable {
+    constexpr int patience = 5;
+    setpriority(PRIO_PROCESS, 0, patience);  // on Linux: of this thread
+    Trace::name_thread(background_row);
+    decltype(work()) result;
+    run_alone([&] { result = work(); });
+    return result;
+  });
+}
+
+// Points of centrelines by place: the nearest within same_vessel_px.
+class NearestPoint {
+ public:
+  explicit NearestPoint(const std::vector<VesselGraph::Segment>& segments) : segments_(segments) {
+    for (const VesselGraph::Segment& segment : segments)
+      for (const CentrelinePoint& point : segment.centreline.points) {
+        rows_ = std::max(rows_, cell(point.y) + 1);
+        columns_ = std::max(columns_, cell(point.x) + 1);
+      }
+    starts_.assign(static_cast<std::size_t>(rows_) * columns_ + 1, 0);
+    for_each_point([&](std::size_t at, const Entry&) { ++starts_[at + 1]; });
+    for (std::size_t i = 1; i < starts_.size(); ++i) starts_[i] += starts_[i - 1];
+    entries_.resize(static_cast<std::size_t>(starts_.back()));
+    std::vector<int> next(starts_.begin(), starts_.end() - 1);
+    for_each_point([&](std::size_t at, const Entry& entry) { entries_[static_cast<std::size_t>(next[at]++)] = entry; });
+  }
+  /// Segment and point, {-1, -1}: none. The first of equals.
+  std::array<int, 2> to(const CentrelinePoint& point) const {
+    float least = same_vessel_px * same_vessel_px;
+    Entry best = {-1, -1};
+    for (int row = std::max(0, cell(point.y) - 1); row <= std::min(rows_ - 1, cell(point.y) + 1); ++row)
+      for (int column = std::max(0, cell(point.x) - 1); column <= std::min(columns_ - 1, cell(point.x) + 1); ++column) {
+        const std::size_t at = static_cast<std::size_t>(row) * columns_ + column;
+        for (int i = starts_[at]; i < starts_[at + 1]; ++i) {
+          const Entry& entry = entries_[static_cast<std::size_t>(i)];
+          const CentrelinePoint& other = segments_[entry[0]].centreline.points[entry[1]];
+          const float dy = other.y - point.y, dx = other.x - point.x, square = dy * dy + dx * dx;
+          if (square < least || (square == least && best[0] >= 0 && entry < best)) {
+            least = square;
+            best = entry;
+          }
+        }
+      }
+    return best;
+  }
+
+ private:
+  using Entry = std::array<int, 2>;
+  static int cell(float position) { return std::max(0, static_cast<int>(position / same_vessel_px)); }
+  template <class Visit>
+  void for_each_point(Visit visit) const {
+    for (int s = 0; s < static_cast<int>(segments_.size()); ++s)
+      for (int i = 0; i < static_cast<int>(segments_[s].centreline.points.size()); ++i) {
+        const CentrelinePoint& point = segments_[s].centreline.points[i];
+        visit(static_cast<std::size_t>(cell(point.y)) * columns_ + cell(point.x), Entry{s, i});
+      }
+  }
+  const std::vector<VesselGraph::Segment>& segments_;
+  int rows_ = 0, columns_ = 0;
+  std::vector<int> starts_;  // per cell: its first entry
+  std::vector<Entry> entries_;
+};
 
 // Median diameter along a segment. Neighbouring points share pixels: about every second one is news.
 LiveSegment summarize_frame(int id, const std::vector<LumenPoint>& points, const std::vector<float>& contrast) {
@@ -99,6 +168,33 @@ struct LiveAnalysis::Prepared {
   std::unique_ptr<FrameSetup> setup;
   std::vector<Image<float>> scene, brightness;  // planes of the first gathered frames: what the scene looks like
   std::string event;
+  // What frames go through, its memory touched: the first of them is to take no longer than the others.
+  std::unique_ptr<FrameSlot> slot;
+  std::optional<TemporalFilter> filter, resting_filter;
+  std::optional<FlowStatistics> statistics;
+
+  void warm_up(const Stream& stream, ImageView<const std::uint16_t> frame, const MeasureSettings& settings) {
+    slot = std::make_unique<FrameSlot>(stream, *setup);
+    filter.emplace(make_temporal_filter(stream, *setup));
+    resting_filter.emplace(make_temporal_filter(stream, *setup));
+    for (int i = 0; i < 2; ++i) {
+      statistics.emplace(stream, setup->height(), setup->width(), FlowOptions{.area = false, .mean_time = false});
+      if (i == 1) break;
+      copy<std::uint16_t>(Stream::cpu({.parallel = false}), frame, slot->stored());
+      slot->ingest(0, 0);
+      slot->register_mask();
+      slot->subtract_onto_mask();
+      for (int place = 0; place < resting_filter->places(); ++place) slot->filter(*resting_filter, place, *statistics, place);
+      slot->subtract();
+      for (int place = 0; place < filter->places(); ++place) slot->filter(*filter, place);
+      slot->measure({}, settings);
+      slot->stream().synchronize();
+    }
+    slot->lumen().clear();
+    slot->contrast().clear();
+    filter->reset(stream);
+    resting_filter->reset(stream);
+  }
 };
 
 /// The vessels as they were found in what had come.
@@ -106,6 +202,7 @@ struct LiveAnalysis::Traced {
   Topology topology;
   MeasureSettings settings;
   std::optional<SegmentFollower> follower;
+  std::vector<KeyFrame> keys;  // to be given back
 };
 
 /// A vessel over time.
@@ -185,7 +282,10 @@ const LiveFrame& LiveAnalysis::push(ImageView<const std::uint16_t> stored, doubl
   copy<std::uint16_t>(Stream::cpu({.parallel = false}), stored, slot_->stored());
   slot_->ingest(result_.frame, 0);
   const bool converged = slot_->register_mask();
-  if ((!converged || since_mask_ % scene_check_frames == scene_check_frames - 1 || changed_in_a_row_ > 0) && scene_changed(stored)) {
+  // A registration may settle on another picture, too: then it leaves more than usual.
+  const double residual = slot_->subtraction().residual_sd;
+  const bool unusual = !converged || (usual_residual_ > 0 && residual > unusual_residual * usual_residual_);
+  if ((unusual || since_mask_ % scene_check_frames == scene_check_frames - 1 || changed_in_a_row_ > 0) && scene_changed(stored)) {
     // One frame alone is blank or flashed; two are another scene.
     if (++changed_in_a_row_ == 2) {
       start_over("the picture became another (table, zoom or shutter): mask again");
@@ -198,6 +298,7 @@ const LiveFrame& LiveAnalysis::push(ImageView<const std::uint16_t> stored, doubl
     return result_;
   }
   changed_in_a_row_ = 0;
+  usual_residual_ += (usual_residual_ > 0 ? 0.1 : 1.0) * (residual - usual_residual_);
   measure();
   ++since_mask_;
   trace_if_due();
@@ -210,9 +311,8 @@ void LiveAnalysis::gather(ImageView<const std::uint16_t> stored) {
   gathered_.push_back(copy_of(stored));
   if (static_cast<int>(gathered_.size()) < options_.mask_frames) return;
   mask_due_ = result_.frame + std::max(1, options_.renew_frames);
-  preparing_ = std::async(std::launch::async, [this, frames = std::move(gathered_), from = gathered_from_]() mutable {
+  preparing_ = in_background([this, frames = std::move(gathered_), from = gathered_from_]() mutable {
     const Stream stream = background_of(stream_);
-    Trace::name_thread(background_row);
     const TraceSpan span("mask", from);
     auto prepared = std::make_unique<Prepared>();
     const int count = static_cast<int>(frames.size());
@@ -240,6 +340,9 @@ void LiveAnalysis::gather(ImageView<const std::uint16_t> stored) {
     prepared->noise = estimate_noise(run, intensity_, used);
     prepared->setup = std::make_unique<FrameSetup>(stream, run, intensity_, prepared->noise, choice.reference_frame,
                                                    make_mask_frames(stream, run, intensity_, choice), options_.registration);
+    Image<std::uint16_t> last(run.rows(), run.columns());
+    run.frames->read_frame(count - 1, last.view());
+    prepared->warm_up(stream_, last.view(), measure_settings(*prepared->setup, options_.response, calibration_));
     prepared->event = "mask ready: frames " + std::to_string(from + used.front() + 1) + " to " + std::to_string(from + used.back() + 1) +
                       (contrast_from_start ? ", which show contrast already: the least attenuation at each pixel" : "");
     // From here on frame numbers are those of the stream.
@@ -258,11 +361,12 @@ void LiveAnalysis::adopt_mask() {
     prepared_ = preparing_.get();
   }
   mask_due_ = -1;
-  slot_ = std::make_unique<FrameSlot>(stream_, *prepared_->setup);
-  filter_.emplace(make_temporal_filter(stream_, *prepared_->setup));
-  resting_filter_.emplace(make_temporal_filter(stream_, *prepared_->setup));
-  statistics_.emplace(stream_, prepared_->setup->height(), prepared_->setup->width(), FlowOptions{.area = false, .mean_time = false});
+  slot_ = std::move(prepared_->slot);
+  filter_ = std::move(prepared_->filter);
+  resting_filter_ = std::move(prepared_->resting_filter);
+  statistics_ = std::move(prepared_->statistics);
   since_mask_ = changed_in_a_row_ = 0;
+  usual_residual_ = 0;
   next_trace_ = renew_gap_ = options_.renew_frames;
   result_.events.push_back(prepared_->event);
 }
@@ -348,17 +452,14 @@ void LiveAnalysis::trace_if_due() {
   if (vessels_due_ >= 0 || since_mask_ < next_trace_ || statistics_->frame_count() < 3) return;
   vessels_due_ = result_.frame + options_.renew_frames;
   FlowImages images = statistics_->finish(stream_, static_cast<float>(prepared_->setup->filtered_noise_sd()));
-  std::vector<KeyFrame> keys;
-  for (const KeyFrame& key : key_frames_) {
-    keys.push_back({key.frame, Image<float>(stream_, key.image.height(), key.image.width())});
-    copy<float>(stream_, key.image.view(), keys.back().image.view());
-  }
+  // They come back with the vessels.
+  std::vector<KeyFrame> keys(std::make_move_iterator(key_frames_.begin()), std::make_move_iterator(key_frames_.end()));
+  key_frames_.clear();
   stream_.synchronize();
-  tracing_ = std::async(std::launch::async, [this, picture = std::move(images.maximum), keys = std::move(keys),
-                                             stored = copy_of(slot_->stored()), subtraction = slot_->subtraction(),
-                                             motion = slot_->motion(), offset = slot_->offset(), frame = result_.frame] {
+  tracing_ = in_background([this, picture = std::move(images.maximum), keys = std::move(keys), stored = copy_of(slot_->stored()),
+                            subtraction = slot_->subtraction(), motion = slot_->motion(), offset = slot_->offset(),
+                            frame = result_.frame]() mutable {
     const Stream stream = background_of(stream_);
-    Trace::name_thread(background_row);
     const TraceSpan span("topology", frame);
     const FrameSetup& setup = *prepared_->setup;
     auto traced = std::make_unique<Traced>();
@@ -374,6 +475,7 @@ void LiveAnalysis::trace_if_due() {
     slot.subtract();
     slot.estimate_point_spread(traced->topology, traced->settings.lumen);
     traced->follower.emplace(make_segment_follower(stream, setup, traced->topology, traced->settings));
+    traced->keys = std::move(keys);
     return traced;
   });
 }
@@ -385,59 +487,60 @@ void LiveAnalysis::adopt_vessels() {
     const TraceSpan waiting("wait for the vessels", result_.frame);
     return tracing_.get();
   }();
+  key_frames_.insert(key_frames_.begin(), std::make_move_iterator(found->keys.begin()), std::make_move_iterator(found->keys.end()));
+  while (key_frames_.size() > key_frame_count) key_frames_.pop_front();
   const auto& now = found->topology.graph.segments;
   std::vector<Segment> segments(now.size());
+  // Segment and point before, of each point now.
+  std::vector<std::vector<std::array<int, 2>>> before(now.size());
+  if (traced_) {
+    const NearestPoint nearest(traced_->topology.graph.segments);
+    parallel_for(static_cast<int>(now.size()), [&](int s) {
+      for (const CentrelinePoint& point : now[s].centreline.points) before[s].push_back(nearest.to(point));
+    });
+  }
+  std::vector<int> same(now.size(), -1);
   std::vector<bool> taken(segments_.size(), false);
   for (std::size_t s = 0; s < now.size(); ++s) {
-    const std::vector<CentrelinePoint>& points = now[s].centreline.points;
     std::vector<int> votes(segments_.size(), 0);
-    std::vector<std::pair<int, int>> nearest(points.size(), {-1, -1});  // segment and point before
-    for (std::size_t i = 0; i < points.size(); ++i) {
-      float least = same_vessel_px * same_vessel_px;
-      for (std::size_t old = 0; old < segments_.size(); ++old) {
-        const auto& before = traced_->topology.graph.segments[old].centreline.points;
-        for (std::size_t j = 0; j < before.size(); ++j) {
-          const float dy = before[j].y - points[i].y, dx = before[j].x - points[i].x, square = dy * dy + dx * dx;
-          if (square < least) {
-            least = square;
-            nearest[i] = {static_cast<int>(old), static_cast<int>(j)};
-          }
-        }
-      }
-      if (nearest[i].first >= 0) ++votes[nearest[i].first];
-    }
-    int same = -1;
+    for (const auto& [old, point] : before[s])
+      if (old >= 0) ++votes[old];
     for (std::size_t old = 0; old < votes.size(); ++old)
-      if (!taken[old] && 2 * votes[old] >= static_cast<int>(points.size()) && (same < 0 || votes[old] > votes[same]))
-        same = static_cast<int>(old);
-    Segment& segment = segments[s];
-    if (same < 0) {
-      segment.id = next_id_++;
-      segment.contrast.assign(times_ms_.size(), std::numeric_limits<double>::quiet_NaN());
+      if (!taken[old] && 2 * votes[old] >= static_cast<int>(before[s].size()) && (same[s] < 0 || votes[old] > votes[same[s]]))
+        same[s] = static_cast<int>(old);
+    if (same[s] >= 0) {
+      taken[same[s]] = true;
       continue;
     }
-    taken[same] = true;
-    Segment& old = segments_[same];
+    segments[s].id = next_id_++;
+    segments[s].contrast.assign(times_ms_.size(), std::numeric_limits<double>::quiet_NaN());
+  }
+  parallel_for(static_cast<int>(now.size()), [&](int s) {
+    if (same[s] < 0) return;
+    Segment &segment = segments[s], &old = segments_[same[s]];
     segment.id = old.id;
     segment.contrast = std::move(old.contrast);
     segment.stride = old.stride;
     segment.seen = old.seen;
     segment.filled_frames = old.filled_frames;
     // A kept frame may have come through such a change before: not every point of the old centreline is in it.
-    std::vector<int> at(traced_->topology.graph.segments[same].centreline.points.size());
-    for (const std::vector<LumenPoint>& frame : old.kept) {
+    std::vector<int> at(traced_->topology.graph.segments[same[s]].centreline.points.size());
+    for (std::vector<LumenPoint>& frame : old.kept) {
       std::fill(at.begin(), at.end(), -1);
       for (std::size_t k = 0; k < frame.size(); ++k) at[static_cast<std::size_t>(frame[k].point)] = static_cast<int>(k);
       std::vector<LumenPoint> carried;
-      for (std::size_t i = 0; i < points.size(); ++i) {
-        if (nearest[i].first != same || at[static_cast<std::size_t>(nearest[i].second)] < 0) continue;
-        carried.push_back(frame[static_cast<std::size_t>(at[static_cast<std::size_t>(nearest[i].second)])]);
+      carried.reserve(before[s].size());
+      for (std::size_t i = 0; i < before[s].size(); ++i) {
+        const auto& [from, point] = before[s][i];
+        if (from != same[s] || at[static_cast<std::size_t>(point)] < 0) continue;
+        carried.push_back(frame[static_cast<std::size_t>(at[static_cast<std::size_t>(point)])]);
         carried.back().point = static_cast<int>(i);
-        carried.back().segment = static_cast<int>(s);
+        carried.back().segment = s;
       }
       segment.kept.push_back(std::move(carried));
+      frame = {};
     }
-  }
+  });
   // Where nothing new is found it is looked for less often: the machine is the frames' own again.
   const auto length = [](const Topology& topology) {
     double sum = 0;
@@ -447,11 +550,11 @@ void LiveAnalysis::adopt_vessels() {
   const bool settled = traced_ && std::abs(length(found->topology) - length(traced_->topology)) < settled_share * length(traced_->topology);
   renew_gap_ = settled ? std::min(2 * renew_gap_, most_renew_gaps * options_.renew_frames) : options_.renew_frames;
   next_trace_ = since_mask_ + renew_gap_;
-  const std::size_t before = segments_.size();
+  const std::size_t segments_before = segments_.size();
   segments_ = std::move(segments);
   traced_ = std::move(found);
   slot_->follow(*traced_->follower);
-  if (segments_.size() != before) result_.events.push_back(std::to_string(segments_.size()) + " segments");
+  if (segments_.size() != segments_before) result_.events.push_back(std::to_string(segments_.size()) + " segments");
 }
 
 Analysis LiveAnalysis::finish() {

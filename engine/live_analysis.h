@@ -109,6 +109,7 @@ class LiveAnalysis {
   std::optional<FlowStatistics> statistics_;
   int filter_place_ = 0, resting_filter_place_ = 0;
   double last_resting_ms_ = 0;
+  double usual_residual_ = 0;  // SD of the subtracted background, log units
   int since_mask_ = 0, changed_in_a_row_ = 0, next_trace_ = 0, renew_gap_ = 0;
   std::deque<KeyFrame> key_frames_;
   std::future<std::unique_ptr<Traced>> tracing_;

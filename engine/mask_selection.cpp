@@ -139,7 +139,8 @@ class Background {
             high[p] = b < a ? a : b;
           }
         }
-      for (int k = 0; k < 3; ++k) std::copy_n(row(std::clamp(half - 1 + k, 0, early - 1)), size, &middle_[k][static_cast<std::size_t>(first)]);
+      for (int k = 0; k < 3; ++k)
+        std::copy_n(row(std::clamp(half - 1 + k, 0, early - 1)), size, &middle_[k][static_cast<std::size_t>(first)]);
     });
   }
   /// difference = values minus the background; `own`: they are one of the first frames', and not to be part of it.

@@ -246,8 +246,7 @@ double agreement_in_half_size(const Stream& stream, const std::vector<KeyFrame>&
   Vesselness vesselness(stream, height, width);
   VesselnessMap map = make_vesselness_map(stream, height, width);
   const Image<float> usual = half.of(key_frames[key_frames.size() / 2].image.view());
-  const VesselnessOptions calibrated =
-      calibrated_on(stream, vesselness, map, usual.view(), half.valid(), half.field(), half.vesselness);
+  const VesselnessOptions calibrated = calibrated_on(stream, vesselness, map, usual.view(), half.valid(), half.field(), half.vesselness);
   const int count = static_cast<int>(compared.size());
   if (stream.on_cuda() || !stream.schedule().parallel) {
     for (int i = 0; i < count; ++i) trace(stream, vesselness, map, calibrated, i);

@@ -97,6 +97,10 @@ class RawStream : public FrameStream {
  public:
   RawStream(std::string name, int descriptor, bool owned, const StreamOptions& options)
       : name_(std::move(name)), descriptor_(descriptor), owned_(owned), stopped_(options.stopped), clock_({}) {
+#ifdef F_SETPIPE_SZ
+    constexpr int pipe_bytes = 1 << 20;  // fewer wake-ups per frame; of a socket it is refused
+    (void)::fcntl(descriptor_, F_SETPIPE_SZ, pipe_bytes);
+#endif
     const nlohmann::json json = read_header();
     const auto number = [&](const char* key, double least, double most, std::optional<double> otherwise) {
       if (!json.contains(key) || json[key].is_null()) {
@@ -193,15 +197,20 @@ class RawStream : public FrameStream {
     // Little-endian, as this machine is.
     const std::size_t row_bytes = static_cast<std::size_t>(stored.width) * 2;
     const auto largest = static_cast<std::uint16_t>((1u << header_.intensity.bits_stored) - 1);
-    for (int y = 0; y < stored.height; ++y) {
-      const std::size_t got = read_bytes(stored.row(y), row_bytes);
+    // Rows that lie side by side come in one piece.
+    const int rows_at_once = stored.pitch == stored.width ? stored.height : 1;
+    for (int y = 0; y < stored.height; y += rows_at_once) {
+      const std::size_t wanted = row_bytes * static_cast<std::size_t>(rows_at_once), got = read_bytes(stored.row(y), wanted);
       if (got == 0 && y == 0) return false;
-      if (got < row_bytes && is_stopped(stopped_)) return false;
-      if (got < row_bytes)
+      if (got < wanted && is_stopped(stopped_)) return false;
+      if (got < wanted)
         throw InputError(name_ + ": frame " + std::to_string(frames_ + 1) +
                          " is cut short: " + std::to_string(static_cast<std::size_t>(y) * row_bytes + got) + " of " +
                          std::to_string(row_bytes * static_cast<std::size_t>(stored.height)) + " bytes came");
-      for (int x = 0; x < stored.width; ++x) stored(y, x) = std::min(stored(y, x), largest);
+      for (int r = y; r < y + rows_at_once; ++r) {
+        std::uint16_t* row = stored.row(r);
+        for (int x = 0; x < stored.width; ++x) row[x] = std::min(row[x], largest);
+      }
     }
     ++frames_;
     return true;

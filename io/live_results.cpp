@@ -2,7 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <condition_variable>
+#include <deque>
 #include <fstream>
+#include <mutex>
+#include <thread>
 
 #include "io/derived_dicom.h"
 #include "io/frame_stream.h"
@@ -18,47 +22,113 @@ namespace {
 constexpr int report_side = 768, report_frames = 120;
 constexpr float counts_per_unit = 4096;  // of added attenuation, as in subtracted.dcm
 
-/// Added attenuation of the last frames, as 16-bit counts in a file that is written round and round.
+/// Added attenuation of the last frames, as 16-bit counts in a file that is written round and round: by a thread of its own, since a disk
+/// makes one wait when it likes.
 class FrameRing {
  public:
   FrameRing(const std::filesystem::path& path, int rows, int columns, int capacity)
-      : path_(path), rows_(rows), columns_(columns), capacity_(capacity), counts_(static_cast<std::size_t>(rows) * columns) {
+      : path_(path), rows_(rows), columns_(columns), capacity_(capacity) {
     file_.open(path, std::ios::in | std::ios::out | std::ios::binary | std::ios::trunc);
     if (!file_) throw OutputError(path.string() + ": can't be created");
+    writer_ = std::thread([this] { write_frames(); });
+  }
+  ~FrameRing() {
+    {
+      const std::lock_guard lock(mutex_);
+      ended_ = true;
+    }
+    changed_.notify_all();
+    writer_.join();
   }
   void clear() { added_ = 0; }
   int size() const { return static_cast<int>(std::min<std::int64_t>(added_, capacity_)); }
   void add(ImageView<const float> image) {
-    std::size_t i = 0;
-    for (int y = 0; y < rows_; ++y)
+    Waiting next{take_buffer(), static_cast<std::streamoff>(added_ % capacity_) * bytes()};
+    std::int16_t* to = next.counts.data();
+    for (int y = 0; y < rows_; ++y, to += columns_) {
+      const float* row = image.row(y);
       for (int x = 0; x < columns_; ++x) {
-        const float value = image(y, x);
-        counts_[i++] =
-            static_cast<std::int16_t>(std::lround(std::clamp((std::isfinite(value) ? value : 0) * counts_per_unit, -32768.0f, 32767.0f)));
+        const float value = std::clamp(row[x] == row[x] ? row[x] * counts_per_unit : 0.0f, -32768.0f, 32767.0f);
+        to[x] = static_cast<std::int16_t>(static_cast<int>(value + (value < 0 ? -0.5f : 0.5f)));
       }
-    file_.seekp(static_cast<std::streamoff>(added_ % capacity_) * bytes());
-    file_.write(reinterpret_cast<const char*>(counts_.data()), bytes());
-    if (!file_) throw OutputError(path_.string() + ": can't be written (disk full?)");
+    }
     ++added_;
+    {
+      const std::lock_guard lock(mutex_);
+      waiting_.push_back(std::move(next));
+    }
+    changed_.notify_all();
   }
-  /// The k-th of size(), the oldest first.
+  /// Returns when all that was added is in the file.
+  void settle() {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return (waiting_.empty() && !writing_) || failed_; });
+    if (failed_) throw OutputError(path_.string() + ": can't be written (disk full?)");
+  }
+  /// The k-th of size(), the oldest first; all must have been settled.
   void read(int k, ImageView<float> image) {
     const std::int64_t first = added_ - size();
+    std::vector<std::int16_t> counts(pixels());
     file_.seekg(static_cast<std::streamoff>((first + k) % capacity_) * bytes());
-    file_.read(reinterpret_cast<char*>(counts_.data()), bytes());
+    file_.read(reinterpret_cast<char*>(counts.data()), bytes());
     if (!file_) throw OutputError(path_.string() + ": can't be read back");
     std::size_t i = 0;
     for (int y = 0; y < rows_; ++y)
-      for (int x = 0; x < columns_; ++x) image(y, x) = static_cast<float>(counts_[i++]) / counts_per_unit;
+      for (int x = 0; x < columns_; ++x) image(y, x) = static_cast<float>(counts[i++]) / counts_per_unit;
   }
 
  private:
-  std::streamsize bytes() const { return static_cast<std::streamsize>(counts_.size() * sizeof(std::int16_t)); }
+  static constexpr int most_waiting = 16;  // frames; then the disk sets the pace
+  struct Waiting {
+    std::vector<std::int16_t> counts;
+    std::streamoff at;
+  };
+  std::size_t pixels() const { return static_cast<std::size_t>(rows_) * columns_; }
+  std::streamsize bytes() const { return static_cast<std::streamsize>(pixels() * sizeof(std::int16_t)); }
+
+  std::vector<std::int16_t> take_buffer() {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return !free_.empty() || made_ < most_waiting || failed_; });
+    if (failed_) throw OutputError(path_.string() + ": can't be written (disk full?)");
+    if (free_.empty()) {
+      ++made_;
+      return std::vector<std::int16_t>(pixels());
+    }
+    std::vector<std::int16_t> buffer = std::move(free_.back());
+    free_.pop_back();
+    return buffer;
+  }
+  void write_frames() {
+    std::unique_lock lock(mutex_);
+    while (true) {
+      changed_.wait(lock, [&] { return !waiting_.empty() || ended_; });
+      if (waiting_.empty() || failed_) return;
+      Waiting next = std::move(waiting_.front());
+      waiting_.pop_front();
+      writing_ = true;
+      lock.unlock();
+      file_.seekp(next.at);
+      file_.write(reinterpret_cast<const char*>(next.counts.data()), bytes());
+      const bool written = static_cast<bool>(file_);
+      lock.lock();
+      writing_ = false;
+      failed_ = failed_ || !written;
+      free_.push_back(std::move(next.counts));
+      changed_.notify_all();
+    }
+  }
+
   std::filesystem::path path_;
   int rows_, columns_, capacity_;
   std::int64_t added_ = 0;
-  std::vector<std::int16_t> counts_;
-  std::fstream file_;
+  std::fstream file_;  // the writer's until all is settled
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<Waiting> waiting_;
+  std::vector<std::vector<std::int16_t>> free_;
+  int made_ = 0;
+  bool writing_ = false, ended_ = false, failed_ = false;
+  std::thread writer_;
 };
 
 }  // namespace
@@ -123,6 +193,7 @@ void LiveResultWriter::finish(Analysis& analysis) {
   State& state = *state_;
   state.lumen.close();
   state.density.close();
+  state.ring.settle();
   const int kept = std::min(state.ring.size(), analysis.frames), rows = state.header.rows(), columns = state.header.columns();
   Run run = with_frames(state.header, std::make_shared<SizeOnly>(state.frames, rows, columns));
   const GreyWindow window = choose_window(analysis.maximum_opacification.view(), analysis.subtracted);

@@ -328,6 +328,8 @@ void parallel_for(int count, const std::function<void(int)>& body) {
   });
 }
 
+void run_alone(const std::function<void()>& body) { oneapi::tbb::task_arena(1).execute(body); }
+
 void pipeline(int count, int in_flight, const std::vector<PipelineStage>& stages) {
   if (in_flight < 1) throw std::invalid_argument("pipeline: in_flight = " + std::to_string(in_flight) + ", at least 1 expected");
   if (in_flight == 1) {

@@ -103,6 +103,9 @@ int cpu_threads();
 /// Runs body(0) ... body(count - 1) over the CPU pool in no particular order; returns when all are done. The first exception is rethrown.
 void parallel_for(int count, const std::function<void(int)>& body);
 
+/// Runs body() with all its parallel_for on the calling thread: work beside which others need the pool.
+void run_alone(const std::function<void()>& body);
+
 /// One step of pipeline(): what is done to an item, in one of the places that items in flight have.
 struct PipelineStage {
   bool in_order = false;  ///< items one at a time, in their order; otherwise several at once

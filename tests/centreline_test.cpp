@@ -15,8 +15,8 @@ namespace {
 
 constexpr double contrast = 0.2, noise_sd = contrast / 5, psf_sigma_px = 0.6;
 
-VesselGraph trace(const Stream& stream, const Image<float>& image, const Image<std::uint8_t>* valid_host = nullptr,
-                  double noise = noise_sd) {
+VesselGraph trace(const Stream& stream, const Image<float>& image, const Image<std::uint8_t>* valid_host = nullptr, double noise = noise_sd,
+                  bool quick = false) {
   const Image<float> device = to_device(stream, image.view());
   Image<std::uint8_t> valid;
   if (valid_host) valid = to_device(stream, valid_host->view());
@@ -25,7 +25,7 @@ VesselGraph trace(const Stream& stream, const Image<float>& image, const Image<s
   VesselnessOptions options;
   options.noise_sd = static_cast<float>(noise);
   Vesselness(stream, image.height(), image.width()).compute(stream, device, valid.view(), options, map);
-  return trace_centrelines(stream, device, map, valid.view());
+  return trace_centrelines(stream, device, map, valid.view(), {.quick = quick});
 }
 
 struct Score {
@@ -164,6 +164,31 @@ TEST_P(CentrelineTest, CrossingVesselsGoThrough) {
     EXPECT_EQ(graph.branch_points[0].segments, (std::vector<int>{0, 1}));
     for (const VesselGraph::Segment& segment : graph.segments) EXPECT_TRUE(segment.start_branch < 0 && segment.end_branch < 0);
   }
+}
+
+// As every frame has it: a running mean instead of splines.
+TEST_P(CentrelineTest, AQuickTreeIsTheSameTree) {
+  const Stream stream = this->stream();
+  if (stream.on_cuda()) GTEST_SKIP() << "large";
+  const std::vector<test::Tube> tubes = tree();
+  const VesselGraph graph =
+      trace(stream, test::render_tubes(256, 256, tubes, contrast, psf_sigma_px, noise_sd, 1), nullptr, noise_sd, true);
+  const Score result = score(graph, tubes);
+  EXPECT_LE(result.rms_px, 0.25);
+  // Where a branch leaves its parent nothing leads it.
+  EXPECT_GE(result.recall, 0.9);
+  EXPECT_GE(result.precision, 0.92);
+  EXPECT_EQ(graph.segments.size(), 9u);
+  EXPECT_EQ(graph.branch_points.size(), 4u);
+}
+
+TEST_P(CentrelineTest, QuickTracesMeasureAgainstTheirOwnClutter) {
+  const Stream stream = this->stream();
+  if (stream.on_cuda()) GTEST_SKIP() << "large";
+  // The noise is three times what it is said to be: a filter that has seen few frames.
+  const Image<float> noise = test::render_tubes(256, 256, {}, contrast, psf_sigma_px, noise_sd, 3);
+  EXPECT_FALSE(trace(stream, noise, nullptr, noise_sd / 3).segments.empty());
+  EXPECT_TRUE(trace(stream, noise, nullptr, noise_sd / 3, true).segments.empty());
 }
 
 TEST_P(CentrelineTest, NoiseAloneGivesNothing) {

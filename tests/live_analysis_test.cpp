@@ -3,6 +3,9 @@
 #include "engine/live_analysis.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <fstream>
 
 #include "support/matching.h"
 
@@ -77,6 +80,31 @@ TEST(LiveAnalysis, FiguresAreCarriedOverManyRenewals) {
     for (const DiameterProfile::Point& point : segment.profile.points) measured += point.frames > 10;
   }
   EXPECT_GT(measured, 200);
+}
+
+// Memory that this process holds, MB.
+double resident_mb() {
+  std::ifstream statm("/proc/self/statm");
+  long pages = 0, resident = 0;
+  statm >> pages >> resident;
+  return static_cast<double>(resident) * static_cast<double>(sysconf(_SC_PAGESIZE)) / (1 << 20);
+}
+
+TEST(LiveAnalysis, MemoryDoesNotGrow) {
+  const PhantomRun phantom = phantom_of("tubes", 96, 8004, 30);
+  const cinelumen::Run run = make_run(phantom);
+  LiveOptions options;
+  options.kept_frames = 64;
+  LiveAnalysis live(Stream::cpu(), run, options);
+  // Fills and empties, again and again: vessels come and go, too.
+  const auto push = [&](int i) { live.push(phantom.frames[i < 30 ? i : 29 - std::abs((i - 30) % 40 - 20)].view(), 33.0 * i); };
+  int i = 0;
+  while (i < 1500) push(i++);
+  const double warm = resident_mb();
+  ASSERT_GT(warm, 0);
+  while (i < 6000) push(i++);
+  EXPECT_LT(resident_mb() - warm, 4) << "of " << warm << " MB";
+  EXPECT_EQ(live.finish().frames, 64);
 }
 
 TEST(LiveAnalysis, AMovedTableMeansANewMask) {
