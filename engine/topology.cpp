@@ -161,11 +161,13 @@ class Halved {
     vesselness.noise_sd /= 2;
     vesselness.min_scale_px /= 2;
     vesselness.max_scale_px /= 2;
-    // Scales go by roots of two: what one is here, the second next was.
+    // What one scale is here, the one of twice its size was.
     for (int i = 0; i < vesselness_scale_count; ++i) {
-      const int before = std::min(i + 2, vesselness_scale_count - 1);
+      int before = i;
+      for (int j = 0; j < vesselness_scale_count; ++j)
+        if (std::abs(vesselness_scales_px[j] / vesselness_scales_px[i] - 2) < 0.05f) before = j;
       vesselness.correlation_factor[i] = options.vesselness.correlation_factor[before];
-      vesselness.use_scale[i] = i + 2 >= vesselness_scale_count || options.vesselness.use_scale[before];
+      vesselness.use_scale[i] = options.vesselness.use_scale[before];
     }
     if (options.vesselness.noise_weight.data) weight_ = of(options.vesselness.noise_weight);
     vesselness.noise_weight = weight_.view();
@@ -246,8 +248,7 @@ double agreement_in_half_size(const Stream& stream, const std::vector<KeyFrame>&
   Vesselness vesselness(stream, height, width);
   VesselnessMap map = make_vesselness_map(stream, height, width);
   const Image<float> usual = half.of(key_frames[key_frames.size() / 2].image.view());
-  const VesselnessOptions calibrated =
-      calibrated_on(stream, vesselness, map, usual.view(), half.valid(), half.field(), half.vesselness);
+  const VesselnessOptions calibrated = calibrated_on(stream, vesselness, map, usual.view(), half.valid(), half.field(), half.vesselness);
   const int count = static_cast<int>(compared.size());
   if (stream.on_cuda() || !stream.schedule().parallel) {
     for (int i = 0; i < count; ++i) trace(stream, vesselness, map, calibrated, i);
