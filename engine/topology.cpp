@@ -161,11 +161,13 @@ class Halved {
     vesselness.noise_sd /= 2;
     vesselness.min_scale_px /= 2;
     vesselness.max_scale_px /= 2;
-    // Scales go by roots of two: what one is here, the second next was.
+    // What one scale is here, the one of twice its size was.
     for (int i = 0; i < vesselness_scale_count; ++i) {
-      const int before = std::min(i + 2, vesselness_scale_count - 1);
+      int before = i;
+      for (int j = 0; j < vesselness_scale_count; ++j)
+        if (std::abs(vesselness_scales_px[j] / vesselness_scales_px[i] - 2) < 0.05f) before = j;
       vesselness.correlation_factor[i] = options.vesselness.correlation_factor[before];
-      vesselness.use_scale[i] = i + 2 >= vesselness_scale_count || options.vesselness.use_scale[before];
+      vesselness.use_scale[i] = options.vesselness.use_scale[before];
     }
     if (options.vesselness.noise_weight.data) weight_ = of(options.vesselness.noise_weight);
     vesselness.noise_weight = weight_.view();
