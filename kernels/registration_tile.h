@@ -54,22 +54,6 @@ struct LevelView {
   int padding;
 };
 
-struct SineCosine {
-  double sine, cosine;
-};
-
-/// Of an angle up to 1e5 rad; absolute error below 1e-11. CUDA's own keeps a table in local memory, for angles that never come.
-CINELUMEN_HOST_DEVICE inline SineCosine sine_cosine(double angle) {
-  const double quarters = floor(angle * 0.63661977236758134 + 0.5);
-  const double r = angle - quarters * 1.5707963267948966, u = r * r;
-  const double s =
-      r + r * u * (-1.0 / 6 + u * (1.0 / 120 + u * (-1.0 / 5040 + u * (1.0 / 362880 + u * (-1.0 / 39916800 + u / 6227020800.0)))));
-  const double c = 1 + u * (-0.5 + u * (1.0 / 24 + u * (-1.0 / 720 + u * (1.0 / 40320 + u * (-1.0 / 3628800 + u / 479001600.0)))));
-  const int quarter = static_cast<int>(quarters - 4 * floor(quarters / 4));
-  const double sine = quarter % 2 == 0 ? s : c, cosine = quarter % 2 == 0 ? c : s;
-  return {quarter < 2 ? sine : -sine, quarter == 0 || quarter == 3 ? cosine : -cosine};
-}
-
 CINELUMEN_HOST_DEVICE inline LevelMotion level_motion(const LevelView& level, const State& state) {
   const auto [sine, cosine] = sine_cosine(state.rotation);
   const double centre_y = level.centre_y, centre_x = level.centre_x, y = centre_y + state.shift_y / level.scale,
