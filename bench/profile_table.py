@@ -307,8 +307,11 @@ def main():
     report = Report()
     chain_tables(sys.argv[1], report)
     row_tables(sys.argv[1], report)
+    by_reason = collections.defaultdict(list)
     for (name, bound), reason in report.excused.items():
-        print(f"(*) `{name}`, {bound}: {reason}.")
+        by_reason[bound, reason].append(f"`{name}`")
+    for (bound, reason), names in by_reason.items():
+        print(f"(*) {bound}: {', '.join(names)}: {reason}.")
     if report.broken:
         print("\nBeyond their bounds:\n" + "\n".join(f"- {line}" for line in report.broken))
         for line in report.broken:

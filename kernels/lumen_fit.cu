@@ -314,7 +314,7 @@ struct LumenFitKernel {
     int count[Columns], used[Columns], stride[Columns], done[Columns], low[Columns], high[Columns];
     int stored_at[Columns], worse[Columns], index[Columns];  // of the lane's point; the last one's where there are no more
     int listed, longest, first, last, any_narrow, any_wide, any_worse, moving, clear;
-    float partial[Columns < 16 ? slices : 1][sums][Columns];  // CUDA only
+    float partial[Columns < 16 ? slices : 1][sums + 1][Columns];  // CUDA only; one more, so that slices lie in different banks
   };
 
   CINELUMEN_HOST_DEVICE bool varies() const { return variance.plane.data != nullptr || variance.stored.stored.data != nullptr; }

@@ -207,21 +207,41 @@ struct ListSearched {
   }
 };
 
+// Bits of a set: <bit> has them for the host only.
+CINELUMEN_HOST_DEVICE inline int lowest_of(unsigned set) {
+#ifdef __CUDA_ARCH__
+  return __ffs(static_cast<int>(set)) - 1;
+#else
+  return std::countr_zero(set);
+#endif
+}
+CINELUMEN_HOST_DEVICE inline int number_of(unsigned set) {
+#ifdef __CUDA_ARCH__
+  return __popc(set);
+#else
+  return std::popcount(set);
+#endif
+}
+CINELUMEN_HOST_DEVICE inline unsigned without_lowest(unsigned set) { return set & (set - 1); }
+
 // The middle of get(j) over the bits of `set`, the mean of two.
 template <class Get>
 CINELUMEN_HOST_DEVICE inline float middle_of_set(unsigned set, Get get) {
-  const int count = std::popcount(set), lower = (count - 1) / 2, upper = count / 2;
-  if (count == 3) {  // the usual case
-    const int first = std::countr_zero(set), second = std::countr_zero(set & (set - 1)), last = std::bit_width(set) - 1;
-    const float a = get(first), b = get(second), c = get(last);
-    return larger(smaller(a, b), smaller(larger(a, b), c));
+  const int count = number_of(set), lower = (count - 1) / 2, upper = count / 2;
+  if (count == 3 || count == 4) {  // the usual cases
+    const unsigned after_first = without_lowest(set), after_second = without_lowest(after_first);
+    const float a = get(lowest_of(set)), b = get(lowest_of(after_first)), c = get(lowest_of(after_second));
+    const float low = smaller(a, b), high = larger(a, b);
+    if (count == 3) return larger(low, smaller(high, c));
+    const float d = get(lowest_of(without_lowest(after_second)));
+    return 0.5f * (larger(low, smaller(c, d)) + smaller(high, larger(c, d)));
   }
   float low = 0, high = 0;
-  for (unsigned a = set; a != 0; a &= a - 1) {
-    const float here = get(std::countr_zero(a));
+  for (unsigned i = set; i != 0; i = without_lowest(i)) {
+    const float here = get(lowest_of(i));
     int below = 0, not_above = 0;
-    for (unsigned b = set; b != 0; b &= b - 1) {
-      const float other = get(std::countr_zero(b));
+    for (unsigned j = set; j != 0; j = without_lowest(j)) {
+      const float other = get(lowest_of(j));
       below += other < here ? 1 : 0;
       not_above += other <= here ? 1 : 0;
     }

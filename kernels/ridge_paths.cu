@@ -1,7 +1,9 @@
 #include "ridge_paths.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
+#include <cstdint>
 #include <vector>
 
 #include "math.h"
@@ -12,13 +14,14 @@ namespace cinelumen {
 namespace {
 
 constexpr float sample_step_px = 1, fine_step_px = 0.5f, outlier_px = 1.5f;
-constexpr int max_half_count = 24;        // samples on either side
-constexpr int most_columns = 64;          // of a row of samples, with what fills the last vector
-constexpr int rows_together = 64;         // of the way back
-constexpr int every = 2;                  // points per row of samples: the ridge bends little between neighbours
-constexpr float never = -1e30f;           // where nothing can be gained
-constexpr float nowhere = 3e38f;          // no offset
-constexpr int neighbours = 5, usual = 7;  // found points on either side that a peak is compared with; that a gap starts and ends with
+constexpr int max_half_count = 24;  // samples on either side
+constexpr int most_columns = 64;    // of a row of samples, with what fills the last vector
+constexpr int rows_together = 32;   // of the way back
+constexpr int every = 2;            // points per row of samples: the ridge bends little between neighbours
+constexpr float never = -1e30f;     // where nothing can be gained
+constexpr float nowhere = 3e38f;    // no offset
+constexpr int neighbours = 5, usual = 7,
+              smooth_over = 3;  // points on either side that a peak is compared with; that a gap starts and ends with; of a mean
 
 struct PlaceLines {
   ArrayView<const CrossSection> lines;
@@ -69,20 +72,26 @@ struct SearchRidges {
     const int groups = (samples.width + together - 1) / together, row = i / groups, first = i % groups * together;
     const int last = first + together < samples.width ? first + together : samples.width;
     const CrossSection line = lines[point_of_row[row]];
-    const float start = -0.5f * static_cast<float>(samples.width - 1) * step_px, end = -start;
-    const float y0 = line.y + start * line.normal_y, y1 = line.y + end * line.normal_y, x0 = line.x + start * line.normal_x,
+    const float start = -0.5f * static_cast<float>(samples.width - 1) * step_px;
+#ifdef __CUDA_ARCH__
+    constexpr bool inside = false;  // a thread reads one sample: nothing is won by asking once for all
+#else
+    const float end = -start, y0 = line.y + start * line.normal_y, y1 = line.y + end * line.normal_y, x0 = line.x + start * line.normal_x,
                 x1 = line.x + end * line.normal_x;
     const float most_y = static_cast<float>(z.height - 1), most_x = static_cast<float>(z.width - 1);
     const auto within = [](float a, float b, float most) { return a >= 0 && b >= 0 && a <= most && b <= most; };
     const bool inside = within(y0, y1, most_y) && within(x0, x1, most_x);
+#endif
     if (divisor.data)
       inside ? read<true, true>(line, row, first, last, start) : read<true, false>(line, row, first, last, start);
     else
       inside ? read<false, true>(line, row, first, last, start) : read<false, false>(line, row, first, last, start);
   }
 
+  // A call would cost registers that are spilled.
   template <bool divided, bool inside>
-  CINELUMEN_HOST_DEVICE void read(const CrossSection& line, int row, int first, int last, float start) const {
+  CINELUMEN_HOST_DEVICE __attribute__((always_inline)) inline void read(const CrossSection& line, int row, int first, int last,
+                                                                        float start) const {
     const float *const pixels = z.data, *const divisors = divisor.data;
     const int pitch = static_cast<int>(z.pitch), divisor_pitch = static_cast<int>(divisor.pitch);
     const float most_y = static_cast<float>(z.height - 1), most_x = static_cast<float>(z.width - 1);
@@ -121,7 +130,7 @@ struct FindPaths {
     KthScratch lanes;
     ListScratch list;
     float total[2][most_columns + 4];
-    std::int8_t moved[rows_together][most_columns];
+    int moved[rows_together][most_columns];
     int path[rows_together], at;
     float row_highest[16];
   };
@@ -132,9 +141,12 @@ struct FindPaths {
     if (rows == 0) return;
     block.for_each_pixel(1, rows, [&](int, int r) {
       const float* const row = samples.row(row0 + r);
-      float peak = 0;
-      for (int k = 0; k < width; ++k) peak = row[k] > peak ? row[k] : peak;
-      highest[row0 + r] = peak > 0 ? peak : -1.0f;
+      std::int32_t peak = 0;  // as whole numbers, whose maximum is vector code
+      for (int k = 0; k < width; ++k) {
+        const std::int32_t bits = std::bit_cast<std::int32_t>(row[k]);
+        peak = bits > peak ? bits : peak;
+      }
+      highest[row0 + r] = peak > 0 ? std::bit_cast<float>(peak) : -1.0f;
     });
     const auto peak_of = [&](int r) { return highest[row0 + r]; };
     const int filled = static_cast<int>(block
@@ -226,15 +238,30 @@ struct FindPaths {
 
   template <class Block>
   CINELUMEN_HOST_DEVICE void start_peaks(const Block& block, int row0, int rows) const {
-    const int point0 = first[block.y0], points = first[block.y0 + 1] - point0;
-    block.for_each_pixel(1, points, [&](int, int i) {
-      const int r = i / every;
-      const float before = rough[row0 + r], after = i % every && r + 1 < rows ? rough[row0 + r + 1] : before;
-      CrossPeak peak;
-      // Between two that found different things: one of them.
-      peak.offset_px = fabsf(after - before) < 2 * outlier_px ? 0.5f * (before + after) : (before < nowhere ? before : after);
-      peaks[point0 + i] = peak;
-    });
+    const int point0 = first[block.y0];
+    block.for_each_pixel(1, rows, [&](int, int r) { peaks[point0 + every * r] = {rough[row0 + r], 0, 0}; });
+  }
+};
+
+// The points between those that were searched.
+struct FillPeaks {
+  ArrayView<const int> first, line_of_row, point_of_row;
+  ArrayView<CrossPeak> peaks;
+
+  CINELUMEN_HOST_DEVICE void operator()(int row) const {
+    const int point = point_of_row[row], end = first[line_of_row[row] + 1];
+    const CrossPeak before = peaks[point];
+    for (int i = 1; i < every && point + i < end; ++i) {
+      CrossPeak between = before;
+      if (point + every < end) {
+        const CrossPeak after = peaks[point + every];
+        const float part = static_cast<float>(i) / static_cast<float>(every);
+        between.offset_px = before.offset_px + part * (after.offset_px - before.offset_px);
+        between.value = before.value + part * (after.value - before.value);
+        between.found = before.found && after.found && fabsf(after.offset_px - before.offset_px) < outlier_px ? 1 : 0;
+      }
+      peaks[point + i] = between;
+    }
   }
 };
 
@@ -319,9 +346,13 @@ struct MoveToPeaks {
     block.for_each_pixel(1, count, [&](int, int i) {
       offsets[start + i] = peaks[start + i].found ? peaks[start + i].offset_px : across_gap(start, count, there, i);
     });
+    // Vessels bend less from one pixel to the next than single offsets err.
     block.for_each_pixel(1, count, [&](int, int i) {
       const CrossSection line = lines[start + i];
-      const float offset = offsets[start + i];
+      const int from = i > smooth_over ? i - smooth_over : 0, to = i + smooth_over < count ? i + smooth_over + 1 : count;
+      float sum = 0;
+      for (int j = from; j < to; ++j) sum += offsets[start + j];
+      const float offset = sum / static_cast<float>(to - from);
       moved[start + i] = {line.y + offset * line.normal_y, line.x + offset * line.normal_x, line.normal_y, line.normal_x};
     });
     // Directions over a few points: single offsets are noisy.
@@ -358,18 +389,24 @@ void place_lines(const Stream& stream, ArrayView<const CrossSection> lines, Arra
 RidgePathScratch::RidgePathScratch(const Stream& stream, ArrayView<const int> first) {
   const int lines = first.size > 0 ? first.size - 1 : 0;
   Array<int> first_row = Array<int>::staging(stream, lines + 1);
-  std::vector<int> points;
+  std::vector<int> points, lines_of;
   for (int s = 0; s < lines; ++s) {
     first_row[s] = static_cast<int>(points.size());
-    for (int i = first[s]; i < first[s + 1]; i += every) points.push_back(i);
+    for (int i = first[s]; i < first[s + 1]; i += every) {
+      points.push_back(i);
+      lines_of.push_back(s);
+    }
   }
   const int rows = first_row[lines] = static_cast<int>(points.size());
-  Array<int> point_of_row = Array<int>::staging(stream, rows);
+  Array<int> point_of_row = Array<int>::staging(stream, rows), line_of_row = Array<int>::staging(stream, rows);
   std::copy(points.begin(), points.end(), point_of_row.begin());
+  std::copy(lines_of.begin(), lines_of.end(), line_of_row.begin());
   first_row_ = Array<int>(stream, lines + 1);
   point_of_row_ = Array<int>(stream, rows);
   copy<int>(stream, first_row.view(), first_row_.view());
   copy<int>(stream, point_of_row.view(), point_of_row_.view());
+  line_of_row_ = Array<int>(stream, rows);
+  copy<int>(stream, line_of_row.view(), line_of_row_.view());
   samples_ = Image<float>(stream, rows, most_columns);
   moves_ = Image<std::int8_t>(stream, rows, most_columns);
   highest_ = Array<float>(stream, rows);
@@ -397,7 +434,8 @@ void find_ridge_paths(const Stream& stream, ImageView<const float> z, ImageView<
   for_each_tile(stream, scratch.lines(), 1,
                 FindPaths{scratch.first_row_.view(), first, samples, step_px, options.stiffness * step_px * step_px, options.minimum_z,
                           scratch.moves_.view(), scratch.highest_.view(), scratch.rough_.view(), peaks});
-  locate_peaks_across(stream, z, divisor, lines, fine_step_px, peaks, options.minimum_z);
+  locate_peaks_across(stream, z, divisor, lines, fine_step_px, peaks, options.minimum_z, scratch.point_of_row_.view());
+  for_each_item(stream, rows, FillPeaks{first, scratch.line_of_row_.view(), scratch.point_of_row_.view(), peaks}, 1024);
 }
 
 void reject_lone_peaks(const Stream& stream, ArrayView<const int> first, ArrayView<CrossPeak> peaks, ArrayView<int> list) {

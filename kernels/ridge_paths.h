@@ -34,7 +34,7 @@ class RidgePathScratch {
  private:
   friend void find_ridge_paths(const Stream&, ImageView<const float>, ImageView<const float>, ArrayView<const int>,
                                ArrayView<const CrossSection>, const RidgePathOptions&, RidgePathScratch&, ArrayView<CrossPeak>);
-  Array<int> first_row_, point_of_row_;  // every second point of each line
+  Array<int> first_row_, point_of_row_, line_of_row_;  // every second point of each line
   Image<float> samples_;
   Image<std::int8_t> moves_;
   Array<float> highest_, rough_;
@@ -42,8 +42,9 @@ class RidgePathScratch {
 
 /// For each point the ridge of z across its line: peaks, one per point. Every second point's line is searched pixel by pixel (about 1 px
 /// apart, 24 on either side at most); the path of offsets along the line that gathers most z at least bending is found by dynamic
-/// programming, and the nearest maximum to it by locate_peaks_across. divisor: maxima are of z / divisor (see locate_peaks_across), or
-/// without data. found: at a maximum with value above minimum_z. Lines do not depend on one another.
+/// programming, and the nearest maximum to it by locate_peaks_across; points between take the mean of their neighbours. divisor: maxima
+/// are of z / divisor (see locate_peaks_across), or without data. found: at a maximum with value above minimum_z. Lines do not depend on
+/// one another.
 /// Throws std::invalid_argument where sizes differ, or search_px is not positive.
 void find_ridge_paths(const Stream& stream, ImageView<const float> z, ImageView<const float> divisor, ArrayView<const int> first,
                       ArrayView<const CrossSection> lines, const RidgePathOptions& options, RidgePathScratch& scratch,
@@ -52,9 +53,9 @@ void find_ridge_paths(const Stream& stream, ImageView<const float> z, ImageView<
 /// Takes `found` from single peaks that lie far from what their neighbours along the line found. list: one element per point.
 void reject_lone_peaks(const Stream& stream, ArrayView<const int> first, ArrayView<CrossPeak> peaks, ArrayView<int> list);
 
-/// Moves points onto their peaks where found; the others take their neighbours' offsets, interpolated along the line. Normals are turned
-/// accordingly. A line with less than least_share of its points found stays, found[s] = 0; otherwise 1. list, rank, offsets: scratch, one
-/// element per point; moved may not alias.
+/// Moves points onto their peaks where found; the others take their neighbours' offsets, interpolated along the line. Each by the mean
+/// over three points on either side. Normals are turned accordingly. A line with less than least_share of its points found stays, found[s]
+/// = 0; otherwise 1. list, rank, offsets: scratch, one element per point; moved may not alias.
 void move_to_peaks(const Stream& stream, ArrayView<const int> first, ArrayView<const CrossSection> lines, ArrayView<const CrossPeak> peaks,
                    float least_share, ArrayView<int> list, ArrayView<int> rank, ArrayView<float> offsets, ArrayView<CrossSection> moved,
                    ArrayView<std::int32_t> found);

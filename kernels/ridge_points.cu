@@ -211,9 +211,11 @@ struct LocatePeaks {
   SampleAcross source;  // image and divisor
   ArrayView<const CrossSection> sections;
   float step_px, least_value;
+  ArrayView<const int> which;
   ArrayView<CrossPeak> peaks;
 
-  CINELUMEN_HOST_DEVICE void operator()(int i) const {
+  CINELUMEN_HOST_DEVICE void operator()(int item) const {
+    const int i = which.data ? which[item] : item;
     CrossPeak peak = peaks[i];
     const CrossSection section = sections[i];
     const auto at = [&](float offset) {
@@ -288,12 +290,14 @@ void sample_across(const Stream& stream, ImageView<const float> image, ArrayView
 }
 
 void locate_peaks_across(const Stream& stream, ImageView<const float> image, ImageView<const float> divisor,
-                         ArrayView<const CrossSection> sections, float step_px, ArrayView<CrossPeak> peaks, float least_value) {
+                         ArrayView<const CrossSection> sections, float step_px, ArrayView<CrossPeak> peaks, float least_value,
+                         ArrayView<const int> which) {
   require(divisor.data == nullptr || same_size(image, divisor), "locate_peaks_across: image and divisor differ in size");
   require(peaks.size == sections.size, "locate_peaks_across: peaks must have one element per section");
   require(step_px > 0, "locate_peaks_across: step_px must be positive");
   require(sections.size == 0 || (image.height > 0 && image.width > 0), "locate_peaks_across: the image is empty");
-  for_each_item(stream, sections.size, LocatePeaks{{image, divisor, {}, 1, {}}, sections, step_px, least_value, peaks}, 64);
+  for_each_item(stream, which.data ? which.size : sections.size,
+                LocatePeaks{{image, divisor, {}, 1, {}}, sections, step_px, least_value, which, peaks}, 64);
 }
 
 }  // namespace cinelumen

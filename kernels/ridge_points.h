@@ -67,8 +67,10 @@ struct CrossPeak {
 
 /// From each peak's offset up to the nearest maximum of samples step_px apart, four steps at most, then the vertex of the parabola
 /// through it and its neighbours. Samples are of image / divisor (same size, positive, or without data), divided before the Catmull-Rom
-/// interpolation. peaks: one per section; all in the stream's memory. Throws as sample_across.
+/// interpolation. peaks: one per section; all in the stream's memory. which: numbers of the sections to look at, without data: all.
+/// Throws as sample_across.
 void locate_peaks_across(const Stream& stream, ImageView<const float> image, ImageView<const float> divisor,
-                         ArrayView<const CrossSection> sections, float step_px, ArrayView<CrossPeak> peaks, float least_value = -3e38f);
+                         ArrayView<const CrossSection> sections, float step_px, ArrayView<CrossPeak> peaks, float least_value = -3e38f,
+                         ArrayView<const int> which = {});
 
 }  // namespace cinelumen

@@ -51,8 +51,10 @@ using KthScratch = SumLanes<7>;
 /// The k-th smallest (k from 0) of value(0) ... value(count - 1) that are not negative, more than k of them. Three bits at a time: for such
 /// floats, their bits as a whole number come in the same order.
 template <class Block, class Value>
-CINELUMEN_HOST_DEVICE float kth_smallest(const Block& block, KthScratch& scratch, int count, int k, Value value) {
+CINELUMEN_HOST_DEVICE float kth_smallest([[maybe_unused]] const Block& block, [[maybe_unused]] KthScratch& scratch, int count, int k,
+                                         Value value) {
   std::uint32_t found = 0;
+#ifdef __CUDA_ARCH__
   for (int shift = 28;; shift = shift > 3 ? shift - 3 : 0) {
     const std::uint32_t start = found;
     const Sums<7> below = block.template sum_pixels<7>(1, count, scratch, [&](int, int i) {
@@ -66,6 +68,18 @@ CINELUMEN_HOST_DEVICE float kth_smallest(const Block& block, KthScratch& scratch
       if (below.value[m] <= static_cast<float>(k)) found = start + ((m + 1) << shift);
     if (shift == 0) break;
   }
+#else
+  // A count of whole numbers is vector code: one bit at a time is quickest.
+  for (int shift = 30; shift >= 0; --shift) {
+    const std::int32_t tried = static_cast<std::int32_t>(found + (1u << shift));
+    int below = 0;
+    for (int i = 0; i < count; ++i) {
+      const std::int32_t bits = std::bit_cast<std::int32_t>(value(i));  // negative where the value is
+      below += (bits >= 0) & (bits < tried) ? 1 : 0;
+    }
+    if (below <= k) found += 1u << shift;
+  }
+#endif
   return std::bit_cast<float>(found);
 }
 

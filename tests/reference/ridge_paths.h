@@ -33,7 +33,8 @@ inline std::vector<CrossPeak> without_lone_peaks(const std::vector<CrossPeak>& p
   return result;
 }
 
-/// Offsets of all points: a gap goes from the middle of the seven found before it to that of the seven after it.
+/// Offsets of all points: a gap goes from the middle of the seven found before it to that of the seven after it; then a mean over three on
+/// either side.
 inline std::vector<double> offsets_of(const std::vector<CrossPeak>& peaks) {
   const std::vector<int> found = found_among(peaks);
   const int count = static_cast<int>(peaks.size()), there = static_cast<int>(found.size());
@@ -58,7 +59,13 @@ inline std::vector<double> offsets_of(const std::vector<CrossPeak>& peaks) {
     const double left = upper_middle(before.empty() ? after : before), right = upper_middle(after.empty() ? before : after);
     offsets[i] = left + (right - left) * (i - last) / (next - last);
   }
-  return offsets;
+  std::vector<double> smooth(offsets.size());
+  for (int i = 0; i < count; ++i) {
+    int taken = 0;
+    for (int j = std::max(0, i - 3); j < std::min(count, i + 4); ++j, ++taken) smooth[i] += offsets[j];
+    smooth[i] /= taken;
+  }
+  return smooth;
 }
 
 }  // namespace cinelumen::reference
