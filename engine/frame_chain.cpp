@@ -44,7 +44,10 @@ FrameChain::FrameChain(const Stream& stream, const Run& run, const IntensityMode
   // filtered or written in its turn.
   constexpr int slots_on_cuda = 4;
   const bool parallel = stream.schedule().parallel;
-  const int slots = stream.on_cuda() ? slots_on_cuda : parallel ? std::clamp(std::min(cpu_threads() + 1, run.frame_count()), 1, 16) : 1;
+  const int busy = stream.on_cuda() ? slots_on_cuda : parallel ? cpu_threads() + 1 : 1;
+  // A recording is of one place of the filter's ring, which has two at least.
+  const int wanted = options.frames_in_flight > 0 ? options.frames_in_flight : busy, least = stream.on_cuda() ? 2 : 1;
+  const int slots = std::clamp(std::min(wanted, run.frame_count()), least, 16);
   for (int i = 0; i < slots; ++i) {
     CpuSchedule schedule = stream.schedule();
     schedule.parallel = false;
@@ -99,6 +102,11 @@ Opacification FrameChain::opacify(const std::vector<int>& key_frames, AnalysisOb
   for (int i = 0; i < count; ++i)
     if (!is_odd(i)) taken[i] = statistics.next_frame(run_.frame_times_ms.empty() ? i : run_.frame_times_ms[scene_.first + i]);
 
+  for (int i = 0; i < count; ++i)
+    if (std::find(key_frames.begin(), key_frames.end(), scene_.first + i) != key_frames.end())
+      result.key_frames.push_back({scene_.first + i, Image<float>(stream_, height, width)});
+  std::size_t keys_taken = 0;
+
   const auto register_and_subtract = [&](FrameSlot& slot) {
     slot.send_numbers();
     slot.find_motion();
@@ -128,11 +136,8 @@ Opacification FrameChain::opacify(const std::vector<int>& key_frames, AnalysisOb
       slot.launch(stream_, recording_of(i));
     else
       filter_in_time(slot, i);
-    if (std::find(key_frames.begin(), key_frames.end(), slot.frame()) != key_frames.end()) {
-      KeyFrame key{slot.frame(), Image<float>(stream_, height, width)};
-      copy<float>(stream_, slot.filtered(), key.image.view());
-      result.key_frames.push_back(std::move(key));
-    }
+    if (keys_taken < result.key_frames.size() && result.key_frames[keys_taken].frame == slot.frame())
+      copy<float>(stream_, slot.filtered(), result.key_frames[keys_taken++].image.view());
   };
   const auto gather = [&](int i, int place) {
     FrameSlot& slot = *slots_[place];

@@ -44,7 +44,7 @@ struct Tilt {
 CINELUMEN_HOST_DEVICE inline double clamped(double x, double low, double high) { return x > low ? (x < high ? x : high) : low; }
 
 CINELUMEN_HOST_DEVICE inline Tilt make_tilt(const RigidMotion& motion, int height, int width) {
-  const double c = std::cos(static_cast<double>(motion.rotation_rad)), s = std::sin(static_cast<double>(motion.rotation_rad));
+  const auto [s, c] = sine_cosine(motion.rotation_rad);
   const double centre_y = (height - 1) / 2.0, centre_x = (width - 1) / 2.0;
   // Beyond the image's size nothing is reached; clamping keeps the integers small.
   const double sy = clamped(motion.shift_y_px, -2.0 * height - 16, 2.0 * height + 16);
@@ -55,6 +55,13 @@ CINELUMEN_HOST_DEVICE inline Tilt make_tilt(const RigidMotion& motion, int heigh
           static_cast<float>(s),
           static_cast<float>(s / c),
           static_cast<float>(1 / c - 1)};
+}
+
+/// inverse(motion), by sine_cosine.
+CINELUMEN_HOST_DEVICE inline RigidMotion moved_back(const RigidMotion& motion) {
+  const auto [s, c] = sine_cosine(motion.rotation_rad);
+  return {static_cast<float>(-(c * motion.shift_y_px - s * motion.shift_x_px)),
+          static_cast<float>(-(s * motion.shift_y_px + c * motion.shift_x_px)), -motion.rotation_rad};
 }
 
 CINELUMEN_HOST_DEVICE inline bool is_small(const RigidMotion& motion) { return fabsf(motion.rotation_rad) <= small_rotation_rad; }
@@ -272,7 +279,7 @@ struct OntoMask {
     const int height = image.height, width = image.width;
     block.once([&] {
       const FramePlacement now = placement.read();
-      const RigidMotion back = inverse(now.motion);
+      const RigidMotion back = moved_back(now.motion);
       scratch.placed.small = is_small(now.motion);
       scratch.placed.offset = now.offset;
       if (scratch.placed.small) {

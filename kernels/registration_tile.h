@@ -55,15 +55,17 @@ struct LevelView {
 };
 
 CINELUMEN_HOST_DEVICE inline LevelMotion level_motion(const LevelView& level, const State& state) {
+  const auto [sine, cosine] = sine_cosine(state.rotation);
+  const double centre_y = level.centre_y, centre_x = level.centre_x, y = centre_y + state.shift_y / level.scale,
+               x = centre_x + state.shift_x / level.scale;
   LevelMotion result;
-  result.inverse =
-      invert(state.shift_y / level.scale, state.shift_x / level.scale, state.rotation, level.centre_y, level.centre_x, level.step);
-  result.inverse.origin_y += static_cast<float>(level.padding);
-  result.inverse.origin_x += static_cast<float>(level.padding);
-  result.centre_y = static_cast<float>(level.centre_y + level.padding);
-  result.centre_x = static_cast<float>(level.centre_x + level.padding);
-  result.cosine = static_cast<float>(std::cos(state.rotation));
-  result.sine = static_cast<float>(std::sin(state.rotation));
+  result.inverse = {static_cast<float>(centre_y + sine * x - cosine * y + level.padding),
+                    static_cast<float>(centre_x - cosine * x - sine * y + level.padding), static_cast<float>(level.step * cosine),
+                    static_cast<float>(level.step * sine)};
+  result.centre_y = static_cast<float>(centre_y + level.padding);
+  result.centre_x = static_cast<float>(centre_x + level.padding);
+  result.cosine = static_cast<float>(cosine);
+  result.sine = static_cast<float>(sine);
   return result;
 }
 

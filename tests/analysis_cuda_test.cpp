@@ -2,12 +2,17 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <random>
+#include <string>
+#include <vector>
 
 #include "engine/analysis.h"
+#include "engine/batch.h"
 #include "engine/live_analysis.h"
+#include "kernels/profiler_range.h"
 #include "support/tubes.h"
 
 namespace cinelumen {
@@ -99,6 +104,66 @@ TEST(AnalysisCuda, AgreesWithTheCpu) {
     }
   }
   EXPECT_GT(compared, 100);
+}
+
+void expect_same_bits(const Analysis& a, const Analysis& b) {
+  ASSERT_EQ(a.segments.size(), b.segments.size());
+  ASSERT_EQ(a.subtraction.frames.size(), b.subtraction.frames.size());
+  for (std::size_t i = 0; i < b.subtraction.frames.size(); ++i) {
+    EXPECT_EQ(a.subtraction.frames[i].shift_y_px, b.subtraction.frames[i].shift_y_px) << "frame " << i;
+    EXPECT_EQ(a.subtraction.frames[i].shift_x_px, b.subtraction.frames[i].shift_x_px) << "frame " << i;
+    EXPECT_EQ(a.subtraction.frames[i].residual_sd, b.subtraction.frames[i].residual_sd) << "frame " << i;
+  }
+  for (std::size_t i = 0; i < b.segments.size(); ++i) {
+    const auto &p = a.segments[i].profile.points, &q = b.segments[i].profile.points;
+    ASSERT_EQ(p.size(), q.size()) << "segment " << i;
+    for (std::size_t j = 0; j < q.size(); ++j) {
+      EXPECT_EQ(p[j].diameter_px, q[j].diameter_px) << "segment " << i << ", point " << j;
+      EXPECT_EQ(p[j].sd_px, q[j].sd_px) << "segment " << i << ", point " << j;
+    }
+  }
+}
+
+// Each run on a device of its own, and fewer frames in flight than there are by themselves.
+TEST(AnalysisCuda, SameBitsOnEveryDeviceAndForAnyFramesInFlight) {
+  const int devices = cuda_device_count();
+  if (devices == 0) GTEST_SKIP() << "no CUDA device";
+  const cinelumen::Run run = two_vessels(6, 3);
+  std::vector<Stream> streams;
+  for (int device = 0; device < std::min(devices, 2); ++device) streams.push_back(Stream::cuda(device));
+  std::vector<Analysis> analyses(2);
+  std::vector<int> on(2, -1);
+  over_devices(streams, 2, [&](int item, const Stream& stream) {
+    AnalysisOptions options;
+    options.frames_in_flight = item == 0 ? 0 : 2;
+    analyses[item] = analyze(stream, run, options);
+    on[item] = stream.cuda_device();
+  });
+  EXPECT_EQ(on[0] != on[1], devices > 1) << "every device takes its share";
+  ASSERT_GE(analyses[0].segments.size(), 2u);
+  expect_same_bits(analyses[1], analyses[0]);
+}
+
+/// A profiler looks at each pass from its second frame on, when everything has been made.
+class LookAtThePasses : public AnalysisObserver {
+ public:
+  void progress(const std::string&, int done, int total) override {
+    if (done == 1 && total > 1) profile(true);
+    if (done == total) profile(false);
+  }
+  void topology_done(const Analysis&) override {}
+  void frame_done(const FrameResult&) override { ++frames; }
+  int frames = 0;
+};
+
+// What the host does meanwhile is counted by the emulator, and judged by cuda.sh.
+TEST(AnalysisCuda, SteadyState) {
+  if (cuda_device_count() == 0) GTEST_SKIP() << "no CUDA device";
+  const cinelumen::Run run = two_vessels(8, 3);
+  LookAtThePasses look;
+  const Analysis analysis = analyze(Stream::cuda(0), run, {}, &look);
+  EXPECT_GE(analysis.segments.size(), 2u);
+  EXPECT_EQ(look.frames, 8);
 }
 
 TEST(AnalysisCuda, AgreesWithTheCpuOnAStream) {

@@ -64,7 +64,36 @@ fail_one() {
     { echo "FAILED ($status, $problem): $name"; tail -n 15 "$results/$name.log"; } | sed 's/^/  /'
   fi
 }
-export -f run_one fail_one
+# steady_one NAME FRAMES PROGRAM FILTER: what the host does while a run's frames go through both passes, each in flight with others: nothing
+# but copies from pinned memory, one graph launch a frame and pass, and waits for a frame's own event.
+steady_one() {
+  local name=$1 frames=$2 problem
+  problem=$(timeout 300 "$emulate" --profile "$results/$name.profile" -- "$3" "$4" 2>&1 >"$results/$name.log" &&
+    python3 - "$results/$name.profile" "$frames" <<'JUDGE'
+import json, re, sys
+
+lines = [json.loads(line) for line in open(sys.argv[1])]
+range_ = next(line for line in lines if line["type"] == "host_in_profiler_range")
+whole = next(line for line in lines if line["type"] == "host")
+wrong = [f"{key}: {count}" for key, count in range_.items()
+         if count and re.fullmatch(r"calls\.cuda(Malloc|Free|StreamSynchronize|DeviceSynchronize|Memcpy$|Memcpy2D$|StreamBeginCapture|GraphInstantiate|LaunchKernel).*"
+                                   r"|copy\..*pageable.*count", key)]
+launches = whole.get("calls.cudaGraphLaunch", 0)
+if launches != 2 * int(sys.argv[2]):
+    wrong.append(f"graph launches: {launches} for {sys.argv[2]} frames in two passes")
+if not range_.get("calls.cudaEventSynchronize", 0):
+    wrong.append("no frame was waited for: the profiler looked at nothing")
+sys.exit("; ".join(wrong))
+JUDGE
+  )
+  if [ $? -eq 0 ] && [ -z "$problem" ]; then
+    echo pass >"$results/$name.result"
+  else
+    echo fail >"$results/$name.result"
+    echo "  FAILED: $name: $problem"
+  fi
+}
+export -f run_one fail_one steady_one
 export emulate results
 
 list=$results/jobs
@@ -75,11 +104,12 @@ for mode in plain --race --reverse "--lazy 7" "--lazy late" "--devices 2"; do
     echo "run_one $(basename "$test" _test)_$(tr -d ' -' <<<"$mode") $options -- $test '$filter'" >>"$list"
   done
 done
+echo "steady_one steady_state 8 $build_dir/tests/cuda/analysis_cuda_test --gtest_filter=AnalysisCuda.SteadyState" >>"$list"
 # The calls are read from the sources: one that is added is tested. Questions about errors don't fail, and the emulator can't let
-# cudaStreamDestroy fail; it knows two others by the names of calls that they share their code with.
+# what destroys fail, nor the profiler; it knows three others by the names of calls that they share their code with.
 calls=$(grep -ohE 'cuda[A-Z][A-Za-z0-9]*\(' "$root"/kernels/*.cu "$root"/kernels/*.h | tr -d '(' | sort -u |
-  grep -vE '^(cudaGetErrorName|cudaGetErrorString|cudaGetLastError|cudaStreamDestroy)$' |
-  sed 's/^cudaStreamCreateWithFlags$/cudaStreamCreate/; s/^cudaMemcpy2DAsync$/cudaMemcpyAsync/' | sort -u)
+  grep -vE '^(cudaGetErrorName|cudaGetErrorString|cudaGetLastError|cuda(Stream|Event|Graph|GraphExec)Destroy|cudaProfiler(Start|Stop))$' |
+  sed 's/^cudaStreamCreateWithFlags$/cudaStreamCreate/; s/^cudaEventCreateWithFlags$/cudaEventCreate/; s/^cudaMemcpy2DAsync$/cudaMemcpyAsync/' | sort -u)
 calls="$calls cudaLaunchKernel"
 for call in $calls; do
   for n in 1 2 20; do

@@ -145,6 +145,56 @@ TEST_P(Registration, StoredFrameGivesWhatItsAttenuationGives) {
   EXPECT_THROW(registration.estimate(stream, StoredFrame{stored.view(), {}}), std::invalid_argument);
 }
 
+// Recorded once, launched for one frame after the other, as the chain does.
+TEST_P(Registration, RecordedGivesWhatIsWaitedForAndWhereTheFrameLies) {
+  const Stream stream = this->stream();
+  const int side = stream.on_cuda() ? 64 : 131;
+  const reference::Scene scene(side, 5);
+  const Image<float> mask = on_device(stream, scene.frame({}, 0.003, false, 1));
+  Array<float> table_host(1000), table(stream, 1000);
+  for (int i = 0; i < 1000; ++i) table_host[i] = 0.004f * static_cast<float>(i) - 1;
+  copy<float>(stream, table_host, table);
+  const Image<std::uint8_t> valid_host = ones(side, side), valid = to_device(stream, valid_host.view());
+  Image<std::uint16_t> stored_host = Image<std::uint16_t>::staging(stream, side, side), stored(stream, side, side);
+  Array<RigidEstimate> estimate(stream, 1), estimate_host = Array<RigidEstimate>::staging(stream, 1);
+  Array<FramePlacement> placement(stream, 1), placement_host = Array<FramePlacement>::staging(stream, 1);
+  MaskRegistration registration(stream, mask, valid), waiting = registration.another(stream);
+  stream.synchronize();
+  const StoredFrame frame{stored.view(), table.view()};
+  const Recording recording(stream, [&] {
+    copy<std::uint16_t>(stream, stored_host, stored);
+    registration.enqueue(stream, frame, estimate, placement);
+    copy<RigidEstimate>(stream, estimate, estimate_host);
+    copy<FramePlacement>(stream, placement, placement_host);
+  });
+  const auto launch = [&](const Image<float>* shown) {
+    for (int y = 0; y < side; ++y)
+      for (int x = 0; x < side; ++x)
+        stored_host(y, x) = static_cast<std::uint16_t>(shown ? std::clamp(std::lround(((*shown)(y, x) + 1) / 0.004f), 0L, 999L) : 7);
+    recording.launch(stream);
+    stream.synchronize();
+  };
+  for (const RigidMotion truth : {RigidMotion{1.4f, -2.3f, 0}, RigidMotion{-0.6f, 3.1f, 0}}) {
+    const Image<float> shown = scene.frame(truth, 0.003, true, 2);
+    launch(&shown);
+    const RigidEstimate found = estimate_host[0], waited = waiting.estimate(stream, frame);
+    EXPECT_NEAR(found.motion.shift_y_px, truth.shift_y_px, 0.2);
+    EXPECT_NEAR(found.motion.shift_x_px, truth.shift_x_px, 0.2);
+    EXPECT_EQ(found.motion.shift_y_px, waited.motion.shift_y_px);
+    EXPECT_EQ(found.motion.shift_x_px, waited.motion.shift_x_px);
+    EXPECT_EQ(found.offset, waited.offset);
+    ASSERT_TRUE(found.converged);
+    EXPECT_EQ(placement_host[0].motion.shift_x_px, found.motion.shift_x_px);
+    EXPECT_EQ(placement_host[0].offset, found.offset);
+  }
+  launch(nullptr);
+  if (!estimate_host[0].converged) {
+    EXPECT_EQ(placement_host[0].motion.shift_y_px, 0) << "a frame that was not found rests";
+    EXPECT_EQ(placement_host[0].motion.shift_x_px, 0);
+  }
+  EXPECT_THROW(registration.enqueue(stream, frame, {}, placement), std::invalid_argument);
+}
+
 TEST(RegistrationRobustness, SameForAnyNumberOfThreads) {
   const reference::Scene scene(300, 5);
   const Image<float> mask = scene.frame({}, 0.003, false, 1), frame = scene.frame({2, 3, 0.004f}, 0.01, true, 2);

@@ -8,10 +8,13 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <set>
 #include <sstream>
 #include <string>
+#include <vector>
 
 #include "engine/analysis.h"
+#include "engine/batch.h"
 #include "io/byte_source.h"
 #include "io/output_folder.h"
 #include "io/results.h"
@@ -26,7 +29,8 @@ namespace cinelumen {
 namespace {
 
 struct Options {
-  std::string run, output, trace, device = "auto", frames, roi, registration = "rigid", response = "noise-calibrated";
+  std::vector<std::string> runs;
+  std::string output, trace, device = "auto", frames, roi, registration = "rigid", response = "noise-calibrated";
   int threads = 0;
   bool no_video = false;
   std::optional<double> mm_per_px, mm_per_px_sd;
@@ -168,74 +172,129 @@ void print_summary(const Run& run, const Analysis& analysis, const std::filesyst
   std::printf("research software, not a medical device\n");
 }
 
-int analyze_run(const Options& options, const GlobalOptions& global) {
-  AnalysisOptions analysis_options;
-  bool automatic = false;
-  int device = parse_device(options.device, automatic);
-  if (!options.frames.empty()) parse_frames(options.frames, analysis_options);
-  analysis_options.mm_per_px = options.mm_per_px;
-  analysis_options.mm_per_px_relative_sd = options.mm_per_px_sd;
-  if (options.mm_per_px_sd && !options.mm_per_px) throw std::invalid_argument("--mm-per-px-sd: expected together with --mm-per-px");
-  analysis_options.registration = options.registration == "none" ? Registration::none : Registration::rigid;
-  analysis_options.response = parse_response(options.response);
-  if (!options.roi.empty()) analysis_options.regions = read_regions(options.roi);
-  set_cpu_threads(options.threads);
+/// One run's way from the file to its results.
+struct Job {
+  std::string path, folder;
+  std::optional<Run> run;
+  Analysis analysis;
+};
 
-  std::optional<TraceFile> trace;
-  if (!options.trace.empty()) trace.emplace(options.trace);
-  const Run run = [&] {
+std::vector<Job> jobs_of(const Options& options) {
+  std::vector<Job> jobs;
+  std::set<std::string> folders;
+  for (const std::string& path : options.runs) {
+    std::string folder = default_folder(path);
+    if (!options.output.empty())
+      folder = options.runs.size() == 1 ? options.output : (std::filesystem::path(options.output) / folder).string();
+    if (!folders.insert(folder).second) throw std::invalid_argument(path + ": another run's results go to " + folder + ", too");
+    jobs.push_back({path, folder, {}, {}});
+  }
+  return jobs;
+}
+
+/// Where runs are worked on at the same time: the CPU (-1), one CUDA device, or all of them.
+std::vector<int> devices_for(const Options& options, bool& automatic) {
+  const bool all = options.device == "cuda:all";
+  const int device = parse_device(all ? "cuda" : options.device, automatic);
+  if (!all && !(automatic && device >= 0 && options.runs.size() > 1)) return {device};
+  std::vector<int> devices;
+  for (int i = 0; i < std::max(cuda_device_count(), 1); ++i) devices.push_back(i);
+  return devices;
+}
+
+AnalysisOptions analysis_options_of(const Options& options) {
+  AnalysisOptions result;
+  if (!options.frames.empty()) parse_frames(options.frames, result);
+  result.mm_per_px = options.mm_per_px;
+  result.mm_per_px_relative_sd = options.mm_per_px_sd;
+  if (options.mm_per_px_sd && !options.mm_per_px) throw std::invalid_argument("--mm-per-px-sd: expected together with --mm-per-px");
+  result.registration = options.registration == "none" ? Registration::none : Registration::rigid;
+  result.response = parse_response(options.response);
+  if (!options.roi.empty()) result.regions = read_regions(options.roi);
+  return result;
+}
+
+/// Where `automatic`, on the CPU if the device fails.
+void analyze_job(Job& job, const Options& options, const AnalysisOptions& analysis_options, const ResultOptions& shared_results,
+                 const Stream& stream, bool automatic) {
+  job.run = [&] {
     const TraceSpan span("read the run");
-    return read_run(options.run, options.read);
+    return read_run(job.path, options.read);
   }();
+  const Run& run = *job.run;
   if (analysis_options.last_frame >= run.frame_count() || analysis_options.first_frame >= run.frame_count())
     throw std::invalid_argument("--frames " + options.frames + ": the run has frames 1-" + std::to_string(run.frame_count()));
-  ResultOptions results;
-  results.folder = options.output.empty() ? default_folder(options.run) : options.output;
-  results.video = !options.no_video;
-  ProgressBar bar(!global.quiet && stderr_is_terminal());
-  std::string last_stage;
-  results.progress = [&](const std::string& stage, int done, int total) {
-    bar.show(stage, done, total);
-    if (global.verbose && stage != last_stage) {
-      bar.clear();
-      std::fprintf(stderr, "%s\n", stage.c_str());
-      last_stage = stage;
-    }
-  };
-
-  std::string fell_back;
-  const auto run_on = [&](int on) {
-    const Stream stream = on >= 0 ? Stream::cuda(on) : Stream::cpu();
+  ResultOptions results = shared_results;
+  results.folder = job.folder;
+  const auto run_on = [&](const Stream& on, const std::string& warning) {
     ResultWriter writer(run, analysis_options, results);
-    Analysis analysis = analyze(stream, run, analysis_options, &writer);
-    if (!fell_back.empty()) analysis.warnings.insert(analysis.warnings.begin(), fell_back);
+    job.analysis = analyze(on, run, analysis_options, &writer);
+    if (!warning.empty()) job.analysis.warnings.insert(job.analysis.warnings.begin(), warning);
     const TraceSpan span("finish the files");
-    writer.finish(analysis);
-    return analysis;
+    writer.finish(job.analysis);
   };
-  const Analysis analysis = [&] {
-    if (device < 0 || !automatic) return run_on(device);
-    try {
-      return run_on(device);
-    } catch (const DeviceError& error) {
-      fell_back = "CUDA failed, so everything was done again on the CPU: " + std::string(error.what());
-    }
-    return run_on(-1);
-  }();
+  if (!stream.on_cuda() || !automatic) return run_on(stream, {});
+  std::string fell_back;
+  try {
+    return run_on(stream, {});
+  } catch (const DeviceError& error) {
+    fell_back = "CUDA failed, so everything was done again on the CPU: " + std::string(error.what());
+  }
+  run_on(Stream::cpu(), fell_back);
+}
+
+void print_notes(const Analysis& analysis, const GlobalOptions& global) {
+  if (!global.quiet)
+    for (const std::string& warning : analysis.warnings) std::fprintf(stderr, "warning: %s\n", clean_text(warning, 1 << 12).c_str());
+  if (!global.verbose) return;
+  for (const std::string& note : analysis.subtraction.mask.notes) std::fprintf(stderr, "mask: %s\n", clean_text(note, 1 << 12).c_str());
+  std::fprintf(stderr, "vessels: %s\n", analysis.subtraction.topology_note.c_str());
+  for (const auto& [stage, ms] : analysis.timing.stages) std::fprintf(stderr, "%-16s %9.1f ms\n", stage.c_str(), ms);
+}
+
+int analyze_runs(const Options& options, const GlobalOptions& global) {
+  bool automatic = false;
+  const std::vector<int> devices = devices_for(options, automatic);
+  const AnalysisOptions analysis_options = analysis_options_of(options);
+  std::vector<Job> jobs = jobs_of(options);
+  const bool several = jobs.size() > 1;
+  set_cpu_threads(options.threads);
+  std::optional<TraceFile> trace;
+  if (!options.trace.empty()) trace.emplace(options.trace);
+
+  ResultOptions results;
+  results.video = !options.no_video;
+  // Runs that go side by side would write over one another's bar.
+  ProgressBar bar(!several && !global.quiet && stderr_is_terminal());
+  std::string last_stage;
+  if (!several)
+    results.progress = [&](const std::string& stage, int done, int total) {
+      bar.show(stage, done, total);
+      if (global.verbose && stage != last_stage) {
+        bar.clear();
+        std::fprintf(stderr, "%s\n", stage.c_str());
+        last_stage = stage;
+      }
+    };
+
+  std::vector<Stream> streams;
+  for (const int device : devices) streams.push_back(device >= 0 ? Stream::cuda(device) : Stream::cpu());
+  over_devices(streams, static_cast<int>(jobs.size()),
+               [&](int item, const Stream& stream) { analyze_job(jobs[item], options, analysis_options, results, stream, automatic); });
   bar.clear();
   if (trace) trace->write();
 
-  if (!global.quiet)
-    for (const std::string& warning : analysis.warnings) std::fprintf(stderr, "warning: %s\n", clean_text(warning, 1 << 12).c_str());
-  if (global.verbose) {
-    for (const std::string& note : analysis.subtraction.mask.notes) std::fprintf(stderr, "mask: %s\n", clean_text(note, 1 << 12).c_str());
-    std::fprintf(stderr, "vessels: %s\n", analysis.subtraction.topology_note.c_str());
-    for (const auto& [stage, ms] : analysis.timing.stages) std::fprintf(stderr, "%-16s %9.1f ms\n", stage.c_str(), ms);
+  for (std::size_t i = 0; i < jobs.size(); ++i) {
+    const Job& job = jobs[i];
+    print_notes(job.analysis, global);
+    if (global.json)
+      std::printf("%s%s%s", several && i == 0 ? "[" : "", analysis_json(*job.run, job.analysis).c_str(),
+                  !several              ? ""
+                  : i + 1 < jobs.size() ? ",\n"
+                                        : "]\n");
+    else if (!global.quiet)
+      print_summary(*job.run, job.analysis, job.folder);
   }
-  if (global.json)
-    std::fputs(analysis_json(run, analysis).c_str(), stdout);
-  else if (!global.quiet)
-    print_summary(run, analysis, results.folder);
   return 0;
 }
 
@@ -264,11 +323,16 @@ int parse_device(const std::string& text, bool& automatic) {
 
 void add_analyze_command(CLI::App& app, const GlobalOptions& global, Command& command) {
   const auto options = std::make_shared<Options>();
-  CLI::App* analyze = app.add_subcommand("analyze", "One run: subtract, find the vessels, measure them, report");
-  analyze->add_option("RUN", options->run, "A DICOM file (XA, XRF), a folder with one run's files, a video or an image sequence")
+  CLI::App* analyze = app.add_subcommand("analyze", "A run: subtract, find the vessels, measure them, report");
+  analyze
+      ->add_option(
+          "RUN", options->runs,
+          "A DICOM file (XA, XRF), a folder with one run's files, a video or an image sequence; several: one on each device at a time")
       ->required();
-  analyze->add_option("--output", options->output, "Folder for the results [<name of RUN>-cinelumen]; other files in it are left alone");
-  analyze->add_option("--device", options->device, "auto, cpu, cuda or cuda:N")->capture_default_str();
+  analyze->add_option(
+      "--output", options->output,
+      "Folder for the results [<name of RUN>-cinelumen]; other files in it are left alone. Of several runs: where their folders go");
+  analyze->add_option("--device", options->device, "auto, cpu, cuda, cuda:N or cuda:all")->capture_default_str();
   analyze->add_option("--threads", options->threads, "CPU threads, 0: all")->check(CLI::Range(0, 4096))->capture_default_str();
   analyze->add_option("--frames", options->frames, "Part of the run: A-B, A- or A, from 1");
   analyze->add_option("--roi", options->roi, R"(Regions to follow: JSON [{"name", "polygon_px": [[y, x], ...]}, ...] in mask pixels)");
@@ -286,7 +350,7 @@ void add_analyze_command(CLI::App& app, const GlobalOptions& global, Command& co
       ->capture_default_str();
   analyze->add_flag("--no-video", options->no_video, "Do not write overlay.mp4");
   analyze->add_option("--trace", options->trace, "Write what each thread did when: JSON for chrome://tracing or ui.perfetto.dev");
-  analyze->callback([&global, &command, options] { command = [&global, options] { return analyze_run(*options, global); }; });
+  analyze->callback([&global, &command, options] { command = [&global, options] { return analyze_runs(*options, global); }; });
 }
 
 }  // namespace cinelumen
