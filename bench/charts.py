@@ -1,10 +1,35 @@
 """Charts as SVG text, in the page's own colours: horizontal bars, stacked bars, lines. Nothing but Python's own library."""
+
 import math
 from html import escape
 
-palette = {"ours, 1 thread": "#8db9e3", "ours": "#1f6fb5", "GPU": "#2a9d6b", "OpenCV": "#dd8a3c", "ITK": "#9a6cb0", "scikit-image": "#cf5b5f",
-           "SciPy": "#a07c52", "FFTW": "#8a8f98"}
-others = ["#1f6fb5", "#dd8a3c", "#2a9d6b", "#cf5b5f", "#9a6cb0", "#a07c52", "#4fb3bf", "#c2a83e", "#e58bb4", "#6b7280", "#7fb069", "#3f4e8c"]
+palette = {
+    "ours, topology": "#7fc4d6",
+    "OpenCV, ": "#f0bd8a",
+    "SciPy and": "#c9ad85",
+    "ours, 1 thread": "#8db9e3",
+    "ours": "#1f6fb5",
+    "GPU": "#2a9d6b",
+    "OpenCV": "#dd8a3c",
+    "ITK": "#9a6cb0",
+    "scikit-image": "#cf5b5f",
+    "SciPy": "#a07c52",
+    "FFTW": "#8a8f98",
+}
+others = [
+    "#1f6fb5",
+    "#dd8a3c",
+    "#2a9d6b",
+    "#cf5b5f",
+    "#9a6cb0",
+    "#a07c52",
+    "#4fb3bf",
+    "#c2a83e",
+    "#e58bb4",
+    "#6b7280",
+    "#7fb069",
+    "#3f4e8c",
+]
 
 
 def colour(series, index=0):
@@ -27,7 +52,7 @@ def number(value):
 def nice_steps(largest, count=5):
     """Round numbers from 0 to beyond `largest`."""
     rough = largest / count if largest > 0 else 1
-    unit = 10**math.floor(math.log10(rough))
+    unit = 10 ** math.floor(math.log10(rough))
     step = next(unit * f for f in (1, 2, 2.5, 5, 10) if unit * f >= rough * 0.999)
     return [i * step for i in range(int(math.ceil(largest / step - 1e-9)) + 1)]
 
@@ -39,17 +64,21 @@ def text(x, y, words, kind="", anchor="start"):
 def legend(names, x, y, width):
     parts, at = [], x
     for i, name in enumerate(names):
-        length = 24 + 6.6 * len(name)
+        length = 32 + 6.7 * len(name)
         if at + length > width and at > x:
             at, y = x, y + 18
-        parts.append(f'<rect x="{at:.1f}" y="{y - 9:.1f}" width="10" height="10" rx="2" fill="{colour(name, i)}"/>' + text(at + 15, y, name, "small"))
+        parts.append(
+            f'<rect x="{at:.1f}" y="{y - 9:.1f}" width="10" height="10" rx="2" fill="{colour(name, i)}"/>' + text(at + 15, y, name, "small")
+        )
         at += length
     return "".join(parts), y + 16
 
 
 def svg(width, height, parts, title):
-    return (f'<svg viewBox="0 0 {width} {height:.0f}" role="img" aria-label="{escape(title)}" xmlns="http://www.w3.org/2000/svg">'
-            f"<title>{escape(title)}</title>" + "".join(parts) + "</svg>")
+    return (
+        f'<svg viewBox="0 0 {width} {height:.0f}" role="img" aria-label="{escape(title)}" xmlns="http://www.w3.org/2000/svg">'
+        f"<title>{escape(title)}</title>" + "".join(parts) + "</svg>"
+    )
 
 
 def bars(title, groups, unit, log=False, mark=None, width=920):
@@ -62,9 +91,10 @@ def bars(title, groups, unit, log=False, mark=None, width=920):
     left, right, thick, gap = 230, 70, 13, 12
     largest = max(v for _, values in groups for _, v in values)
     least = min(v for _, values in groups for _, v in values)
-    parts, top = legend(series, left, 14, width)
-    parts = [parts]
-    top += 6
+    key, top = legend(series, left, 14, width)
+    if all(len(values) == 1 for _, values in groups):
+        key, top = "", 4
+    parts, top = [key], top + 6
     length = width - left - right
     if log:
         low, high = math.floor(math.log10(least) - 0.05), math.ceil(math.log10(largest) + 0.02)
@@ -83,14 +113,19 @@ def bars(title, groups, unit, log=False, mark=None, width=920):
         parts.append(text(left - 10, y + len(values) * (thick + 2) / 2 + 4, label, "label", "end"))
         for name, value in values:
             end = place(value)
-            parts.append(f'<rect x="{left}" y="{y:.1f}" width="{max(1.5, end - left):.1f}" height="{thick}" rx="2" '
-                         f'fill="{colour(name, series.index(name))}"><title>{escape(f"{label}, {name}: {number(value)} {unit}")}</title></rect>')
+            parts.append(
+                f'<rect x="{left}" y="{y:.1f}" width="{max(1.5, end - left):.1f}" height="{thick}" rx="2" '
+                f'fill="{colour(name, series.index(name))}"><title>{escape(f"{label}, {name}: {number(value)} {unit}")}</title></rect>'
+            )
             parts.append(text(end + 5, y + thick - 2.5, number(value), "value"))
             y += thick + 2
         y += gap
     if mark and ticks[0] <= mark[0] <= ticks[-1]:
         at = place(mark[0])
-        parts.append(f'<line x1="{at:.1f}" y1="{top - 4:.1f}" x2="{at:.1f}" y2="{bottom:.1f}" class="mark"/>' + text(at + 4, bottom - 2, mark[1], "small"))
+        parts.append(
+            f'<line x1="{at:.1f}" y1="{top - 4:.1f}" x2="{at:.1f}" y2="{bottom:.1f}" class="mark"/>'
+            + text(at + 4, bottom - 2, mark[1], "small")
+        )
     return svg(width, bottom + 38, parts, title)
 
 
@@ -108,7 +143,10 @@ def stacked(title, rows, unit, width=920):
     bottom = top + len(rows) * (thick + gap)
     for tick in ticks:
         x = left + length * tick / ticks[-1]
-        parts.append(f'<line x1="{x:.1f}" y1="{top - 4:.1f}" x2="{x:.1f}" y2="{bottom:.1f}" class="grid"/>' + text(x, bottom + 14, f"{tick:g}", "tick", "middle"))
+        parts.append(
+            f'<line x1="{x:.1f}" y1="{top - 4:.1f}" x2="{x:.1f}" y2="{bottom:.1f}" class="grid"/>'
+            + text(x, bottom + 14, f"{tick:g}", "tick", "middle")
+        )
     parts.append(text(left + length, bottom + 30, unit, "tick", "end"))
     for i, (label, values) in enumerate(rows):
         y, x = top + i * (thick + gap), left
@@ -117,8 +155,10 @@ def stacked(title, rows, unit, width=920):
             value = dict(values).get(name, 0)
             part = length * value / ticks[-1]
             if part > 0:
-                parts.append(f'<rect x="{x:.1f}" y="{y:.1f}" width="{part:.1f}" height="{thick}" fill="{colour(name, names.index(name))}">'
-                             f"<title>{escape(f'{label}, {name}: {number(value)} {unit}')}</title></rect>")
+                parts.append(
+                    f'<rect x="{x:.1f}" y="{y:.1f}" width="{part:.1f}" height="{thick}" fill="{colour(name, names.index(name))}">'
+                    f"<title>{escape(f'{label}, {name}: {number(value)} {unit}')}</title></rect>"
+                )
                 if part > 34:
                     parts.append(text(x + part / 2, y + thick / 2 + 4, number(value), "inside", "middle"))
             x += part
@@ -143,17 +183,30 @@ def lines(title, series, x_name, y_name, log_x=True, from_zero=True, ideal=None,
     x_of = lambda v: left + length * ((scale(v) - scale(low)) / (scale(high) - scale(low)) if high > low else 0.5)
     y_of = lambda v: bottom - height * v / ticks[-1]
     for tick in ticks:
-        parts.append(f'<line x1="{left}" y1="{y_of(tick):.1f}" x2="{width - right}" y2="{y_of(tick):.1f}" class="grid"/>' + text(left - 8, y_of(tick) + 4, f"{tick:g}", "tick", "end"))
+        parts.append(
+            f'<line x1="{left}" y1="{y_of(tick):.1f}" x2="{width - right}" y2="{y_of(tick):.1f}" class="grid"/>'
+            + text(left - 8, y_of(tick) + 4, f"{tick:g}", "tick", "end")
+        )
     for x in sorted(set(xs)) if len(set(xs)) < 12 else nice_steps(high, 8)[:-1]:
         parts.append(text(x_of(max(x, low)), bottom + 16, f"{x:g}", "tick", "middle"))
     parts.append(text(width - right, bottom + 33, x_name, "tick", "end") + text(left - 50, top - 12, y_name, "tick"))
     for y, words in marks:
-        parts.append(f'<line x1="{left}" y1="{y_of(y):.1f}" x2="{width - right}" y2="{y_of(y):.1f}" class="mark"/>' + text(width - right - 4, y_of(y) - 5, words, "small", "end"))
+        parts.append(
+            f'<line x1="{left}" y1="{y_of(y):.1f}" x2="{width - right}" y2="{y_of(y):.1f}" class="mark"/>'
+            + text(width - right - 4, y_of(y) - 5, words, "small", "end")
+        )
     if ideal:
         parts.append('<polyline class="ideal" points="' + " ".join(f"{x_of(x):.1f},{y_of(y):.1f}" for x, y in ideal) + '"/>')
     for i, (name, points) in enumerate(series.items()):
         stroke = colour(name, i)
-        parts.append(f'<polyline fill="none" stroke="{stroke}" stroke-width="{2.2 if dots else 1.1}" points="' + " ".join(f"{x_of(x):.1f},{y_of(y):.1f}" for x, y in points) + '"/>')
+        parts.append(
+            f'<polyline fill="none" stroke="{stroke}" stroke-width="{2.2 if dots else 1.1}" points="'
+            + " ".join(f"{x_of(x):.1f},{y_of(y):.1f}" for x, y in points)
+            + '"/>'
+        )
         for x, y in points if dots else []:
-            parts.append(f'<circle cx="{x_of(x):.1f}" cy="{y_of(y):.1f}" r="3.6" fill="{stroke}"><title>{escape(f"{name}, {x:g}: {number(y)}")}</title></circle>')
+            parts.append(
+                f'<circle cx="{x_of(x):.1f}" cy="{y_of(y):.1f}" r="3.6" fill="{stroke}">'
+                f'<title>{escape(f"{name}, {x:g}: {number(y)}")}</title></circle>'
+            )
     return svg(width, bottom + 42, parts, title)

@@ -1,6 +1,7 @@
 """collect.py OUT.json NAME=FILE ...: one file of all that tools/bench.sh measured, with the machine and the versions it was measured on.
 NAME is benchmark (Google Benchmark's JSON), peers (of compare.py), stream (the lines of `cinelumen stream`), stream_summary (its last
 words), or one of the plain values commit, version, compiler, build, mode. A file that is not there is said in `missing`."""
+
 import datetime
 import json
 import os
@@ -28,9 +29,15 @@ def of_file(path, pattern, default="unknown"):
 def machine():
     memory = of_file("/proc/meminfo", r"^MemTotal:\s*(\d+)", "0")
     gpus = first_line(["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"])
-    return {"cpu": of_file("/proc/cpuinfo", r"^model name\s*: (.*)$"), "cores": os.cpu_count(),
-            "memory_gib": round(int(memory) / 2**20, 1), "gpus": gpus.splitlines(), "kernel": os.uname().release,
-            "system": of_file("/etc/os-release", r'^PRETTY_NAME="?([^"\n]*)'), "load_at_start": float(load) if (load := os.environ.get("LOAD_AT_START")) else None}
+    return {
+        "cpu": of_file("/proc/cpuinfo", r"^model name\s*: (.*)$"),
+        "cores": os.cpu_count(),
+        "memory_gib": round(int(memory) / 2**20, 1),
+        "gpus": gpus.splitlines(),
+        "kernel": os.uname().release,
+        "system": of_file("/etc/os-release", r'^PRETTY_NAME="?([^"\n]*)'),
+        "load_at_start": float(load) if (load := os.environ.get("LOAD_AT_START")) else None,
+    }
 
 
 def rows_of(report):
@@ -39,8 +46,22 @@ def rows_of(report):
     for run in report["benchmarks"]:
         if run.get("run_type", "iteration") == "iteration":
             grouped.setdefault(run["name"], []).append(run)
-    known = {"name", "run_name", "run_type", "family_index", "per_family_instance_index", "repetitions", "repetition_index", "threads",
-             "iterations", "real_time", "cpu_time", "time_unit", "error_occurred", "error_message"}
+    known = {
+        "name",
+        "run_name",
+        "run_type",
+        "family_index",
+        "per_family_instance_index",
+        "repetitions",
+        "repetition_index",
+        "threads",
+        "iterations",
+        "real_time",
+        "cpu_time",
+        "time_unit",
+        "error_occurred",
+        "error_message",
+    }
     rows = []
     for name, runs in grouped.items():
         parts = name.replace("/process_time", "").replace("/real_time", "").split("/")
@@ -70,20 +91,33 @@ def stream_of(lines, summary):
 
     def quantiles(values):
         ordered = sorted(values)
-        return {name: ordered[min(len(ordered) - 1, int(share * len(ordered)))] for name, share in
-                (("p50", 0.5), ("p95", 0.95), ("p99", 0.99), ("max", 1.0))}
+        return {
+            name: ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+            for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99), ("max", 1.0))
+        }
 
     idle = re.search(r"idle timer p99 ([\d.]+) ms", summary)
-    return {"frames": len(frames), "latency_ms": latency, "whole": quantiles(latency), "second_half": quantiles(latency[len(latency) // 2:]),
-            "segments": len(frames[-1]["segments"]), "dropped_for_display": frames[-1]["dropped_for_display"],
-            "idle_timer_p99_ms": float(idle.group(1)) if idle else None, "summary": summary.strip().splitlines()}
+    return {
+        "frames": len(frames),
+        "latency_ms": latency,
+        "whole": quantiles(latency),
+        "second_half": quantiles(latency[len(latency) // 2 :]),
+        "segments": len(frames[-1]["segments"]),
+        "dropped_for_display": frames[-1]["dropped_for_display"],
+        "idle_timer_p99_ms": float(idle.group(1)) if idle else None,
+        "summary": summary.strip().splitlines(),
+    }
 
 
 def main():
     files = dict(argument.split("=", 1) for argument in sys.argv[2:])
-    result = {"schema": "cinelumen.bench/1", "made": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-              "software": {key: files.pop(key, "unknown") for key in ("version", "commit", "compiler", "build", "mode")}, "machine": machine(),
-              "missing": []}
+    result = {
+        "schema": "cinelumen.bench/1",
+        "made": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "software": {key: files.pop(key, "unknown") for key in ("version", "commit", "compiler", "build", "mode")},
+        "machine": machine(),
+        "missing": [],
+    }
 
     def take(name, parse, *others):
         try:
@@ -91,7 +125,9 @@ def main():
         except KeyError:
             result["missing"].append({"what": name, "reason": "not asked for"})
         except (OSError, ValueError) as error:
-            result["missing"].append({"what": name, "reason": "nothing was written" if isinstance(error, FileNotFoundError) else str(error)})
+            result["missing"].append(
+                {"what": name, "reason": "nothing was written" if isinstance(error, FileNotFoundError) else str(error)}
+            )
 
     take("benchmark", lambda text: rows_of(json.loads(text)))
     take("peers", json.loads)
@@ -102,7 +138,9 @@ def main():
     for label, reason in result.get("peers", {}).get("absent", {}).items():
         result["missing"].append({"what": "peer " + label, "reason": reason})
     for failure in result.get("peers", {}).get("failed", []):
-        result["missing"].append({"what": f"peer {failure['peer']}, stage {failure['stage']}, {failure['side']} px", "reason": failure["reason"]})
+        result["missing"].append(
+            {"what": f"peer {failure['peer']}, stage {failure['stage']}, {failure['side']} px", "reason": failure["reason"]}
+        )
     with open(sys.argv[1], "w") as file:
         json.dump(result, file, indent=1)
 

@@ -1,7 +1,7 @@
 /// What a frame costs once the vessels are known: finding their ridges again and measuring every centreline point, in a frame that is
 /// filled and in one that is not yet. The half-maximum width with OpenCV's remap is what is used instead, and is biased.
 
-#include "engine/diameter_profile.h"
+#include "engine/lumen_measurement.h"
 
 #include <benchmark/benchmark.h>
 
@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "bench/machine.h"
-#include "engine/ridge_snap.h"
+#include "engine/segment_follower.h"
 #include "kernels/vesselness.h"
 #include "tests/reference/lumen_fit.h"
 
@@ -58,17 +58,29 @@ Scene draw(int side, bool filled) {
   return scene;
 }
 
+Array<FramePlacement> to_device_array(const Stream& stream, const FramePlacement& placement) {
+  Array<FramePlacement> host = Array<FramePlacement>::staging(stream, 1), result(stream, 1);
+  host[0] = placement;
+  copy<FramePlacement>(stream, host.view(), result.view());
+  stream.synchronize();
+  return result;
+}
+
 void diameters(benchmark::State& state, const Stream& stream, bool filled) {
   const Scene scene = draw(static_cast<int>(state.range(0)), filled);
   const Image<float> image = to_device(stream, scene.image.view()), variance = to_device(stream, scene.variance.view());
-  LumenOptions options;
-  options.variance = variance.view();
-  auto lumen = measure_frame(stream, image.view(), {}, scene.centrelines, options);
+  LumenMeasurement measurement(stream, scene.centrelines, {}, 17);  // as far as they are moved in re_snap
+  const auto run = [&] {
+    measurement.enqueue(stream, image.view(), variance.view(), {});
+    stream.synchronize();
+  };
+  run();
+  const auto lumen = measurement.results();
   int used = 0;
   for (const auto& segment : lumen)
     for (const LumenPoint& point : segment) used += point.used;
   if (filled ? used < 0.9 * scene.points : used > 0.02 * scene.points) state.SkipWithError("not what the image shows was measured");
-  for (auto _ : state) benchmark::DoNotOptimize(lumen = measure_frame(stream, image.view(), {}, scene.centrelines, options));
+  for (auto _ : state) run();
   state.SetItemsProcessed(state.iterations() * scene.points);
   state.counters["points"] = scene.points;
 }
@@ -81,19 +93,16 @@ void re_snap(benchmark::State& state, const Stream& stream) {
   vesselness.noise_sd = 0.01f;
   Vesselness(stream, side, side).compute(stream, to_device(stream, scene.image.view()).view(), {}, vesselness, map);
   stream.synchronize();
-  const RidgeSnapOptions options{.search_px = 12};
+  SegmentFollower follower(stream, scene.centrelines, {.search_px = 12}, {}, false);
+  const Array<FramePlacement> placement = to_device_array(stream, FramePlacement{});
   const auto run = [&] {
-    const auto snapped = snap_to_ridge(stream, map, scene.centrelines, options);
-    std::vector<Centreline> moved;
-    for (std::size_t s = 0; s < snapped.size(); ++s) moved.push_back(moved_to_ridge(scene.centrelines[s], snapped[s]));
-    return moved;
+    follower.enqueue_snap(stream, map, placement.view());
+    stream.synchronize();
   };
-  auto moved = run();
-  double accepted = 0;
-  for (const Centreline& centreline : moved)
-    for (const CentrelinePoint& p : centreline.points) accepted += p.z > 0;
-  if (accepted < 0.9 * scene.points) state.SkipWithError("ridges were lost");
-  for (auto _ : state) benchmark::DoNotOptimize(moved = run());
+  run();
+  for (std::size_t s = 0; s < scene.centrelines.size(); ++s)
+    if (!follower.found(static_cast<int>(s))) state.SkipWithError("ridges were lost");
+  for (auto _ : state) run();
   state.SetItemsProcessed(state.iterations() * scene.points);
   state.counters["points"] = scene.points;
 }

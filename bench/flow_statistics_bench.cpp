@@ -25,7 +25,8 @@ void flow_statistics(benchmark::State& state, const Stream& stream) {
   statistics.update(stream, frames[0], statistics.next_frame(0));
   for (auto _ : state) {
     time_ms += 100;
-    statistics.update(stream, frames[statistics.frame_count() % 2], statistics.next_frame(time_ms));
+    const FlowTime time = statistics.next_frame(time_ms);
+    statistics.update(stream, frames[time.frame % 2], time);
     stream.synchronize();
   }
   const FlowImages images = statistics.finish(stream, 0.01f);

@@ -18,7 +18,7 @@ if [ -z "$CINELUMEN_PTXVM" ]; then
   exit 0
 fi
 for program in cinelumen_profile cinelumen_bench; do
-  [ -x "$build_dir/bin/$program" ] || fail "$build_dir/bin/$program was not built"
+  [ -x "$build_dir/bin/$program" ] || fail "$build_dir/bin/$program was not built: cmake --build --preset cuda --target cinelumen_profile cinelumen_bench"
 done
 run=$CINELUMEN_PTXVM/run
 "$run" --print-path >/dev/null
@@ -35,8 +35,9 @@ chain() {
 row() {
   local file=$work/row_${1//[\/:]/_} n
   for n in 1 2; do
-    CINELUMEN_BENCH_ITERATIONS=$n CINELUMEN_BENCH_SIDES=$kernel_side "$run" --profile "$file.$n.jsonl" --gpu h100 -- "$build_dir/bin/cinelumen_bench" \
-      --benchmark_filter="^${1%/process_time*}/" --benchmark_out="$file.$n.json" --benchmark_out_format=json >"$file.log" 2>&1 ||
+    CINELUMEN_BENCH_ITERATIONS=$n CINELUMEN_BENCH_SIDES=$kernel_side "$run" --profile "$file.$n.jsonl" --gpu h100 -- \
+      "$build_dir/bin/cinelumen_bench" --benchmark_filter="^${1%/process_time*}/" \
+      --benchmark_out="$file.$n.json" --benchmark_out_format=json >"$file.log" 2>&1 ||
       { echo "failed: $1"; tail -n 3 "$file.log"; touch "$work/failed"; } >&2
   done
 }

@@ -1,4 +1,5 @@
 """profile_table.py FOLDER: what the PTX machine counted (files of bench/profile.sh) as Markdown. Exit 1 where a bound below is broken."""
+
 import collections
 import glob
 import json
@@ -13,7 +14,13 @@ most_bank_conflicts = 0.05  # of the cycles of shared memory
 most_bytes_over_minimum = 1.2  # different bytes over each input and output once
 most_bytes_per_px = 80.0  # of a frame's way through the chain
 most_floor_ms = 0.15  # of a 1024 x 1024 frame on an H100, launches apart
-most_calls = {"synchronising calls": 0, "allocations and frees": 0, "pageable copies": 0, "graph launches": 1, "kernel launches outside a graph": 0}
+most_calls = {
+    "synchronising calls": 0,
+    "allocations and frees": 0,
+    "pageable copies": 0,
+    "graph launches": 1,
+    "kernel launches outside a graph": 0,
+}
 
 # What may exceed a bound, up to what, and why. A name is that of a kernel, or of a row of cinelumen_bench; the first that matches counts.
 exceptions = {
@@ -26,7 +33,11 @@ exceptions = {
     "bytes": [
         (r"mask_registration", 10, "the minimum counts the frame once; its pyramid and every iteration come on top"),
         (r"vesselness", 3.5, "planes of coarse scales are kept between launches"),
-        (r"log_subtract/rotation/stored_onto_mask", 2.6, "a large rotation resamples the frame by splines: its coefficients are a plane of their own"),
+        (
+            r"log_subtract/rotation/stored_onto_mask",
+            2.6,
+            "a large rotation resamples the frame by splines: its coefficients are a plane of their own",
+        ),
         (r"hysteresis|thinning", 2, "the minimum counts image and mask; runs of pixels and their unions come on top"),
     ],
 }
@@ -107,9 +118,14 @@ def host_calls(host, frames):
     calls = {key[6:]: value for key, value in host.items() if key.startswith("calls.")}
     total = lambda pattern: sum(value for name, value in calls.items() if re.fullmatch(pattern, name)) / frames
     pageable = sum(value for key, value in host.items() if re.fullmatch(r"copy\..*pageable\.count", key)) / frames
-    return {"synchronising calls": total(r"cuda(Stream|Device)Synchronize|cudaMemcpy(2D)?"), "waits for an event": total("cudaEventSynchronize"),
-            "allocations and frees": total(r"cuda(Malloc|Free)\w*"), "pageable copies": pageable, "graph launches": total("cudaGraphLaunch"),
-            "kernel launches outside a graph": total("cudaLaunchKernel\\w*")}
+    return {
+        "synchronising calls": total(r"cuda(Stream|Device)Synchronize|cudaMemcpy(2D)?"),
+        "waits for an event": total("cudaEventSynchronize"),
+        "allocations and frees": total(r"cuda(Malloc|Free)\w*"),
+        "pageable copies": pageable,
+        "graph launches": total("cudaGraphLaunch"),
+        "kernel launches outside a graph": total("cudaLaunchKernel\\w*"),
+    }
 
 
 def table(head, rows):
@@ -149,8 +165,11 @@ def chain_tables(folder, report):
     side, frames = chain[0][0]["side"], chain[0][0]["frames"]
     pixels = side * side * frames
     everything = sum(k.unique for _, kernels, _ in chain for k in kernels.values())
-    print(f"### The chain, a frame of {side} x {side} in the steady state\n\nCounted under a PTX machine; times are the floor of a simple model of an H100, not measurements. "
-          "Pass 1 registers, subtracts and gathers; pass 2 finds the vessels again and measures them. B/px: different 32-byte sectors per launch, summed.\n")
+    print(
+        f"### The chain, a frame of {side} x {side} in the steady state\n\nCounted under a PTX machine; times are the floor of a simple "
+        "model of an H100, not measurements. Pass 1 registers, subtracts and gathers; pass 2 finds the vessels again and measures them. "
+        "B/px: different 32-byte sectors per launch, summed.\n"
+    )
     rows, total = [], collections.Counter()
     for number, (_, kernels, _) in enumerate(chain, 1):
         for name, k in sorted(kernels.items(), key=lambda item: -item[1].unique):
@@ -165,15 +184,51 @@ def chain_tables(folder, report):
             total["instructions"] += k.instructions / pixels
             if counts or k.floor_us / frames > 1:
                 sectors, banks = f"{k.requested:.2f}", f"{100 * k.conflicts:.0f} %"
-                rows.append((number, f"`{name}`", f"{k.launches / frames:.1f}", f"{k.instructions / pixels:.2f}", f"{32 * k.unique / pixels:.2f}", f"{100 * share:.1f} %",
-                             report.check("sectors", name, k.requested, most_sectors_over_unique, sectors) if counts else sectors,
-                             report.check("banks", name, k.conflicts, most_bank_conflicts, banks) if counts else banks, f"{k.floor_us / frames:.1f}", max(k.limits_us, key=k.limits_us.get)))
-    table(("pass", "kernel", "launches", "warp instr./px", "B/px", "of all bytes", "sectors / different", "bank conflicts", "floor us", "set by"), rows)
+                rows.append(
+                    (
+                        number,
+                        f"`{name}`",
+                        f"{k.launches / frames:.1f}",
+                        f"{k.instructions / pixels:.2f}",
+                        f"{32 * k.unique / pixels:.2f}",
+                        f"{100 * share:.1f} %",
+                        report.check("sectors", name, k.requested, most_sectors_over_unique, sectors) if counts else sectors,
+                        report.check("banks", name, k.conflicts, most_bank_conflicts, banks) if counts else banks,
+                        f"{k.floor_us / frames:.1f}",
+                        max(k.limits_us, key=k.limits_us.get),
+                    )
+                )
+    table(
+        (
+            "pass",
+            "kernel",
+            "launches",
+            "warp instr./px",
+            "B/px",
+            "of all bytes",
+            "sectors / different",
+            "bank conflicts",
+            "floor us",
+            "set by",
+        ),
+        rows,
+    )
     floor_ms = 1e-3 * total["floor"] * 1024**2 / side**2
-    summary = [("different bytes, B/px", report.check("B/px", "the chain", total["bytes"], most_bytes_per_px, f"{total['bytes']:.1f}"), f"<= {most_bytes_per_px:g}"),
-               ("warp instructions per px", f"{total['instructions']:.1f}", ""),
-               ("model floor for 1024 x 1024, kernels one after another, launches apart, ms", report.check("ms", "the chain", floor_ms, most_floor_ms, f"{floor_ms:.3f}"), f"<= {most_floor_ms:g}"),
-               ("kernels", f"{total['launches']:.0f}", ""), ("the model's cost of as many single launches, ms", f"{1e-3 * total['launch']:.3f}", "")]
+    summary = [
+        (
+            "different bytes, B/px",
+            report.check("B/px", "the chain", total["bytes"], most_bytes_per_px, f"{total['bytes']:.1f}"),
+            f"<= {most_bytes_per_px:g}",
+        ),
+        ("warp instructions per px", f"{total['instructions']:.1f}", ""),
+        (
+            "model floor for 1024 x 1024, kernels one after another, launches apart, ms",
+            report.check("ms", "the chain", floor_ms, most_floor_ms, f"{floor_ms:.3f}"),
+            f"<= {most_floor_ms:g}",
+        ),
+        ("kernels", f"{total['launches']:.0f}", ""),
+        ("the model's cost of as many single launches, ms", f"{1e-3 * total['launch']:.3f}", ""),
+    ]
     calls = collections.Counter()
     for said, _, host in chain:
         calls.update(host_calls(host, said["frames"]))
@@ -181,7 +236,13 @@ def chain_tables(folder, report):
         most = most_calls.get(name)
         words = f"{value:.1f}"
         most = most * len(chain) if most is not None else None
-        summary.append((name + " a frame, both passes", words if most is None else report.check(name, "the chain", value, most, words), "" if most is None else f"<= {most:g}"))
+        summary.append(
+            (
+                name + " a frame, both passes",
+                words if most is None else report.check(name, "the chain", value, most, words),
+                "" if most is None else f"<= {most:g}",
+            )
+        )
     table(("a frame", "counted", "bound"), summary)
 
 
@@ -207,12 +268,37 @@ def row_tables(folder, report):
         unique, cycles = add(lambda k: k.unique), add(lambda k: k.cycles)
         requested, conflicts = add(lambda k: k.sectors) / max(unique, 1), 1 - add(lambda k: k.accesses) / cycles if cycles else 0
         over = add(lambda k: k.bytes) / said["bytes"] if "bytes" in said else None
-        rows.append((f"`{name}`", add(lambda k: k.launches), f"{add(lambda k: k.instructions) / pixels:.2f}" if pixels else "-", f"{32 * unique / pixels:.1f}" if pixels else "-",
-                     f"{said['bytes'] / pixels:.1f}" if pixels and over else "-",
-                     "-" if over is None else report.check("bytes", name, over, most_bytes_over_minimum, f"{over:.2f}"),
-                     f"{requested:.2f}", f"{100 * conflicts:.0f} %", f"{add(lambda k: k.floor_us):.1f}"))
-    print("### Kernels by themselves\n\nOne call each; minimum: every input and output once. The size is the last figure of the name (side in px; radius of `lumen_fit`).\n")
-    table(("row", "launches", "warp instr./px", "B/px", "minimum B/px", "different bytes / minimum", "sectors / different", "bank conflicts", "floor us"), rows)
+        rows.append(
+            (
+                f"`{name}`",
+                add(lambda k: k.launches),
+                f"{add(lambda k: k.instructions) / pixels:.2f}" if pixels else "-",
+                f"{32 * unique / pixels:.1f}" if pixels else "-",
+                f"{said['bytes'] / pixels:.1f}" if pixels and over else "-",
+                "-" if over is None else report.check("bytes", name, over, most_bytes_over_minimum, f"{over:.2f}"),
+                f"{requested:.2f}",
+                f"{100 * conflicts:.0f} %",
+                f"{add(lambda k: k.floor_us):.1f}",
+            )
+        )
+    print(
+        "### Kernels by themselves\n\nOne call each; minimum: every input and output once. The size is the last figure of the name "
+        "(side in px; radius of `lumen_fit`).\n"
+    )
+    table(
+        (
+            "row",
+            "launches",
+            "warp instr./px",
+            "B/px",
+            "minimum B/px",
+            "different bytes / minimum",
+            "sectors / different",
+            "bank conflicts",
+            "floor us",
+        ),
+        rows,
+    )
     if not rows:
         report.broken.append("no kernel was profiled by itself")
 
@@ -221,8 +307,11 @@ def main():
     report = Report()
     chain_tables(sys.argv[1], report)
     row_tables(sys.argv[1], report)
+    by_reason = collections.defaultdict(list)
     for (name, bound), reason in report.excused.items():
-        print(f"(*) `{name}`, {bound}: {reason}.")
+        by_reason[bound, reason].append(f"`{name}`")
+    for (bound, reason), names in by_reason.items():
+        print(f"(*) {bound}: {', '.join(names)}: {reason}.")
     if report.broken:
         print("\nBeyond their bounds:\n" + "\n".join(f"- {line}" for line in report.broken))
         for line in report.broken:

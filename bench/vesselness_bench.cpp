@@ -1,5 +1,5 @@
 /// Multi-scale vesselness of a frame of vessels in noise: the default response, z alone as each frame of a run asks for it, and Frangi's
-/// at five scales from 1 to 5.6 px, beside Frangi's with OpenCV's separable filters.
+/// at sigmas 1, 2, 3, 4 and 6 px, beside Frangi's with OpenCV's separable filters.
 
 #include "kernels/vesselness.h"
 
@@ -47,13 +47,13 @@ VesselnessOptions z_alone() {
   return options;
 }
 
-/// Five scales over a range of 1 to 6 px, as others are measured.
+/// Sigmas 1, 2, 3, 4 and 6 px, as others are measured.
 VesselnessOptions frangi() {
   VesselnessOptions options;
   options.response = VesselnessResponse::frangi;
   options.min_scale_px = 1;
-  options.max_scale_px = 5.6f;
-  options.use_scale[1] = false;
+  options.max_scale_px = 6;
+  options.use_scale = {true, false, true, false, true, true, true, false, false, false};
   return options;
 }
 
@@ -63,7 +63,7 @@ double hessian_flops_per_pixel(const VesselnessOptions& options) {
   for (int i = 0; i < vesselness_scale_count; ++i) {
     const float sigma = vesselness_scales_px[i];
     if (!options.use_scale[i] || sigma < options.min_scale_px || sigma > options.max_scale_px) continue;
-    const int level = i < 3 ? 0 : i < 5 ? 1 : 2;
+    const int level = i < 3 ? 0 : i < 7 ? 1 : 2;
     const double radius = std::ceil(4 * std::sqrt(std::pow(sigma / (1 << level), 2) - (level == 0 ? 0 : level == 1 ? 0.36 : 0.45)));
     flops += (2 * (6 * radius + 4) + 5 * radius) / (1 << 2 * level);
   }

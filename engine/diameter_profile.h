@@ -11,6 +11,7 @@
 #include "engine/centreline.h"
 #include "engine/noise_model.h"
 #include "kernels/image.h"
+#include "kernels/lumen_fit.h"
 
 namespace cinelumen {
 
@@ -40,8 +41,8 @@ void exclude(std::vector<LumenPoint>& points, Exclusion reason);
 
 /// What measure_frame needs to know beside the image. All in px and log units.
 struct LumenOptions {
-  float noise_sd = 0.01f;           ///< of one pixel of the image (frame and mask together), > 0
-  ImageView<const float> variance;  ///< of each pixel, memory of the stream's device; without data: noise_sd everywhere
+  float noise_sd = 0.01f;   ///< of one pixel of the image (frame and mask together), > 0
+  VarianceSource variance;  ///< of each pixel, memory of the stream's device; without data: noise_sd everywhere
   std::array<std::array<float, 5>, 5> autocorrelation{};  ///< of the noise, as NoiseModel; centre 0: taken as white
   float sd_inflation = 1;                                 ///< on SDs, for what a display grey scale hides; >= 1
   float common_noise_share = 0;                           ///< of the noise's variance that all frames share: the mask's; 0 to 1
@@ -65,13 +66,13 @@ struct PsfEstimate {
 std::optional<PsfEstimate> estimate_psf(const Stream& stream, ImageView<const float> subtracted, ImageView<const std::uint8_t> valid,
                                         const std::vector<Centreline>& centrelines, const LumenOptions& options);
 
-/// Measures the lumen at every point of every centreline in one frame: a search at every second point finds where to start and where there
+/// Measures the lumen at every point of every centreline in one frame: a search at every third point finds where to start and where there
 /// is nothing to fit (by the middle of what neighbours found, so that noise at one point decides nothing); a cylinder fit with kappa free
 /// gives each segment's kappa where the vessel is wide; narrow points are fitted again with that kappa as a prior (the frame's, less
 /// certain, where a segment is narrow throughout; none where the whole frame is). subtracted: added attenuation, the frame's own
 /// coordinates, memory of the stream's device. valid: same size (or without data), 1 where it may be read. centrelines: in the frame's
-/// coordinates, after re-snapping. Returns, per centreline, one LumenPoint per centreline point. Synchronises the stream; throws
-/// std::invalid_argument.
+/// coordinates, after re-snapping. Returns, per centreline, one LumenPoint per centreline point. For one frame only: see LumenMeasurement.
+/// Synchronises the stream; throws std::invalid_argument.
 std::vector<std::vector<LumenPoint>> measure_frame(const Stream& stream, ImageView<const float> subtracted,
                                                    ImageView<const std::uint8_t> valid, const std::vector<Centreline>& centrelines,
                                                    const LumenOptions& options);

@@ -40,13 +40,33 @@ FrameChain::FrameChain(const Stream& stream, const Run& run, const IntensityMode
       options_(options),
       setup_(stream, run, intensity, noise, choice.reference_frame, std::move(masks), options.registration),
       frame_ms_(static_cast<std::size_t>(scene.last - scene.first + 1), 0.0) {
-  // A GPU is filled by one frame; CPU cores each take their own, and one waits where another is filtered or written in its turn.
-  const bool one = stream.on_cuda() || !stream.schedule().parallel;
-  const int slots = one ? 1 : std::clamp(std::min(cpu_threads() + 1, run.frame_count()), 1, 16);
+  // A GPU is filled by one frame: others are on their way there and back. CPU cores each take their own, and one waits where another is
+  // filtered or written in its turn.
+  constexpr int slots_on_cuda = 4;
+  const bool parallel = stream.schedule().parallel;
+  const int slots = stream.on_cuda() ? slots_on_cuda : parallel ? std::clamp(std::min(cpu_threads() + 1, run.frame_count()), 1, 16) : 1;
   for (int i = 0; i < slots; ++i) {
     CpuSchedule schedule = stream.schedule();
     schedule.parallel = false;
-    slots_.push_back(std::make_unique<FrameSlot>(one ? stream : Stream::cpu(schedule), setup_));
+    const Stream own = stream.on_cuda() ? stream.another() : parallel ? Stream::cpu(schedule) : stream;
+    slots_.push_back(std::make_unique<FrameSlot>(own, setup_));
+  }
+}
+
+// A frame's result is made over when as many have followed as there are places: its slot has been left by then. On CUDA each slot has its
+// own place, so that what is recorded for it stays true.
+TemporalFilter FrameChain::make_filter() const {
+  return make_temporal_filter(stream_, setup_, std::max(2, static_cast<int>(slots_.size())));
+}
+
+// Records on CUDA what `work` does to a frame, in every slot for each kind of frame that comes there.
+void FrameChain::record(const std::function<void(FrameSlot&, int)>& work) {
+  for (const auto& slot : slots_) slot->forget_recordings();
+  if (!stream_.on_cuda()) return;
+  const auto timed = clock_.measure("recording");
+  for (int i = 0; i < frame_count(); ++i) {
+    FrameSlot& slot = *slots_[i % slots_.size()];
+    if (!slot.recorded(recording_of(i))) slot.record(recording_of(i), mask_of(i), [&] { work(slot, i); });
   }
 }
 
@@ -56,7 +76,7 @@ void FrameChain::load(FrameSlot& slot, int i) {
     const auto timed = slot.clock().measure("decode");
     run_.frames->read_frame(scene_.first + i, slot.stored());
   }
-  slot.ingest(scene_.first + i, setup_.subtracting() ? choice_.mask_of_frame[i] : 0);
+  slot.ingest(scene_.first + i, mask_of(i));
 }
 
 // Adds what the slot's frame has cost in this pass to the run's account.
@@ -73,37 +93,59 @@ Opacification FrameChain::opacify(const std::vector<int>& key_frames, AnalysisOb
   result.motions.resize(count);
   result.offsets.resize(count);
   // In the mask's coordinates the background rests: the filter and the running statistics need no motion.
-  TemporalFilter filter = make_temporal_filter(stream_, setup_);
-  int filter_place = 0;
+  TemporalFilter filter = make_filter();
   FlowStatistics statistics(stream_, height, width, {.area = !setup_.subtracting(), .mean_time = false});
+  std::vector<FlowTime> taken(count);
+  for (int i = 0; i < count; ++i)
+    if (!is_odd(i)) taken[i] = statistics.next_frame(run_.frame_times_ms.empty() ? i : run_.frame_times_ms[scene_.first + i]);
 
-  const auto register_and_subtract = [&](int i, int place) {
+  const auto register_and_subtract = [&](FrameSlot& slot) {
+    slot.send_numbers();
+    slot.find_motion();
+    slot.subtract_onto_mask();
+  };
+  const auto filter_in_time = [&](FrameSlot& slot, int i) {
+    if (is_odd(i))
+      slot.pass_unfiltered(filter, i % filter.places());
+    else
+      slot.filter(filter, i % filter.places(), statistics);
+  };
+  record([&](FrameSlot& slot, int i) {
+    register_and_subtract(slot);
+    filter_in_time(slot, i);
+  });
+
+  const bool recorded = stream_.on_cuda();
+  const auto begin = [&](int i, int place) {
     FrameSlot& slot = *slots_[place];
     load(slot, i);
-    slot.register_mask();
-    slot.subtract_onto_mask();
+    slot.set_time(taken[i]);
+    if (!recorded) register_and_subtract(slot);
+  };
+  const auto go_on_in_order = [&](int i, int place) {
+    FrameSlot& slot = *slots_[place];
+    if (recorded)
+      slot.launch(stream_, recording_of(i));
+    else
+      filter_in_time(slot, i);
+    if (std::find(key_frames.begin(), key_frames.end(), slot.frame()) != key_frames.end()) {
+      KeyFrame key{slot.frame(), Image<float>(stream_, height, width)};
+      copy<float>(stream_, slot.filtered(), key.image.view());
+      result.key_frames.push_back(std::move(key));
+    }
   };
   const auto gather = [&](int i, int place) {
     FrameSlot& slot = *slots_[place];
-    if (scene_.is_odd(slot.frame()))
-      slot.pass_unfiltered();
-    else
-      slot.filter(filter, filter_place = filter.place_after(filter_place), statistics,
-                  run_.frame_times_ms.empty() ? i : run_.frame_times_ms[slot.frame()]);
-    if (std::find(key_frames.begin(), key_frames.end(), slot.frame()) != key_frames.end()) {
-      KeyFrame key{slot.frame(), Image<float>(stream_, height, width)};
-      copy<float>(slot.stream(), slot.filtered(), key.image.view());
-      result.key_frames.push_back(std::move(key));
-    }
+    slot.wait();
+    slot.take_motion();
     result.frames[i] = slot.subtraction();
     result.frames[i].contrast_score = choice_.contrast_score.empty() ? 0 : choice_.contrast_score[i];
     result.motions[i] = slot.motion();
     result.offsets[i] = slot.offset();
-    slot.stream().synchronize();
     take_times(slot);
     if (observer) observer->progress("subtracting", i + 1, count);
   };
-  pipeline(count, static_cast<int>(slots_.size()), {{false, register_and_subtract}, {true, gather}});
+  pipeline(count, static_cast<int>(slots_.size()), {{false, begin}, {true, go_on_in_order}, {true, gather}});
 
   const auto timed = clock_.measure("flow statistics");
   FlowImages images = statistics.finish(stream_, static_cast<float>(setup_.filtered_noise_sd()));
@@ -133,6 +175,7 @@ MeasureSettings FrameChain::settings_for(const Topology& topology, const Opacifi
   FrameSlot& slot = *slots_[0];
   load(slot, i);
   slot.place(opacification.frames[i], opacification.motions[i], opacification.offsets[i]);
+  slot.send_numbers();
   slot.subtract();
   slot.estimate_point_spread(topology, settings.lumen);
   slot.clock() = {};  // timed as a whole
@@ -165,6 +208,8 @@ SegmentMeasurements FrameChain::measure(const Topology& topology, const Opacific
                                         AnalysisObserver* observer) {
   const int height = run_.rows(), width = run_.columns(), count = scene_.last - scene_.first + 1;
   const MeasureSettings settings = settings_for(topology, opacification, calibration);
+  const SegmentFollower follower = make_segment_follower(slots_[0]->stream(), setup_, topology, settings);
+  for (const auto& slot : slots_) slot->follow(follower);
   std::vector<std::vector<std::array<int, 2>>> regions;
   for (const NamedRegion& region : options_.regions) regions.push_back(pixels_in(region, height, width));
   const std::size_t segments = topology.graph.segments.size();
@@ -173,22 +218,36 @@ SegmentMeasurements FrameChain::measure(const Topology& topology, const Opacific
   result.contrast.resize(segments);
   result.region_contrast.resize(regions.size());
   result.contrast_sd = setup_.noise_sd() / std::sqrt(2.0);  // three samples 0.7 px apart are worth about two
-  // A frame's result is made over when as many have followed as there are places: its slot has been left by then.
-  TemporalFilter filter = make_temporal_filter(stream_, setup_, std::max(2, static_cast<int>(slots_.size())));
-  int filter_place = 0;
+  TemporalFilter filter = make_filter();
 
-  const auto load_and_subtract = [&](int i, int place) {
+  const auto subtract = [&](FrameSlot& slot) {
+    slot.send_numbers();
+    slot.subtract();
+  };
+  const auto filter_in_time = [&](FrameSlot& slot, int i) {
+    if (is_odd(i))
+      slot.pass_unfiltered(filter, i % filter.places());
+    else
+      slot.filter(filter, i % filter.places());
+  };
+  record([&](FrameSlot& slot, int i) {
+    subtract(slot);
+    filter_in_time(slot, i);
+    slot.find_and_measure(settings);
+  });
+
+  const bool recorded = stream_.on_cuda();
+  const auto begin = [&](int i, int place) {
     FrameSlot& slot = *slots_[place];
     load(slot, i);
     slot.place(opacification.frames[i], opacification.motions[i], opacification.offsets[i]);
-    slot.subtract();
+    if (!recorded) subtract(slot);
   };
-  const auto filter_in_time = [&](int, int place) {
-    FrameSlot& slot = *slots_[place];
-    if (scene_.is_odd(slot.frame()))
-      slot.pass_unfiltered();
+  const auto go_on_in_order = [&](int i, int place) {
+    if (recorded)
+      slots_[place]->launch(stream_, recording_of(i));
     else
-      slot.filter(filter, filter_place = filter.place_after(filter_place));
+      filter_in_time(*slots_[place], i);
   };
   struct Result {
     FrameResult frame;
@@ -198,7 +257,10 @@ SegmentMeasurements FrameChain::measure(const Topology& topology, const Opacific
   std::vector<Result> results(slots_.size());
   const auto find_and_measure = [&](int, int place) {
     FrameSlot& slot = *slots_[place];
-    slot.measure(topology, settings);
+    if (!recorded) slot.find_and_measure(settings);
+    slot.wait();
+    if (settings.trace_every_frame) slot.trace();
+    slot.take_measurements(topology);
     if (scene_.is_odd(slot.frame())) {
       for (std::vector<LumenPoint>& points : slot.lumen()) exclude(points, Exclusion::motion);
       for (std::vector<float>& contrast : slot.contrast()) std::fill(contrast.begin(), contrast.end(), unknown);
@@ -236,8 +298,7 @@ SegmentMeasurements FrameChain::measure(const Topology& topology, const Opacific
     }
     take_times(slot);
   };
-  pipeline(count, static_cast<int>(slots_.size()),
-           {{false, load_and_subtract}, {true, filter_in_time}, {false, find_and_measure}, {true, hand_over}});
+  pipeline(count, static_cast<int>(slots_.size()), {{false, begin}, {true, go_on_in_order}, {false, find_and_measure}, {true, hand_over}});
   return result;
 }
 

@@ -3,6 +3,7 @@
 /// vesselness, re-snapping, diameters and contrast. Frames are worked on several at a time; what depends on their order is done in it,
 /// so that results do not depend on the number of threads.
 
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -44,6 +45,12 @@ class FrameChain {
   const std::vector<double>& frame_ms() const { return frame_ms_; }
 
  private:
+  int frame_count() const { return scene_.last - scene_.first + 1; }
+  int mask_of(int i) const { return setup_.subtracting() ? choice_.mask_of_frame[i] : 0; }
+  bool is_odd(int i) const { return scene_.is_odd(scene_.first + i); }
+  int recording_of(int i) const { return 2 * mask_of(i) + (is_odd(i) ? 1 : 0); }
+  void record(const std::function<void(FrameSlot&, int)>& work);
+  TemporalFilter make_filter() const;
   void load(FrameSlot& slot, int i);
   MeasureSettings settings_for(const Topology& topology, const Opacification& opacification, const Calibration& calibration);
   Image<float> shown_otherwise(FrameSlot& slot, const FrameMask& asked, const Opacification& opacification);

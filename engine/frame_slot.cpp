@@ -34,19 +34,6 @@ float median_attenuation(const Run& run, const IntensityModel& intensity, int fr
   return values[values.size() / 2];
 }
 
-// Moves the centrelines onto their ridges in this frame. Returns, per segment, whether it was found.
-std::vector<bool> snap(const Stream& stream, const VesselnessMap& map, std::vector<Centreline>& centrelines,
-                       const RidgeSnapOptions& options) {
-  const std::vector<std::vector<SnappedPoint>> snapped = snap_to_ridge(stream, map, centrelines, options);
-  std::vector<bool> found;
-  for (std::size_t s = 0; s < centrelines.size(); ++s) {
-    const auto accepted = std::count_if(snapped[s].begin(), snapped[s].end(), [](const SnappedPoint& p) { return p.accepted; });
-    found.push_back(2 * accepted >= static_cast<std::ptrdiff_t>(snapped[s].size()));
-    if (found.back()) centrelines[s] = moved_to_ridge(centrelines[s], snapped[s]);
-  }
-  return found;
-}
-
 }  // namespace
 
 FrameSetup::FrameSetup(const Stream& stream, const Run& run, const IntensityModel& intensity, const NoiseModel& noise, int reference_frame,
@@ -124,19 +111,45 @@ MeasureSettings measure_settings(const FrameSetup& setup, VesselnessResponse res
   return settings;
 }
 
+SegmentFollower make_segment_follower(const Stream& stream, const FrameSetup& setup, const Topology& topology,
+                                      const MeasureSettings& settings) {
+  std::vector<Centreline> centrelines;
+  for (const VesselGraph::Segment& segment : topology.graph.segments) centrelines.push_back(segment.centreline);
+  return SegmentFollower(stream, centrelines, settings.snap, settings.lumen, !setup.subtracting());
+}
+
 FrameSlot::FrameSlot(const Stream& stream, const FrameSetup& setup)
     : stream_(stream),
+      beside_(stream.another()),
       setup_(setup),
+      arrived_(stream),
+      forked_(stream),
+      copied_(stream),
+      done_(stream),
       stored_(Image<std::uint16_t>::staging(stream, setup.height(), setup.width())),
       subtracted_(stream, setup.height(), setup.width()),
-      variance_(stream, setup.height(), setup.width()) {
+      numbers_(stream, 1),
+      numbers_host_(Array<Numbers>::staging(stream, 1)),
+      estimate_(stream, 1),
+      estimate_host_(Array<RigidEstimate>::staging(stream, 1)) {
   if (stream.on_cuda()) {
     stored_on_device_ = Image<std::uint16_t>(stream, setup.height(), setup.width());
     host_subtracted_ = Image<float>::staging(stream, setup.height(), setup.width());
     host_filtered_ = Image<float>::staging(stream, setup.height(), setup.width());
   }
+  numbers_host_[0] = {};
   for (const FrameSetup::Mask& mask : setup.masks_)
     if (mask.registration) registrations_.push_back(mask.registration->another(stream));
+  stream.synchronize();  // the copies' stream may use what was allocated
+}
+
+FrameSlot::~FrameSlot() {
+  try {
+    done_.wait();
+    beside_.synchronize();
+    stream_.synchronize();
+  } catch (const DeviceError&) {  // told by the call that failed first
+  }
 }
 
 StoredFrame FrameSlot::stored_frame() const {
@@ -147,20 +160,37 @@ void FrameSlot::ingest(int frame, int mask) {
   frame_ = frame;
   mask_ = mask;
   clock_.set_frame(frame);
+  FrameSubtraction subtraction;
+  subtraction.frame = frame;
+  place(subtraction, {}, 0);
   if (!stream_.on_cuda()) return;
   const auto timed = clock_.measure("ingest");
-  copy<std::uint16_t>(stream_, stored_.view(), stored_on_device_.view());
+  copy<std::uint16_t>(beside_, stored_.view(), stored_on_device_.view());
+  arrived_.record(beside_);
+  arrived_.hold(stream_);
 }
 
-bool FrameSlot::register_mask() {
+void FrameSlot::place(const FrameSubtraction& subtraction, const RigidMotion& motion, float offset) {
+  subtraction_ = subtraction;
+  motion_ = motion;
+  offset_ = setup_.subtracting() ? offset : setup_.no_mask_offset_;
+  numbers_host_[0].placement = {motion_, offset_};
+}
+
+void FrameSlot::send_numbers() { copy<Numbers>(stream_, numbers_host_.view(), numbers_.view()); }
+
+void FrameSlot::find_motion() {
+  if (registrations_.empty()) return;
+  const auto timed = clock_.measure("registration");
+  registrations_[mask_].enqueue(stream_, stored_frame(), estimate_.view(), placement());
+  copy<RigidEstimate>(stream_, estimate_.view(), estimate_host_.view());
+}
+
+bool FrameSlot::take_motion() {
+  if (registrations_.empty()) return true;
+  const RigidEstimate& estimate = estimate_host_[0];
   FrameSubtraction subtraction;
   subtraction.frame = frame_;
-  if (registrations_.empty()) {
-    place(subtraction, {}, 0);
-    return true;
-  }
-  const auto timed = clock_.measure("registration");
-  const RigidEstimate estimate = registrations_[mask_].estimate(stream_, stored_frame());
   subtraction.residual_sd = estimate.residual_sd;
   if (estimate.converged) {
     subtraction.shift_y_px = estimate.motion.shift_y_px;
@@ -171,10 +201,11 @@ bool FrameSlot::register_mask() {
   return estimate.converged;
 }
 
-void FrameSlot::place(const FrameSubtraction& subtraction, const RigidMotion& motion, float offset) {
-  subtraction_ = subtraction;
-  motion_ = motion;
-  offset_ = setup_.subtracting() ? offset : setup_.no_mask_offset_;
+bool FrameSlot::register_mask() {
+  send_numbers();
+  find_motion();
+  stream_.synchronize();
+  return take_motion();
 }
 
 ImageView<const float> FrameSlot::mask_coefficients() const {
@@ -183,30 +214,41 @@ ImageView<const float> FrameSlot::mask_coefficients() const {
 
 void FrameSlot::subtract() {
   const auto timed = clock_.measure("subtraction");
-  log_subtract(stream_, stored_frame(), mask_coefficients(), setup_.valid(), FramePlacement{motion_, offset_}, subtracted_.view());
+  log_subtract(stream_, stored_frame(), mask_coefficients(), setup_.valid(), placement(), subtracted_.view());
 }
 
 void FrameSlot::subtract_onto_mask() {
   const auto timed = clock_.measure("opacification");
-  log_subtract_onto_mask(stream_, stored_frame(), mask_coefficients(), setup_.valid(), FramePlacement{motion_, offset_},
-                         subtracted_.view());
+  log_subtract_onto_mask(stream_, stored_frame(), mask_coefficients(), setup_.valid(), placement(), subtracted_.view());
 }
 
 void FrameSlot::filter(TemporalFilter& filter, int place) {
   const auto timed = clock_.measure("temporal filter");
-  filtered_ = filter.step(stream_, place, subtracted_.view(), FramePlacement{motion_, offset_});
+  filtered_ = filter.step(stream_, place, subtracted_.view(), placement());
 }
 
-void FrameSlot::filter(TemporalFilter& filter, int place, FlowStatistics& statistics, double time_ms) {
+void FrameSlot::filter(TemporalFilter& filter, int place, FlowStatistics& statistics) {
   const auto timed = clock_.measure("temporal filter and flow statistics");
-  filtered_ = filter.step(stream_, place, subtracted_.view(), statistics, statistics.next_frame(time_ms));
+  filtered_ = filter.step(stream_, place, subtracted_.view(), statistics, time());
 }
 
-ImageView<const float> FrameSlot::variance() {
-  const auto timed = clock_.measure("ingest");
-  log_attenuation(stream_, stored_frame().stored,
-                  setup_.subtracting() ? setup_.masks_[mask_].variance_table.view() : setup_.variance_table_.view(), variance_.view());
-  return variance_.view();
+void FrameSlot::pass_unfiltered(TemporalFilter& filter, int place) {
+  const auto timed = clock_.measure("temporal filter");
+  filter.skip(stream_, place);
+  filtered_ = subtracted_.view();
+}
+
+void FrameSlot::follow(const SegmentFollower& follower) {
+  follower_.emplace(follower.another(stream_));
+  if (!vesselness_) {
+    vesselness_.emplace(stream_, setup_.height(), setup_.width());
+    map_ = make_vesselness_map(stream_, setup_.height(), setup_.width());
+  }
+  stream_.synchronize();
+}
+
+StoredFrame FrameSlot::variance() const {
+  return {stored_frame().stored, setup_.subtracting() ? setup_.masks_[mask_].variance_table.view() : setup_.variance_table_.view()};
 }
 
 std::vector<Centreline> FrameSlot::centrelines_of(const Topology& topology) const {
@@ -216,43 +258,69 @@ std::vector<Centreline> FrameSlot::centrelines_of(const Topology& topology) cons
   return centrelines;
 }
 
-void FrameSlot::measure(const Topology& topology, const MeasureSettings& settings) {
+void FrameSlot::find_and_measure(const MeasureSettings& settings) {
   {
     const auto timed = clock_.measure("vesselness");
-    if (!vesselness_) {
-      vesselness_.emplace(stream_, setup_.height(), setup_.width());
-      map_ = make_vesselness_map(stream_, setup_.height(), setup_.width());
-    }
     vesselness_->compute(stream_, filtered_, setup_.valid(), settings.vesselness, map_);
   }
-  copy_to_host();
-  if (settings.trace_every_frame) {
-    const auto timed = clock_.measure("topology in every frame");
-    if (!tracer_) tracer_.emplace(stream_, setup_.height(), setup_.width());
-    (void)tracer_->trace(stream_, filtered_, map_, setup_.valid(), {.quick = true});
-  }
-  std::vector<Centreline> centrelines;
-  std::vector<bool> found;
+  // Pictures leave while the vessels are measured.
+  forked_.record(stream_);
+  forked_.hold(beside_);
+  copy_to_host(beside_);
+  copied_.record(beside_);
   {
     const auto timed = clock_.measure("re-snap");
-    centrelines = centrelines_of(topology);
-    found = snap(stream_, map_, centrelines, settings.snap);
+    follower_->enqueue_snap(stream_, map_, placement());
   }
-  LumenOptions of_this_frame = settings.lumen;
-  of_this_frame.variance = variance();
   {
     const auto timed = clock_.measure("diameters");
-    lumen_ = measure_frame(stream_, subtracted_.view(), setup_.valid(), centrelines, of_this_frame);
-    // A vessel that moved away is not measured where it used to be.
-    if (topology.moving_vessels && frame_ != topology.frame)
-      for (std::size_t s = 0; s < found.size(); ++s)
-        if (!found[s]) exclude(lumen_[s], Exclusion::key_frame_only);
+    follower_->enqueue_diameters(stream_, subtracted_.view(), variance(), setup_.valid());
   }
   const auto timed = clock_.measure("flow");
+  follower_->enqueue_contrast(stream_, subtracted_.view(), setup_.valid());
+  copied_.hold(stream_);
+}
+
+void FrameSlot::take_measurements(const Topology& topology) {
+  const auto timed = clock_.measure("flow");
+  lumen_ = follower_->lumen();
+  contrast_ = follower_->contrast();
+  // A vessel that moved away is not measured where it used to be.
+  if (topology.moving_vessels && frame_ != topology.frame)
+    for (std::size_t s = 0; s < lumen_.size(); ++s)
+      if (!follower_->found(static_cast<int>(s))) exclude(lumen_[s], Exclusion::key_frame_only);
+}
+
+void FrameSlot::measure(const Topology& topology, const MeasureSettings& settings) {
+  find_and_measure(settings);
   stream_.synchronize();
-  contrast_.clear();
-  for (const Centreline& centreline : centrelines)
-    contrast_.push_back(sample_contrast(subtracted_on_host(), setup_.field(), centreline, !setup_.subtracting()));
+  take_measurements(topology);
+}
+
+void FrameSlot::trace() {
+  const auto timed = clock_.measure("topology in every frame");
+  if (!tracer_) tracer_.emplace(stream_, setup_.height(), setup_.width());
+  (void)tracer_->trace(stream_, filtered_, map_, setup_.valid(), {.quick = true});
+}
+
+void FrameSlot::record(int name, int mask, const std::function<void()>& work) {
+  mask_ = mask;
+  Recording recording(stream_, work);
+  recordings_[name] = {std::move(recording), filtered_};
+}
+
+void FrameSlot::launch(const Stream& stream, int name) {
+  const auto timed = clock_.measure("launch");
+  const Recorded& recorded = recordings_.at(name);
+  arrived_.hold(stream);
+  recorded.recording.launch(stream);
+  done_.record(stream);
+  filtered_ = recorded.filtered;
+}
+
+void FrameSlot::wait() {
+  const auto timed = clock_.measure("device");
+  done_.wait();
 }
 
 void FrameSlot::estimate_point_spread(const Topology& topology, LumenOptions& options) {
@@ -264,10 +332,12 @@ void FrameSlot::estimate_point_spread(const Topology& topology, LumenOptions& op
   }
 }
 
-void FrameSlot::copy_to_host() {
+void FrameSlot::copy_to_host() { copy_to_host(stream_); }
+
+void FrameSlot::copy_to_host(const Stream& stream) {
   if (!stream_.on_cuda()) return;
-  copy<float>(stream_, subtracted_.view(), host_subtracted_.view());
-  copy<float>(stream_, filtered_, host_filtered_);
+  copy<float>(stream, subtracted_.view(), host_subtracted_.view());
+  copy<float>(stream, filtered_, host_filtered_);
 }
 
 }  // namespace cinelumen

@@ -1,13 +1,15 @@
 #pragma once
 /// One frame on its way through the chain, and what all frames of a run share. `analyze` sends many through, stream one after the other.
 
+#include <functional>
+#include <map>
 #include <optional>
 #include <vector>
 
 #include "engine/analysis.h"
 #include "engine/diameter_profile.h"
 #include "engine/mask_frame.h"
-#include "engine/ridge_snap.h"
+#include "engine/segment_follower.h"
 #include "engine/stage_clock.h"
 #include "engine/topology.h"
 #include "kernels/flow_statistics.h"
@@ -78,37 +80,75 @@ struct MeasureSettings {
 /// Settings for finding vessels again 1.5 mm either side (6 px where nothing is calibrated) and for measuring them.
 MeasureSettings measure_settings(const FrameSetup& setup, VesselnessResponse response, const Calibration& calibration);
 
+/// Follows the vessels of `topology` as the settings say.
+SegmentFollower make_segment_follower(const Stream& stream, const FrameSetup& setup, const Topology& topology,
+                                      const MeasureSettings& settings);
+
 /// The planes of one frame and the workspaces of the kernels that it goes through. One frame at a time; another slot for another stream.
-/// The calls are made in the order they stand in. On CUDA they return at once unless they say otherwise.
+/// The calls are made in the order they stand in. They return at once on CUDA, and neither allocate nor ask the device anything, unless
+/// they say so: what changes from frame to frame stands in memory of the device, so that what follows ingest() can be recorded once and
+/// launched for every frame.
 class FrameSlot {
  public:
   /// Planes and workspaces on the stream; the setup must outlive it.
   FrameSlot(const Stream& stream, const FrameSetup& setup);
+  FrameSlot(const FrameSlot&) = delete;
+  FrameSlot& operator=(const FrameSlot&) = delete;
+  /// Waits for what is still under way.
+  ~FrameSlot();
 
   /// Where a frame's stored values go: host memory (pinned for CUDA), rows x columns.
   ImageView<std::uint16_t> stored() { return stored_.view(); }
-  /// Takes what stands in stored() as frame `frame` (0-based) of the run, to be measured against mask `mask` of the setup.
+  /// Takes what stands in stored() as frame `frame` (0-based) of the run, to be measured against mask `mask` of the setup, which is at rest
+  /// until something else is known. On CUDA the copy runs beside what other streams do.
   void ingest(int frame, int mask);
-  /// Finds how the mask moved; without registration, or where the estimate did not converge, it stayed. Waits for the device. Sets
-  /// motion(), offset() and subtraction(); returns false where the estimate did not converge.
-  bool register_mask();
-  /// Sets them as they are known from before.
+  /// Sets motion(), offset() and subtraction() as they are known from before.
   void place(const FrameSubtraction& subtraction, const RigidMotion& motion, float offset);
+  /// When the frame was taken, for statistics.
+  void set_time(const FlowTime& time) { numbers_host_[0].time = time; }
+
+  /// Brings place and time to the device: first of what is queued.
+  void send_numbers();
+  /// Finds how the mask moved; without registration, or where the estimate does not converge, it stays.
+  void find_motion();
   /// subtracted() = frame - mask in the frame's coordinates, or in the mask's.
   void subtract();
   void subtract_onto_mask();
   /// Sets filtered(), which stands at `place` of the filter, where it must stay while it is used.
   void filter(TemporalFilter& filter, int place);
   /// The same for subtract_onto_mask(), and into `statistics`.
-  void filter(TemporalFilter& filter, int place, FlowStatistics& statistics, double time_ms);
+  void filter(TemporalFilter& filter, int place, FlowStatistics& statistics);
   /// filtered() is subtracted(): for a frame that the filter should not see.
-  void pass_unfiltered() { filtered_ = subtracted_.view(); }
-  /// Finds the vessels of `topology` in the frame and measures lumen() and contrast() along them. Waits for the device.
+  void pass_unfiltered(TemporalFilter& filter, int place);
+  /// What is followed from now on: a copy for this slot of make_segment_follower() of the topology. Allocates.
+  void follow(const SegmentFollower& follower);
+  /// Finds the vessels that the slot follows again and measures along them.
+  void find_and_measure(const MeasureSettings& settings);
+  /// Copies subtracted() and filtered() to the host where they are not there. find_and_measure() does, too.
+  void copy_to_host();
+
+  /// Records, under a name for launch(), what `work` queues for a frame that is measured against `mask`. Allocates.
+  void record(int name, int mask, const std::function<void()>& work);
+  bool recorded(int name) const { return recordings_.count(name) > 0; }
+  void forget_recordings() { recordings_.clear(); }
+  /// Runs it for the frame that was taken, on `stream` of the slot's device, once the frame has arrived there: one launch.
+  void launch(const Stream& stream, int name);
+  /// Returns when launch() is done.
+  void wait();
+
+  /// Once the stream has been waited for: sets motion(), offset() and subtraction() as they were found; false where the estimate did not
+  /// converge.
+  bool take_motion();
+  /// And lumen() and contrast() along the vessels of `topology`, which the slot follows.
+  void take_measurements(const Topology& topology);
+
+  /// find_motion() from the start, waited for and taken; find_and_measure() likewise.
+  bool register_mask();
   void measure(const Topology& topology, const MeasureSettings& settings);
+  /// Components, thinning and graph of the frame (benchmarks). Allocates and waits.
+  void trace();
   /// Estimates the run's point spread from this frame into `options`, if it shows vessels wide enough. Waits for the device.
   void estimate_point_spread(const Topology& topology, LumenOptions& options);
-  /// Copies subtracted() and filtered() to the host where they are not there; valid after the next wait.
-  void copy_to_host();
 
   const Stream& stream() const { return stream_; }
   int frame() const { return frame_; }
@@ -129,20 +169,38 @@ class FrameSlot {
 
  private:
   StoredFrame stored_frame() const;
-  ImageView<const float> variance();
+  void copy_to_host(const Stream& stream);
+  StoredFrame variance() const;
   std::vector<Centreline> centrelines_of(const Topology& topology) const;
 
-  Stream stream_;
+  /// What a frame brings along beside its pixels.
+  struct Numbers {
+    FramePlacement placement;
+    FlowTime time;
+  };
+  struct Recorded {
+    Recording recording;
+    ImageView<const float> filtered;
+  };
+  ArrayView<FramePlacement> placement() { return {&numbers_.view().data->placement, 1}; }
+  ArrayView<FlowTime> time() { return {&numbers_.view().data->time, 1}; }
+
+  Stream stream_, beside_;  // the second for copies
   const FrameSetup& setup_;
+  Event arrived_, forked_, copied_, done_;
   int frame_ = 0, mask_ = 0;
   Image<std::uint16_t> stored_, stored_on_device_;
-  Image<float> subtracted_, variance_;
+  Image<float> subtracted_;
   ImageView<const float> filtered_;               // the temporal filter's
   Image<float> host_subtracted_, host_filtered_;  // CUDA only
-  std::vector<MaskRegistration> registrations_;   // one per mask
-  std::optional<Vesselness> vesselness_;
+  Array<Numbers> numbers_, numbers_host_;
+  Array<RigidEstimate> estimate_, estimate_host_;
+  std::vector<MaskRegistration> registrations_;  // one per mask
+  std::optional<Vesselness> vesselness_;         // where vessels are followed
   VesselnessMap map_;
+  std::optional<SegmentFollower> follower_;
   std::optional<CentrelineTracer> tracer_;
+  std::map<int, Recorded> recordings_;
   RigidMotion motion_;
   float offset_ = 0;
   FrameSubtraction subtraction_;

@@ -173,7 +173,7 @@ struct LiveAnalysis::Prepared {
   std::optional<TemporalFilter> filter, resting_filter;
   std::optional<FlowStatistics> statistics;
 
-  void warm_up(const Stream& stream, ImageView<const std::uint16_t> frame, const MeasureSettings& settings) {
+  void warm_up(const Stream& stream, ImageView<const std::uint16_t> frame) {
     slot = std::make_unique<FrameSlot>(stream, *setup);
     filter.emplace(make_temporal_filter(stream, *setup));
     resting_filter.emplace(make_temporal_filter(stream, *setup));
@@ -184,14 +184,15 @@ struct LiveAnalysis::Prepared {
       slot->ingest(0, 0);
       slot->register_mask();
       slot->subtract_onto_mask();
-      for (int place = 0; place < resting_filter->places(); ++place) slot->filter(*resting_filter, place, *statistics, place);
+      for (int place = 0; place < resting_filter->places(); ++place) {
+        slot->set_time(statistics->next_frame(place));
+        slot->send_numbers();
+        slot->filter(*resting_filter, place, *statistics);
+      }
       slot->subtract();
       for (int place = 0; place < filter->places(); ++place) slot->filter(*filter, place);
-      slot->measure({}, settings);
       slot->stream().synchronize();
     }
-    slot->lumen().clear();
-    slot->contrast().clear();
     filter->reset(stream);
     resting_filter->reset(stream);
   }
@@ -202,6 +203,7 @@ struct LiveAnalysis::Traced {
   Topology topology;
   MeasureSettings settings;
   std::vector<KeyFrame> keys;  // to be given back
+  std::optional<SegmentFollower> follower;
 };
 
 /// A vessel over time.
@@ -341,7 +343,7 @@ void LiveAnalysis::gather(ImageView<const std::uint16_t> stored) {
                                                    make_mask_frames(stream, run, intensity_, choice), options_.registration);
     Image<std::uint16_t> last(run.rows(), run.columns());
     run.frames->read_frame(count - 1, last.view());
-    prepared->warm_up(stream_, last.view(), measure_settings(*prepared->setup, options_.response, calibration_));
+    prepared->warm_up(stream_, last.view());
     prepared->event = "mask ready: frames " + std::to_string(from + used.front() + 1) + " to " + std::to_string(from + used.back() + 1) +
                       (contrast_from_start ? ", which show contrast already: the least attenuation at each pixel" : "");
     // From here on frame numbers are those of the stream.
@@ -408,8 +410,9 @@ void LiveAnalysis::measure() {
   if (statistics_->frame_count() == 0 || result_.time_ms - last_resting_ms_ >= resting_step_ms) {
     last_resting_ms_ = result_.time_ms;
     slot.subtract_onto_mask();
-    slot.filter(*resting_filter_, resting_filter_place_ = resting_filter_->place_after(resting_filter_place_), *statistics_,
-                result_.time_ms);
+    slot.set_time(statistics_->next_frame(result_.time_ms));
+    slot.send_numbers();
+    slot.filter(*resting_filter_, resting_filter_place_ = resting_filter_->place_after(resting_filter_place_), *statistics_);
     if (statistics_->frame_count() % key_frame_step == 0) {
       KeyFrame key{result_.frame, Image<float>(stream_, slot.filtered().height, slot.filtered().width)};
       copy<float>(stream_, slot.filtered(), key.image.view());
@@ -469,8 +472,10 @@ void LiveAnalysis::trace_if_due() {
     copy<std::uint16_t>(Stream::cpu({.parallel = false}), stored.view(), slot.stored());
     slot.ingest(frame, 0);
     slot.place(subtraction, motion, offset);
+    slot.send_numbers();
     slot.subtract();
     slot.estimate_point_spread(traced->topology, traced->settings.lumen);
+    traced->follower.emplace(make_segment_follower(stream, setup, traced->topology, traced->settings));
     traced->keys = std::move(keys);
     return traced;
   });
@@ -549,6 +554,7 @@ void LiveAnalysis::adopt_vessels() {
   const std::size_t segments_before = segments_.size();
   segments_ = std::move(segments);
   traced_ = std::move(found);
+  slot_->follow(*traced_->follower);
   if (segments_.size() != segments_before) result_.events.push_back(std::to_string(segments_.size()) + " segments");
 }
 

@@ -1,187 +1,85 @@
 #include "engine/ridge_snap.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
-#include <cstdint>
-#include <limits>
 
+#include "engine/lumen_measurement.h"
 #include "kernels/error.h"
-#include "kernels/ridge_points.h"
 
 namespace cinelumen {
 namespace {
 
-constexpr float sample_step_px = 1, fine_step_px = 0.5f, outlier_px = 1.5f;
-constexpr int max_half_count = 24;  // samples on either side
-constexpr float nowhere = std::numeric_limits<float>::infinity();
-
-float middle_value(float* first, float* last) {
-  if (first == last) return 0;
-  std::nth_element(first, first + (last - first) / 2, last);
-  return first[(last - first) / 2];
+template <class T>
+Array<T> staged(const Stream& stream, const std::vector<T>& values) {
+  Array<T> result = Array<T>::staging(stream, static_cast<int>(values.size()));
+  std::copy(values.begin(), values.end(), result.begin());
+  return result;
 }
 
-// Finds the best path through rows of samples, and keeps its memory for the next segment.
-class PathFinder {
- public:
-  // Offsets (sample numbers) of the best path through rows first .. last of the samples. Neighbouring points differ by one at most.
-  const std::vector<int>& operator()(ImageView<const float> samples, int first, int last, float step_px, float stiffness) {
-    const int count = last - first, width = samples.width;
-    peaks_.clear();
-    for (int i = first; i < last; ++i) {
-      const float* const row = samples.row(i);
-      float peak = 0;
-      for (int k = 0; k < width; ++k) peak = row[k] > peak ? row[k] : peak;
-      if (peak > 0) peaks_.push_back(peak);
-    }
-    // In units of the segment's usual peak, and hardly more for more: a brighter vessel alongside must not pay for the way over to it.
-    const float unit = 1 / std::max(6.0f, middle_value(peaks_.data(), peaks_.data() + peaks_.size()));
-    const float cost = stiffness * step_px * step_px;
-    // Totals with room at both ends, where nothing can be gained: no branches, so that the loops vectorise.
-    constexpr float never = -1e30f;
-    before_.assign(width + 2, never);
-    now_.assign(width + 2, never);
-    from_.resize(static_cast<std::size_t>(count) * width);
-    for (int i = 0; i < count; ++i) {
-      const float *const row = samples.row(first + i), *const before = before_.data() + 1;
-      float* const now = now_.data() + 1;
-      std::int32_t* const origin = from_.data() + static_cast<std::size_t>(i) * width;
-      for (int k = 0; k < width; ++k) {
-        // Equal ones: the straightest.
-        const float here = i > 0 ? before[k] : 0, left = before[k - 1] - cost, right = before[k + 1] - cost;
-        const float best = left > here ? left : here;
-        origin[k] = right > best ? 1 : (left > here ? -1 : 0);
-        const float share = row[k] > 0 ? row[k] * unit : 0;  // NaN too: no gain outside the image
-        const float beyond = 1 + 0.1f * (share - 1), most = beyond < 1.1f ? beyond : 1.1f;
-        now[k] = (right > best ? right : best) + (share < 1 ? share : most);
-      }
-      std::swap(before_, now_);
-    }
-    path_.resize(count);
-    const float* const end = before_.data() + 1;
-    int k = width / 2;
-    for (int j = 0; j < width; ++j)
-      if (end[j] > end[k]) k = j;
-    for (int i = count - 1; i >= 0; --i) {
-      path_[i] = k;
-      k += from_[static_cast<std::size_t>(i) * width + k];
-    }
-    return path_;
-  }
-
- private:
-  std::vector<float> peaks_, before_, now_;
-  std::vector<std::int32_t> from_;
-  std::vector<int> path_;
-};
-
-// Where near sample k the row is highest, to a fraction of a sample; not finite where that is at an end or not above `minimum_z`.
-float rough_peak(const float* row, int width, int k, float step_px, float minimum_z) {
-  // The path is stiff: the maximum itself may lie a step or two beside it.
-  for (int climb = 0; climb < 2; ++climb) {
-    if (k > 0 && row[k - 1] > row[k])
-      --k;
-    else if (k + 1 < width && row[k + 1] > row[k])
-      ++k;
-  }
-  if (k == 0 || k == width - 1) return nowhere;
-  const float left = row[k - 1], here = row[k], right = row[k + 1];
-  // Between samples it may be a little higher.
-  if (!(here >= left && here >= right && here > 0.7f * minimum_z)) return nowhere;
-  const float bend = left - 2 * here + right;
-  const float t = bend < 0 ? std::clamp(0.5f * (left - right) / bend, -0.5f, 0.5f) : 0;
-  return (static_cast<float>(k - width / 2) + t) * step_px;
-}
-
-// A single point far from what its neighbours found has found something else.
-void reject_outliers(std::vector<SnappedPoint>& points, std::vector<int>& found, std::vector<char>& outlier) {
-  found.clear();
-  for (int i = 0; i < static_cast<int>(points.size()); ++i)
-    if (points[i].accepted) found.push_back(i);
-  outlier.assign(found.size(), 0);
-  for (std::size_t k = 0; k < found.size(); ++k) {
-    std::array<float, 11> nearby;
-    int count = 0, far = 0;
-    const float own = points[found[k]].offset_px;
-    for (std::size_t j = k > 5 ? k - 5 : 0; j < std::min(found.size(), k + 6); ++j) {
-      nearby[count] = points[found[j]].offset_px;
-      far += std::abs(nearby[count++] - own) > outlier_px ? 1 : 0;
-    }
-    // With most of them near, so is the middle one.
-    if (2 * far < count - 1) continue;
-    outlier[k] = std::abs(own - middle_value(nearby.data(), nearby.data() + count)) > outlier_px;
-  }
-  for (std::size_t k = 0; k < found.size(); ++k)
-    if (outlier[k]) points[found[k]] = {};
+template <class T>
+Array<T> upload(const Stream& stream, const std::vector<T>& values) {
+  const Array<T> host = staged(stream, values);
+  Array<T> result(stream, host.size());
+  copy<T>(stream, host.view(), result.view());
+  stream.synchronize();
+  return result;
 }
 
 // scale_px may be empty: then the maximum is of z itself.
 std::vector<std::vector<SnappedPoint>> snap(const Stream& stream, ImageView<const float> z, ImageView<const float> scale_px,
                                             const std::vector<Centreline>& centrelines, const RidgeSnapOptions& options) {
-  require(options.search_px > 0, "snap_to_ridge: search_px must be positive");
-  int count = 0;
-  for (const Centreline& centreline : centrelines) count += static_cast<int>(centreline.points.size());
+  const Array<int> first = staged(stream, first_points_of(centrelines));
+  RidgeFollower follower(stream, first.view(), options);
+  const Array<CrossSection> lines = upload(stream, sections_of(centrelines));
+  follower.find(stream, z, scale_px, lines.view());
+  Array<CrossPeak> peaks = Array<CrossPeak>::staging(stream, lines.size());
+  copy<CrossPeak>(stream, follower.peaks(), peaks.view());
+  stream.synchronize();
   std::vector<std::vector<SnappedPoint>> result(centrelines.size());
-  if (count == 0) return result;
-  const int half_count = std::clamp(static_cast<int>(std::ceil(options.search_px / sample_step_px)), 1, max_half_count);
-  const float step_px = options.search_px / static_cast<float>(half_count);
-  Array<CrossSection> sections = Array<CrossSection>::staging(stream, count), device_sections;
   int at = 0;
-  for (const Centreline& centreline : centrelines)
-    for (const CentrelinePoint& point : centreline.points) sections[at++] = {point.y, point.x, point.tangent_x, -point.tangent_y};
-  // One more sample at each end, so that a maximum at the end of the search can be told from a slope.
-  const int width = 2 * (half_count + 1) + 1;
-  Image<float> samples = Image<float>::staging(stream, count, width);
-  if (stream.on_cuda()) {
-    device_sections = Array<CrossSection>(stream, count);
-    Image<float> device_samples(stream, count, width);
-    copy<CrossSection>(stream, sections.view(), device_sections.view());
-    sample_ridges_across(stream, z, scale_px, device_sections.view(), step_px, device_samples);
-    copy<float>(stream, device_samples.view(), samples.view());
-    stream.synchronize();
-  } else {
-    sample_ridges_across(stream, z, scale_px, sections.view(), step_px, samples);
-  }
-
-  Array<CrossPeak> peaks = Array<CrossPeak>::staging(stream, count);
-  PathFinder best_path;
-  int first = 0;
-  for (const Centreline& centreline : centrelines) {
-    const int last = first + static_cast<int>(centreline.points.size());
-    if (last == first) continue;
-    const std::vector<int>& path = best_path(samples.view(), first, last, step_px, options.stiffness);
-    for (int i = first; i < last; ++i) {
-      peaks[i] = {};
-      peaks[i].offset_px = rough_peak(samples.view().row(i), width, path[i - first], step_px, options.minimum_z);
-    }
-    first = last;
-  }
-  if (stream.on_cuda()) {
-    Array<CrossPeak> device_peaks(stream, count);
-    copy<CrossPeak>(stream, peaks.view(), device_peaks.view());
-    locate_peaks_across(stream, z, scale_px, device_sections.view(), fine_step_px, device_peaks.view());
-    copy<CrossPeak>(stream, device_peaks.view(), peaks.view());
-    stream.synchronize();
-  } else {
-    locate_peaks_across(stream, z, scale_px, sections.view(), fine_step_px, peaks.view());
-  }
-
-  std::vector<int> found;
-  std::vector<char> outlier;
-  at = 0;
   for (std::size_t s = 0; s < centrelines.size(); ++s) {
     result[s].resize(centrelines[s].points.size());
     for (SnappedPoint& point : result[s]) {
       const CrossPeak& peak = peaks[at++];
-      if (peak.found && peak.value > options.minimum_z) point = {peak.offset_px, peak.value, true};
+      if (peak.found) point = {peak.offset_px, peak.value, true};
     }
-    reject_outliers(result[s], found, outlier);
   }
   return result;
 }
 
 }  // namespace
+
+RidgeFollower::RidgeFollower(const Stream& stream, ArrayView<const int> first, const RidgeSnapOptions& options)
+    : options_(options), first_(stream, first.size), scratch_(stream, first) {
+  require(options.search_px > 0, "RidgeFollower: search_px must be positive");
+  require(first.size > 0, "RidgeFollower: first needs the end, too");
+  Array<int> host = Array<int>::staging(stream, first.size);
+  std::copy(first.begin(), first.end(), host.begin());
+  copy<int>(stream, host.view(), first_.view());
+  const int points = first[first.size - 1];
+  list_ = Array<int>(stream, points);
+  rank_ = Array<int>(stream, points);
+  peaks_ = Array<CrossPeak>(stream, points);
+  offsets_ = Array<float>(stream, points);
+  moved_ = Array<CrossSection>(stream, points);
+  found_ = Array<std::int32_t>(stream, first.size - 1);
+  stream.synchronize();
+}
+
+void RidgeFollower::find(const Stream& stream, ImageView<const float> z, ImageView<const float> scale_px,
+                         ArrayView<const CrossSection> lines) {
+  const RidgePathOptions options{options_.search_px, options_.minimum_z, options_.stiffness};
+  find_ridge_paths(stream, z, scale_px, first_.view(), lines, options, scratch_, peaks_.view());
+  reject_lone_peaks(stream, first_.view(), peaks_.view(), list_.view());
+}
+
+void RidgeFollower::move(const Stream& stream, ArrayView<const CrossSection> lines, float least_share) {
+  move_to_peaks(stream, first_.view(), lines, peaks_.view(), least_share, list_.view(), rank_.view(), offsets_.view(), moved_.view(),
+                found_.view());
+}
+
+// Beyond the search a maximum may lie one sample, the climb to it, and a part of a step.
+float RidgeFollower::reach_px() const { return options_.search_px + 5; }
 
 std::vector<std::vector<SnappedPoint>> snap_to_ridge(const Stream& stream, ImageView<const float> z,
                                                      const std::vector<Centreline>& centrelines, const RidgeSnapOptions& options) {
@@ -201,44 +99,21 @@ std::vector<SnappedPoint> snap_to_ridge(const Stream& stream, ImageView<const fl
 
 Centreline moved_to_ridge(const Centreline& centreline, const std::vector<SnappedPoint>& snapped) {
   require(centreline.points.size() == snapped.size(), "moved_to_ridge: one snapped point per centreline point is needed");
-  const int count = static_cast<int>(snapped.size());
+  const Stream stream = Stream::cpu({.parallel = false});
+  const Array<int> first = staged(stream, first_points_of({centreline}));
+  const Array<CrossSection> lines = staged(stream, sections_of({centreline}));
+  RidgeFollower follower(stream, first.view(), {});
+  for (int i = 0; i < lines.size(); ++i) follower.peaks()[i] = {snapped[i].offset_px, snapped[i].z, snapped[i].accepted ? 1 : 0};
+  follower.move(stream, lines.view(), 0);
   Centreline result = centreline;
-  std::vector<float> offsets(count, 0);
-  std::vector<int> found;
-  for (int i = 0; i < count; ++i)
-    if (snapped[i].accepted) {
-      offsets[i] = snapped[i].offset_px;
-      found.push_back(i);
-    }
-  // What a gap starts and ends with: the middle of several, as the last point before a gap is often half on what made the gap.
-  const auto usual = [&](std::size_t first, std::size_t last) {
-    std::array<float, 7> values;
-    std::size_t n = 0;
-    for (std::size_t k = first; k < last; ++k) values[n++] = offsets[found[k]];
-    return middle_value(values.data(), values.data() + n);
-  };
-  for (std::size_t k = 0; k <= found.size() && !found.empty(); ++k) {
-    const int before = k > 0 ? found[k - 1] : -1, after = k < found.size() ? found[k] : count;
-    if (after - before < 2) continue;
-    const std::size_t end = std::min(found.size(), k + 7), start = k > 7 ? k - 7 : 0;
-    const float right = k < found.size() ? usual(k, end) : usual(start, k), left = k > 0 ? usual(start, k) : right;
-    for (int j = before + 1; j < after; ++j)
-      offsets[j] = left + (right - left) * static_cast<float>(j - before) / static_cast<float>(after - before);
-  }
-  for (int i = 0; i < count; ++i) {
-    const CentrelinePoint& from = centreline.points[i];
+  for (int i = 0; i < lines.size(); ++i) {
+    const CrossSection& moved = follower.moved()[i];
     CentrelinePoint& to = result.points[i];
-    to.y = from.y + offsets[i] * from.tangent_x;
-    to.x = from.x - offsets[i] * from.tangent_y;
+    to.y = moved.y;
+    to.x = moved.x;
+    to.tangent_y = -moved.normal_x;
+    to.tangent_x = moved.normal_y;
     to.z = snapped[i].accepted ? snapped[i].z : 0;
-  }
-  // Directions over a few points: single offsets are noisy.
-  for (int i = 0; i < count; ++i) {
-    const CentrelinePoint &a = result.points[std::max(0, i - 4)], &b = result.points[std::min(count - 1, i + 4)];
-    const float dy = b.y - a.y, dx = b.x - a.x, length = std::hypot(dy, dx);
-    if (!(length > 0)) continue;
-    result.points[i].tangent_y = dy / length;
-    result.points[i].tangent_x = dx / length;
   }
   return result;
 }

@@ -5,6 +5,7 @@
 
 #include "engine/centreline.h"
 #include "kernels/image.h"
+#include "kernels/ridge_paths.h"
 
 namespace cinelumen {
 
@@ -22,14 +23,43 @@ struct RidgeSnapOptions {
   float stiffness = 1;  ///< cost of a sideways step of 1 px between neighbouring points, in units of the segment's usual z; none is larger
 };
 
+/// Finds the ridges of centrelines of one layout, frame after frame: the path of offsets along each that gathers most z at least bending,
+/// by dynamic programming, then the nearest maximum (kernels/ridge_paths.h). Made once, with all the memory it needs; enqueue() neither
+/// waits, allocates nor decides anything on the host.
+class RidgeFollower {
+ public:
+  /// first: host; line s is points first[s] ... first[s + 1] - 1. Synchronises the stream. Throws std::invalid_argument.
+  RidgeFollower(const Stream& stream, ArrayView<const int> first, const RidgeSnapOptions& options);
+
+  /// Looks for the ridges of z / scale across `lines`, which goes with the scale-normalised curvature that chose the scale: z itself grows
+  /// with the scale, so where the scale changes across a vessel it may have two maxima beside the middle and none on it. scale_px without
+  /// data: of z itself. Sets peaks(). All memory of the stream's device.
+  void find(const Stream& stream, ImageView<const float> z, ImageView<const float> scale_px, ArrayView<const CrossSection> lines);
+  /// Sets moved() and found(): lines with at least least_share of their points found are moved onto their ridges, others stay.
+  void move(const Stream& stream, ArrayView<const CrossSection> lines, float least_share);
+
+  ArrayView<CrossPeak> peaks() { return peaks_.view(); }                 ///< device
+  ArrayView<const CrossSection> moved() const { return moved_.view(); }  ///< device
+  ArrayView<const std::int32_t> found() const { return found_.view(); }  ///< device; per line
+  /// How far a point may be moved, px.
+  float reach_px() const;
+
+ private:
+  RidgeSnapOptions options_;
+  Array<int> first_, list_, rank_;
+  RidgePathScratch scratch_;
+  Array<CrossPeak> peaks_;
+  Array<float> offsets_;
+  Array<CrossSection> moved_;
+  Array<std::int32_t> found_;
+};
+
 /// For each point of each centreline (already moved by the background's motion) the offset to the ridge of `z` (the frame's noise gate,
-/// memory of the stream's device): the path of offsets along the segment, in steps of about 1 px, that gathers most z at least bending, by
-/// dynamic programming, then the nearest maximum of samples half a pixel apart and a parabola through it. Two kernel calls for all
-/// segments. Points outside the image are not accepted. Segments do not depend on one another.
+/// memory of the stream's device). For one frame only: see RidgeFollower. Points outside the image are not accepted. Segments do not
+/// depend on one another. Synchronises the stream.
 std::vector<std::vector<SnappedPoint>> snap_to_ridge(const Stream& stream, ImageView<const float> z,
                                                      const std::vector<Centreline>& centrelines, const RidgeSnapOptions& options);
-/// The same with the maximum looked for in z / scale, which goes with the scale-normalised curvature that chose the scale: z itself grows
-/// with the scale, so where the scale changes across a vessel it may have two maxima beside the middle and none on it.
+/// The same with the maximum looked for in z / scale.
 std::vector<std::vector<SnappedPoint>> snap_to_ridge(const Stream& stream, const VesselnessMap& vesselness,
                                                      const std::vector<Centreline>& centrelines, const RidgeSnapOptions& options);
 /// The first for one centreline.

@@ -8,19 +8,6 @@
 namespace cinelumen {
 namespace {
 
-constexpr float not_read = std::numeric_limits<float>::quiet_NaN();
-
-// Bilinear; NaN outside the image or the field.
-float sample(ImageView<const float> image, ImageView<const std::uint8_t> valid, float y, float x) {
-  if (!(y >= 0 && x >= 0 && y <= image.height - 1 && x <= image.width - 1)) return not_read;
-  const int y0 = std::min(static_cast<int>(y), std::max(0, image.height - 2)),
-            x0 = std::min(static_cast<int>(x), std::max(0, image.width - 2));
-  const int y1 = std::min(y0 + 1, image.height - 1), x1 = std::min(x0 + 1, image.width - 1);
-  if (!valid(y0, x0) || !valid(y1, x1)) return not_read;
-  const float fy = y - y0, fx = x - x0;
-  return (1 - fy) * ((1 - fx) * image(y0, x0) + fx * image(y0, x1)) + fy * ((1 - fx) * image(y1, x0) + fx * image(y1, x1));
-}
-
 TimeDensityCurve mean_curve(const std::vector<std::vector<float>>& contrast, const std::vector<double>& times_ms, std::size_t from,
                             std::size_t to, double sd) {
   TimeDensityCurve curve;
@@ -67,23 +54,6 @@ Centreline move_centreline(const Centreline& centreline, const RigidMotion& moti
     point.tangent_x = c * tx - s * ty;
   }
   return moved;
-}
-
-std::vector<float> sample_contrast(ImageView<const float> subtracted, ImageView<const std::uint8_t> valid, const Centreline& centreline,
-                                   bool local_background) {
-  std::vector<float> contrast;
-  contrast.reserve(centreline.points.size());
-  for (const CentrelinePoint& point : centreline.points) {
-    const float ny = point.tangent_x, nx = -point.tangent_y;
-    const auto across = [&](float distance) { return sample(subtracted, valid, point.y + distance * ny, point.x + distance * nx); };
-    float value = (across(-0.7f) + across(0) + across(0.7f)) / 3;
-    if (local_background) {
-      const float beside = 2 * point.radius_px + 3;
-      value -= (across(-beside) + across(-beside - 1) + across(beside) + across(beside + 1)) / 4;
-    }
-    contrast.push_back(value);
-  }
-  return contrast;
 }
 
 void summarize_segments(const SegmentMeasurements& measurements, Analysis& analysis) {

@@ -19,11 +19,6 @@ struct SegmentMeasurements {
 /// The centreline, moved by the background's motion from the mask's coordinates into a frame's. height, width: the image's.
 Centreline move_centreline(const Centreline& centreline, const RigidMotion& motion, int height, int width);
 
-/// Mean contrast over three pixels across the vessel minus the background beside it, at each point; NaN outside the image or field.
-/// `subtracted` and `valid` are in host memory. Where `local_background` is false the background is taken as zero.
-std::vector<float> sample_contrast(ImageView<const float> subtracted, ImageView<const std::uint8_t> valid, const Centreline& centreline,
-                                   bool local_background);
-
 /// Pools the diameters over frames, fills each segment's profile, figures and filling.
 void summarize_segments(const SegmentMeasurements& measurements, Analysis& analysis);
 

@@ -8,6 +8,37 @@
 namespace cinelumen {
 namespace {
 
+/// As if no frame had reached any pixel: the first is then taken like every other.
+struct StartStatistics {
+  FlowPlanes planes;
+  template <int Height, int Width>
+  struct Scratch {};
+  template <int Height, int Width>
+  CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>&) const {
+    block.for_each_pixel(block.rows(planes.maximum.height), block.columns(planes.maximum.width), [&](int y, int x) {
+      const int row = block.y0 + y, column = block.x0 + x;
+      planes.maximum.row(row)[column] = unseen;
+      planes.before.row(row)[column] = unseen;
+      planes.after.row(row)[column] = unseen;
+      planes.frame_of_maximum.row(row)[column] = 0;
+      if (planes.area.data) planes.area.row(row)[column] = 0;
+      if (planes.moment.data) planes.moment.row(row)[column] = 0;
+    });
+  }
+};
+
+struct Fill {
+  ImageView<float> image;
+  float value;
+  template <int Height, int Width>
+  struct Scratch {};
+  template <int Height, int Width>
+  CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>&) const {
+    block.for_each_pixel(block.rows(image.height), block.columns(image.width),
+                         [&](int y, int x) { image.row(block.y0 + y)[block.x0 + x] = value; });
+  }
+};
+
 template <bool Area, bool Moment>
 struct UpdateStatistics {
   ImageView<const float> contrast;
@@ -21,8 +52,7 @@ struct UpdateStatistics {
     const FlowTime now = time.read();
     block.for_each_pixel(block.rows(contrast.height), block.columns(contrast.width), [&](int y, int x) {
       const int row = block.y0 + y, column = block.x0 + x;
-      const float value = contrast.row(row)[column], kept = last.row(row)[column];
-      const float previous = now.frame == 0 ? unseen : kept;
+      const float value = contrast.row(row)[column], previous = last.row(row)[column];
       const float current = value == value ? value : previous;
       // The first value that a pixel shows was there before: no step from nothing.
       const float from = previous > unseen ? previous : current;
@@ -76,6 +106,12 @@ FlowStatistics::FlowStatistics(const Stream& stream, int height, int width, Flow
   if (options.area) area_ = Image<float>(stream, height, width);
   if (options.mean_time) moment_ = Image<float>(stream, height, width);
   frame_of_maximum_ = Image<int>(stream, height, width);
+  reset(stream);
+}
+
+void FlowStatistics::reset(const Stream& stream) {
+  times_ms_.clear();
+  for_each_tile(stream, height(), width(), StartStatistics{planes()});
 }
 
 FlowTime FlowStatistics::next_frame(double time_ms) {
@@ -94,6 +130,7 @@ void FlowStatistics::update(const Stream& stream, ImageView<const float> contras
   const int height = contrast.height, width = contrast.width;
   require(same_size(contrast, maximum_.view()), "FlowStatistics::update: contrast differs in size from the statistics");
   if (last_.empty()) last_ = Image<float>(stream, height, width);
+  if (times_ms_.size() == 1) for_each_tile(stream, height, width, Fill{last_, unseen});
   if (options_.mean_time)
     for_each_tile(stream, height, width, UpdateStatistics<true, true>{contrast, planes(), time, last_});
   else if (options_.area)

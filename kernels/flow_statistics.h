@@ -32,6 +32,8 @@ class FlowStatistics {
   /// height, width >= 1, mean_time only with area (std::invalid_argument).
   FlowStatistics(const Stream& stream, int height, int width, FlowOptions options = {});
 
+  /// Forgets all frames.
+  void reset(const Stream& stream);
   /// Counts a frame taken at time_ms, which must be greater than the last frame's (std::invalid_argument). What it returns is for update,
   /// or for a kernel that makes the contrast and updates the statistics in one pass (TemporalFilter).
   FlowTime next_frame(double time_ms);

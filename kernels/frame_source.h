@@ -80,7 +80,8 @@ CINELUMEN_HOST_DEVICE void load_rows(const Block& block, const Source& source, i
 template <class Block, class Source, class TargetRow>
 CINELUMEN_HOST_DEVICE void load_inside(const Block& block, const Source& source, int top, int left, int rows, int columns,
                                        TargetRow target) {
-  load_rows(block, source, left, rows, columns, [top](int y) { return top + y; }, target);
+  load_rows(
+      block, source, left, rows, columns, [top](int y) { return top + y; }, target);
 }
 
 /// target[y][x] = source(top + y, left + x) for 0 <= y < rows, 0 <= x < columns, mirrored about the border pixels; `row`: scratch for
@@ -95,7 +96,8 @@ CINELUMEN_HOST_DEVICE void load_mirrored(const Block& block, const Source& sourc
   }
   block.for_each_pixel(1, rows, [&](int, int y) { row[y] = mirror(top + y, height); });
   const int first = clamp_int(-left, 0, columns), last = clamp_int(width - left, first, columns), outside = first + columns - last;
-  load_rows(block, source, left + first, rows, last - first, [&](int y) { return row[y]; }, [&](int y) -> float* { return target[y] + first; });
+  load_rows(
+      block, source, left + first, rows, last - first, [&](int y) { return row[y]; }, [&](int y) -> float* { return target[y] + first; });
   block.for_each_pixel(rows, outside, [&](int y, int i) {
     const int x = i < first ? i : last + i - first;
     target[y][x] = source.row(row[y])[mirror(left + x, width)];

@@ -198,7 +198,7 @@ struct MovedMask {
 
  private:
   template <int Height, int Width>
-  CINELUMEN_HOST_DEVICE void shift(const Block<Height, Width>& block, Scratch<Height, Width>& scratch, const Tilt& tilt) const {
+  CINELUMEN_HOST_DEVICE void shift(Block<Height, Width> block, Scratch<Height, Width>& scratch, const Tilt& tilt) const {
     const int height = image.height, width = image.width, rows = block.rows(height), columns = block.columns(width);
     auto& mask = scratch.mask;
     const auto from = mask.prepare(block, tilt, block.y0, block.x0, rows, columns);
@@ -227,7 +227,7 @@ struct MovedMask {
   }
 
   template <int Height, int Width>
-  CINELUMEN_HOST_DEVICE void turn(const Block<Height, Width>& block, Scratch<Height, Width>& scratch, const InverseMotion& motion) const {
+  CINELUMEN_HOST_DEVICE void turn(Block<Height, Width> block, Scratch<Height, Width>& scratch, const InverseMotion& motion) const {
     static_assert(Width % bspline_strip == 0);
     const int rows = block.rows(image.height), columns = block.columns(image.width);
     auto& moved = scratch.mask.along_x;
@@ -295,7 +295,7 @@ struct OntoMask {
 
  private:
   template <int Height, int Width>
-  CINELUMEN_HOST_DEVICE void shift(const Block<Height, Width>& block, Scratch<Height, Width>& scratch, const Tilt& to_mask,
+  CINELUMEN_HOST_DEVICE void shift(Block<Height, Width> block, Scratch<Height, Width>& scratch, const Tilt& to_mask,
                                    const Tilt& to_frame) const {
     const float offset = scratch.placed.offset;
     const int height = image.height, width = image.width, rows = block.rows(height), columns = block.columns(width);
@@ -341,7 +341,7 @@ struct OntoMask {
 
   /// The square of `side` pixels, or what of it lies in the image, whose first pixel is (y0, x0).
   template <int side, int Height, int Width>
-  CINELUMEN_HOST_DEVICE void turn(const Block<Height, Width>& block, Scratch<Height, Width>& scratch, int y0, int x0) const {
+  CINELUMEN_HOST_DEVICE void turn(Block<Height, Width> block, Scratch<Height, Width>& scratch, int y0, int x0) const {
     constexpr int most = (side - 1) * 3 / 2 + 6, pitch = (most + bspline_strip - 1) / bspline_strip * bspline_strip;
     static_assert(most * pitch <= (Height + 4) * (Width + 4));
     const int height = image.height, width = image.width;

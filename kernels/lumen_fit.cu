@@ -252,8 +252,10 @@ enum Moment { m_1, m_x, m_xx, m_y, m_xy, m_yy, moments_count };
 enum class Width { narrow, wide, both };
 
 struct LumenFitKernel {
-  ImageView<const float> image, variance;
+  ImageView<const float> image;
+  VarianceSource variance;
   ImageView<const std::uint8_t> valid;
+  LumenFitList list;  // without data: all points
   ArrayView<const LumenFitPoint> points;
   ArrayView<LumenFit> fits;
   LumenFitOptions options;
@@ -310,12 +312,18 @@ struct LumenFitKernel {
     float start_radius[Columns], start_centre[Columns], fwhm[Columns], contrast[Columns], significance[Columns], half[Columns],
         lost[Columns];
     int count[Columns], used[Columns], stride[Columns], done[Columns], low[Columns], high[Columns];
-    int worse[Columns];
-    int longest, first, last, any_narrow, any_wide, any_worse, moving, clear;
+    int stored_at[Columns], worse[Columns], index[Columns];  // of the lane's point; the last one's where there are no more
+    int listed, longest, first, last, any_narrow, any_wide, any_worse, moving, clear;
     float partial[Columns < 16 ? slices : 1][sums][Columns];  // CUDA only
   };
 
-  CINELUMEN_HOST_DEVICE LumenFitPoint point(int i) const { return points[i < points.size ? i : points.size - 1]; }
+  CINELUMEN_HOST_DEVICE bool varies() const { return variance.plane.data != nullptr || variance.stored.stored.data != nullptr; }
+  CINELUMEN_HOST_DEVICE float variance_at(int y, int x) const {
+    if (variance.plane.data != nullptr) return variance.plane(y, x);
+    if (variance.stored.stored.data == nullptr) return options.variance;
+    const int value = variance.stored.stored(y, x), last = variance.stored.table.size - 1;
+    return variance.stored.table[value < last ? value : last];
+  }
 
   CINELUMEN_HOST_DEVICE bool readable(int y, int x) const {
     return y >= 0 && y < image.height && x >= 0 && x < image.width && (valid.data == nullptr || valid(y, x) != 0);
@@ -338,7 +346,7 @@ struct LumenFitKernel {
   template <int Columns, class Store>
   CINELUMEN_HOST_DEVICE void place_lanes(const Block<1, Columns>& block, Store& store) const {
     block.for_each_pixel(1, Columns, [&](int, int l) {
-      const LumenFitPoint p = point(block.x0 + l);
+      const LumenFitPoint p = points[store.index[l]];
       const bool columns = fabsf(p.normal_x) >= fabsf(p.normal_y);
       const float major = columns ? p.normal_x : p.normal_y, minor = columns ? p.normal_y : p.normal_x;
       store.place[n_major][l] = major;
@@ -401,7 +409,7 @@ struct LumenFitKernel {
       block.once([&] { store.clear = 0; });
     } else {
       store.clear = 0;
-      if (image.pitch * image.height > (1 << 30) || variance.pitch * variance.height > (1 << 30)) return;
+      if (image.pitch * image.height > (1 << 30) || variance.plane.pitch * variance.plane.height > (1 << 30)) return;
       constexpr int room = 10;  // a box serves several neighbours
       int low_y = 0, high_y = -1, low_x = 0, high_x = -1;
       for (int l = 0; l < Columns; ++l) {
@@ -490,7 +498,7 @@ struct LumenFitKernel {
       });
     }
     block.for_each_pixel(1, Columns, [&](int, int l) {
-      const LumenFitPoint p = point(block.x0 + l);
+      const LumenFitPoint p = points[store.index[l]];
       store.place[limit][l] = fminf(2.5f * p.radius_px + 8, static_cast<float>(own_reach(p.radius_px) - 1));
       store.place[near][l] = fmaxf(1.5f, 0.6f * p.radius_px);
       store.place[beyond][l] = p.radius_px + 2.5f * sqrtf(square(p.psf_px) + 1.0f / 12.0f);
@@ -541,12 +549,12 @@ struct LumenFitKernel {
         store.place[crossing + 4 * side + 2][l] = store.x[i][l];
         store.place[crossing + 4 * side + 3][l] = store.value[i][l];
       }
-      const LumenFitPoint& p = points[block.x0 + l < points.size ? block.x0 + l : points.size - 1];
+      const LumenFitPoint& p = points[store.index[l]];
       const int y = static_cast<int>(floorf(p.y + 0.5f)), x = static_cast<int>(floorf(p.x + 0.5f));
-      store.place[noise_here][l] = variance.data && readable(y, x) ? variance(y, x) : options.variance;
+      store.place[noise_here][l] = readable(y, x) ? variance_at(y, x) : options.variance;
     });
     block.for_each_pixel(1, Columns, [&](int, int l) CINELUMEN_INLINE {
-      const LumenFitPoint& p = points[block.x0 + l < points.size ? block.x0 + l : points.size - 1];
+      const LumenFitPoint& p = points[store.index[l]];
       const float highest = store.place[top][l], psf_px = p.psf_px, radius_px = p.radius_px;
       float edge[2];
       bool found = true;
@@ -580,7 +588,7 @@ struct LumenFitKernel {
   template <int Columns, class Store>
   CINELUMEN_HOST_DEVICE void gather(const Block<1, Columns>& block, Store& store) const {
     block.for_each_pixel(1, Columns, [&](int, int l) {
-      const LumenFitPoint p = point(block.x0 + l);
+      const LumenFitPoint p = points[store.index[l]];
       const float s = sqrtf(square(p.psf_px) + 1.0f / 12.0f), radius = fmaxf(store.start_radius[l], 0.4f * s);
       const float half = 1.5f * radius + 5 * s + 2;
       const int room = max_samples / options.rows;
@@ -630,9 +638,12 @@ struct LumenFitKernel {
     find_clear(
         block, store, 0, [&](int l) { return store.place[last_step][l] * store.place[major_step][l]; }, (rows + 1) / 2);
     if (!on_device && store.clear) {
-      const ImageView<const float> noise = variance.data ? variance : image;
+      const ImageView<const float> noise = variance.plane.data ? variance.plane : image;
       const float *const pixels = image.data, *const variances = noise.data;
       const int pitch = static_cast<int>(image.pitch), noise_pitch = static_cast<int>(noise.pitch);
+      const std::uint16_t* const stored = variance.stored.stored.data;
+      const float* const variance_of = variance.stored.table.data;
+      const int stored_pitch = static_cast<int>(variance.stored.stored.pitch), last_value = variance.stored.table.size - 1;
       // One variance for the rows of a step: it hardly differs between neighbours.
       for (int step = 0; step * rows < longest; ++step) {
         const int first = step * rows, last = first + rows < longest ? first + rows : longest;
@@ -648,12 +659,21 @@ struct LumenFitKernel {
           const int major = static_cast<int>(store.value[first][l]), minor = static_cast<int>(store.weight[first][l]);
           const int y = columns ? minor : major, x = columns ? major : minor;
           store.value[first][l] = pixels[y * pitch + x];
-          store.weight[first][l] = variances[y * noise_pitch + x];
+          if (!stored) {
+            store.weight[first][l] = variances[y * noise_pitch + x];
+          } else {
+            store.stored_at[l] = y * stored_pitch + x;
+          }
         });
+        if (stored)
+          for (int l = 0; l < Columns; ++l) {
+            const int value = stored[store.stored_at[l]];
+            store.weight[first][l] = variance_of[value < last_value ? value : last_value];
+          }
         for (int i = first + 1; i < last; ++i)
           block.for_each_pixel(1, Columns, [&](int, int l) CINELUMEN_INLINE { store.weight[i][l] = store.weight[first][l]; });
       }
-      if (!variance.data) block.for_each_pixel(longest, Columns, [&](int i, int l) { store.weight[i][l] = options.variance; });
+      if (!varies()) block.for_each_pixel(longest, Columns, [&](int i, int l) { store.weight[i][l] = options.variance; });
     } else {
       block.for_each_pixel(longest, Columns, [&](int i, int l) {
         const bool columns = store.place[by_columns][l] > 0;
@@ -665,7 +685,7 @@ struct LumenFitKernel {
                   x_first = columns || !somewhere ? x : static_cast<int>(minor_first);
         const bool use = readable(y, x), use_first = readable(y_first, x_first);
         store.value[i][l] = use ? image(y, x) : 0;
-        store.weight[i][l] = use ? (variance.data ? variance(use_first ? y_first : y, use_first ? x_first : x) : options.variance) : -1.0f;
+        store.weight[i][l] = use ? variance_at(use_first ? y_first : y, use_first ? x_first : x) : -1.0f;
       });
     }
     walk(block, 0, longest, [&](int i, int l) CINELUMEN_INLINE {
@@ -967,7 +987,7 @@ struct LumenFitKernel {
     };
     // As if the trials were all better, which is what they nearly always are.
     block.for_each_pixel(1, Columns, [&](int, int l) CINELUMEN_INLINE {
-      const LumenFitPoint& p = points[block.x0 + l < points.size ? block.x0 + l : points.size - 1];
+      const LumenFitPoint& p = points[store.index[l]];
       float sum[sums], at[6];
       unrolled<sums>([&](auto k) CINELUMEN_INLINE { sum[k] = store.sum[k][l]; });
       unrolled<6>([&](auto j) CINELUMEN_INLINE { at[j] = store.trial[j][l]; });
@@ -1006,7 +1026,7 @@ struct LumenFitKernel {
         unrolled<sums>([&](auto k) CINELUMEN_INLINE { sum[k] = store.kept[k][l]; });
         unrolled<6>([&](auto j) CINELUMEN_INLINE { at[j] = store.best[j][l]; });
         store.lambda[l] *= 10.0f;
-        const Proposal proposal = propose<Parameters>(store, sum, at, store.lambda[l], false, point(block.x0 + l), l);
+        const Proposal proposal = propose<Parameters>(store, sum, at, store.lambda[l], false, points[store.index[l]], l);
         unrolled<6>([&](auto j) CINELUMEN_INLINE { store.trial[j][l] = proposal.next[j]; });
         store.step[0][l] = proposal.step_r;
         store.step[1][l] = proposal.step_c;
@@ -1020,12 +1040,12 @@ struct LumenFitKernel {
   }
 
   template <bool fitted, int Columns, class Store>
-  CINELUMEN_HOST_DEVICE void finish(const Block<1, Columns>& block, Store& store) const {
+  CINELUMEN_HOST_DEVICE void finish(const Block<1, Columns>& block, Store& store, int lanes_used) const {
     // Into `sum`, read by the next phase: covariances, what is left of the last step, chi2 per degree of freedom. From the sums at the best
     // that was evaluated: a step as small as the last one changes none of this. The parameters take that step unseen; a larger one may
     // have been for the worse.
     block.for_each_pixel(1, Columns, [&](int, int l) CINELUMEN_INLINE {
-      const LumenFitPoint& p = points[block.x0 + l < points.size ? block.x0 + l : points.size - 1];
+      const LumenFitPoint& p = points[store.index[l]];
       float sum[sums], unit[6], by_s[6], z[6], column_r[6], column_c[6], column_k[6], column_s[6];
       unrolled<sums>([&](auto k) CINELUMEN_INLINE { sum[k] = store.kept[k][l]; });
       const Equations now = equations(
@@ -1088,7 +1108,7 @@ struct LumenFitKernel {
       store.sum[6][l] = small ? mad(0.1f, fabsf(took_c), fabsf(step_c - took_c)) : fabsf(step_c);
       store.sum[7][l] = chi2;
     });
-    block.for_each_pixel(1, block.columns(points.size), [&](int, int l) {
+    block.for_each_pixel(1, lanes_used, [&](int, int l) {
       const float radius = store.trial[0][l], kappa = store.trial[2][l], s = store.trial[5][l], chi2 = store.sum[7][l];
       const float var_radius = store.sum[0][l], var_centre = store.sum[1][l], var_kappa = store.sum[2][l], cov = store.sum[3][l];
       const float rho = radius / s;
@@ -1129,23 +1149,29 @@ struct LumenFitKernel {
           store.used[l] > 6 && store.sum[5][l] < 0.05f * fit.sd_px + 2e-3f * radius && store.sum[6][l] < 0.2f * fit.centre_sd_px + 5e-3f
               ? 1
               : 0;
-      fits[block.x0 + l] = fit;
+      fits[store.index[l]] = fit;
     });
   }
 
   template <int Height, int Columns>
   CINELUMEN_HOST_DEVICE void operator()(Block<Height, Columns> block, Scratch<Height, Columns>& store) const {
+    const int count = list.count ? *list.count : points.size, lanes_used = block.columns(count);
+    if (lanes_used <= 0) return;
+    block.for_each_pixel(1, Columns, [&](int, int l) {
+      const int at = block.x0 + (l < lanes_used ? l : lanes_used - 1);
+      store.index[l] = list.count ? list.indices[at] : at;
+    });
     place_lanes(block, store);
     if (options.search || options.search_only) search(block, store);
     if (options.search_only) {
-      block.for_each_pixel(1, block.columns(points.size), [&](int, int l) {
+      block.for_each_pixel(1, lanes_used, [&](int, int l) {
         LumenFit fit;
         fit.diameter_px = 2 * store.start_radius[l];
         fit.centre_px = store.start_centre[l];
         fit.fwhm_px = store.fwhm[l];
         fit.contrast = store.contrast[l];
         fit.significance = store.significance[l];
-        fits[block.x0 + l] = fit;
+        fits[store.index[l]] = fit;
       });
       return;
     }
@@ -1159,9 +1185,9 @@ struct LumenFitKernel {
       if (!store.moving) break;
     }
     if (options.fit_psf)
-      finish<true>(block, store);
+      finish<true>(block, store, lanes_used);
     else
-      finish<false>(block, store);
+      finish<false>(block, store, lanes_used);
   }
 };
 
@@ -1169,17 +1195,24 @@ bool finite(float x) { return std::isfinite(x); }
 
 }  // namespace
 
-void fit_lumen(const Stream& stream, ImageView<const float> image, ImageView<const float> variance, ImageView<const std::uint8_t> valid,
+void fit_lumen(const Stream& stream, ImageView<const float> image, const VarianceSource& variance, ImageView<const std::uint8_t> valid,
                ArrayView<const LumenFitPoint> points, ArrayView<LumenFit> fits, const LumenFitOptions& options) {
+  fit_lumen(stream, image, variance, valid, LumenFitList{}, points, fits, options);
+}
+
+void fit_lumen(const Stream& stream, ImageView<const float> image, const VarianceSource& variance, ImageView<const std::uint8_t> valid,
+               const LumenFitList& list, ArrayView<const LumenFitPoint> points, ArrayView<LumenFit> fits, const LumenFitOptions& options) {
   require(points.size == fits.size, "fit_lumen: points and fits differ in size");
   require(points.size == 0 || (image.data != nullptr && image.height > 0 && image.width > 0), "fit_lumen: the image is empty");
-  require(variance.data == nullptr || same_size(image, variance), "fit_lumen: the variance differs from the image in size");
+  require(variance.plane.data == nullptr || same_size(image, variance.plane), "fit_lumen: the variance differs from the image in size");
+  require(variance.stored.stored.data == nullptr || (same_size(image, variance.stored.stored) && variance.stored.table.size > 0),
+          "fit_lumen: the stored frame differs from the image in size, or its table is empty");
   require(valid.data == nullptr || same_size(image, valid), "fit_lumen: valid differs from the image in size");
   require(options.rows >= 1 && options.rows <= 3, "fit_lumen: rows must be 1, 2 or 3");
   require(options.iterations >= 2 && options.iterations <= 50, "fit_lumen: iterations must be 2 to 50");
   require(finite(options.variance) && options.variance > 0, "fit_lumen: variance must be positive");
-  LumenFitKernel kernel{image, variance, valid, points, fits, options, chord_table()};
-  for_each_tile(stream, 1, points.size, kernel);
+  LumenFitKernel kernel{image, variance, valid, list, points, fits, options, chord_table()};
+  for_each_tile(stream, 1, list.count ? list.indices.size : points.size, kernel);
 }
 
 BlurredChord blurred_chord(float x_px, float radius_px, float psf_px) {

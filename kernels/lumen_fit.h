@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "image.h"
+#include "log_attenuation.h"
 #include "stream.h"
 
 namespace cinelumen {
@@ -39,6 +40,22 @@ struct LumenFit {
   std::int32_t at_bound = 0;   ///< 1: radius or centre stopped at the edge of what the window can tell
 };
 
+/// Variance of each pixel's noise: a plane, or a frame's stored values through their table; neither: LumenFitOptions::variance everywhere.
+struct VarianceSource {
+  ImageView<const float> plane;
+  StoredFrame stored;
+  VarianceSource() = default;
+  VarianceSource(ImageView<const float> of_pixels) : plane(of_pixels) {}
+  VarianceSource(ImageView<float> of_pixels) : plane(of_pixels) {}
+  VarianceSource(const StoredFrame& frame) : stored(frame) {}
+};
+
+/// Which of the points to fit: those of indices[0] ... indices[*count - 1], in this order. Memory of the stream's device.
+struct LumenFitList {
+  ArrayView<const std::int32_t> indices;
+  const std::int32_t* count = nullptr;
+};
+
 /// Which parameters are free, and how long the fit may search.
 struct LumenFitOptions {
   int rows = 2;              ///< pixels along the vessel per step across: the window is rows x (0.71 ... 1) px long; 1 to 3
@@ -53,13 +70,16 @@ struct LumenFitOptions {
 /// the pixels within 1.5 R + 5 s + 2 px of each point, weights 1 / variance (of the first of a step's rows), by Levenberg-Marquardt on R,
 /// c and s with the linear parameters projected out. The pixel's box enters as its second moment (1/12 px^2 in any direction). Model error
 /// below 1.5e-4 of the peak. Where kappa is free and explains nothing by the third step, the fit ends there, not converged.
-/// image: attenuation, vessels bright. variance: same size or without data. valid: 1 where the image may be read, same size or without
+/// image: attenuation, vessels bright. variance: of the same size. valid: 1 where the image may be read, same size or without
 /// data. Pixels outside weigh nothing. points and fits: same size; all memory of the stream's device; fits may not alias the rest.
 /// Radii up to 30 px are fitted on every pixel; wider vessels on every second or third step. No fit depends on the other points, bit for
 /// bit, nor on the CPU's schedule; but profiles are worked on in groups, so points should come in order along their vessels, groups of
 /// like width. Throws std::invalid_argument.
-void fit_lumen(const Stream& stream, ImageView<const float> image, ImageView<const float> variance, ImageView<const std::uint8_t> valid,
+void fit_lumen(const Stream& stream, ImageView<const float> image, const VarianceSource& variance, ImageView<const std::uint8_t> valid,
                ArrayView<const LumenFitPoint> points, ArrayView<LumenFit> fits, const LumenFitOptions& options = {});
+/// The same for some of the points; the other fits stay as they are. The list is read when the stream comes to it.
+void fit_lumen(const Stream& stream, ImageView<const float> image, const VarianceSource& variance, ImageView<const std::uint8_t> valid,
+               const LumenFitList& list, ArrayView<const LumenFitPoint> points, ArrayView<LumenFit> fits, const LumenFitOptions& options);
 
 /// The model's basis at one distance: value and first two derivatives along x of the blurred chord 2 sqrt(R^2 - x^2) * Gaussian(psf_px),
 /// px.

@@ -19,11 +19,11 @@ namespace {
 using namespace registration;
 
 constexpr int level_count = 3;
-constexpr int iterations[level_count] = {4, 5, 4};  // finest first
+constexpr int iterations[level_count] = {3, 5, 3};  // finest first
 // Of what the mask's gradients tell, the share in the blocks that are compared: at first, when a step need not be exact, and in the end.
 // All of it costs twice the time and lowers the error by a tenth.
 constexpr double share_at_first[level_count] = {0.5, 0.5, 1}, share_in_the_end[level_count] = {0.92, 1, 1};
-constexpr int steps_at_first = 2;
+constexpr int steps_at_first[level_count] = {2, 1, 2};
 constexpr std::size_t least_blocks = 16;  // also of the blocks of small images
 constexpr int slow_level = 1;             // where the slow part is measured
 constexpr int unused_border_px = 4;
@@ -109,7 +109,8 @@ template <int Step>
 struct CoefficientWindow {
 #ifdef __CUDACC__
   // Room for a motion that turns by 2 degrees.
-  static constexpr int rows = Step * (block_rows - 1) + 4 + 5, half_columns = (block_columns + 2 / Step + 2 + 7 + 7) / 8 * 8, columns = Step * half_columns;
+  static constexpr int rows = Step * (block_rows - 1) + 4 + 5, half_columns = (block_columns + 2 / Step + 2 + 7 + 7) / 8 * 8,
+                       columns = Step * half_columns;
   Tile<float, rows, columns> at;
 #endif
 
@@ -120,13 +121,17 @@ struct CoefficientWindow {
 #ifdef __CUDA_ARCH__
     const float y0 = block.y0, x0 = block.x0, y1 = block.y0 + block_height - 1, x1 = block.x0 + block_width - 1;
     const float turn_y = inverse.sine * (x1 - x0), turn_x = inverse.sine * (y1 - y0);
-    const float first_y = inverse.origin_y - inverse.sine * x0 + inverse.cosine * y0, first_x = inverse.origin_x + inverse.cosine * x0 + inverse.sine * y0;
-    const float top = first_y - fmaxf(turn_y, 0.0f) + fminf(inverse.cosine * (y1 - y0), 0.0f), bottom = first_y - fminf(turn_y, 0.0f) + fmaxf(inverse.cosine * (y1 - y0), 0.0f);
-    const float left = first_x + fminf(turn_x, 0.0f) + fminf(inverse.cosine * (x1 - x0), 0.0f), right = first_x + fmaxf(turn_x, 0.0f) + fmaxf(inverse.cosine * (x1 - x0), 0.0f);
+    const float first_y = inverse.origin_y - inverse.sine * x0 + inverse.cosine * y0,
+                first_x = inverse.origin_x + inverse.cosine * x0 + inverse.sine * y0;
+    const float top = first_y - fmaxf(turn_y, 0.0f) + fminf(inverse.cosine * (y1 - y0), 0.0f),
+                bottom = first_y - fminf(turn_y, 0.0f) + fmaxf(inverse.cosine * (y1 - y0), 0.0f);
+    const float left = first_x + fminf(turn_x, 0.0f) + fminf(inverse.cosine * (x1 - x0), 0.0f),
+                right = first_x + fmaxf(turn_x, 0.0f) + fmaxf(inverse.cosine * (x1 - x0), 0.0f);
     if (!(top >= 2.0f && left >= 2.0f && bottom < coefficients.height - 4.0f && right < coefficients.width - 4.0f)) return;
     // Whole sectors of 8, counted in each half of the columns where they are split.
     const int first_row = static_cast<int>(top) - 1, row_count = static_cast<int>(bottom) + 3 - first_row;
-    const int first_column = (static_cast<int>(left) - 1) / Step / 8 * 8, column_count = (static_cast<int>(right) + 3) / Step + 1 - first_column;
+    const int first_column = (static_cast<int>(left) - 1) / Step / 8 * 8,
+              column_count = (static_cast<int>(right) + 3) / Step + 1 - first_column;
     if (row_count > rows || column_count > half_columns) return;
     block.for_each_pixel(row_count, Step * column_count, [&](int y, int i) {
       const int part = i < column_count ? 0 : 1, x = i - part * column_count;
@@ -215,8 +220,8 @@ struct NormalEquations {
       const float gx = -(mx * motion.cosine - my * motion.sine);
       const float gt = (mx * q_y - my * q_x) * inverse_lever;
       const float wy = w * gy, wx = w * gx, wt = w * gt, we = w * e;
-      return Sums<sum_count>{{w, wy, wx, wt, wy * gy, wy * gx, wy * gt, wx * gx, wx * gt, wt * gt, we, we * gy, we * gx, we * gt, we * e,
-                              known ? 1.0f : 0.0f}};
+      return Sums<sum_count>{{w, wy, wx, wt, wy * gy, wy * gx, wy * gt, wx * gx, wx * gt, wt * gt, we, we * gy, we * gx, we * gt,
+                              use ? t * (1.0f - 5.0f * u * u) : 0.0f, known ? 1.0f : 0.0f}};
     });
     block.for_each_pixel(1, sum_count, [&](int, int k) { partial.row(block.index)[k] = total.value[k]; });
     if (!cells) return;
@@ -379,9 +384,11 @@ struct CoarsestLevel : Smooth<2, Source> {
   }
   template <int Height, int Width>
   CINELUMEN_HOST_DEVICE void finish(Block<Height, Width> block, Scratch<Height, Width>& scratch) const {
-    const ImageView<const float> coarsest = this->smoothed;
+    const ImageView<float>&made = this->smoothed, &coarse = half;
+    const ImageView<const float> coarsest{made.data, made.height, made.width, made.pitch},
+        halved{coarse.data, coarse.height, coarse.width, coarse.pitch};
     block.for_each_pixel(half.height, half.width, [&](int y, int x) { half(y, x) = binned(coarsest, y, x); });
-    const float limit = common_difference(block, coarsest, scratch.sample), coarse_limit = common_difference(block, half, scratch.sample);
+    const float limit = common_difference(block, coarsest, scratch.sample), coarse_limit = common_difference(block, halved, scratch.sample);
     block.once([&] {
       *state.data = State{};
       state.data->turn = turn;
@@ -419,14 +426,16 @@ struct Search {
   };
   template <int Height, int Width>
   CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>& scratch) const {
-    const int sy = 2 * state[0].found_y + block.index / (2 * radius + 1) - radius, sx = 2 * state[0].found_x + block.index % (2 * radius + 1) - radius;
+    const int sy = 2 * state[0].found_y + block.index / (2 * radius + 1) - radius,
+              sx = 2 * state[0].found_x + block.index % (2 * radius + 1) - radius;
     const float limit = coarse ? state[0].coarse_limit : state[0].limit;
     const int top = sy > 0 ? sy : 0, left = sx > 0 ? sx : 0;
     const int rows = frame.height - 1 - (sy > 0 ? sy : -sy), columns = frame.width - 1 - (sx > 0 ? sx : -sx);
     const Sums<2> sums = block.sum_pixels(rows > 0 ? rows : 0, columns > 0 ? columns : 0, scratch.lanes, [&](int y, int x) {
       const float* f = frame.row(top + y) + left;
       const float* m = mask.row(top + y - sy) + left - sx;
-      const float here = f[x] - m[x], across = fabsf(f[x + 1] - m[x + 1] - here), down = fabsf(f[x + frame.pitch] - m[x + mask.pitch] - here);
+      const float here = f[x] - m[x], across = fabsf(f[x + 1] - m[x + 1] - here),
+                  down = fabsf(f[x + frame.pitch] - m[x + mask.pitch] - here);
       const float a = across < limit ? across : limit, d = down < limit ? down : limit;
       const bool known = across + down < 1e30f;
       return Sums<2>{{known ? a + d : 0.0f, known ? 1.0f : 0.0f}};
@@ -575,8 +584,9 @@ Array<GridBlock> to_device(const Stream& stream, const std::vector<GridBlock>& b
   return result;
 }
 
-/// Which quantile of the absolute residual the scale is read from before an iteration, and a normal distribution's; {0, 0}: the scale is kept.
-/// The median, or higher while edges are still far from one another: they would be taken for outliers, though they are what shows the way.
+/// Which quantile of the absolute residual the scale is read from before an iteration, and a normal distribution's; {0, 0}: the scale is
+/// kept. The median, or higher while edges are still far from one another: they would be taken for outliers, though they are what shows the
+/// way.
 std::pair<double, double> scale_quantile(int level, int iteration, int coarsest) {
   if (level == coarsest && iteration == 0) return {0.95, 1.95996};
   if (level == coarsest && iteration == 1) return {0.8, 1.28155};
@@ -604,9 +614,9 @@ struct MaskRegistration::Mask {
   int height = 0, width = 0;
   std::array<Level, level_count> levels;  // finest first
   int levels_used = level_count;
-  Image<std::uint8_t> valid;       // on the finest grid, device
-  Image<float> coarsest, halved;   // device: the coarsest level's mask, NaN where not valid, and half of it, for the search
-  double gradient_smoothing = 1;   // see standard errors
+  Image<std::uint8_t> valid;      // on the finest grid, device
+  Image<float> coarsest, halved;  // device: the coarsest level's mask, NaN where not valid, and half of it, for the search
+  double gradient_smoothing = 1;  // see standard errors
 
   double half_diagonal() const { return std::max(0.5 * std::hypot(height - 1.0, width - 1.0), 1.0); }
   double grid_px() const { return levels[levels_used - 1].scale * levels[levels_used - 1].step; }
@@ -772,7 +782,13 @@ void MaskRegistration::enqueue(const Stream& stream, const Source& source, const
   const auto round = [&](int l, int iteration) {
     const Mask::Level& level = mask.levels[l];
     Round result{};
-    result.level = {work.frame[l], level.coefficients, level.step, level.scale, (mask.height - 1) / 2.0 / level.scale, (mask.width - 1) / 2.0 / level.scale, padding};
+    result.level = {work.frame[l],
+                    level.coefficients,
+                    level.step,
+                    level.scale,
+                    (mask.height - 1) / 2.0 / level.scale,
+                    (mask.width - 1) / 2.0 / level.scale,
+                    padding};
     result.first = iteration == 0;
     result.slow = work.field;
     result.cells_per_pixel = static_cast<float>(level.scale * level.step / cell_px);
@@ -801,9 +817,9 @@ void MaskRegistration::enqueue(const Stream& stream, const Source& source, const
     for_each_tile(stream, 1, 1, Start{*start, turn, first, work.state});
   } else {
     const auto search = [&](const Image<float>& frame, const Image<float>& of_mask, int radius, bool coarse) {
-      for_each_tile_then_finish(
-          stream, Workspace::square_of_side(radius), 1,
-          Search{frame, of_mask, radius, coarse, mask.grid_px(), work.score, work.count, first, work.state}, work.ticket);
+      for_each_tile_then_finish(stream, Workspace::square_of_side(radius), 1,
+                                Search{frame, of_mask, radius, coarse, mask.grid_px(), work.score, work.count, first, work.state},
+                                work.ticket);
     };
     const bool twice = mask.search_twice();
     if (twice) search(work.halved, mask.halved, mask.reach() / 2, true);
@@ -820,14 +836,25 @@ void MaskRegistration::enqueue(const Stream& stream, const Source& source, const
       const Solver solver{level.scale, lever, mask.half_diagonal(),
                           std::max(1.0, mask.gradient_smoothing / kept / (static_cast<double>(level.step) * level.step)), last};
       const Round next = last ? Round{} : last_of_level ? round(l - 1, 0) : round(l, i + 1);
-      const ArrayView<const GridBlock> blocks = (i < steps_at_first ? level.at_first : level.in_the_end).view();
-      const auto solve = [&](auto kernel) { for_each_tile_then_finish(stream, blocks.size * block_rows, block_columns, kernel, work.ticket); };
+      const ArrayView<const GridBlock> blocks = (i < steps_at_first[l] ? level.at_first : level.in_the_end).view();
+      const auto solve = [&](auto kernel) {
+        for_each_tile_then_finish(stream, blocks.size * block_rows, block_columns, kernel, work.ticket);
+      };
       const auto kernel = [&]<int Step>(std::integral_constant<int, Step>) {
         // The slow part not before the motion is roughly right: measured off the place it would hold the estimate there.
-        const bool cells = l == slow_level && i >= steps_at_first;
-        return NormalEquations<Step>{work.frame[l], level.coefficients, blocks, static_cast<float>(1 / lever), cells,
-                                     static_cast<float>(level.scale * level.step / cell_px), work.slow(), work.partial, solver, next,
-                                     {estimate, placement, start.value_or(RigidMotion{})}, work.state};
+        const bool cells = l == slow_level && i >= steps_at_first[l];
+        return NormalEquations<Step>{work.frame[l],
+                                     level.coefficients,
+                                     blocks,
+                                     static_cast<float>(1 / lever),
+                                     cells,
+                                     static_cast<float>(level.scale * level.step / cell_px),
+                                     work.slow(),
+                                     work.partial,
+                                     solver,
+                                     next,
+                                     {estimate, placement, start.value_or(RigidMotion{})},
+                                     work.state};
       };
       if (level.step == 2)
         solve(kernel(std::integral_constant<int, 2>{}));

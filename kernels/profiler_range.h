@@ -8,6 +8,7 @@ namespace cinelumen {
 class ProfilerRange {
  public:
 #ifdef CINELUMEN_WITH_CUDA
+  /// Opens the range.
   explicit ProfilerRange(const char* name);
   ~ProfilerRange();
 #else

@@ -15,9 +15,9 @@ namespace cinelumen::registration {
 
 constexpr float unknown = std::bit_cast<float>(0x7fc00000);  // NaN
 constexpr double cut_above = 2.5, cut_below = 4.685;
-constexpr int cell_px = 32;                // of the slow part
-constexpr double least_slow_part = 0.25;   // sigma: below, taking it out costs more than it gains
-constexpr int least_samples = 20;          // for a scale, and least weight for a step
+constexpr int cell_px = 32;               // of the slow part
+constexpr double least_slow_part = 0.25;  // sigma: below, taking it out costs more than it gains
+constexpr int least_samples = 20;         // for a scale, and least weight for a step
 constexpr int most_samples = 2048;
 constexpr int sum_count = 16;
 
@@ -56,7 +56,8 @@ struct LevelView {
 
 CINELUMEN_HOST_DEVICE inline LevelMotion level_motion(const LevelView& level, const State& state) {
   LevelMotion result;
-  result.inverse = invert(state.shift_y / level.scale, state.shift_x / level.scale, state.rotation, level.centre_y, level.centre_x, level.step);
+  result.inverse =
+      invert(state.shift_y / level.scale, state.shift_x / level.scale, state.rotation, level.centre_y, level.centre_x, level.step);
   result.inverse.origin_y += static_cast<float>(level.padding);
   result.inverse.origin_x += static_cast<float>(level.padding);
   result.centre_y = static_cast<float>(level.centre_y + level.padding);
@@ -105,10 +106,12 @@ CINELUMEN_HOST_DEVICE std::int32_t key_of_rank(const Block& block, Sample& sampl
 template <class Block>
 CINELUMEN_HOST_DEVICE int known_keys(const Block& block, Sample& sample, int count) {
   const std::int32_t* key = sample.key;
-  return static_cast<int>(block
-                              .sum_pixels(1, count, sample.lanes,
-                                          [&](int, int i) { return Sums<3>{{key[i] == 0x7fffffff ? 0.0f : 1.0f, 0.0f, 0.0f}}; })
-                              .value[0]);
+  return static_cast<int>(
+      block.sum_pixels(1, count, sample.lanes,
+                       [&](int, int i) {
+                         return Sums<3>{{key[i] == 0x7fffffff ? 0.0f : 1.0f, 0.0f, 0.0f}};
+                       })
+          .value[0]);
 }
 
 // ------------------------------------------------------------------ the slow part
@@ -145,7 +148,8 @@ CINELUMEN_HOST_DEVICE void update_slow(const Block& block, const SlowPart& slow,
   const int height = slow.sum.height, width = slow.sum.width;
   const auto binomial = [](float a, float b, float c, float d, float e) { return 0.0625f * (a + e) + 0.25f * (b + d) + 0.375f * c; };
   block.for_each_pixel(height, width, [&](int y, int x) {
-    const int a = mirror_near(y - 2, height), b = mirror_near(y - 1, height), d = mirror_near(y + 1, height), e = mirror_near(y + 2, height);
+    const int a = mirror_near(y - 2, height), b = mirror_near(y - 1, height), d = mirror_near(y + 1, height),
+              e = mirror_near(y + 2, height);
     slow.along_y_sum(y, x) = binomial(slow.sum(a, x), slow.sum(b, x), slow.sum(y, x), slow.sum(d, x), slow.sum(e, x));
     slow.along_y_weight(y, x) = binomial(slow.weight(a, x), slow.weight(b, x), slow.weight(y, x), slow.weight(d, x), slow.weight(e, x));
   });
@@ -175,10 +179,10 @@ CINELUMEN_HOST_DEVICE void update_slow(const Block& block, const SlowPart& slow,
 /// What the next round of the normal equations needs to know.
 struct Round {
   LevelView level;
-  bool first;                         // of its level
-  double quantile, normal_quantile;   // of the absolute residual that the scale is read from, and a normal distribution's; 0: scale kept
-  int spacing;                        // of the lattice of samples, grid pixels
-  ImageView<float> slow;              // of SlowPart
+  bool first;                        // of its level
+  double quantile, normal_quantile;  // of the absolute residual that the scale is read from, and a normal distribution's; 0: scale kept
+  int spacing;                       // of the lattice of samples, grid pixels
+  ImageView<float> slow;             // of SlowPart
   float cells_per_pixel;
 };
 
@@ -194,7 +198,8 @@ CINELUMEN_HOST_DEVICE int sample_residuals(const Block& block, const Round& roun
   block.for_each_pixel(rows, columns, [&](int row, int column) {
     const int y = row * spacing, x = column * spacing;
     const float fy = static_cast<float>(y), fx = static_cast<float>(x);
-    float q_y = inverse.origin_y - inverse.sine * fx + inverse.cosine * fy, q_x = inverse.origin_x + inverse.cosine * fx + inverse.sine * fy;
+    float q_y = inverse.origin_y - inverse.sine * fx + inverse.cosine * fy,
+          q_x = inverse.origin_x + inverse.cosine * fx + inverse.sine * fy;
     // What lies off the mask lies on its border of NaN.
     q_y = q_y >= 1.0f ? (q_y < last_y ? q_y : last_y) : 1.0f;
     q_x = q_x >= 1.0f ? (q_x < last_x ? q_x : last_x) : 1.0f;
@@ -299,8 +304,8 @@ struct System {
 
 /// Takes one step with the sums of the normal equations `s`.
 struct Solver {
-  double scale, lever;        // of the level; full-resolution pixels per mask pixel; half diagonal, mask pixels
-  double half_diagonal;       // full-resolution pixels
+  double scale, lever;         // of the level; full-resolution pixels per mask pixel; half diagonal, mask pixels
+  double half_diagonal;        // full-resolution pixels
   double smoothing_per_pixel;  // of the variance of an estimate, for the noise that smoothing has correlated; see standard errors
   bool last;
 
@@ -320,10 +325,12 @@ struct Solver {
     system.solve(system.b);
     double step = 0;
     for (int k = 1; k < 4; ++k) step = step > std::abs(system.b[k]) ? step : std::abs(system.b[k]);
-    const double shorten = step > 2 ? 2 / step : 1;
-    move(state, system.b, shorten);
-    if (state.turn) state.rotation += shorten * system.b[3] / lever;
-    state.last_step = step * shorten * scale;
+    // The equations take the weights as given; Newton's method, which sees them change, goes this much further.
+    const double newton = s[14] > 0.5 * s[0] ? s[0] / s[14] : 2, stretch = newton > 1 ? newton : 1;
+    const double length = stretch * step > 2 ? 2 / step : stretch;
+    move(state, system.b, length);
+    if (state.turn) state.rotation += length * system.b[3] / lever;
+    state.last_step = step * length * scale;
     state.solved = true;
     if (!last) return;
     set_errors(system, state);
@@ -343,10 +350,10 @@ struct Solver {
   }
 
  private:
-  CINELUMEN_HOST_DEVICE void move(State& state, const double (&b)[4], double shorten) const {
+  CINELUMEN_HOST_DEVICE void move(State& state, const double (&b)[4], double length) const {
     state.offset += b[0];
-    state.shift_y += shorten * b[1] * scale;
-    state.shift_x += shorten * b[2] * scale;
+    state.shift_y += length * b[1] * scale;
+    state.shift_x += length * b[2] * scale;
   }
   CINELUMEN_HOST_DEVICE void set_errors(const System& system, State& state) const {
     const double factor = state.sigma * std::sqrt(smoothing_per_pixel);

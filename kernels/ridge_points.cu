@@ -206,85 +206,16 @@ struct SampleAcross {
   }
 };
 
-// Linear interpolation over the divisor at the nearest pixel: cheap enough for every sample of a search.
-struct SampleRidges {
-  ImageView<const float> image, divisor;  // divisor may be empty
-  ArrayView<const CrossSection> sections;
-  float step_px;
-  ImageView<float> samples;
-  int together;  // samples of one section per item
-
-  CINELUMEN_HOST_DEVICE void operator()(int i) const {
-    const int groups = (samples.width + together - 1) / together, point = i / groups, first = i % groups * together;
-    const int last = first + together < samples.width ? first + together : samples.width;
-    const CrossSection section = sections[point];
-    float* const row = samples.row(point);
-    const float factor = divisor.data ? usual_divisor(divisor, section) : 1.0f;
-    const float start = -0.5f * static_cast<float>(samples.width - 1) * step_px, end = -start;
-    const float y0 = section.y + start * section.normal_y, y1 = section.y + end * section.normal_y;
-    const float x0 = section.x + start * section.normal_x, x1 = section.x + end * section.normal_x;
-    const float most_y = static_cast<float>(image.height - 1), most_x = static_cast<float>(image.width - 1);
-    const auto within = [](float a, float b, float most) { return a >= 0 && b >= 0 && a < most && b < most; };
-    if (within(y0, y1, most_y) && within(x0, x1, most_x)) {
-      if (divisor.data)
-        inside<true>(section, first, last, start, factor, row);
-      else
-        inside<false>(section, first, last, start, factor, row);
-      return;
-    }
-    for (int k = first; k < last; ++k) {
-      const float along = start + static_cast<float>(k) * step_px, y = section.y + along * section.normal_y,
-                  x = section.x + along * section.normal_x;
-      row[k] = y >= 0 && x >= 0 && y <= most_y && x <= most_x ? at_border(y, x, factor) : nanf("");
-    }
-  }
-
-  // What brings image / divisor back to units of the image: one factor for all of a section, so that its maximum stays where it is.
-  CINELUMEN_HOST_DEVICE static float usual_divisor(ImageView<const float> divisor, const CrossSection& section) {
-    const float y = section.y > 0 ? section.y + 0.5f : 0.0f, x = section.x > 0 ? section.x + 0.5f : 0.0f;
-    const float at = divisor.row(y < static_cast<float>(divisor.height)
-                                     ? static_cast<int>(y)
-                                     : divisor.height - 1)[x < static_cast<float>(divisor.width) ? static_cast<int>(x) : divisor.width - 1];
-    return at > 0.5f ? at : 0.5f;
-  }
-
-  template <bool divided>
-  CINELUMEN_HOST_DEVICE void inside(const CrossSection& section, int first, int last, float start, float factor, float* row) const {
-    const float *const pixels = image.data, *const divisors = divisor.data;
-    const int pitch = static_cast<int>(image.pitch), divisor_pitch = static_cast<int>(divisor.pitch);
-#pragma GCC ivdep
-    for (int k = first; k < last; ++k) {
-      const float along = start + static_cast<float>(k) * step_px, y = section.y + along * section.normal_y,
-                  x = section.x + along * section.normal_x;
-      const int iy = static_cast<int>(y), ix = static_cast<int>(x), at = iy * pitch + ix;
-      const float ty = y - static_cast<float>(iy), tx = x - static_cast<float>(ix);
-      const float above = pixels[at] + tx * (pixels[at + 1] - pixels[at]);
-      const float below = pixels[at + pitch] + tx * (pixels[at + pitch + 1] - pixels[at + pitch]);
-      float value = above + ty * (below - above);
-      if constexpr (divided) value = value * factor / divisors[static_cast<int>(y + 0.5f) * divisor_pitch + static_cast<int>(x + 0.5f)];
-      row[k] = value;
-    }
-  }
-
-  CINELUMEN_HOST_DEVICE float at_border(float y, float x, float factor) const {
-    const int iy = static_cast<int>(y), ix = static_cast<int>(x);
-    const int next_y = iy + 1 < image.height ? iy + 1 : iy, next_x = ix + 1 < image.width ? ix + 1 : ix;
-    const float ty = y - static_cast<float>(iy), tx = x - static_cast<float>(ix);
-    const float above = image.row(iy)[ix] + tx * (image.row(iy)[next_x] - image.row(iy)[ix]);
-    const float below = image.row(next_y)[ix] + tx * (image.row(next_y)[next_x] - image.row(next_y)[ix]);
-    const float value = above + ty * (below - above);
-    return divisor.data ? value * factor / divisor.row(static_cast<int>(y + 0.5f))[static_cast<int>(x + 0.5f)] : value;
-  }
-};
-
 struct LocatePeaks {
   static constexpr int most_climbs = 4;
   SampleAcross source;  // image and divisor
   ArrayView<const CrossSection> sections;
-  float step_px;
+  float step_px, least_value;
+  ArrayView<const int> which;
   ArrayView<CrossPeak> peaks;
 
-  CINELUMEN_HOST_DEVICE void operator()(int i) const {
+  CINELUMEN_HOST_DEVICE void operator()(int item) const {
+    const int i = which.data ? which[item] : item;
     CrossPeak peak = peaks[i];
     const CrossSection section = sections[i];
     const auto at = [&](float offset) {
@@ -312,7 +243,8 @@ struct LocatePeaks {
       peak.offset_px += t * step_px;
       value = here - 0.25f * (left - right) * t;
     }
-    const float factor = source.divisor.data ? SampleRidges::usual_divisor(source.divisor, section) : 1.0f;
+    const float factor = source.divisor.data ? usual_divisor(source.divisor, section) : 1.0f;
+    found = found && factor * value > least_value;
     peak.offset_px = found ? peak.offset_px : 0.0f;
     peak.value = found ? factor * value : 0.0f;
     peak.found = found ? 1 : 0;
@@ -357,25 +289,15 @@ void sample_across(const Stream& stream, ImageView<const float> image, ArrayView
   for_each_item(stream, SampleAcross::items(samples), SampleAcross{image, {}, sections, step_px, samples}, 256);
 }
 
-void sample_ridges_across(const Stream& stream, ImageView<const float> image, ImageView<const float> divisor,
-                          ArrayView<const CrossSection> sections, float step_px, ImageView<float> samples) {
-  require(divisor.data == nullptr || same_size(image, divisor), "sample_ridges_across: image and divisor differ in size");
-  require(samples.height == sections.size, "sample_ridges_across: samples must have one row per section");
-  require(step_px > 0, "sample_ridges_across: step_px must be positive");
-  if (samples.width == 0) return;
-  require(sections.size == 0 || (image.height > 0 && image.width > 0), "sample_ridges_across: the image is empty");
-  const int together = stream.on_cuda() ? 1 : samples.width;
-  for_each_item(stream, sections.size * ((samples.width + together - 1) / together),
-                SampleRidges{image, divisor, sections, step_px, samples, together}, 64);
-}
-
 void locate_peaks_across(const Stream& stream, ImageView<const float> image, ImageView<const float> divisor,
-                         ArrayView<const CrossSection> sections, float step_px, ArrayView<CrossPeak> peaks) {
+                         ArrayView<const CrossSection> sections, float step_px, ArrayView<CrossPeak> peaks, float least_value,
+                         ArrayView<const int> which) {
   require(divisor.data == nullptr || same_size(image, divisor), "locate_peaks_across: image and divisor differ in size");
   require(peaks.size == sections.size, "locate_peaks_across: peaks must have one element per section");
   require(step_px > 0, "locate_peaks_across: step_px must be positive");
   require(sections.size == 0 || (image.height > 0 && image.width > 0), "locate_peaks_across: the image is empty");
-  for_each_item(stream, sections.size, LocatePeaks{{image, divisor, {}, 1, {}}, sections, step_px, peaks}, 64);
+  for_each_item(stream, which.data ? which.size : sections.size,
+                LocatePeaks{{image, divisor, {}, 1, {}}, sections, step_px, least_value, which, peaks}, 64);
 }
 
 }  // namespace cinelumen

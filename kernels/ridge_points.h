@@ -48,22 +48,29 @@ struct CrossSection {
 void sample_across(const Stream& stream, ImageView<const float> image, ArrayView<const CrossSection> sections, float step_px,
                    ImageView<float> samples);
 
-/// The same for a search: by linear interpolation, and where there is a divisor (same size, positive, or without data) over the divisor at
-/// the nearest pixel, times the divisor at the section itself, 0.5 at least: the image's units again, and a maximum of image / divisor.
-void sample_ridges_across(const Stream& stream, ImageView<const float> image, ImageView<const float> divisor,
-                          ArrayView<const CrossSection> sections, float step_px, ImageView<float> samples);
+/// What brings image / divisor back to the image's units: the divisor at the section, 0.5 at least. One factor for all of a section, so
+/// that its maximum stays where it is.
+CINELUMEN_HOST_DEVICE inline float usual_divisor(ImageView<const float> divisor, const CrossSection& section) {
+  const float y = section.y > 0 ? section.y + 0.5f : 0.0f, x = section.x > 0 ? section.x + 0.5f : 0.0f;
+  const int row = y < static_cast<float>(divisor.height) ? static_cast<int>(y) : divisor.height - 1;
+  const int column = x < static_cast<float>(divisor.width) ? static_cast<int>(x) : divisor.width - 1;
+  const float at = divisor.row(row)[column];
+  return at > 0.5f ? at : 0.5f;
+}
 
 /// A maximum across a line.
 struct CrossPeak {
   float offset_px = 0;     ///< in: where to look, not finite: nowhere; out: where it is, along the normal
-  float value = 0;         ///< out: of the image there, or of image / divisor times the divisor at the section
-  std::int32_t found = 0;  ///< out: 1 where it is a maximum, with both neighbours inside the image
+  float value = 0;         ///< out: of the image there, or of image / divisor times usual_divisor()
+  std::int32_t found = 0;  ///< out: 1 where it is a maximum above the least value, with both neighbours inside the image
 };
 
 /// From each peak's offset up to the nearest maximum of samples step_px apart, four steps at most, then the vertex of the parabola
-/// through it and its neighbours. Samples are of image / divisor, divided before the Catmull-Rom interpolation. Arguments as
-/// sample_ridges_across; peaks: one per section.
+/// through it and its neighbours. Samples are of image / divisor (same size, positive, or without data), divided before the Catmull-Rom
+/// interpolation. peaks: one per section; all in the stream's memory. which: numbers of the sections to look at, without data: all.
+/// Throws as sample_across.
 void locate_peaks_across(const Stream& stream, ImageView<const float> image, ImageView<const float> divisor,
-                         ArrayView<const CrossSection> sections, float step_px, ArrayView<CrossPeak> peaks);
+                         ArrayView<const CrossSection> sections, float step_px, ArrayView<CrossPeak> peaks, float least_value = -3e38f,
+                         ArrayView<const int> which = {});
 
 }  // namespace cinelumen

@@ -151,6 +151,118 @@ void Stream::synchronize() const {
 #endif
 }
 
+Stream Stream::another() const { return on_cuda() ? cuda(cuda_device()) : cpu(schedule()); }
+
+struct Event::State {
+#ifdef __CUDACC__
+  int device = 0;
+  cudaEvent_t event = nullptr;
+  ~State() {
+    if (event && cudaEventDestroy(event) != cudaSuccess) (void)cudaGetLastError();
+  }
+#endif
+};
+
+Event::Event([[maybe_unused]] const Stream& stream) {
+#ifdef __CUDACC__
+  if (!stream.on_cuda()) return;
+  CINELUMEN_CUDA(cudaSetDevice(stream.cuda_device()));
+  auto state = std::make_shared<State>();
+  state->device = stream.cuda_device();
+  // A thread that waits for it leaves its core to others.
+  CINELUMEN_CUDA(cudaEventCreateWithFlags(&state->event, cudaEventDisableTiming | cudaEventBlockingSync));
+  state_ = std::move(state);
+#endif
+}
+
+void Event::record([[maybe_unused]] const Stream& stream) {
+#ifdef __CUDACC__
+  if (!state_) return;
+  CINELUMEN_CUDA(cudaSetDevice(state_->device));
+  CINELUMEN_CUDA(cudaEventRecord(state_->event, stream.handle()));
+#endif
+}
+
+void Event::hold([[maybe_unused]] const Stream& stream) const {
+#ifdef __CUDACC__
+  if (!state_) return;
+  CINELUMEN_CUDA(cudaSetDevice(state_->device));
+  CINELUMEN_CUDA(cudaStreamWaitEvent(stream.handle(), state_->event, 0));
+#endif
+}
+
+void Event::wait() const {
+#ifdef __CUDACC__
+  if (!state_) return;
+  CINELUMEN_CUDA(cudaSetDevice(state_->device));
+  CINELUMEN_CUDA(cudaEventSynchronize(state_->event));
+#endif
+}
+
+struct Recording::State {
+#ifdef __CUDACC__
+  int device = 0;
+  cudaGraphExec_t graph = nullptr;
+  ~State() {
+    if (graph && cudaGraphExecDestroy(graph) != cudaSuccess) (void)cudaGetLastError();
+  }
+#endif
+};
+
+#ifdef __CUDACC__
+namespace {
+
+struct DestroyGraph {
+  void operator()(cudaGraph_t graph) const {
+    if (graph && cudaGraphDestroy(graph) != cudaSuccess) (void)cudaGetLastError();
+  }
+};
+using Graph = std::unique_ptr<std::remove_pointer_t<cudaGraph_t>, DestroyGraph>;
+
+Graph capture(const Stream& stream, const std::function<void()>& work) {
+  CINELUMEN_CUDA(cudaSetDevice(stream.cuda_device()));
+  // What other threads do meanwhile is no concern of this capture.
+  CINELUMEN_CUDA(cudaStreamBeginCapture(stream.handle(), cudaStreamCaptureModeThreadLocal));
+  cudaGraph_t graph = nullptr;
+  try {
+    work();
+  } catch (...) {
+    if (cudaStreamEndCapture(stream.handle(), &graph) != cudaSuccess) (void)cudaGetLastError();
+    Graph(graph).reset();
+    throw;
+  }
+  CINELUMEN_CUDA(cudaStreamEndCapture(stream.handle(), &graph));
+  return Graph(graph);
+}
+
+}  // namespace
+#endif
+
+Recording::Recording([[maybe_unused]] const Stream& stream, std::function<void()> work) {
+#ifdef __CUDACC__
+  if (stream.on_cuda()) {
+    const Graph graph = capture(stream, work);
+    auto state = std::make_shared<State>();
+    state->device = stream.cuda_device();
+    CINELUMEN_CUDA(cudaGraphInstantiate(&state->graph, graph.get(), 0));
+    state_ = std::move(state);
+    return;
+  }
+#endif
+  work_ = std::move(work);
+}
+
+void Recording::launch([[maybe_unused]] const Stream& stream) const {
+#ifdef __CUDACC__
+  if (state_) {
+    CINELUMEN_CUDA(cudaSetDevice(state_->device));
+    CINELUMEN_CUDA(cudaGraphLaunch(state_->graph, stream.handle()));
+    return;
+  }
+#endif
+  if (work_) work_();
+}
+
 int cuda_device_count() noexcept {
 #ifdef __CUDACC__
   int count = 0;

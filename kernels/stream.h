@@ -27,6 +27,9 @@ class Stream {
   /// A new stream on CUDA device `device`, 0-based. Throws DeviceError if there is none or it can't be used.
   static Stream cuda(int device = 0);
 
+  /// Another queue on the same device, with the same schedule.
+  Stream another() const;
+
   bool on_cuda() const { return state_->cuda_device >= 0; }
   /// CUDA device number, -1 on the CPU.
   int cuda_device() const { return state_->cuda_device; }
@@ -45,6 +48,45 @@ class Stream {
  private:
   explicit Stream(std::shared_ptr<const State> state) : state_(std::move(state)) {}
   std::shared_ptr<const State> state_;
+};
+
+/// A point in a stream's order that other streams and the host can wait for. On the CPU everything is done when it has been queued.
+class Event {
+ public:
+  /// For streams of this stream's device.
+  explicit Event(const Stream& stream);
+  /// All that the stream has been given so far.
+  void record(const Stream& stream);
+  /// What the stream is given from now on waits for what was recorded last; for nothing where nothing was.
+  void hold(const Stream& stream) const;
+  /// Returns when what was recorded last is done. Throws DeviceError if any of it failed.
+  void wait() const;
+
+  struct State;
+
+ private:
+  std::shared_ptr<State> state_;  // null on the CPU
+};
+
+/// Kernel calls and copies, recorded once and queued any number of times: a CUDA graph, whose launch is one call and allocates nothing. On
+/// the CPU the calls are made again at each launch.
+class Recording {
+ public:
+  Recording() = default;
+  /// Of what `work` queues on the stream, and on others that an Event makes wait for it and that it waits for in the end. On CUDA `work` is
+  /// called now, once, and nothing of it runs; it must not wait, nor allocate, and the memory that it names must outlive the recording. On
+  /// the CPU it is called by launch(). Throws DeviceError, and what `work` throws.
+  Recording(const Stream& stream, std::function<void()> work);
+  /// Queues everything on the stream, which need not be the one it was recorded on but must be of its device. Not before the last launch is
+  /// done, unless it was on the same stream.
+  void launch(const Stream& stream) const;
+  explicit operator bool() const { return work_ || state_; }
+
+  struct State;
+
+ private:
+  std::function<void()> work_;    // CPU
+  std::shared_ptr<State> state_;  // CUDA
 };
 
 /// Number of CUDA devices that can be used; 0 in a build without CUDA or on a machine without a driver. Never throws.

@@ -53,7 +53,7 @@ struct StatisticsSink {
   PerFrame<FlowTime> time;
   /// `previous(y, x)`: the last frame's result at a pixel of the tile.
   template <class Block, class Previous>
-  CINELUMEN_HOST_DEVICE void take(const Block& block, int rows, int columns, const ImageView<float>& result, Previous previous) const {
+  CINELUMEN_HOST_DEVICE void take(Block block, int rows, int columns, const ImageView<float>& result, Previous previous) const {
     const FlowTime now = time.read();
     block.for_each_pixel(rows, columns, [&](int y, int x) {
       const int row = block.y0 + y, column = block.x0 + x;
@@ -118,7 +118,7 @@ struct FilterFrame {
 
  private:
   template <bool Moved, int Height, int Width>
-  CINELUMEN_HOST_DEVICE void filter(const Block<Height, Width>& block, Scratch<Height, Width>& scratch, const AxisShift& shift_y,
+  CINELUMEN_HOST_DEVICE void filter(Block<Height, Width> block, Scratch<Height, Width>& scratch, const AxisShift& shift_y,
                                     const AxisShift& shift_x) const {
     const int height = input.height, width = input.width;
     const int rows = block.rows(height), columns = block.columns(width);

@@ -295,16 +295,16 @@ void for_each_tile_then_finish(const Stream& stream, int height, int width, cons
     return;
   }
 #endif
-  for_each_tile(stream, height, width, kernel);
-  const auto finish = [&]<class Shape>(Shape) {
+  const auto run = [&]<class Shape>(Shape) {
     using Scratch = typename Kernel::template Scratch<Shape::height, Shape::width>;
+    detail::run_tiles_on_cpu<Shape>(stream.schedule(), height, width, kernel);
     kernel.finish(Block<Shape::height, Shape::width>{0, 0, 0, stream.schedule().reversed},
                   *static_cast<Scratch*>(detail::thread_scratch(sizeof(Scratch))));
   };
   if (stream.schedule().cuda_tiles || stream.schedule().reversed)
-    finish(Cuda{});
+    run(Cuda{});
   else
-    finish(Cpu{});
+    run(Cpu{});
 }
 
 /// Runs kernel(i) for 0 <= i < count: one CUDA thread, or one step of a CPU loop, each. Items must not depend on one another.

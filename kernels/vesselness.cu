@@ -38,14 +38,14 @@ constexpr float line_window = 4;                                // half-resoluti
 constexpr double white_noise_hessian_sd = 0.24430125595145996;  // sqrt(3 / (16 pi)): SD of sigma^2 L_xx times sigma, unit white noise
 constexpr double white_noise_valley_mean = 0.2030;              // mean of max(sigma^2 lambda1, 0) times sigma, by simulation
 
-constexpr int largest_radius = 11;
+constexpr int largest_radius = 12;
 
 #ifndef FT
 #define FT 64, 128
 #endif
 using FineTile = TileShape<FT>;
-constexpr int level_of(int scale) { return scale < 3 ? 0 : (scale < 5 ? 1 : 2); }
-constexpr int level_halo(int level) { return level < 2 ? 8 : 11; }  // the largest radius of its scales
+constexpr int level_of(int scale) { return scale < 3 ? 0 : (scale < 7 ? 1 : 2); }
+constexpr int level_halo(int level) { return level == 0 ? 8 : (level == 1 ? 12 : 11); }  // the largest radius of its scales
 int half(int n) { return (n + 1) / 2; }
 
 // ---- Beyond the field of view: a plane per cell, fitted to the valid pixels near it.
@@ -322,7 +322,7 @@ struct ClassicalMeasure {
 
 // ---- Scales of one level.
 
-constexpr int scales_of_level = 3;  // at most
+constexpr int scales_of_level = 4;  // at most
 
 /// Kernels of one scale, in its level's pixels.
 struct ScaleKernels {
@@ -426,7 +426,11 @@ CINELUMEN_HOST_DEVICE void hessian_at_scale(const Block<Height, Width>& block, c
   }
   if constexpr (Level < 2) {
     if (scale.radius == 6) hessian_of_radius<6>(block, scale, rows, columns, tiles);
-  } else {
+  }
+  if constexpr (Level == 1) {
+    if (scale.radius == 12) hessian_of_radius<12>(block, scale, rows, columns, tiles);
+  }
+  if constexpr (Level == 2) {
     if (scale.radius == 5) hessian_of_radius<5>(block, scale, rows, columns, tiles);
     if (scale.radius == 11) hessian_of_radius<11>(block, scale, rows, columns, tiles);
   }

@@ -18,9 +18,10 @@ enum class VesselnessResponse {
   jerman,            ///< Jerman et al., IEEE TMI 2016
 };
 
-/// Scales that can be used, px. The first three are computed at full resolution, the next two at half, the last three at a quarter.
-inline constexpr int vesselness_scale_count = 8;
-inline constexpr std::array<float, vesselness_scale_count> vesselness_scales_px = {1.0f, 1.4f, 2.0f, 2.8f, 4.0f, 5.6f, 8.0f, 11.2f};
+/// Scales that can be used, px. The first three are computed at full resolution, the next four at half, the last three at a quarter.
+inline constexpr int vesselness_scale_count = 10;
+inline constexpr std::array<float, vesselness_scale_count> vesselness_scales_px = {1.0f, 1.4f, 2.0f, 2.8f, 3.0f,
+                                                                                   4.0f, 6.0f, 5.6f, 8.0f, 11.2f};
 
 /// Settings; the defaults of the default response were fixed on the odd-numbered images of the DCA1 authors' training set (cinelumen_roc).
 struct VesselnessOptions {
@@ -28,15 +29,15 @@ struct VesselnessOptions {
   float noise_sd = 0.01f;  ///< white-noise SD of the image, > 0
   /// SD of sigma^2 L_xx for this noise over 0.244 noise_sd / sigma, per scale: > 1 where the noise is correlated. See
   /// correlation_factors().
-  std::array<float, vesselness_scale_count> correlation_factor = {1, 1, 1, 1, 1, 1, 1, 1};
+  std::array<float, vesselness_scale_count> correlation_factor = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
   /// Where the noise is not the same everywhere: 1 / (its local SD / noise_sd), memory of the stream's device, the image's size, positive
   /// inside the field. Multiplies z only. Without data: 1.
   ImageView<const float> noise_weight;
   /// Scales within these bounds are used, at least one. A ridge of Gaussian profile w answers most at sigma = sqrt(2) w, a bar of
   /// diameter D at D / 2.
   float min_scale_px = 2.0f, max_scale_px = 8.0f;
-  /// Of the scales within the bounds, those to use.
-  std::array<bool, vesselness_scale_count> use_scale = {true, true, true, true, true, true, true, true};
+  /// Of the scales within the bounds, those to use: all but 3 and 6 px, which the steps of sqrt(2) do not need.
+  std::array<bool, vesselness_scale_count> use_scale = {true, true, true, true, false, true, false, true, true, true};
   /// Noise-calibrated: ridge over mean clutter at which the response is 1/2.
   float half_response_ratio = 2.0f;
   /// Noise-calibrated: average along the vessel. Without it the response is that of the point alone; z, angle and scale are the same.
@@ -68,9 +69,9 @@ std::array<float, vesselness_scale_count> correlation_factors(const std::array<s
 /// Vesselness of images of one size, with all workspace allocated once. Not to be used by two threads at a time.
 ///
 /// Hessian: sampled Gaussian derivatives of radius 4 sigma, sum-corrected, at full, half and quarter resolution (pre-smoothed), times
-/// sigma^2: eigenvalues of ridges of 1 px or more within 0.2 % rms of the continuous ones up to 4 px, 0.5 % above. Borders mirror about the
-/// border pixels. Outside `valid` the image is replaced by a plane fitted to what lies near (Gaussian window, 24 px), so that the field's
-/// edge does not answer.
+/// sigma^2: eigenvalues of ridges of 1 px or more within 0.2 % rms of the continuous ones up to 4 px and at 6 px, 0.5 % above. Borders
+/// mirror about the border pixels. Outside `valid` the image is replaced by a plane fitted to what lies near (Gaussian window, 24 px), so
+/// that the field's edge does not answer.
 ///
 /// Noise-calibrated response: with r_s = max(-sigma^2 lambda2, 0) and n_s = mean over the field of max(sigma^2 lambda1, 0), the
 /// answer to valleys, which vessels hardly give but noise and clutter give as often as ridges (at least what white noise gives,

@@ -66,7 +66,7 @@ TEST(Clutter, VesselsDoNotMoveIt) {
   for (int y = 0; y < side; ++y)
     for (int x = 0; x < side; ++x) image(y, x) += noise(y, x);
   const auto factors = factors_of(image, options);
-  for (int i = 2; i < 5; ++i) EXPECT_NEAR(factors[i], 1, 0.35) << "scale " << vesselness_scales_px[i];
+  for (const int i : {2, 3, 5}) EXPECT_NEAR(factors[i], 1, 0.35) << "scale " << vesselness_scales_px[i];
 }
 
 TEST(LocalNoise, DarkPartsWeighLess) {

@@ -166,54 +166,6 @@ TEST_P(RidgePointsTest, SamplesEqualTheTwin) {
   }
 }
 
-// A field of sections over an image and a divisor with steps in it.
-struct Sections {
-  Image<float> image, divisor;
-  std::vector<CrossSection> at;
-};
-Sections some_sections(int height, int width, int count) {
-  Sections result{test::random_image(height, width, -2, 5, 4), Image<float>(height, width), {}};
-  for (int y = 0; y < height; ++y)
-    for (int x = 0; x < width; ++x) result.divisor(y, x) = 0.4f + 0.7f * static_cast<float>((y / 3 + x / 5) % 4);
-  const Image<float> random = test::random_image(count, 3, 0, 1, 5);
-  for (int i = 0; i < count; ++i)
-    result.at.push_back({random(i, 0) * static_cast<float>(height - 1), random(i, 1) * static_cast<float>(width - 1),
-                         std::sin(6.28f * random(i, 2)), std::cos(6.28f * random(i, 2))});
-  return result;
-}
-
-TEST_P(RidgePointsTest, RidgeSamplesEqualTheTwin) {
-  const Stream stream = this->stream();
-  for (const auto& [height, width] : test::awkward_sizes())
-    for (const bool divided : {false, true}) {
-      const Sections sections = some_sections(height, width, 10);
-      auto image = test::sub_view<float>(stream, height, width), divisor = test::sub_view<float>(stream, height, width);
-      copy<float>(stream, sections.image.view(), image.view);
-      copy<float>(stream, sections.divisor.view(), divisor.view);
-      Array<CrossSection> device_sections(stream, 10);
-      copy<CrossSection>(stream, ArrayView<const CrossSection>{sections.at.data(), 10}, device_sections.view());
-      auto samples = test::sub_view<float>(stream, 10, 9);
-      const ImageView<const float> by = divided ? ImageView<const float>(divisor.view) : ImageView<const float>{};
-      sample_ridges_across(stream, image.view, by, device_sections.view(), 0.9f, samples.view);
-      const Image<float> host = to_host(stream, samples.view);
-      for (int i = 0; i < 10; ++i)
-        for (int k = 0; k < 9; ++k) {
-          const CrossSection& s = sections.at[i];
-          const double t = (k - 4) * 0.9f, y = s.y + t * s.normal_y, x = s.x + t * s.normal_x;
-          const auto to_edge = [](double v, int n) { return std::min(std::abs(v), std::abs(v - n + 1)); };
-          const auto to_half = [](double v) { return std::abs(v + 0.5 - std::round(v + 0.5)); };
-          // Float and double may disagree which side of an edge, or which pixel is the nearest.
-          if (to_edge(y, height) < 1e-4 || to_edge(x, width) < 1e-4 || (divided && (to_half(y) < 1e-4 || to_half(x) < 1e-4))) continue;
-          const double expected = reference::sample_ridge(sections.image, divided ? &sections.divisor : nullptr, s, y, x);
-          if (std::isnan(expected)) {
-            EXPECT_TRUE(std::isnan(host(i, k)));
-          } else {
-            EXPECT_NEAR(host(i, k), expected, 2e-4 * (1 + std::abs(expected))) << height << " x " << width << ", " << i << " " << k;
-          }
-        }
-    }
-}
-
 TEST_P(RidgePointsTest, ClimbsToTheNearestPeak) {
   const Stream stream = this->stream();
   constexpr int height = 40, width = 50;
@@ -267,9 +219,6 @@ TEST_P(RidgePointsTest, RefusesWhatDoesNotFit) {
   EXPECT_THROW(refine_ridge_points(stream, image, points, 0, 1), std::invalid_argument);
   EXPECT_THROW(refine_ridge_points(stream, {}, points, 1, 1), std::invalid_argument);
   EXPECT_THROW(sample_across(stream, image, sections.view(), 1, samples), std::invalid_argument);
-  EXPECT_THROW(sample_ridges_across(stream, image, {}, sections.view(), 1, samples), std::invalid_argument);
-  EXPECT_THROW(sample_ridges_across(stream, image, other, sections.view(), 1, Image<float>(stream, 3, 5)), std::invalid_argument);
-  EXPECT_THROW(sample_ridges_across(stream, image, {}, sections.view(), 0, Image<float>(stream, 3, 5)), std::invalid_argument);
   Array<CrossPeak> peaks(stream, 2);
   EXPECT_THROW(locate_peaks_across(stream, image, {}, sections.view(), 1, peaks.view()), std::invalid_argument);
   EXPECT_TRUE(collect_skeleton(stream, {}, {}, {}, {}).empty());

@@ -37,24 +37,6 @@ TEST(MoveCentreline, PointsAndTangentsTurnTogether) {
   EXPECT_NEAR(moved.points[0].x, first.x, 1e-4);
 }
 
-TEST(SampleContrast, ReadsTheVesselAboveItsBackground) {
-  const Image<float> image = test::render_tubes(100, 120, {test::straight_tube({50, 0}, {50, 119}, 4)}, 0.3, 0.8, 0, 1, 0.2);
-  Image<std::uint8_t> valid(100, 120);
-  for (int y = 0; y < 100; ++y)
-    for (int x = 0; x < 120; ++x) valid(y, x) = x < 100;
-  const Centreline line = straight(50, 20, 118);
-  const std::vector<float> above = sample_contrast(image.view(), valid.view(), line, true),
-                           whole = sample_contrast(image.view(), valid.view(), line, false);
-  for (std::size_t i = 0; i < line.points.size(); ++i) {
-    if (line.points[i].x < 99) {
-      EXPECT_NEAR(above[i], 0.29, 0.015) << i;
-      EXPECT_NEAR(whole[i], 0.49, 0.015) << i;
-    } else if (line.points[i].x >= 100) {
-      EXPECT_TRUE(std::isnan(above[i])) << "outside the field at " << i;
-    }
-  }
-}
-
 TEST(SummarizeFlow, TheInletIsTheWidestOfTheFirst) {
   Analysis analysis;
   analysis.calibration.source = CalibrationSource::user;

@@ -89,11 +89,12 @@ TEST_P(Vessels, FollowsItsDefinition) {
       ++variant;
       VesselnessOptions options;
       options.response = response;
-      options.correlation_factor = {1.5f, 1.4f, 1.3f, 1.25f, 1.2f, 1.15f, 1.1f, 1.05f};
+      options.correlation_factor = {1.5f, 1.4f, 1.3f, 1.25f, 1.22f, 1.2f, 1.12f, 1.15f, 1.1f, 1.05f};
       if (variant % 5 == 2)  // clutter factors as uneven as they come: the noise's floor under the valleys and z both follow
-        options.correlation_factor = {0.8f, 20, 3, 9, 1, 14, 2.5f, 6};
+        options.correlation_factor = {0.8f, 20, 3, 9, 5, 1, 8, 14, 2.5f, 6};
       options.elongation = variant % 2 == 0;
-      options.use_scale[1] = options.use_scale[4] = variant % 7 != 3;
+      options.use_scale[1] = options.use_scale[5] = variant % 7 != 3;
+      options.use_scale[4] = options.use_scale[6] = variant % 7 > 3;
       options.noise_sd = 0.05f;
       options.frangi_c = 0.3f;
       options.jerman_lambda = 0.9f;
@@ -191,13 +192,13 @@ TEST_P(Vessels, OptionsFollowTheirDefinition) {
   options.elongation = false;
   check("elongation", options, {}, false, true);
   options = plain;
-  options.correlation_factor = {1, 1, 3, 0.5f, 2, 8, 0.9f, 1};
+  options.correlation_factor = {1, 1, 3, 0.5f, 1, 2, 1, 8, 0.9f, 1};
   check("correlation_factor", options, {}, true, true);
   options = plain;
   options.half_response_ratio = 4;
   check("half_response_ratio", options, {}, false, true);
   options = plain;
-  options.use_scale[4] = false;
+  options.use_scale[5] = false;
   check("use_scale", options, {}, true, true);
 }
 
@@ -239,11 +240,12 @@ TEST_P(Vessels, RidgeStrengthIsAnalytic) {
         const Ridge ridge{width_px, direction};
         VesselnessOptions options;
         options.noise_sd = 0.001f;
+        options.use_scale.fill(true);
         options.min_scale_px = options.max_scale_px = vesselness_scales_px[i];
         const HostMap map = compute(stream, ridge.image(side), options);
         const double sigma = vesselness_scales_px[i], per_z = std::sqrt(3 / (16 * std::numbers::pi)) * options.noise_sd / sigma;
         // Between the pixels of a coarse level there is linear interpolation: another error, bounded by the next test.
-        const int step = i < 3 ? 1 : (i < 5 ? 2 : 4);
+        const int step = i < 3 ? 1 : (i < 7 ? 2 : 4);
         double squares = 0;
         int count = 0;
         for (int y = edge / step * step; y < side - edge; y += step)
@@ -256,7 +258,8 @@ TEST_P(Vessels, RidgeStrengthIsAnalytic) {
           }
         ASSERT_GT(count, 10);
         const double rms = std::sqrt(squares / count) / ridge.strength(0, sigma);
-        EXPECT_LE(rms, sigma <= 4 ? 0.002 : 0.005) << "width " << width_px << ", sigma " << sigma << ", direction " << direction;
+        EXPECT_LE(rms, sigma <= 4 || sigma == 6 ? 0.002 : 0.005)
+            << "width " << width_px << ", sigma " << sigma << ", direction " << direction;
       }
 }
 
@@ -358,11 +361,12 @@ TEST_P(Vessels, NoiseIsCalibrated) {
     for (int i = 0; i < vesselness_scale_count; ++i) {
       VesselnessOptions options;
       options.noise_sd = 0.02f;
+      options.use_scale.fill(true);
       options.min_scale_px = options.max_scale_px = vesselness_scales_px[i];
       if (coloured) options.correlation_factor = correlation_factors(correlated);
       const HostMap map = compute(stream, coloured ? box : white, options);
       double sum = 0, count = 0, above = 0;
-      const int step = i < 3 ? 1 : (i < 5 ? 2 : 4);
+      const int step = i < 3 ? 1 : (i < 7 ? 2 : 4);
       for (int y = 32 / step * step; y < side - 32; y += step)
         for (int x = 32 / step * step; x < side - 32; x += step) {
           sum += std::max(map.z(y, x), 0.0f);
@@ -450,7 +454,7 @@ TEST(CorrelationFactors, AreTheFiltersOwnVariance) {
     for (int i = -2; i <= 2; ++i)
       correlated[j + 2][i + 2] = 0.9f * std::exp(-0.4f * (i * i + 1.5f * j * j));  // anisotropic, not normalised
   const auto factors = correlation_factors(correlated);
-  for (int s = 0; s < 6; ++s) {
+  for (int s = 0; s < 7; ++s) {
     const double sigma = vesselness_scales_px[s];
     const int radius = static_cast<int>(std::ceil(6 * sigma)), n = 2 * radius + 1;
     std::vector<double> smooth(n), curve(n);

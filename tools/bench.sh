@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # bench.sh [--quick] [--long] [--output DIR] [--no-peers] [--filter REGEX]: builds, measures kernels, chain, a live stream and, where their
 # Debian packages are here, other programs on the same files; writes DIR/results.json, results.html and results.md [results/bench]. What is
-# missing or fails is in them by name. --quick: minutes, small images; --long: 60 s of stream instead of 10, more repetitions.
+# missing or fails is in them by name. --quick: minutes, fewer rows; --long: 60 s of stream instead of 10, more repetitions.
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 usage="usage: tools/bench.sh [--quick | --long] [--output DIR] [--no-peers] [--filter REGEX]"
 mode=full output=results/bench peers=1 filter=
@@ -19,7 +19,7 @@ while [ $# -gt 0 ]; do
   shift
 done
 case $mode in
-  quick) sides=256,512 seconds=0.05 repetitions=1 peer_sides=512 rounds=1 peer_seconds=0.1 stream_side=512 stream_s=6 ;;
+  quick) sides=512,1024 seconds=0.05 repetitions=1 peer_sides=512 rounds=1 peer_seconds=0.1 stream_side=512 stream_s=6 ;;
   full) sides=512,1024,2048 seconds=0.2 repetitions=3 peer_sides=512,1024 rounds=3 peer_seconds=0.8 stream_side=1024 stream_s=10 ;;
   long) sides=512,1024,2048 seconds=0.5 repetitions=5 peer_sides=512,1024 rounds=5 peer_seconds=0.8 stream_side=1024 stream_s=60 ;;
 esac
@@ -65,7 +65,8 @@ if [ "$peers" = 1 ]; then
   data=results/bench_data
   for side in ${peer_sides//,/ }; do
     [ -e "$data/cine$side.thresholds.json" ] || { "$python" bench/peers/make_cine.py "$data" "$side" &&
-      "$python" bench/peers/make_inputs.py "$data/cine$side.json"; } || echo "the peers' files can't be made: python3-numpy, -scipy, -skimage and -pydicom are needed"
+      "$python" bench/peers/make_inputs.py "$data/cine$side.json"; } ||
+      echo "the peers' files can't be made: python3-numpy, -scipy, -skimage and -pydicom are needed"
   done
   "$python" bench/peers/compare.py "$bin" "$data" "$work/peers" --rounds "$rounds" --seconds "$peer_seconds" --sides "$peer_sides" ||
     echo "the peers were not compared"
@@ -73,7 +74,9 @@ fi
 
 files=("stream=$work/stream" "stream_summary=$work/stream_summary" "benchmark=$work/benchmark.json")
 if [ "$peers" = 1 ]; then files+=("peers=$work/peers"); fi
-"$python" bench/collect.py "$output/results.json" "${files[@]}" "version=$("$bin/cinelumen" --version | head -n 1)" \
-  "commit=$(git describe --always --dirty 2>/dev/null || echo unknown)" "compiler=$(c++ --version | head -n 1)" "build=Release, $preset" "mode=$mode"
+version=$("$bin/cinelumen" --version | head -n 1) # "cinelumen 0.1.0 (commit)": of what was measured, not of what the tree is by now
+commit=${version#*(}
+"$python" bench/collect.py "$output/results.json" "${files[@]}" "version=${version% (*}" "commit=${commit%)}" \
+  "compiler=$(c++ --version | head -n 1)" "build=Release, $preset" "mode=$mode"
 "$python" bench/page.py "$output/results.json" "$output/results.html" "$output/results.md"
 say "open $output/results.html in a browser; $output/results.md is the same as Markdown"

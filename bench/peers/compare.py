@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""compare.py BIN_FOLDER DATA_FOLDER OUT.json [--rounds N] [--seconds S] [--sides 512,1024] [--no-accuracy]: times every peer that is here on
-every stage, rounds interleaved (all peers of one stage and size one after another, the whole list again and again), scores what they
+"""compare.py BIN_FOLDER DATA_FOLDER OUT.json [--rounds N] [--seconds S] [--sides 512,1024] [--no-accuracy]: times every peer that is here
+on every stage, rounds interleaved (all peers of one stage and size one after another, the whole list again and again), scores what they
 found, and writes both. What is absent or fails is in the file by name, with the reason."""
+
 import argparse
 import json
 import os
@@ -12,16 +13,27 @@ import tempfile
 
 here = os.path.dirname(os.path.abspath(__file__))
 environment = dict(os.environ, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", PYTHONWARNINGS="ignore", PYTHONDONTWRITEBYTECODE="1")
-stages = {"A": "registration and subtraction", "B": "Frangi, five scales", "C": "hysteresis, components, thinning", "D": "diameters",
-          "E": "whole chain"}
+stages = {
+    "A": "registration and subtraction",
+    "B": "Frangi, five scales",
+    "C": "hysteresis, components, thinning",
+    "D": "diameters",
+    "E": "whole chain",
+}
 
 
 class Peer:
     """A program, the stages it has, and in how many threads it is worth running."""
 
     def __init__(self, label, program, stages, threads=(1,), variant="", most_frames=None):
-        self.label, self.program, self.stages, self.threads, self.variant, self.most_frames = (label, program, stages, threads, variant,
-                                                                                              most_frames)
+        self.label, self.program, self.stages, self.threads, self.variant, self.most_frames = (
+            label,
+            program,
+            stages,
+            threads,
+            variant,
+            most_frames,
+        )
 
     def command(self, bin_folder):
         if self.program.endswith(".py"):
@@ -32,7 +44,8 @@ class Peer:
 def all_peers(cores):
     both = (1,) if cores == 1 else (1, cores)
     return [
-        Peer("CineLumen", "cinelumen_peer", "ABCDE", both),
+        Peer("CineLumen", "cinelumen_peer", "BCE", both),
+        Peer("CineLumen", "cinelumen_peer", "AD"),  # stages of its chain, timed in one thread
         Peer("CineLumen, topology once per run", "cinelumen_peer", "E", both, variant="once_per_run"),
         Peer("OpenCV", "opencv_peer", "ABCDE", both),
         Peer("OpenCV, blur and differences", "opencv_peer", "BE", both, variant="blur"),
@@ -46,8 +59,13 @@ def all_peers(cores):
 
 def versions():
     """Of the libraries, as Debian has them."""
-    packages = {"OpenCV": "libopencv-contrib-dev", "ITK": "libinsighttoolkit5-dev", "FFTW": "libfftw3-dev", "scikit-image": "python3-skimage",
-                "SciPy": "python3-scipy"}
+    packages = {
+        "OpenCV": "libopencv-contrib-dev",
+        "ITK": "libinsighttoolkit5-dev",
+        "FFTW": "libfftw3-dev",
+        "scikit-image": "python3-skimage",
+        "SciPy": "python3-scipy",
+    }
     found = {}
     for name, package in packages.items():
         query = subprocess.run(["dpkg-query", "-W", "-f=${Version}", package], capture_output=True, text=True)
@@ -102,6 +120,7 @@ class Comparison:
     def score(self, side, folder):
         """Accuracy of every peer and stage; each peer's own best threshold on its vesselness, which its whole chain then takes."""
         from score import score
+
         accuracy, own = [], {}
         source = {"SciPy and scikit-image": "scikit-image"}
         for stage in "ABCDE":
@@ -133,12 +152,21 @@ class Comparison:
                             if said:
                                 runs.setdefault((side, stage, peer.label, threads), []).append(json.loads(said.strip().splitlines()[-1]))
             print(f"round {number + 1} of {self.options.rounds} done", file=sys.stderr)
-        return [{"side": side, "stage": stage, "peer": label, "threads": threads, "rounds": len(all_runs),
-                 "cpu_ms": 1e3 * statistics.median(run["cpu_s"] for run in all_runs),
-                 "cpu_ms_least": 1e3 * min(run["cpu_s"] for run in all_runs),
-                 "wall_ms": 1e3 * statistics.median(run["wall_s"] for run in all_runs),
-                 "wall_ms_least": 1e3 * min(run["wall_s"] for run in all_runs),
-                 "peak_mb": max(run["peak_kb"] for run in all_runs) / 1024} for (side, stage, label, threads), all_runs in runs.items()]
+        return [
+            {
+                "side": side,
+                "stage": stage,
+                "peer": label,
+                "threads": threads,
+                "rounds": len(all_runs),
+                "cpu_ms": 1e3 * statistics.median(run["cpu_s"] for run in all_runs),
+                "cpu_ms_least": 1e3 * min(run["cpu_s"] for run in all_runs),
+                "wall_ms": 1e3 * statistics.median(run["wall_s"] for run in all_runs),
+                "wall_ms_least": 1e3 * min(run["wall_s"] for run in all_runs),
+                "peak_mb": max(run["peak_kb"] for run in all_runs) / 1024,
+            }
+            for (side, stage, label, threads), all_runs in runs.items()
+        ]
 
 
 def main():
@@ -159,8 +187,14 @@ def main():
             scores, thresholds = comparison.score(side, folder)
             accuracy += scores
             own.update(thresholds)
-    result = {"stages": stages, "versions": versions(), "absent": comparison.absent, "times": comparison.time(sides, own),
-              "accuracy": accuracy, "failed": comparison.failed}
+    result = {
+        "stages": stages,
+        "versions": versions(),
+        "absent": comparison.absent,
+        "times": comparison.time(sides, own),
+        "accuracy": accuracy,
+        "failed": comparison.failed,
+    }
     with open(options.out, "w") as file:
         json.dump(result, file, indent=1)
 

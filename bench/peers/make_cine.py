@@ -2,6 +2,7 @@
 """make_cine.py FOLDER [512] [1024]: synthetic XA cines with known truth, the same bytes every time; formats in README.md. Shares nothing
 with CineLumen's own phantom: Murray-law trees of circular vessels with a filling front, on soft tissue, ribs and vertebrae; rigid motion;
 Poisson and electronic noise, a fixed pattern, quantisation."""
+
 import json
 import os
 import sys
@@ -33,9 +34,9 @@ def grow_tree(rng, width, root, direction, radius, occupied, number, least_radiu
     while waiting and len(branches) <= 160:
         waiting.sort(key=lambda branch: branch[2])
         position, angle, radius, path, parent = waiting.pop()  # widest first
-        length = int((radius * rng.uniform(9, 14) + rng.uniform(28, 45)) * (width / 512)**0.75)
-        end_radius = radius * rng.uniform(0.86, 0.95)
+        length = int((radius * rng.uniform(9, 14) + rng.uniform(28, 45)) * (width / 512) ** 0.75)
         bend = rng.normal(0, 0.012 * 512 / width)
+        end_radius = radius * rng.uniform(0.86, 0.95)
         key = number * 10000 + len(branches) + 1
         points, radii, paths, stopped = [], [], [], False
         for step in range(length):
@@ -43,7 +44,7 @@ def grow_tree(rng, width, root, direction, radius, occupied, number, least_radiu
             points.append(position.copy())
             radii.append(here)
             paths.append(path + step)
-            bend = 0.96 * bend + rng.normal(0, 0.006 * (512 / width)**0.8)
+            bend = 0.96 * bend + rng.normal(0, 0.006 * (512 / width) ** 0.8)
             angle += bend
             heading = np.array([np.cos(angle), np.sin(angle)])
             position = position + heading
@@ -56,15 +57,16 @@ def grow_tree(rng, width, root, direction, radius, occupied, number, least_radiu
                 if other and other // 10000 == number and other != key and other - 1 != number * 10000 + parent:
                     stopped = True
                     break
-        branches.append({"x": np.array([p[0] for p in points]), "y": np.array([p[1] for p in points]), "r": np.array(radii),
-                         "s": np.array(paths)})
+        branches.append(
+            {"x": np.array([p[0] for p in points]), "y": np.array([p[1] for p in points]), "r": np.array(radii), "s": np.array(paths)}
+        )
         for point, here in zip(points, radii):
             x, y, reach = int(round(point[0])) + margin, int(round(point[1])) + margin, int(np.ceil(here)) + 3
-            occupied[max(y - reach, 0):y + reach + 1, max(x - reach, 0):x + reach + 1] = key
+            occupied[max(y - reach, 0) : y + reach + 1, max(x - reach, 0) : x + reach + 1] = key
         if stopped or len(points) < 8:
             continue
         ratio = rng.uniform(0.45, 0.9)
-        larger = end_radius / (1 + ratio**3)**(1 / 3)
+        larger = end_radius / (1 + ratio**3) ** (1 / 3)
         smaller = ratio * larger
         side = rng.choice([-1, 1])
         angles = angle - side * np.deg2rad(rng.uniform(8, 22)), angle + side * np.deg2rad(rng.uniform(38, 65))
@@ -91,8 +93,10 @@ def render_tree(branches, width):
         fine = np.arange(0, len(branch["x"]) - 1 + 1e-6, 0.25)
         x, y, r, s = (np.interp(fine, np.arange(len(branch["x"])), branch[k]) for k in "xyrs")
         reach = r.max() + 3
-        x0, x1, y0, y1 = (int(np.clip((v + margin) * supersampling, 0, size))
-                          for v in (x.min() - reach, x.max() + reach, y.min() - reach, y.max() + reach))
+        x0, x1, y0, y1 = (
+            int(np.clip((v + margin) * supersampling, 0, size))
+            for v in (x.min() - reach, x.max() + reach, y.min() - reach, y.max() + reach)
+        )
         if x1 <= x0 or y1 <= y0:
             continue
         xx, yy = np.meshgrid(scene_coordinates(x0, x1), scene_coordinates(y0, y1))
@@ -115,13 +119,13 @@ def background(rng, width):
     for _ in range(9):
         sigma = rng.uniform(70, 190) * scale
         height = rng.uniform(-0.35, 0.45)
-        total += height * np.exp(-((x - rng.uniform(0, width))**2 + (y - rng.uniform(0, width))**2) / (2 * sigma * sigma))
-    edge = 0.86 * width - 0.20 * width * np.exp(-((x - 0.3 * width) / (0.35 * width))**2)
+        total += height * np.exp(-((x - rng.uniform(0, width)) ** 2 + (y - rng.uniform(0, width)) ** 2) / (2 * sigma * sigma))
+    edge = 0.86 * width - 0.20 * width * np.exp(-(((x - 0.3 * width) / (0.35 * width)) ** 2))
     with np.errstate(over="ignore"):
         total += 0.55 / (1 + np.exp(-(y - edge) / 2.5))
     for i in range(7):
         start, sag, half = (-0.1 + 0.18 * i) * width, rng.uniform(0.12, 0.22) * width, rng.uniform(11, 15) * scale
-        middle = start + sag * ((x / width - 0.35)**2) * 2.2 + 0.22 * (x - 0.2 * width)
+        middle = start + sag * ((x / width - 0.35) ** 2) * 2.2 + 0.22 * (x - 0.2 * width)
         away = np.abs(y - middle) / np.sqrt(1 + 0.09)
         bone, marrow = (2 * np.sqrt(np.maximum(h * h - away * away, 0)) for h in (half, 0.78 * half))
         total += 0.010 / scale * (bone - 0.7 * marrow)
@@ -134,7 +138,7 @@ def background(rng, width):
     total += column * (0.22 + 0.22 * body)
     spectrum = np.fft.rfft2(rng.standard_normal(x.shape).astype(np.float32))
     frequency = np.hypot(np.fft.fftfreq(x.shape[0])[:, None] * supersampling, np.fft.rfftfreq(x.shape[1])[None] * supersampling)
-    texture = np.fft.irfft2(spectrum / (frequency + 0.01)**1.3 * np.exp(-(frequency / 0.25)**2), s=x.shape)
+    texture = np.fft.irfft2(spectrum / (frequency + 0.01) ** 1.3 * np.exp(-((frequency / 0.25) ** 2)), s=x.shape)
     total += (0.03 * texture / texture.std()).astype(np.float32)
     catheter = np.abs(x - 0.5 * width - 0.06 * width * np.sin(y / width * 4))
     total += (y < 0.2 * width) * 0.12 * np.sqrt(np.maximum(2.5**2 - catheter * catheter, 0))
@@ -153,7 +157,7 @@ def motion_of(frames):
 def placed(scene, by, width, order=3):
     """The scene moved by (dx, dy) px: means over width x width pixels."""
     moved = ndimage.shift(scene, (by[1] * supersampling, by[0] * supersampling), order=order, mode="nearest", prefilter=order > 1)
-    inner = moved[margin * supersampling:][:width * supersampling, margin * supersampling:][:, :width * supersampling]
+    inner = moved[margin * supersampling :][: width * supersampling, margin * supersampling :][:, : width * supersampling]
     return inner.reshape(width, supersampling, width, supersampling).mean((1, 3))
 
 
@@ -174,8 +178,13 @@ def write_centrelines(path, trees, speed):
         others = [j for j in near.query_ball_point([x[i], y[i]], r[i] + 16) if owner[j] != owner[i]]
         if from_end[i] < 3 or (others and (np.hypot(x[others] - x[i], y[others] - y[i]) - r[others] - r[i]).min() <= 2):
             isolated[i] = 0
-    np.savetxt(path, np.c_[x, y, 2 * r, first_arrival + s / speed, owner, isolated], fmt="%.3f,%.3f,%.3f,%.3f,%d,%d", comments="",
-               header="x_px,y_px,diameter_px,arrival_frame,branch,isolated")
+    np.savetxt(
+        path,
+        np.c_[x, y, 2 * r, first_arrival + s / speed, owner, isolated],
+        fmt="%.3f,%.3f,%.3f,%.3f,%d,%d",
+        comments="",
+        header="x_px,y_px,diameter_px,arrival_frame,branch,isolated",
+    )
 
 
 def write_dicom(path, frames, header):
@@ -193,22 +202,61 @@ def write_dicom(path, frames, header):
     data = FileDataset(path, {}, file_meta=meta, preamble=b"\0" * 128)
     data.is_little_endian, data.is_implicit_VR = True, False
     for name, value in {
-            "SpecificCharacterSet": "ISO_IR 100", "ImageType": ["ORIGINAL", "PRIMARY", "SINGLE PLANE"],
-            "SOPClassUID": meta.MediaStorageSOPClassUID, "SOPInstanceUID": meta.MediaStorageSOPInstanceUID, "StudyDate": "20240101",
-            "SeriesDate": "20240101", "ContentDate": "20240101", "AcquisitionDate": "20240101", "StudyTime": "120000",
-            "ContentTime": "120000", "AccessionNumber": "", "Modality": "XA", "Manufacturer": "synthetic", "ReferringPhysicianName": "",
-            "PatientName": "PHANTOM^SYNTHETIC", "PatientID": "PEERS", "PatientBirthDate": "", "PatientSex": "O",
-            "StudyInstanceUID": uid("study"), "SeriesInstanceUID": uid("series"), "StudyID": "1", "SeriesNumber": 1, "InstanceNumber": 1,
-            "PatientOrientation": ["L", "F"], "KVP": "75", "RadiationSetting": "GR", "PositionerMotion": "STATIC",
-            "PositionerPrimaryAngle": "0", "PositionerSecondaryAngle": "0", "DistanceSourceToDetector": "1100",
-            "DistanceSourceToPatient": "780", "FieldOfViewShape": "RECTANGLE", "XRayTubeCurrent": "600", "ExposureTime": "7",
-            "Exposure": "4", "Laterality": "", "ImagerPixelSpacing": header["imager_pixel_spacing_mm"], "CineRate": 15,
-            "RecommendedDisplayFrameRate": 15, "FrameTime": "%.4f" % header["frame_time_ms"],
-            "FrameIncrementPointer": pydicom.tag.Tag(0x0018, 0x1063), "SamplesPerPixel": 1, "PhotometricInterpretation": "MONOCHROME2",
-            "NumberOfFrames": header["frames"], "Rows": header["height"], "Columns": header["width"], "BitsAllocated": 16,
-            "BitsStored": header["bits_stored"], "HighBit": header["bits_stored"] - 1, "PixelRepresentation": 0,
-            "PixelIntensityRelationship": "LIN", "WindowCenter": 1 << (header["bits_stored"] - 1), "WindowWidth": 1 << header["bits_stored"],
-            "RecommendedViewingMode": "SUB"}.items():
+        "SpecificCharacterSet": "ISO_IR 100",
+        "ImageType": ["ORIGINAL", "PRIMARY", "SINGLE PLANE"],
+        "SOPClassUID": meta.MediaStorageSOPClassUID,
+        "SOPInstanceUID": meta.MediaStorageSOPInstanceUID,
+        "StudyDate": "20240101",
+        "SeriesDate": "20240101",
+        "ContentDate": "20240101",
+        "AcquisitionDate": "20240101",
+        "StudyTime": "120000",
+        "ContentTime": "120000",
+        "AccessionNumber": "",
+        "Modality": "XA",
+        "Manufacturer": "synthetic",
+        "ReferringPhysicianName": "",
+        "PatientName": "PHANTOM^SYNTHETIC",
+        "PatientID": "PEERS",
+        "PatientBirthDate": "",
+        "PatientSex": "O",
+        "StudyInstanceUID": uid("study"),
+        "SeriesInstanceUID": uid("series"),
+        "StudyID": "1",
+        "SeriesNumber": 1,
+        "InstanceNumber": 1,
+        "PatientOrientation": ["L", "F"],
+        "KVP": "75",
+        "RadiationSetting": "GR",
+        "PositionerMotion": "STATIC",
+        "PositionerPrimaryAngle": "0",
+        "PositionerSecondaryAngle": "0",
+        "DistanceSourceToDetector": "1100",
+        "DistanceSourceToPatient": "780",
+        "FieldOfViewShape": "RECTANGLE",
+        "XRayTubeCurrent": "600",
+        "ExposureTime": "7",
+        "Exposure": "4",
+        "Laterality": "",
+        "ImagerPixelSpacing": header["imager_pixel_spacing_mm"],
+        "CineRate": 15,
+        "RecommendedDisplayFrameRate": 15,
+        "FrameTime": "%.4f" % header["frame_time_ms"],
+        "FrameIncrementPointer": pydicom.tag.Tag(0x0018, 0x1063),
+        "SamplesPerPixel": 1,
+        "PhotometricInterpretation": "MONOCHROME2",
+        "NumberOfFrames": header["frames"],
+        "Rows": header["height"],
+        "Columns": header["width"],
+        "BitsAllocated": 16,
+        "BitsStored": header["bits_stored"],
+        "HighBit": header["bits_stored"] - 1,
+        "PixelRepresentation": 0,
+        "PixelIntensityRelationship": "LIN",
+        "WindowCenter": 1 << (header["bits_stored"] - 1),
+        "WindowWidth": 1 << header["bits_stored"],
+        "RecommendedViewingMode": "SUB",
+    }.items():
         setattr(data, name, value)
     mask = pydicom.Dataset()
     mask.MaskOperation = "AVG_SUB"
@@ -225,8 +273,10 @@ def make(folder, width):
     want = cines[width]
     rng = np.random.default_rng(want["seed"])
     occupied = np.zeros((width + 2 * margin,) * 2, np.int64)
-    trees = [grow_tree(rng, width, (0.44 * width, 6), np.deg2rad(75), 10.0, occupied, 1),
-             grow_tree(rng, width, (-6, 0.30 * width), np.deg2rad(20), 6.0, occupied, 2)]
+    trees = [
+        grow_tree(rng, width, (0.44 * width, 6), np.deg2rad(75), 10.0, occupied, 1),
+        grow_tree(rng, width, (-6, 0.30 * width), np.deg2rad(20), 6.0, occupied, 2),
+    ]
     if width > 600:
         trees.append(grow_tree(rng, width, (width + 6, 0.62 * width), np.deg2rad(190), 8.0, occupied, 3))
     rendered = [render_tree(tree, width) for tree in trees]
@@ -250,10 +300,22 @@ def make(folder, width):
                 inside |= (placed(distance, motion[frame], width, 1) < 0) & (placed(filled, motion[frame], width, 1) > 0.35)
             truth.append(inside)
     base = os.path.join(folder, f"cine{width}")
-    header = {"file": f"cine{width}.raw", "width": width, "height": width, "frames": want["frames"], "dtype": "<u2",
-              "bits_stored": want["bits"], "frame_time_ms": 1000 / 15, "imager_pixel_spacing_mm": [want["spacing_mm"]] * 2,
-              "mask_frames": mask_frames, "sigmas": [1, 2, 3, 4, 6], "frangi_beta": 0.5, "frangi_c": 0.03,
-              "eval_frames": want["scored"], "motion_px_dxdy": np.round(motion, 4).tolist()}
+    header = {
+        "file": f"cine{width}.raw",
+        "width": width,
+        "height": width,
+        "frames": want["frames"],
+        "dtype": "<u2",
+        "bits_stored": want["bits"],
+        "frame_time_ms": 1000 / 15,
+        "imager_pixel_spacing_mm": [want["spacing_mm"]] * 2,
+        "mask_frames": mask_frames,
+        "sigmas": [1, 2, 3, 4, 6],
+        "frangi_beta": 0.5,
+        "frangi_c": 0.03,
+        "eval_frames": want["scored"],
+        "motion_px_dxdy": np.round(motion, 4).tolist(),
+    }
     frames.astype("<u2").tofile(base + ".raw")
     np.stack(truth).astype(np.uint8).tofile(base + ".truth_mask.u8")
     write_centrelines(base + ".centreline.csv", trees, speed)

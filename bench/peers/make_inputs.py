@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """make_inputs.py NAME.json ...: the inputs of stages B, C and D, the same for every peer: the subtraction made with the true motion,
 textbook Frangi of it, thresholds at its best Dice (low 0.8, high 1.3 times that), mask and skeleton."""
+
 import json
 import sys
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the peers in Python share: the cine and its stage inputs, the command line, timing. The same options and output as peer.h."""
+
 import argparse
 import json
 import resource
@@ -77,9 +78,20 @@ def time_stage(name, options, batches, frames, warm_up, batch):
         done += 1
         passed = time.monotonic() - start
     count = done * frames
-    print(json.dumps({"peer": name, "stage": options.stage, "threads": options.threads, "frames": count,
-                      "cpu_s": (processor_seconds() - processor) / count, "wall_s": passed / count, "peak_kb": memory("VmHWM:"),
-                      "load_kb": loaded}))
+    print(
+        json.dumps(
+            {
+                "peer": name,
+                "stage": options.stage,
+                "threads": options.threads,
+                "frames": count,
+                "cpu_s": (processor_seconds() - processor) / count,
+                "wall_s": passed / count,
+                "peak_kb": memory("VmHWM:"),
+                "load_kb": loaded,
+            }
+        )
+    )
 
 
 def run_peer(name, peer):
@@ -103,11 +115,14 @@ def run_peer(name, peer):
 
     def whole_run(_):
         mask = peer.make_mask(cine)
-        for frame in live[:options.most_frames]:
+        for frame in live[: options.most_frames]:
             chain(mask, frame)
 
-    each = {"B": lambda i: peer.vesselness(cine, cine.subtracted[i]), "C": lambda i: segment(cine.response[i]),
-            "D": lambda i: peer.diameters(cine.mask[i], cine.skeleton[i])}
+    each = {
+        "B": lambda i: peer.vesselness(cine, cine.subtracted[i]),
+        "C": lambda i: segment(cine.response[i]),
+        "D": lambda i: peer.diameters(cine.mask[i], cine.skeleton[i]),
+    }
     if options.dump:
         dump(options, cine, peer, segment, chain)
     elif options.stage == "A":

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The best of both, as one would build it in Python: SciPy's registration, labels and distances, scikit-image's Frangi and skeleton."""
+
 from skimage import morphology
 
 from peer import run_peer

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """scikit-image, called as a user would call it. One thread."""
+
 import numpy as np
 from skimage import filters, measure, morphology, registration, transform
 

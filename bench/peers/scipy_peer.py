@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """SciPy and NumPy, float32: FFT phase correlation, textbook Frangi on derivatives of Gaussians, labels, exact distances. SciPy has no
 thinning, so no whole chain. One thread."""
+
 import numpy as np
 import scipy.fft
 from scipy import ndimage
@@ -52,11 +53,12 @@ class SciPy:
         best = np.zeros(plane.shape, np.float32)
         over_beta, over_c = np.float32(0.5 / cine.frangi_beta**2), np.float32(0.5 / cine.frangi_c**2)
         for sigma in cine.sigmas:
-            yy, xx, xy = (ndimage.gaussian_filter(plane, sigma, order=order, output=np.float32, mode="reflect")
-                          for order in ((2, 0), (0, 2), (1, 1)))
+            yy, xx, xy = (
+                ndimage.gaussian_filter(plane, sigma, order=order, output=np.float32, mode="reflect") for order in ((2, 0), (0, 2), (1, 1))
+            )
             square = np.float32(sigma * sigma)
             mean = 0.5 * (xx + yy) * square
-            radius = np.sqrt((0.5 * (xx - yy))**2 + xy * xy) * square
+            radius = np.sqrt((0.5 * (xx - yy)) ** 2 + xy * xy) * square
             low, high = mean - radius, mean + radius
             value = np.exp(-(high * high) / (low * low + np.float32(1e-20)) * over_beta)
             value *= 1 - np.exp(-(high * high + low * low) * over_c)

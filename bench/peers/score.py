@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """How right the peers are, against the cine's truth: what they wrote with --dump."""
+
 import os
 
 import numpy as np
@@ -32,8 +33,8 @@ def dice(mask, truth):
 
 
 def diameter_errors(cine, read):
-    """Of every true centreline point that is filled and has no other vessel near: found or not, and the error of the diameter found nearest,
-    within two pixels or the radius."""
+    """Of every true centreline point that is filled and has no other vessel near: found or not, and the error of the diameter found
+    nearest, within two pixels or the radius."""
     points = np.loadtxt(cine.base + ".centreline.csv", delimiter=",", skiprows=1)
     motion = np.array(cine.header["motion_px_dxdy"])
     errors, total = [], 0

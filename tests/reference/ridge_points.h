@@ -47,16 +47,4 @@ inline double sample(ImageView<const float> image, double y, double x) {
   return sum;
 }
 
-/// Linear interpolation at (y, x), NaN outside, over the divisor at the nearest pixel times the divisor at the section, 0.5 at least.
-inline double sample_ridge(const Image<float>& image, const Image<float>* divisor, const CrossSection& section, double y, double x) {
-  const int height = image.height(), width = image.width();
-  if (y < 0 || x < 0 || y > height - 1 || x > width - 1) return std::numeric_limits<double>::quiet_NaN();
-  double sum = 0;
-  for (int i = 0; i < height; ++i)
-    for (int j = 0; j < width; ++j) sum += std::max(0.0, 1 - std::abs(y - i)) * std::max(0.0, 1 - std::abs(x - j)) * image(i, j);
-  if (!divisor) return sum;
-  const auto nearest = [](double v) { return static_cast<int>(std::floor(v + 0.5)); };
-  return sum / (*divisor)(nearest(y), nearest(x)) * std::max(0.5f, (*divisor)(nearest(section.y), nearest(section.x)));
-}
-
 }  // namespace cinelumen::reference

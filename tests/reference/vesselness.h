@@ -173,7 +173,7 @@ inline VesselnessReference vesselness_reference(ImageView<const float> input, Im
         options.use_scale[i])
       used.push_back(i);
   const bool classical = options.response != VesselnessResponse::noise_calibrated;
-  const auto level_of = [](int i) { return i < 3 ? 0 : (i < 5 ? 1 : 2); };
+  const auto level_of = [](int i) { return i < 3 ? 0 : (i < 7 ? 1 : 2); };
 
   Sums sums;
   DoublePlane along;
