@@ -173,7 +173,7 @@ struct LiveAnalysis::Prepared {
   std::optional<TemporalFilter> filter, resting_filter;
   std::optional<FlowStatistics> statistics;
 
-  void warm_up(const Stream& stream, ImageView<const std::uint16_t> frame, const MeasureSettings& settings) {
+  void warm_up(const Stream& stream, ImageView<const std::uint16_t> frame) {
     slot = std::make_unique<FrameSlot>(stream, *setup);
     filter.emplace(make_temporal_filter(stream, *setup));
     resting_filter.emplace(make_temporal_filter(stream, *setup));
@@ -184,14 +184,15 @@ struct LiveAnalysis::Prepared {
       slot->ingest(0, 0);
       slot->register_mask();
       slot->subtract_onto_mask();
-      for (int place = 0; place < resting_filter->places(); ++place) slot->filter(*resting_filter, place, *statistics, place);
+      for (int place = 0; place < resting_filter->places(); ++place) {
+        slot->set_time(statistics->next_frame(place));
+        slot->send_numbers();
+        slot->filter(*resting_filter, place, *statistics);
+      }
       slot->subtract();
       for (int place = 0; place < filter->places(); ++place) slot->filter(*filter, place);
-      slot->measure({}, settings);
       slot->stream().synchronize();
     }
-    slot->lumen().clear();
-    slot->contrast().clear();
     filter->reset(stream);
     resting_filter->reset(stream);
   }
@@ -201,8 +202,8 @@ struct LiveAnalysis::Prepared {
 struct LiveAnalysis::Traced {
   Topology topology;
   MeasureSettings settings;
-  std::optional<SegmentFollower> follower;
   std::vector<KeyFrame> keys;  // to be given back
+  std::optional<SegmentFollower> follower;
 };
 
 /// A vessel over time.
@@ -342,7 +343,7 @@ void LiveAnalysis::gather(ImageView<const std::uint16_t> stored) {
                                                    make_mask_frames(stream, run, intensity_, choice), options_.registration);
     Image<std::uint16_t> last(run.rows(), run.columns());
     run.frames->read_frame(count - 1, last.view());
-    prepared->warm_up(stream_, last.view(), measure_settings(*prepared->setup, options_.response, calibration_));
+    prepared->warm_up(stream_, last.view());
     prepared->event = "mask ready: frames " + std::to_string(from + used.front() + 1) + " to " + std::to_string(from + used.back() + 1) +
                       (contrast_from_start ? ", which show contrast already: the least attenuation at each pixel" : "");
     // From here on frame numbers are those of the stream.
