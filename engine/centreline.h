@@ -63,10 +63,11 @@ struct CentrelineOptions {
 /// two threads at a time.
 class CentrelineTracer {
  public:
+  /// For images of this size, on the stream's device.
   CentrelineTracer(const Stream& stream, int height, int width);
-  ~CentrelineTracer();
   CentrelineTracer(CentrelineTracer&&) noexcept;
   CentrelineTracer& operator=(CentrelineTracer&&) noexcept;
+  ~CentrelineTracer();
   /// See trace_centrelines. Images have the size of the constructor.
   VesselGraph trace(const Stream& stream, ImageView<const float> image, const VesselnessMap& vesselness,
                     ImageView<const std::uint8_t> valid, const CentrelineOptions& options = {});

@@ -38,6 +38,7 @@ struct InverseMotion {
   float origin_y, origin_x, cosine, sine;
 };
 
+/// Of one angle.
 struct SineCosine {
   double sine, cosine;
 };

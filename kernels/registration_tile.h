@@ -13,13 +13,13 @@
 
 namespace cinelumen::registration {
 
-constexpr float unknown = std::bit_cast<float>(0x7fc00000);  // NaN
-constexpr double cut_above = 2.5, cut_below = 4.685;
-constexpr int cell_px = 32;               // of the slow part
-constexpr double least_slow_part = 0.25;  // sigma: below, taking it out costs more than it gains
-constexpr int least_samples = 20;         // for a scale, and least weight for a step
-constexpr int most_samples = 2048;
-constexpr int sum_count = 16;
+inline constexpr float unknown = std::bit_cast<float>(0x7fc00000);  // NaN
+inline constexpr double cut_above = 2.5, cut_below = 4.685;
+inline constexpr int cell_px = 32;               // of the slow part
+inline constexpr double least_slow_part = 0.25;  // sigma: below, taking it out costs more than it gains
+inline constexpr int least_samples = 20;         // for a scale, and least weight for a step
+inline constexpr int most_samples = 2048;
+inline constexpr int sum_count = 16;
 
 /// The motion as one level's kernels need it.
 struct LevelMotion {
@@ -54,6 +54,7 @@ struct LevelView {
   int padding;
 };
 
+/// The state's motion on this level.
 CINELUMEN_HOST_DEVICE inline LevelMotion level_motion(const LevelView& level, const State& state) {
   const auto [sine, cosine] = sine_cosine(state.rotation);
   const double centre_y = level.centre_y, centre_x = level.centre_x, y = centre_y + state.shift_y / level.scale,
@@ -126,6 +127,7 @@ struct SlowPart {
   ImageView<float> along_y_sum, along_y_weight, change, field;
 };
 
+/// Where grid pixel i lies among the slow part's cells, + 1.
 CINELUMEN_HOST_DEVICE inline float slow_position(int i, float cells_per_pixel) {
   return (static_cast<float>(i) + 0.5f) * cells_per_pixel + 0.5f;  // + 1: never negative
 }

@@ -226,12 +226,13 @@ Graph capture(const Stream& stream, const std::function<void()>& work) {
   cudaGraph_t graph = nullptr;
   try {
     work();
+    CINELUMEN_CUDA(cudaStreamEndCapture(stream.handle(), &graph));
   } catch (...) {
+    // A stream left capturing could not even free its memory.
     if (cudaStreamEndCapture(stream.handle(), &graph) != cudaSuccess) (void)cudaGetLastError();
     Graph(graph).reset();
     throw;
   }
-  CINELUMEN_CUDA(cudaStreamEndCapture(stream.handle(), &graph));
   return Graph(graph);
 }
 
