@@ -59,7 +59,7 @@ double median_of(std::vector<double> values) {
 template <class Work>
 auto in_background(Work work) {
   return std::async(std::launch::async, [work = std::move(work)]() mutable {
-    constexpr int patience = 5;
+    constexpr int patience = 19;  // the most there is: at less, frames in work waited for it by milliseconds
     setpriority(PRIO_PROCESS, 0, patience);  // on Linux: of this thread
     Trace::name_thread(background_row);
     decltype(work()) result;
@@ -451,7 +451,8 @@ void LiveAnalysis::measure() {
 
 void LiveAnalysis::trace_if_due() {
   if (vessels_due_ >= 0 || since_mask_ < next_trace_ || statistics_->frame_count() < 3) return;
-  vessels_due_ = result_.frame + options_.renew_frames;
+  // Those that are known do meanwhile: the first are found in the time between frames that measure nothing yet.
+  vessels_due_ = result_.frame + (traced_ ? 2 : 1) * options_.renew_frames;
   FlowImages images = statistics_->finish(stream_, static_cast<float>(prepared_->setup->filtered_noise_sd()));
   // They come back with the vessels.
   std::vector<KeyFrame> keys(std::make_move_iterator(key_frames_.begin()), std::make_move_iterator(key_frames_.end()));

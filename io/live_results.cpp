@@ -22,6 +22,15 @@ namespace {
 constexpr int report_side = 768, report_frames = 120;
 constexpr float counts_per_unit = 4096;  // of added attenuation, as in subtracted.dcm
 
+// What is not a number: 0.
+void to_counts(const float* __restrict from, int count, std::int16_t* __restrict to) {
+  for (int x = 0; x < count; ++x) {
+    const float value = from[x] == from[x] ? from[x] * counts_per_unit : 0.0f;
+    const float low = value > -32768.0f ? value : -32768.0f, bounded = low < 32767.0f ? low : 32767.0f;
+    to[x] = static_cast<std::int16_t>(static_cast<int>(bounded + (bounded < 0 ? -0.5f : 0.5f)));
+  }
+}
+
 /// Added attenuation of the last frames, as 16-bit counts in a file that is written round and round: by a thread of its own, since a disk
 /// makes one wait when it likes.
 class FrameRing {
@@ -44,14 +53,11 @@ class FrameRing {
   int size() const { return static_cast<int>(std::min<std::int64_t>(added_, capacity_)); }
   void add(ImageView<const float> image) {
     Waiting next{take_buffer(), static_cast<std::streamoff>(added_ % capacity_) * bytes()};
-    std::int16_t* to = next.counts.data();
-    for (int y = 0; y < rows_; ++y, to += columns_) {
-      const float* row = image.row(y);
-      for (int x = 0; x < columns_; ++x) {
-        const float value = std::clamp(row[x] == row[x] ? row[x] * counts_per_unit : 0.0f, -32768.0f, 32767.0f);
-        to[x] = static_cast<std::int16_t>(static_cast<int>(value + (value < 0 ? -0.5f : 0.5f)));
-      }
-    }
+    constexpr int band = 64;  // rows
+    parallel_for((rows_ + band - 1) / band, [&](int b) {
+      for (int y = b * band; y < std::min(rows_, (b + 1) * band); ++y)
+        to_counts(image.row(y), columns_, next.counts.data() + static_cast<std::size_t>(y) * columns_);
+    });
     ++added_;
     {
       const std::lock_guard lock(mutex_);
