@@ -59,7 +59,7 @@ double median_of(std::vector<double> values) {
 template <class Work>
 auto in_background(Work work) {
   return std::async(std::launch::async, [work = std::move(work)]() mutable {
-    constexpr int patience = 19;  // the most there is: at less, frames in work waited for it by milliseconds
+    constexpr int patience = 19;             // the most there is: at less, frames in work waited for it by milliseconds
     setpriority(PRIO_PROCESS, 0, patience);  // on Linux: of this thread
     Trace::name_thread(background_row);
     decltype(work()) result;
