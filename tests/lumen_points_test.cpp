@@ -8,31 +8,18 @@
 #include <cmath>
 #include <random>
 
+#include "support/arrays.h"
 #include "support/devices.h"
 #include "support/tubes.h"
 
 namespace cinelumen {
 namespace {
 
+using test::on_device, test::on_host;
+
 class LumenPointsTest : public test::DeviceTest {};
 
 constexpr int group = points_per_group;
-
-template <class T>
-Array<T> on_device(const Stream& stream, const std::vector<T>& values) {
-  Array<T> result(stream, static_cast<int>(values.size()));
-  copy<T>(stream, ArrayView<const T>{values.data(), result.size()}, result.view());
-  stream.synchronize();
-  return result;
-}
-
-template <class T>
-std::vector<T> on_host(const Stream& stream, ArrayView<const T> values) {
-  std::vector<T> result(static_cast<std::size_t>(values.size));
-  copy<T>(stream, values, ArrayView<T>{result.data(), values.size});
-  stream.synchronize();
-  return result;
-}
 
 /// Lines with everything the functions need, every block a candidate of every group.
 struct Scene {

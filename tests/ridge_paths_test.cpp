@@ -8,28 +8,15 @@
 #include <random>
 
 #include "reference/ridge_paths.h"
+#include "support/arrays.h"
 #include "support/devices.h"
 
 namespace cinelumen {
 namespace {
 
+using test::on_device, test::on_host;
+
 class RidgePathsTest : public test::DeviceTest {};
-
-template <class T>
-Array<T> on_device(const Stream& stream, const std::vector<T>& values) {
-  Array<T> result(stream, static_cast<int>(values.size()));
-  copy<T>(stream, ArrayView<const T>{values.data(), result.size()}, result.view());
-  stream.synchronize();
-  return result;
-}
-
-template <class T>
-std::vector<T> on_host(const Stream& stream, ArrayView<const T> values) {
-  std::vector<T> result(static_cast<std::size_t>(values.size));
-  copy<T>(stream, values, ArrayView<T>{result.data(), values.size});
-  stream.synchronize();
-  return result;
-}
 
 // Lines of these numbers of points, around the number of threads of a block.
 const std::vector<int> lengths = {1, 0, 3, 40, 255, 256, 257, 600};
