@@ -25,7 +25,7 @@ Scene make_scene(const Stream& stream, int side) {
   stream.synchronize();
   VesselnessOptions options;
   options.noise_sd = 2.5f;  // the noise is correlated: that of white noise with the same answer
-  Vesselness(stream, side, side).compute(stream, scene.image, {}, options, scene.map);
+  Vesselness(stream, side, side).compute(stream, scene.image, options, scene.map);
   stream.synchronize();
   return scene;
 }

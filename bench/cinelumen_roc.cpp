@@ -180,11 +180,11 @@ int main(int argc, char** argv) {
       for (int y = 0; y < grey.rows; ++y)
         for (int x = 0; x < grey.cols; ++x) attenuation(y, x) = -std::log(grey.at<std::uint8_t>(y, x) + grey_offset);
       options.noise_sd = estimate_noise_sd(attenuation, field);
-      Vesselness vesselness(stream, grey.rows, grey.cols);
+      Vesselness vesselness(stream, field);
       VesselnessMap map = make_vesselness_map(stream, grey.rows, grey.cols);
-      vesselness.compute(stream, attenuation, field, options, map);  // allocates; the next one is timed
+      vesselness.compute(stream, attenuation, options, map);  // allocates; the next one is timed
       const auto start = std::chrono::steady_clock::now();
-      vesselness.compute(stream, attenuation, field, options, map);
+      vesselness.compute(stream, attenuation, options, map);
       seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
       std::vector<Sample> samples;
       for (int y = 0; y < grey.rows; ++y)

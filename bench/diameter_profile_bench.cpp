@@ -91,7 +91,7 @@ void re_snap(benchmark::State& state, const Stream& stream) {
   VesselnessMap map = make_vesselness_map(stream, side, side);
   VesselnessOptions vesselness;
   vesselness.noise_sd = 0.01f;
-  Vesselness(stream, side, side).compute(stream, to_device(stream, scene.image.view()).view(), {}, vesselness, map);
+  Vesselness(stream, side, side).compute(stream, to_device(stream, scene.image.view()).view(), vesselness, map);
   stream.synchronize();
   SegmentFollower follower(stream, scene.centrelines, {.search_px = 12}, {}, false);
   const Array<FramePlacement> placement = to_device_array(stream, FramePlacement{});

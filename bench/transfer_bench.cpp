@@ -47,7 +47,7 @@ void vesselness_and_transfer(benchmark::State& state, int device) {
   options.noise_sd = 0.01f;
   const auto run = [&] {
     copy<float>(stream, host.view(), image.view());
-    filter.compute(stream, image, {}, options, map);
+    filter.compute(stream, image, options, map);
     copy<float>(stream, map.response.view(), response.view());
     stream.synchronize();
   };

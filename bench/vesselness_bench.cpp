@@ -43,13 +43,21 @@ Image<std::uint8_t> round_field(int side) {
 
 VesselnessOptions z_alone() {
   VesselnessOptions options;
-  options.response_and_angle = false;
+  options.planes = VesselnessPlanes::z_and_scale;
+  return options;
+}
+
+/// As frames are looked at in which known vessels are found again.
+VesselnessOptions decimated() {
+  VesselnessOptions options = z_alone();
+  options.decimated = true;
   return options;
 }
 
 /// Sigmas 1, 2, 3, 4 and 6 px, as others are measured.
-VesselnessOptions frangi() {
+VesselnessOptions frangi(VesselnessPlanes planes) {
   VesselnessOptions options;
+  options.planes = planes;
   options.response = VesselnessResponse::frangi;
   options.min_scale_px = 1;
   options.max_scale_px = 6;
@@ -74,23 +82,25 @@ void vesselness(benchmark::State& state, const Stream& stream, const VesselnessO
   const int side = static_cast<int>(state.range(0));
   const Image<float> image = to_device(stream, vessels_in_noise(side).view());
   const Image<std::uint8_t> valid = to_device(stream, round_field(side).view());
-  const ImageView<const std::uint8_t> field = with_field ? valid.view() : ImageView<const std::uint8_t>{};
   VesselnessMap map = make_vesselness_map(stream, side, side);
   set_zero(stream, map.response.view());
-  Vesselness filter(stream, side, side);
-  filter.compute(stream, image, field, options, map);
+  Vesselness filter = with_field ? Vesselness(stream, valid.view()) : Vesselness(stream, side, side);
+  set_zero(stream, map.z.view());
+  filter.compute(stream, image, options, map);
+  const bool with_z = options.planes != VesselnessPlanes::response, with_response = options.planes != VesselnessPlanes::z_and_scale;
   const Image<float> z = to_host(stream, map.z.view()), answer = to_host(stream, map.response.view());
   const int y = side / 2, vessel = static_cast<int>(std::lround(side * 3.5 / 6 + 20 * std::sin(0.02 * y + 3)));
-  if (!(z(y, vessel) > 20 && (answer(y, vessel) > 0.5f || !options.response_and_angle))) state.SkipWithError("the vessel is not found");
+  if ((with_z && !(z(y, vessel) > 20)) || (with_response && !(answer(y, vessel) > 0.5f))) state.SkipWithError("the vessel is not found");
   for (auto _ : state) {
-    filter.compute(stream, image, field, options, map);
+    filter.compute(stream, image, options, map);
     stream.synchronize();
   }
   const double pixels = static_cast<double>(side) * side;
-  const double bytes = ((with_field ? 5 : 4) + (options.response_and_angle ? 16 : 8)) * pixels;  // image and field in, planes out
+  const double bytes =
+      ((with_field ? 5 : 4) + (with_z ? 8 : 0) + (with_response ? 4 : 0) + (with_z && with_response ? 4 : 0)) * pixels;  // in, out
   state.SetBytesProcessed(static_cast<std::int64_t>(state.iterations() * bytes));
   // The default response needs the mean valley of every scale first and works the derivatives out again rather than keep them.
-  const int passes = options.response == VesselnessResponse::noise_calibrated && options.response_and_angle ? 2 : 1;
+  const int passes = options.response == VesselnessResponse::noise_calibrated && with_response ? 2 : 1;
   bench::add_limits(state, stream, bytes, passes * hessian_flops_per_pixel(options) * pixels);
 }
 
@@ -112,7 +122,7 @@ void vesselness_opencv_frangi(benchmark::State& state) {
   Image<float> host = vessels_in_noise(side);
   const cv::Mat image(side, side, CV_32F, host.row(0), host.view().pitch * sizeof(float));
   cv::Mat xx, xy, yy, best(side, side, CV_32F);
-  const VesselnessOptions options = frangi();
+  const VesselnessOptions options = frangi(VesselnessPlanes::response);
   const float over_beta = 0.5f / (options.frangi_beta * options.frangi_beta), over_c = 0.5f / (options.frangi_c * options.frangi_c);
   const auto run = [&] {
     best = 0;
@@ -149,8 +159,15 @@ const bool registered = [] {
                                  [](benchmark::State& state, const Stream& stream) { vesselness(state, stream, {}); });
   bench::register_on_all_devices("vesselness/z_alone",
                                  [](benchmark::State& state, const Stream& stream) { vesselness(state, stream, z_alone()); });
-  bench::register_on_all_devices("vesselness/frangi",
-                                 [](benchmark::State& state, const Stream& stream) { vesselness(state, stream, frangi(), false); });
+  bench::register_on_all_devices("vesselness/z_decimated",
+                                 [](benchmark::State& state, const Stream& stream) { vesselness(state, stream, decimated()); });
+  // As the peers do it: the response alone, everywhere.
+  bench::register_on_all_devices("vesselness/frangi", [](benchmark::State& state, const Stream& stream) {
+    vesselness(state, stream, frangi(VesselnessPlanes::response), false);
+  });
+  bench::register_on_all_devices("vesselness/frangi_z_scale_and_angle", [](benchmark::State& state, const Stream& stream) {
+    vesselness(state, stream, frangi(VesselnessPlanes::all), false);
+  });
   bench::register_row("vesselness/opencv_frangi", vesselness_opencv_frangi);
   return true;
 }();

@@ -71,9 +71,9 @@ const ScaleMedians& white_noise_medians(float min_scale_px, float max_scale_px) 
   options.noise_sd = 1;
   options.min_scale_px = min_scale_px;
   options.max_scale_px = max_scale_px;
-  options.response_and_angle = false;
+  options.planes = VesselnessPlanes::z_and_scale;
   VesselnessMap map = make_vesselness_map(stream, side, side);
-  Vesselness(stream, side, side).compute(stream, noise.view(), {}, options, map);
+  Vesselness(stream, side, side).compute(stream, noise.view(), options, map);
   return made.emplace(key, positive_medians(map.z.view(), map.scale_px.view(), {})).first->second;
 }
 

@@ -172,7 +172,11 @@ Opacification FrameChain::opacify(const std::vector<int>& key_frames, AnalysisOb
 // The point spread is the detector's and the focal spot's: one for the run, from the fullest frame.
 MeasureSettings FrameChain::settings_for(const Topology& topology, const Opacification& opacification, const Calibration& calibration) {
   MeasureSettings settings = measure_settings(setup_, options_.response, calibration);
-  settings.vesselness.response_and_angle = settings.trace_every_frame = options_.topology_every_frame;
+  settings.trace_every_frame = options_.topology_every_frame;
+  if (settings.trace_every_frame) {
+    settings.vesselness.planes = VesselnessPlanes::all;
+    settings.vesselness.decimated = false;
+  }
   const auto timed = clock_.measure("point spread");
   const std::vector<double>& score = choice_.contrast_score;
   int i = (topology.frame >= 0 ? topology.frame : std::clamp(choice_.reference_frame, scene_.first, scene_.last)) - scene_.first;

@@ -105,7 +105,9 @@ TemporalFilter make_temporal_filter(const Stream& stream, const FrameSetup& setu
 MeasureSettings measure_settings(const FrameSetup& setup, VesselnessResponse response, const Calibration& calibration) {
   MeasureSettings settings;
   settings.vesselness = setup.vesselness_options(response, setup.filtered_noise_sd());
-  settings.vesselness.response_and_angle = false;  // re-snapping asks for z and scale only
+  // Re-snapping asks for z and scale only, and for where the ridge is more than for how high.
+  settings.vesselness.planes = VesselnessPlanes::z_and_scale;
+  settings.vesselness.decimated = true;
   settings.snap.search_px = static_cast<float>(calibration.known() ? std::clamp(1.5 / calibration.mm_per_px, 2.0, 12.0) : 6.0);
   settings.lumen = setup.lumen_options();
   return settings;
@@ -241,7 +243,7 @@ void FrameSlot::pass_unfiltered(TemporalFilter& filter, int place) {
 void FrameSlot::follow(const SegmentFollower& follower) {
   follower_.emplace(follower.another(stream_));
   if (!vesselness_) {
-    vesselness_.emplace(stream_, setup_.height(), setup_.width());
+    vesselness_.emplace(stream_, setup_.valid());
     map_ = make_vesselness_map(stream_, setup_.height(), setup_.width());
   }
   stream_.synchronize();
@@ -261,7 +263,7 @@ std::vector<Centreline> FrameSlot::centrelines_of(const Topology& topology) cons
 void FrameSlot::find_and_measure(const MeasureSettings& settings) {
   {
     const auto timed = clock_.measure("vesselness");
-    vesselness_->compute(stream_, filtered_, setup_.valid(), settings.vesselness, map_);
+    vesselness_->compute(stream_, filtered_, settings.vesselness, map_);
   }
   // Pictures leave while the vessels are measured.
   forked_.record(stream_);

@@ -215,10 +215,10 @@ double median_agreement(const std::vector<const VesselGraph*>& graphs, float tol
 
 // Noise settings by the clutter of an image that is like those to come.
 VesselnessOptions calibrated_on(const Stream& stream, Vesselness& vesselness, VesselnessMap& map, ImageView<const float> image,
-                                ImageView<const std::uint8_t> valid, ImageView<const std::uint8_t> host_valid, VesselnessOptions options) {
+                                ImageView<const std::uint8_t> host_valid, VesselnessOptions options) {
   VesselnessOptions gate = options;
-  gate.response_and_angle = false;
-  vesselness.compute(stream, image, valid, gate, map);
+  gate.planes = VesselnessPlanes::z_and_scale;
+  vesselness.compute(stream, image, gate, map);
   const auto clutter = clutter_factors(stream, map, host_valid, options);
   for (int i = 0; i < vesselness_scale_count; ++i) options.correlation_factor[i] *= clutter[i];
   return options;
@@ -242,20 +242,20 @@ double agreement_in_half_size(const Stream& stream, const std::vector<KeyFrame>&
   const int height = half.valid().height, width = half.valid().width;
   const auto trace = [&](const Stream& on, Vesselness& vesselness, VesselnessMap& map, const VesselnessOptions& calibrated, int i) {
     const Image<float> image = half.of(key_frames[compared[i]].image.view());
-    vesselness.compute(on, image.view(), half.valid(), calibrated, map);
+    vesselness.compute(on, image.view(), calibrated, map);
     graphs[i] = trace_centrelines(on, image.view(), map, half.valid(), half.centreline());
   };
-  Vesselness vesselness(stream, height, width);
+  Vesselness vesselness(stream, half.valid());
   VesselnessMap map = make_vesselness_map(stream, height, width);
   const Image<float> usual = half.of(key_frames[key_frames.size() / 2].image.view());
-  const VesselnessOptions calibrated = calibrated_on(stream, vesselness, map, usual.view(), half.valid(), half.field(), half.vesselness);
+  const VesselnessOptions calibrated = calibrated_on(stream, vesselness, map, usual.view(), half.field(), half.vesselness);
   const int count = static_cast<int>(compared.size());
   if (stream.on_cuda() || !stream.schedule().parallel) {
     for (int i = 0; i < count; ++i) trace(stream, vesselness, map, calibrated, i);
   } else {
     parallel_for(count, [&](int i) {
       const Stream serial = Stream::cpu({.parallel = false});
-      Vesselness own(serial, height, width);
+      Vesselness own(serial, half.valid());
       VesselnessMap own_map = make_vesselness_map(serial, height, width);
       trace(serial, own, own_map, calibrated, i);
     });
@@ -282,16 +282,16 @@ double confirmed_share(const VesselGraph& a, const VesselGraph& b, float toleran
 Topology find_topology(const Stream& stream, ImageView<const float> whole_run, const std::vector<KeyFrame>& key_frames,
                        ImageView<const std::uint8_t> valid, const TopologyOptions& options) {
   const int height = whole_run.height, width = whole_run.width;
-  Vesselness vesselness(stream, height, width);
+  Vesselness vesselness(stream, valid);
   VesselnessMap map = make_vesselness_map(stream, height, width);
   const Image<std::uint8_t> host_valid = to_host(stream, valid);
   // Clutter is looked at anew in images of another kind, not in every key frame.
   VesselnessOptions calibrated = options.vesselness;
   const auto calibrate_on = [&](ImageView<const float> image) {
-    calibrated = calibrated_on(stream, vesselness, map, image, valid, host_valid.view(), options.vesselness);
+    calibrated = calibrated_on(stream, vesselness, map, image, host_valid.view(), options.vesselness);
   };
   const auto trace = [&](ImageView<const float> image) {
-    vesselness.compute(stream, image, valid, calibrated, map);
+    vesselness.compute(stream, image, calibrated, map);
     return trace_centrelines(stream, image, map, valid, options.centreline);
   };
   std::vector<VesselGraph> graphs(key_frames.size());
@@ -372,7 +372,7 @@ Topology find_topology(const Stream& stream, ImageView<const float> whole_run, c
     drop_isolated(topology.graph, options.moving_minimum_tree_px);
   }
   // Last: what is carried on between vessels is not to be judged by what lies there.
-  if (topology.moving_vessels) vesselness.compute(stream, topology.picture.view(), valid, calibrated, map);
+  if (topology.moving_vessels) vesselness.compute(stream, topology.picture.view(), calibrated, map);
   CentrelineFitOptions fit;
   fit.noise_sd = options.vesselness.noise_sd;
   fit.spline_knot_px = options.centreline.spline_knot_px;

@@ -40,10 +40,8 @@ constexpr double white_noise_valley_mean = 0.2030;              // mean of max(s
 
 constexpr int largest_radius = 12;
 
-#ifndef FT
-#define FT 64, 128
-#endif
-using FineTile = TileShape<FT>;
+using field_block = TileShape<64, 128>;  // no tile reaches beyond one by more than a cell
+constexpr int finest_decimated = 2;      // of the scales: what may be worked out at half resolution
 constexpr int level_of(int scale) { return scale < 3 ? 0 : (scale < 7 ? 1 : 2); }
 constexpr int level_halo(int level) { return level == 0 ? 8 : (level == 1 ? 12 : 11); }  // the largest radius of its scales
 int half(int n) { return (n + 1) / 2; }
@@ -58,94 +56,126 @@ struct CellPlane {
   float value, slope_x, slope_y;  // at the cell's centre; per cell
 };
 
+/// Cells with pixels outside the field of view, and what lies near them: the same for all images of one field. Made on the host once.
+struct FieldEdge {
+  std::vector<std::uint8_t> partial;          // per block of field_block: it or the cells beside it lie outside, in part
+  std::vector<std::uint8_t> full;             // per cell
+  std::vector<int> measured, fitted, copied;  // cells: whose moments count, which need a plane, which partial blocks read
+  int rows = 0, columns = 0, block_columns = 0;
+};
+
+FieldEdge find_field_edge(ImageView<const std::uint8_t> valid) {
+  constexpr int block_rows_of_cells = field_block::height / cell_size, block_columns_of_cells = field_block::width / cell_size;
+  FieldEdge edge;
+  edge.rows = detail::tiles_along(valid.height, cell_size);
+  edge.columns = detail::tiles_along(valid.width, cell_size);
+  edge.block_columns = detail::tiles_along(valid.width, field_block::width);
+  const int block_rows = detail::tiles_along(valid.height, field_block::height);
+  edge.full.assign(static_cast<std::size_t>(edge.rows) * edge.columns, 1);
+  for (int y = 0; y < valid.height; ++y)
+    for (int x = 0; x < valid.width; ++x)
+      if (!valid(y, x)) edge.full[y / cell_size * edge.columns + x / cell_size] = 0;
+  // Marks [row - above, row + below] x [column - before, column + after] around each marked cell.
+  using Marks = std::vector<std::uint8_t>;
+  const auto around = [&](const Marks& marks, int reach) {
+    Marks along(marks.size(), 0), result(marks.size(), 0);
+    const auto spread = [&](const Marks& from, Marks& to, int dy, int dx) {
+      for (int r = 0; r < edge.rows; ++r)
+        for (int c = 0; c < edge.columns; ++c) {
+          if (!from[r * edge.columns + c]) continue;
+          for (int k = -reach; k <= reach; ++k) {
+            const int row = r + k * dy, column = c + k * dx;
+            if (row >= 0 && row < edge.rows && column >= 0 && column < edge.columns) to[row * edge.columns + column] = 1;
+          }
+        }
+    };
+    spread(marks, along, 0, 1);
+    spread(along, result, 1, 0);
+    return result;
+  };
+  const auto cells_of = [](const Marks& marks) {
+    std::vector<int> cells;
+    for (std::size_t i = 0; i < marks.size(); ++i)
+      if (marks[i]) cells.push_back(static_cast<int>(i));
+    return cells;
+  };
+  Marks outside(edge.full.size());
+  for (std::size_t i = 0; i < outside.size(); ++i) outside[i] = !edge.full[i];
+  const Marks fitted = around(outside, 1);
+  edge.fitted = cells_of(fitted);
+  edge.measured = cells_of(around(fitted, cell_reach));
+  // Tiles read a cell beyond their block at most.
+  Marks copied(outside.size(), 0);
+  for (int i = 0; i < block_rows; ++i)
+    for (int j = 0; j < edge.block_columns; ++j) {
+      const int top = std::max(i * block_rows_of_cells - 1, 0), bottom = std::min((i + 1) * block_rows_of_cells + 1, edge.rows);
+      const int left = std::max(j * block_columns_of_cells - 1, 0), right = std::min((j + 1) * block_columns_of_cells + 1, edge.columns);
+      bool partial = false;
+      for (int r = top; r < bottom; ++r)
+        for (int c = left; c < right; ++c) partial = partial || outside[r * edge.columns + c];
+      edge.partial.push_back(partial);
+      for (int r = top; partial && r < bottom; ++r) std::fill_n(copied.begin() + r * edge.columns + left, right - left, std::uint8_t{1});
+    }
+  edge.copied = cells_of(copied);
+  return edge;
+}
+
+/// A tile per listed cell.
 struct MeasureCells {
   ImageView<const float> image;
   ImageView<const std::uint8_t> valid;
+  ArrayView<const int> listed;
   CellMoments* cells;
   int columns;  // of the grid
 
-  using CpuTile = TileShape<cell_size, 256>;
-  using CudaTile = TileShape<cell_size, 64>;
+  using CpuTile = TileShape<cell_size, cell_size>;
+  using CudaTile = TileShape<cell_size, cell_size>;
   template <int Height, int Width>
   struct Scratch {
     Tile<float, Height, Width> weight, value;
-    float m[Width], y[Width], yy[Width], l[Width], ly[Width];
+    SumLanes<9> lanes;
   };
 
   template <int Height, int Width>
-  CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>& sums) const {
-    const int height = block.rows(image.height), width = block.columns(image.width);
-    // Floats first: mixed with bytes, the sums would be worked out 64 columns at a time, which is more than the registers hold.
-    block.for_each_pixel(height, width, [&](int y, int x) {
-      const float value = image.row(block.y0 + y)[block.x0 + x];
-      const bool inside = valid.row(block.y0 + y)[block.x0 + x] != 0;
-      sums.weight[y][x] = inside ? 1.0f : 0.0f;
-      sums.value[y][x] = inside ? value : 0.0f;
+  CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>& scratch) const {
+    const int cell = listed[block.y0 / cell_size], y0 = cell / columns * cell_size, x0 = cell % columns * cell_size;
+    const int height = image.height - y0, width = image.width - x0;
+    if (height < cell_size || width < cell_size)
+      block.for_each_pixel(cell_size, cell_size, [&](int y, int x) { scratch.weight[y][x] = scratch.value[y][x] = 0; });
+    // Apart from the sums: floats and bytes in one loop do not vectorise well.
+    const auto take = [&](int y, int x) {
+      const bool inside = valid.row(y0 + y)[x0 + x] != 0;
+      const float value = image.row(y0 + y)[x0 + x];
+      scratch.weight[y][x] = inside ? 1.0f : 0.0f;
+      scratch.value[y][x] = inside ? value : 0.0f;
+    };
+    if (height >= cell_size && width >= cell_size)
+      block.for_each_pixel(cell_size, cell_size, take);
+    else
+      block.for_each_pixel(height < cell_size ? height : cell_size, width < cell_size ? width : cell_size, take);
+    const Sums<9> sums = block.template sum_pixels<9>(cell_size, cell_size, scratch.lanes, [&](int y, int x) {
+      constexpr float middle = 0.5f * (cell_size - 1), per_cell = 1.0f / cell_size;
+      const float v = (static_cast<float>(y) - middle) * per_cell, u = (static_cast<float>(x) - middle) * per_cell;
+      const float m = scratch.weight[y][x], l = scratch.value[y][x];
+      return Sums<9>{{m, m * u, m * v, m * u * u, m * u * v, m * v * v, l, l * u, l * v}};
     });
-    if (height < Height)
-      block.for_each_pixel(Height - height, width, [&](int y, int x) { sums.weight[height + y][x] = sums.value[height + y][x] = 0; });
-    // Sums over y, column by column: the sums over x then cost a sixteenth.
-    block.for_each_pixel(1, width, [&](int, int x) {
-      float m = 0, my = 0, myy = 0, l = 0, ly = 0;
-      CINELUMEN_UNROLL
-      for (int y = 0; y < cell_size; ++y) {
-        const float t = (y - 0.5f * (cell_size - 1)) / cell_size, w = sums.weight[y][x], v = sums.value[y][x];
-        m += w;
-        my += w * t;
-        myy += w * (t * t);
-        l += v;
-        ly += v * t;
-      }
-      sums.m[x] = m;
-      sums.y[x] = my;
-      sums.yy[x] = myy;
-      sums.l[x] = l;
-      sums.ly[x] = ly;
-    });
-    block.for_each_pixel(1, (width + cell_size - 1) / cell_size, [&](int, int cell) {
-      const int x0 = cell * cell_size, count = width - x0 < cell_size ? width - x0 : cell_size;
-      CellMoments sum = {0, 0, 0, 0, 0, 0, 0, 0, 0};
-      for (int i = 0; i < count; ++i) {
-        const int x = x0 + i;
-        const float t = (i - 0.5f * (cell_size - 1)) / cell_size;
-        sum.m += sums.m[x];
-        sum.x += sums.m[x] * t;
-        sum.y += sums.y[x];
-        sum.xx += sums.m[x] * t * t;
-        sum.xy += sums.y[x] * t;
-        sum.yy += sums.yy[x];
-        sum.l += sums.l[x];
-        sum.lx += sums.l[x] * t;
-        sum.ly += sums.ly[x];
-      }
-      cells[block.y0 / cell_size * columns + block.x0 / cell_size + cell] = sum;
+    block.once([&] {
+      const float* s = sums.value;
+      cells[cell] = {s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7], s[8]};
     });
   }
 };
 
-/// Whether all pixels of a cell are valid; height and width from its first pixel to the image's end.
-CINELUMEN_HOST_DEVICE inline bool full_cell(const CellMoments& cell, int height, int width) {
-  const int h = height < cell_size ? height : cell_size, w = width < cell_size ? width : cell_size;
-  return cell.m > h * w - 0.5f;
-}
-
 struct FitCells {
   const CellMoments* cells;
   CellPlane* planes;
-  int height, width, rows, columns;  // of the image, of the grid
+  ArrayView<const int> listed;
+  int rows, columns;  // of the grid
   float window[cell_reach + 1];
 
-  CINELUMEN_HOST_DEVICE bool full(int row, int column) const {
-    return full_cell(cells[row * columns + column], height - row * cell_size, width - column * cell_size);
-  }
-
   CINELUMEN_HOST_DEVICE void operator()(int i) const {
-    const int row = i / columns, column = i % columns;
-    bool needed = false;
-    for (int y = row > 0 ? row - 1 : 0; y <= row + 1 && y < rows; ++y)
-      for (int x = column > 0 ? column - 1 : 0; x <= column + 1 && x < columns; ++x) needed = needed || !full(y, x);
-    planes[i] = {0, 0, 0};
-    if (!needed) return;
+    const int cell = listed[i], row = cell / columns, column = cell % columns;
+    planes[cell] = {0, 0, 0};
     CellMoments sum = {0, 0, 0, 0, 0, 0, 0, 0, 0};
     for (int dy = -cell_reach; dy <= cell_reach; ++dy) {
       if (row + dy < 0 || row + dy >= rows) continue;
@@ -171,36 +201,35 @@ struct FitCells {
     const float lx = sum.lx * n - l * x, ly = sum.ly * n - l * y;
     const float determinant = 1 / (xx * yy - xy * xy);
     const float slope_x = (lx * yy - ly * xy) * determinant, slope_y = (ly * xx - lx * xy) * determinant;
-    planes[i] = {l - slope_x * x - slope_y * y, slope_x, slope_y};
+    planes[cell] = {l - slope_x * x - slope_y * y, slope_x, slope_y};
   }
 };
 
-/// The image where it is valid, elsewhere the planes of the four nearest cells, linearly between their centres.
+/// The image where it is valid, elsewhere the planes of the four nearest cells, linearly between their centres. A tile per listed cell.
 struct ExtendImage {
   ImageView<const float> image;
   ImageView<const std::uint8_t> valid;
-  const CellMoments* cells;
   const CellPlane* planes;
-  int rows, columns;
+  const std::uint8_t* full;
+  ArrayView<const int> listed;
+  int rows, columns;  // of the grid
   ImageView<float> output;
 
-  using CpuTile = TileShape<cell_size, 512>;
+  using CpuTile = TileShape<cell_size, cell_size>;
+  using CudaTile = TileShape<cell_size, cell_size>;
   template <int Height, int Width>
   struct Scratch {};
 
   template <int Height, int Width>
   CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>&) const {
-    static_assert(Height % cell_size == 0 && Width % cell_size == 0);
-    const int height = block.rows(output.height), width = block.columns(output.width);
-    block.for_each_pixel(height, width,
-                         [&](int y, int x) { output.row(block.y0 + y)[block.x0 + x] = image.row(block.y0 + y)[block.x0 + x]; });
-    for (int y = block.y0; y < block.y0 + height; y += cell_size)
-      for (int x = block.x0; x < block.x0 + width; x += cell_size) {
-        const int row = y / cell_size, column = x / cell_size;
-        if (full_cell(cells[row * columns + column], output.height - y, output.width - x)) continue;
-        // Within a quarter of a cell the four nearest centres are the same.
-        for (int part = 0; part < 4; ++part) fill(block, y + part / 2 * (cell_size / 2), x + part % 2 * (cell_size / 2));
-      }
+    const int cell = listed[block.y0 / cell_size], y0 = cell / columns * cell_size, x0 = cell % columns * cell_size;
+    if (full[cell]) {
+      const int height = clamp_int(output.height - y0, 0, cell_size), width = clamp_int(output.width - x0, 0, cell_size);
+      block.for_each_pixel(height, width, [&](int y, int x) { output.row(y0 + y)[x0 + x] = image.row(y0 + y)[x0 + x]; });
+      return;
+    }
+    // Within a quarter of a cell the four nearest centres are the same.
+    for (int part = 0; part < 4; ++part) fill(block, y0 + part / 2 * (cell_size / 2), x0 + part % 2 * (cell_size / 2));
   }
 
   template <int Height, int Width>
@@ -222,7 +251,7 @@ struct ExtendImage {
       const auto at = [&](const CellPlane& p) { return p.value + p.slope_x * u + p.slope_y * v; };
       const float fitted =
           (1 - v) * ((1 - u) * at(plane[0][0]) + u * at(plane[0][1])) + v * ((1 - u) * at(plane[1][0]) + u * at(plane[1][1]));
-      const float own = output.row(y0 + y)[x0 + x];
+      const float own = image.row(y0 + y)[x0 + x];
       output.row(y0 + y)[x0 + x] = valid.row(y0 + y)[x0 + x] ? own : fitted;
     });
   }
@@ -255,35 +284,58 @@ CINELUMEN_HOST_DEVICE void load_mirrored(const BlockType& block, ImageView<const
     });
 }
 
+/// An image that may be read around any tile: extended where that is near the field's edge.
+struct ReadableImage {
+  ImageView<const float> image, extended;
+  const std::uint8_t* partial;  // per block of field_block; none: all of the image may be read
+  int block_columns;
+
+  /// What to read around the tile whose first pixel is (y, x).
+  CINELUMEN_HOST_DEVICE const ImageView<const float>& around(int y, int x) const {
+    if (partial == nullptr) return image;
+    return partial[y / field_block::height * block_columns + x / field_block::width] ? extended : image;
+  }
+};
+
 /// Gaussian, then every second pixel, from (0, 0) on.
 struct Decimate {
-  ImageView<const float> input;
+  ReadableImage input;
   ImageView<float> output;
   float weight[decimation_radius + 1];
 
-  using CpuTile = TileShape<32, 128>;
+  using CpuTile = TileShape<32, 64>;
   template <int Height, int Width>
   struct Scratch {
-    Tile<float, 2 * Height + 2 * decimation_radius, 2 * Width + 2 * decimation_radius> input;
-    Tile<float, Height, 2 * Width + 2 * decimation_radius> rows;
+    static constexpr int pitch = 2 * Width + 2 * decimation_radius;
+    Tile<float, 2 * Height + 2 * decimation_radius, pitch> input;
+    Tile<float, Height, pitch> rows;
+    Tile<float, Height, pitch / 2> even, odd;  // columns of `rows`: a strided loop costs a shuffle for every tap
   };
 
   template <int Height, int Width>
   CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>& scratch) const {
     constexpr int R = decimation_radius;
     const int rows = block.rows(output.height), columns = block.columns(output.width);
+    const ImageView<const float>& from = input.around(2 * block.y0, 2 * block.x0);
+    // Rows of the image often lie multiples of 4 KiB apart, in the same places of the cache: eleven of them at once only from a copy.
+    load_mirrored(block, from, 2 * block.y0 - R, 2 * block.x0 - R, 2 * rows + 2 * R, 2 * columns + 2 * R, scratch.input);
     float w[R + 1];
     for (int k = 0; k <= R; ++k) w[k] = weight[k];
-    load_mirrored(block, input, 2 * block.y0 - R, 2 * block.x0 - R, 2 * rows + 2 * R, 2 * columns + 2 * R, scratch.input);
     block.for_each_pixel(rows, 2 * columns + 2 * R, [&](int y, int x) {
       float sum = w[0] * scratch.input[2 * y + R][x];
+      CINELUMEN_UNROLL
       for (int k = 1; k <= R; ++k) sum += w[k] * (scratch.input[2 * y + R - k][x] + scratch.input[2 * y + R + k][x]);
       scratch.rows[y][x] = sum;
     });
+    block.for_each_pixel(rows, columns + R, [&](int y, int x) {
+      scratch.even[y][x] = scratch.rows[y][2 * x];
+      scratch.odd[y][x] = scratch.rows[y][2 * x + 1];
+    });
+    static_assert(R == 5);
     block.for_each_pixel(rows, columns, [&](int y, int x) {
-      float sum = w[0] * scratch.rows[y][2 * x + R];
-      for (int k = 1; k <= R; ++k) sum += w[k] * (scratch.rows[y][2 * x + R - k] + scratch.rows[y][2 * x + R + k]);
-      output.row(block.y0 + y)[block.x0 + x] = sum;
+      const float *even = scratch.even[y] + x, *odd = scratch.odd[y] + x;
+      output.row(block.y0 + y)[block.x0 + x] = w[0] * odd[2] + w[1] * (even[2] + even[3]) + w[2] * (odd[1] + odd[3]) +
+                                               w[3] * (even[1] + even[4]) + w[4] * (odd[0] + odd[4]) + w[5] * (even[0] + even[5]);
     });
   }
 };
@@ -322,7 +374,7 @@ struct ClassicalMeasure {
 
 // ---- Scales of one level.
 
-constexpr int scales_of_level = 4;  // at most
+constexpr int scales_of_level = 5;  // at most
 
 /// Kernels of one scale, in its level's pixels.
 struct ScaleKernels {
@@ -335,7 +387,7 @@ struct ScaleKernels {
 
 /// A level's image and the scales computed on it.
 struct LevelScales {
-  ImageView<const float> input;
+  ReadableImage input;
   ScaleKernels scale[scales_of_level];
   int count;
 };
@@ -359,7 +411,8 @@ CINELUMEN_HOST_DEVICE void load_level(const Block<Height, Width>& block, const L
                                       HessianTiles<Height, Width, Halo>& tiles) {
   constexpr int step = rows_at_once<Height>;
   const int whole_steps = (rows + step - 1) / step * step;
-  load_mirrored(block, level.input, block.y0 - Halo, block.x0 - Halo, whole_steps + 2 * Halo, columns + 2 * Halo, tiles.input);
+  load_mirrored(block, level.input.around(block.y0, block.x0), block.y0 - Halo, block.x0 - Halo, whole_steps + 2 * Halo, columns + 2 * Halo,
+                tiles.input);
 }
 
 template <int Radius, int Height, int Width, int Halo>
@@ -421,7 +474,7 @@ CINELUMEN_HOST_DEVICE void hessian_of_radius(const Block<Height, Width>& block, 
 template <int Level, int Height, int Width, int Halo>
 CINELUMEN_HOST_DEVICE void hessian_at_scale(const Block<Height, Width>& block, const ScaleKernels& scale, int rows, int columns,
                                             HessianTiles<Height, Width, Halo>& tiles) {
-  if constexpr (Level == 0) {
+  if constexpr (Level < 2) {
     if (scale.radius == 4) hessian_of_radius<4>(block, scale, rows, columns, tiles);
   }
   if constexpr (Level < 2) {
@@ -594,7 +647,7 @@ CINELUMEN_HOST_DEVICE void upsample_cubic(const BlockType& block, ImageView<cons
 }
 
 /// What is worked out besides strength and scale.
-enum class Wanted { calibrated, classical, strength_only };
+enum class Wanted { calibrated, classical, classical_response, strength_only };
 
 struct AddScales {
   LevelScales level;
@@ -606,7 +659,7 @@ struct AddScales {
   template <int Level, int Height, int Width, int Halo>
   CINELUMEN_HOST_DEVICE void add(const Block<Height, Width>& block, int rows, int columns, HessianTiles<Height, Width, Halo>& tiles,
                                  SumTiles<Height, Width>& sum) const {
-    if (coarser.strength.data)
+    if (coarser.ratio.data)
       start_from_coarser(block, rows, columns, tiles, sum);
     else
       block.for_each_pixel(rows, columns, [&](int y, int x) {
@@ -625,6 +678,8 @@ struct AddScales {
         add_strength(block, scale, rows, columns, tiles, sum);
       else if (wanted == Wanted::calibrated)
         add_calibrated(block, scale, rows, columns, tiles, sum);
+      else if (wanted == Wanted::classical_response)
+        add_response(block, rows, columns, tiles, sum);
       else if (measure.response == VesselnessResponse::frangi)
         add_classical(block, scale, rows, columns, tiles, sum, [&](float ridge, float other) { return measure.frangi(ridge, other); });
       else if (measure.response == VesselnessResponse::sato)
@@ -637,8 +692,9 @@ struct AddScales {
   template <int Height, int Width, int Halo>
   CINELUMEN_HOST_DEVICE void start_from_coarser(const Block<Height, Width>& block, int rows, int columns,
                                                 HessianTiles<Height, Width, Halo>& tiles, SumTiles<Height, Width>& sum) const {
+    if (wanted != Wanted::strength_only) upsample(block, coarser.ratio, rows, columns, sum.ratio);
+    if (wanted == Wanted::classical_response) return;
     if (wanted != Wanted::strength_only) {
-      upsample(block, coarser.ratio, rows, columns, sum.ratio);
       upsample(block, coarser.cosine, rows, columns, sum.cosine);
       upsample(block, coarser.sine, rows, columns, sum.sine);
     }
@@ -684,6 +740,25 @@ struct AddScales {
     });
   }
 
+  /// The largest measure alone.
+  template <int Height, int Width, int Halo>
+  CINELUMEN_HOST_DEVICE void add_response(const Block<Height, Width>& block, int rows, int columns,
+                                          const HessianTiles<Height, Width, Halo>& tiles, SumTiles<Height, Width>& sum) const {
+    const auto add_measure = [&](auto measure_of) {
+      block.for_each_pixel(rows, columns, [&](int y, int x) {
+        const Eigenvalues e = eigenvalues(tiles.xx[y][x], tiles.yy[y][x], tiles.xy[y][x]);
+        const float value = measure_of(e.radius - e.mean, e.mean + e.radius), largest = sum.ratio[y][x];
+        sum.ratio[y][x] = value > largest ? value : largest;
+      });
+    };
+    if (measure.response == VesselnessResponse::frangi)
+      add_measure([&](float ridge, float other) { return measure.frangi(ridge, other); });
+    else if (measure.response == VesselnessResponse::sato)
+      add_measure([](float ridge, float) { return ridge; });
+    else
+      add_measure([&](float ridge, float) { return measure.jerman(ridge); });
+  }
+
   /// The largest measure instead of the summed ratio, and the direction at the winning scale alone.
   template <int Height, int Width, int Halo, class Measure>
   CINELUMEN_HOST_DEVICE static void add_classical(const Block<Height, Width>& block, const ScaleKernels& scale, int rows, int columns,
@@ -719,6 +794,10 @@ struct SumLevel {
   CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>& scratch) const {
     const int rows = block.rows(output.strength.height), columns = block.columns(output.strength.width);
     scales.add<Level>(block, rows, columns, scratch.hessian, scratch.sum);
+    if (scales.wanted == Wanted::classical_response) {
+      block.for_each_pixel(rows, columns, [&](int y, int x) { output.ratio.row(block.y0 + y)[block.x0 + x] = scratch.sum.ratio[y][x]; });
+      return;
+    }
     block.for_each_pixel(rows, columns, [&](int y, int x) {
       output.strength.row(block.y0 + y)[block.x0 + x] = scratch.sum.strength[y][x];
       output.scale_px.row(block.y0 + y)[block.x0 + x] = scratch.sum.scale_px[y][x];
@@ -810,6 +889,7 @@ struct FinishMap {
   float half_over_ratio;
   float scale_px[vesselness_scale_count], z_factor[vesselness_scale_count];
   ImageView<float> response, z, angle, scale;
+  VesselnessPlanes planes;
 
   template <int Height, int Width>
   struct Scratch {
@@ -822,11 +902,19 @@ struct FinishMap {
     const int rows = block.rows(z.height), columns = block.columns(z.width);
     SumTiles<Height, Width>& sum = scratch.sum;
     scales.add<0>(block, rows, columns, scratch.hessian, sum);
-    float sigma[vesselness_scale_count], factor[vesselness_scale_count];
-    for (int i = 0; i < vesselness_scale_count; ++i) sigma[i] = scale_px[i], factor[i] = z_factor[i];
     // Apart from the rest: with bytes among them, loops over floats go 64 pixels at a time, which is more than the registers hold.
     auto& inside = scratch.hessian.xx;
     block.for_each_pixel(rows, columns, [&](int y, int x) { inside[y][x] = valid.row(block.y0 + y)[block.x0 + x] != 0 ? 1.0f : 0.0f; });
+    if (planes != VesselnessPlanes::response) write_z_and_scale(block, rows, columns, inside, sum);
+    if (planes != VesselnessPlanes::z_and_scale) write_response(block, rows, columns, inside, scratch);
+  }
+
+ private:
+  template <int Height, int Width, class Inside>
+  CINELUMEN_HOST_DEVICE void write_z_and_scale(const Block<Height, Width>& block, int rows, int columns, const Inside& inside,
+                                               const SumTiles<Height, Width>& sum) const {
+    float sigma[vesselness_scale_count], factor[vesselness_scale_count];
+    for (int i = 0; i < vesselness_scale_count; ++i) sigma[i] = scale_px[i], factor[i] = z_factor[i];
     const auto write_z = [&](int y, int x, float weight) {
       const float best = sum.scale_px[y][x];
       float to_z = factor[0];
@@ -840,22 +928,28 @@ struct FinishMap {
       block.for_each_pixel(rows, columns, [&](int y, int x) { write_z(y, x, noise_weight.row(block.y0 + y)[block.x0 + x]); });
     else
       block.for_each_pixel(rows, columns, [&](int y, int x) { write_z(y, x, 1); });
-    if (scales.wanted == Wanted::strength_only) return;
-    if (scales.wanted == Wanted::calibrated && along.data) upsample(block, along, rows, columns, scratch.along);
-    const auto write = [&](int y, int x, float value) {
-      const float direction = 0.5f * fast_atan2(sum.sine[y][x], sum.cosine[y][x]);
-      response.row(block.y0 + y)[block.x0 + x] = inside[y][x] > 0 ? value : 0.0f;
-      angle.row(block.y0 + y)[block.x0 + x] = inside[y][x] > 0 ? direction : 0.0f;
-    };
-    if (scales.wanted == Wanted::classical) {
-      block.for_each_pixel(rows, columns, [&](int y, int x) { write(y, x, sum.ratio[y][x]); });
-    } else {
+  }
+
+  template <int Height, int Width, class Inside>
+  CINELUMEN_HOST_DEVICE void write_response(const Block<Height, Width>& block, int rows, int columns, const Inside& inside,
+                                            Scratch<Height, Width>& scratch) const {
+    const SumTiles<Height, Width>& sum = scratch.sum;
+    const auto write = [&](int y, int x, float value) { response.row(block.y0 + y)[block.x0 + x] = inside[y][x] > 0 ? value : 0.0f; };
+    if (scales.wanted == Wanted::calibrated) {
+      if (along.data) upsample(block, along, rows, columns, scratch.along);
       const auto& line = along.data ? scratch.along : sum.ratio;
       block.for_each_pixel(rows, columns, [&](int y, int x) {
         const float ratio = half_over_ratio * (sum.ratio[y][x] + line[y][x]), square = ratio * ratio;
         write(y, x, square / (1 + square));
       });
+    } else {
+      block.for_each_pixel(rows, columns, [&](int y, int x) { write(y, x, sum.ratio[y][x]); });
     }
+    if (planes == VesselnessPlanes::response) return;
+    block.for_each_pixel(rows, columns, [&](int y, int x) {
+      const float direction = 0.5f * fast_atan2(sum.sine[y][x], sum.cosine[y][x]);
+      angle.row(block.y0 + y)[block.x0 + x] = inside[y][x] > 0 ? direction : 0.0f;
+    });
   }
 };
 
@@ -885,8 +979,7 @@ struct DerivativeKernels {
   std::vector<double> smooth, slope, curve;
 };
 
-DerivativeKernels derivative_kernels(int scale) {
-  const int level = level_of(scale);
+DerivativeKernels derivative_kernels(int scale, int level) {
   const double relative = vesselness_scales_px[scale] / static_cast<double>(1 << level);
   const double variance = relative * relative - variance_before(level), sigma = std::sqrt(variance);
   const int radius = static_cast<int>(std::ceil(4 * sigma - 1e-9));
@@ -944,27 +1037,74 @@ struct Vesselness::Workspace {
   };
 
   int height = 0, width = 0;
+  ImageView<const std::uint8_t> valid;
   std::array<int, levels> level_height{}, level_width{};
-  std::array<Image<float>, levels> image;  // level 0: extended beyond the field of view
+  std::array<Image<float>, levels> image;  // level 0: beyond the field of view, and around it
   std::array<Sum, levels> sum;
   Image<float> along;
   Image<std::uint8_t> everywhere;
   std::array<Image<std::uint8_t>, levels> field;  // of the coarser levels
+  FieldEdge edge;
   Array<CellMoments> cells;
   Array<CellPlane> planes;
-  int cell_rows = 0, cell_columns = 0;
+  Array<int> measured, fitted, copied;      // cells; see FieldEdge
+  Array<std::uint8_t> full_cells, partial;  // likewise
   std::array<Array<float>, vesselness_scale_count> partial_sum, partial_count;
   Array<float> gain;
   std::array<DerivativeKernels, vesselness_scale_count> kernels;
+  DerivativeKernels decimated_kernels;  // of finest_decimated, at half resolution
   std::array<float, decimation_radius + 1> decimation{};
 
-  ScaleKernels scale_kernels(int index) const {
+  /// Keeps the field, and finds what it has in common for all images. Waits for the device.
+  void set_field(const Stream& stream, ImageView<const std::uint8_t> field_of_view) {
+    if (field_of_view.data) {
+      valid = field_of_view;
+      edge = find_field_edge(to_host(stream, valid).view());
+    } else {
+      everywhere = Image<std::uint8_t>(stream, height, width);
+      for_each_tile(stream, height, width, FillBytes{everywhere.view()});
+      valid = everywhere.view();
+    }
+    for (int level = 1; level < levels; ++level)
+      for_each_tile(stream, level_height[level], level_width[level],
+                    SampleField{level == 1 ? valid : field[level - 1].view(), field[level].view()});
+    if (edge.fitted.empty()) return;
+    image[0] = Image<float>(stream, height, width);
+    cells = Array<CellMoments>(stream, edge.rows * edge.columns);
+    planes = Array<CellPlane>(stream, edge.rows * edge.columns);
+    const auto upload = [&]<class T>(const std::vector<T>& values) {
+      Array<T> host = Array<T>::staging(stream, static_cast<int>(values.size())), result(stream, host.size());
+      std::copy(values.begin(), values.end(), host.begin());
+      copy<T>(stream, host.view(), result.view());
+      stream.synchronize();
+      return result;
+    };
+    measured = upload(edge.measured);
+    fitted = upload(edge.fitted);
+    copied = upload(edge.copied);
+    full_cells = upload(edge.full);
+    partial = upload(edge.partial);
+  }
+
+  /// `frame`, with image[0] around the edge of the field extended beyond it.
+  ReadableImage extend(const Stream& stream, ImageView<const float> frame) {
+    if (edge.fitted.empty()) return {frame, {}, nullptr, 0};
+    for_each_tile(stream, cell_size * measured.size(), cell_size, MeasureCells{frame, valid, measured.view(), cells.begin(), edge.columns});
+    FitCells fit{cells.begin(), planes.begin(), fitted.view(), edge.rows, edge.columns, {}};
+    for (int k = 0; k <= cell_reach; ++k) fit.window[k] = std::exp(-0.5f * square(k * cell_size / cell_window_px));
+    for_each_item(stream, fitted.size(), fit, 64);
+    for_each_tile(stream, cell_size * copied.size(), cell_size,
+                  ExtendImage{frame, valid, planes.begin(), full_cells.begin(), copied.view(), edge.rows, edge.columns, image[0].view()});
+    return {frame, image[0].view(), partial.begin(), edge.block_columns};
+  }
+
+  ScaleKernels scale_kernels(int index, int level) const {
     ScaleKernels result{};
-    const DerivativeKernels& weights = kernels[index];
+    const DerivativeKernels& weights = level == level_of(index) ? kernels[index] : decimated_kernels;
     result.radius = weights.radius;
     result.sigma_px = vesselness_scales_px[index];
     result.gain = gain.begin() + index;
-    const double relative = vesselness_scales_px[index] / static_cast<double>(1 << level_of(index)), sigma2 = relative * relative;
+    const double relative = vesselness_scales_px[index] / static_cast<double>(1 << level), sigma2 = relative * relative;
     for (int k = 0; k <= weights.radius; ++k) {
       result.smooth[k] = static_cast<float>(weights.smooth[k]);
       result.slope_x[k] = static_cast<float>(sigma2 * weights.slope[k]);
@@ -974,24 +1114,33 @@ struct Vesselness::Workspace {
     return result;
   }
 
+  ReadableImage readable(const ReadableImage& base, int level) const {
+    return level == 0 ? base : ReadableImage{image[level].view(), {}, nullptr, 0};
+  }
+
   template <int Level>
-  void measure_valleys(const Stream& stream, const LevelScales& scales, ImageView<const std::uint8_t> valid, const int* index,
+  void measure_valleys(const Stream& stream, const LevelScales& scales, ImageView<const std::uint8_t> of_level, const int* index,
                        MeanValley::OfScale* valleys) {
     if (scales.count == 0) return;
-    MeasureValleys<Level> kernel{scales, valid, {}, {}};
+    MeasureValleys<Level> kernel{scales, of_level, {}, {}};
     for (int i = 0; i < scales.count; ++i) {
       kernel.sum[i] = partial_sum[index[i]].begin();
       kernel.count[i] = partial_count[index[i]].begin();
       valleys[i].sum = kernel.sum[i];
       valleys[i].count = kernel.count[i];
-      valleys[i].tiles = tile_count<MeasureValleys<Level>>(stream, valid.height, valid.width);
+      valleys[i].tiles = tile_count<MeasureValleys<Level>>(stream, of_level.height, of_level.width);
       valleys[i].gain = gain.begin() + index[i];
     }
-    for_each_tile(stream, valid.height, valid.width, kernel);
+    for_each_tile(stream, of_level.height, of_level.width, kernel);
   }
 };
 
-Vesselness::Vesselness(const Stream& stream, int height, int width) : workspace_(std::make_unique<Workspace>()) {
+Vesselness::Vesselness(const Stream& stream, int height, int width) : Vesselness(stream, height, width, {}) {}
+
+Vesselness::Vesselness(const Stream& stream, ImageView<const std::uint8_t> valid) : Vesselness(stream, valid.height, valid.width, valid) {}
+
+Vesselness::Vesselness(const Stream& stream, int height, int width, ImageView<const std::uint8_t> valid)
+    : workspace_(std::make_unique<Workspace>()) {
   require(height >= 1 && width >= 1, "Vesselness: height and width must be at least 1");
   Workspace& w = *workspace_;
   w.height = height;
@@ -999,29 +1148,25 @@ Vesselness::Vesselness(const Stream& stream, int height, int width) : workspace_
   for (int level = 0; level < levels; ++level) {
     w.level_height[level] = level ? half(w.level_height[level - 1]) : height;
     w.level_width[level] = level ? half(w.level_width[level - 1]) : width;
-    w.image[level] = Image<float>(stream, w.level_height[level], w.level_width[level]);
     if (level == 0) continue;
+    w.image[level] = Image<float>(stream, w.level_height[level], w.level_width[level]);
     w.field[level] = Image<std::uint8_t>(stream, w.level_height[level], w.level_width[level]);
     for (Image<float> Workspace::Sum::*plane :
          {&Workspace::Sum::ratio, &Workspace::Sum::cosine, &Workspace::Sum::sine, &Workspace::Sum::strength, &Workspace::Sum::scale_px})
       w.sum[level].*plane = Image<float>(stream, w.level_height[level], w.level_width[level]);
   }
   w.along = Image<float>(stream, w.level_height[1], w.level_width[1]);
-  w.everywhere = Image<std::uint8_t>(stream, height, width);
-  for_each_tile(stream, height, width, FillBytes{w.everywhere.view()});
-  w.cell_rows = detail::tiles_along(height, cell_size);
-  w.cell_columns = detail::tiles_along(width, cell_size);
-  w.cells = Array<CellMoments>(stream, w.cell_rows * w.cell_columns);
-  w.planes = Array<CellPlane>(stream, w.cell_rows * w.cell_columns);
+  w.set_field(stream, valid);
   w.gain = Array<float>(stream, vesselness_scale_count);
   for (int scale = 0; scale < vesselness_scale_count; ++scale) {
-    w.kernels[scale] = derivative_kernels(scale);
+    w.kernels[scale] = derivative_kernels(scale, level_of(scale));
     // The CUDA tiles are the smallest that run.
     const int tiles = detail::tiles_along(w.level_height[level_of(scale)], DefaultCudaTile::height) *
                       detail::tiles_along(w.level_width[level_of(scale)], DefaultCudaTile::width);
     w.partial_sum[scale] = Array<float>(stream, tiles);
     w.partial_count[scale] = Array<float>(stream, tiles);
   }
+  w.decimated_kernels = derivative_kernels(finest_decimated, 1);
   const std::vector<double> decimation = decimation_weights();
   for (int k = 0; k <= decimation_radius; ++k) w.decimation[k] = static_cast<float>(decimation[k]);
 }
@@ -1030,11 +1175,9 @@ Vesselness::~Vesselness() = default;
 Vesselness::Vesselness(Vesselness&&) noexcept = default;
 Vesselness& Vesselness::operator=(Vesselness&&) noexcept = default;
 
-void Vesselness::compute(const Stream& stream, ImageView<const float> image, ImageView<const std::uint8_t> valid,
-                         const VesselnessOptions& options, VesselnessMap& map) {
+void Vesselness::compute(const Stream& stream, ImageView<const float> image, const VesselnessOptions& options, VesselnessMap& map) {
   Workspace& w = *workspace_;
   require(image.height == w.height && image.width == w.width, "Vesselness: the image's size is not the one given at construction");
-  require(!valid.data || same_size(valid, image), "Vesselness: valid and image differ in size");
   for (const Image<float>* plane : {&map.response, &map.z, &map.angle, &map.scale_px})
     require(plane->height() == w.height && plane->width() == w.width, "Vesselness: the map's size is not the image's");
   require(options.noise_sd > 0, "Vesselness: noise_sd must be positive");
@@ -1049,52 +1192,41 @@ void Vesselness::compute(const Stream& stream, ImageView<const float> image, Ima
         options.use_scale[i])
       used.push_back(i);
   require(!used.empty(), "Vesselness: no scale lies between min_scale_px and max_scale_px");
-  const int coarsest = level_of(used.back());
-  const Wanted wanted = !options.response_and_angle                                ? Wanted::strength_only
-                        : options.response == VesselnessResponse::noise_calibrated ? Wanted::calibrated
-                                                                                   : Wanted::classical;
+  require(!options.decimated || (used.front() >= finest_decimated && options.planes == VesselnessPlanes::z_and_scale),
+          "Vesselness: decimated is for z and scale alone, from 2 px on");
+  const auto level_used = [&](int scale) { return options.decimated && scale == finest_decimated ? 1 : level_of(scale); };
+  const int coarsest = level_used(used.back());
+  const bool calibrated = options.response == VesselnessResponse::noise_calibrated;
+  const Wanted wanted = options.planes == VesselnessPlanes::z_and_scale ? Wanted::strength_only
+                        : calibrated                                    ? Wanted::calibrated
+                        : options.planes == VesselnessPlanes::response  ? Wanted::classical_response
+                                                                        : Wanted::classical;
 
-  ImageView<const float> base = image;
-  if (valid.data) {
-    const int count = w.cell_rows * w.cell_columns;
-    for_each_tile(stream, w.height, w.width, MeasureCells{image, valid, w.cells.begin(), w.cell_columns});
-    FitCells fit{w.cells.begin(), w.planes.begin(), w.height, w.width, w.cell_rows, w.cell_columns, {}};
-    for (int k = 0; k <= cell_reach; ++k) fit.window[k] = std::exp(-0.5f * square(k * cell_size / cell_window_px));
-    for_each_item(stream, count, fit, 64);
-    for_each_tile(stream, w.height, w.width,
-                  ExtendImage{image, valid, w.cells.begin(), w.planes.begin(), w.cell_rows, w.cell_columns, w.image[0].view()});
-    base = w.image[0].view();
-  } else {
-    valid = w.everywhere.view();
-  }
+  const ReadableImage base = w.extend(stream, image);
   for (int level = 1; level <= coarsest; ++level) {
-    Decimate decimate{level == 1 ? base : w.image[level - 1].view(), w.image[level].view(), {}};
+    Decimate decimate{w.readable(base, level - 1), w.image[level].view(), {}};
     for (int k = 0; k <= decimation_radius; ++k) decimate.weight[k] = w.decimation[k];
     for_each_tile(stream, w.level_height[level], w.level_width[level], decimate);
   }
 
   LevelScales scales[levels] = {};
   int index[levels][scales_of_level];
-  for (int level = 0; level < levels; ++level) scales[level].input = level == 0 ? base : w.image[level].view();
+  for (int level = 0; level < levels; ++level) scales[level].input = w.readable(base, level);
   for (const int i : used) {
-    LevelScales& own = scales[level_of(i)];
-    index[level_of(i)][own.count] = i;
-    own.scale[own.count++] = w.scale_kernels(i);
+    const int level = level_used(i);
+    LevelScales& own = scales[level];
+    index[level][own.count] = i;
+    own.scale[own.count++] = w.scale_kernels(i, level);
   }
 
   if (wanted == Wanted::calibrated) {
-    ImageView<const std::uint8_t> field[levels] = {valid};
-    for (int level = 1; level <= coarsest; ++level) {
-      for_each_tile(stream, w.level_height[level], w.level_width[level], SampleField{field[level - 1], w.field[level].view()});
-      field[level] = w.field[level].view();
-    }
     MeanValley mean{{}, static_cast<float>(used.size())};
     MeanValley::OfScale* valleys = mean.scale;
-    w.measure_valleys<0>(stream, scales[0], field[0], index[0], valleys);
+    w.measure_valleys<0>(stream, scales[0], w.valid, index[0], valleys);
     valleys += scales[0].count;
-    w.measure_valleys<1>(stream, scales[1], field[1], index[1], valleys);
+    w.measure_valleys<1>(stream, scales[1], w.field[1].view(), index[1], valleys);
     valleys += scales[1].count;
-    w.measure_valleys<2>(stream, scales[2], field[2], index[2], valleys);
+    w.measure_valleys<2>(stream, scales[2], w.field[2].view(), index[2], valleys);
     for (std::size_t i = 0; i < used.size(); ++i)
       mean.scale[i].noise_valley = static_cast<float>(white_noise_valley_mean * options.noise_sd * options.correlation_factor[used[i]] /
                                                       vesselness_scales_px[used[i]]);
@@ -1121,7 +1253,7 @@ void Vesselness::compute(const Stream& stream, ImageView<const float> image, Ima
   }
   FinishMap finish{scales_at(0),
                    elongated ? ImageView<const float>(w.along.view()) : ImageView<const float>{},
-                   valid,
+                   w.valid,
                    options.noise_weight,
                    0.5f / options.half_response_ratio,
                    {},
@@ -1129,7 +1261,8 @@ void Vesselness::compute(const Stream& stream, ImageView<const float> image, Ima
                    map.response.view(),
                    map.z.view(),
                    map.angle.view(),
-                   map.scale_px.view()};
+                   map.scale_px.view(),
+                   options.planes};
   for (int i = 0; i < vesselness_scale_count; ++i) {
     finish.scale_px[i] = vesselness_scales_px[i];
     finish.z_factor[i] =

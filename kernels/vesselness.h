@@ -10,6 +10,13 @@
 
 namespace cinelumen {
 
+/// Which planes of a map to compute.
+enum class VesselnessPlanes {
+  all,
+  z_and_scale,  ///< at half the cost of all
+  response,     ///< for the classical measures at two thirds of the cost
+};
+
 /// Which response to compute.
 enum class VesselnessResponse {
   noise_calibrated,  ///< the default: ridges over the frame's own clutter and noise, summed over scales, averaged along the vessel
@@ -42,8 +49,11 @@ struct VesselnessOptions {
   float half_response_ratio = 2.0f;
   /// Noise-calibrated: average along the vessel. Without it the response is that of the point alone; z, angle and scale are the same.
   bool elongation = true;
-  /// False: only z and scale_px are worked out, at half the cost; response and angle are left as they are.
-  bool response_and_angle = true;
+  /// Only what is asked for is worked out; other planes of the map are left as they are.
+  VesselnessPlanes planes = VesselnessPlanes::all;
+  /// For z_and_scale with min_scale_px >= 2: 2 px is worked out at half resolution, too, at half the cost. z at that scale is then within
+  /// 10 % rms of a ridge's peak, from 1 px wide: enough for finding a vessel again.
+  bool decimated = false;
   float frangi_beta = 0.5f;    ///< Frangi: blobness at which exp(-1/2)
   float frangi_c = 0.03f;      ///< Frangi: structureness at which 1 - exp(-1/2), the image's units; fixed, not half of a frame's maximum
   float jerman_lambda = 0.1f;  ///< Jerman: lambda_rho, the image's units; fixed, not tau times a frame's maximum
@@ -66,7 +76,7 @@ VesselnessMap make_vesselness_map(const Stream& stream, int height, int width);
 /// over that of white noise of the same SD, per scale. All 1 where the centre is not positive; never below 0.1.
 std::array<float, vesselness_scale_count> correlation_factors(const std::array<std::array<float, 5>, 5>& autocorrelation);
 
-/// Vesselness of images of one size, with all workspace allocated once. Not to be used by two threads at a time.
+/// Vesselness of images of one size and field of view, with all workspace allocated once. Not to be used by two threads at a time.
 ///
 /// Hessian: sampled Gaussian derivatives of radius 4 sigma, sum-corrected, at full, half and quarter resolution (pre-smoothed), times
 /// sigma^2: eigenvalues of ridges of 1 px or more within 0.2 % rms of the continuous ones up to 4 px and at 6 px, 0.5 % above. Borders
@@ -80,19 +90,21 @@ std::array<float, vesselness_scale_count> correlation_factors(const std::array<s
 /// the response is x^2 / (1 + x^2). No maximum over the frame anywhere.
 class Vesselness {
  public:
-  /// height, width >= 1.
+  /// Images of height x width >= 1 that may be read everywhere.
   Vesselness(const Stream& stream, int height, int width);
+  /// Images of the size of `valid`, memory of the stream's device, which is nonzero where they may be read and must outlive this.
+  /// Synchronises the stream.
+  Vesselness(const Stream& stream, ImageView<const std::uint8_t> valid);
   ~Vesselness();
   Vesselness(Vesselness&&) noexcept;
   Vesselness& operator=(Vesselness&&) noexcept;
 
-  /// Vesselness of `image` (bright vessels, any units; finite where valid). `valid` is nonzero where the image may be read; an empty
-  /// view means everywhere. The map must have the image's size and may not overlap it. Throws std::invalid_argument where sizes differ from
-  /// the constructor's or an option is out of its range.
-  void compute(const Stream& stream, ImageView<const float> image, ImageView<const std::uint8_t> valid, const VesselnessOptions& options,
-               VesselnessMap& map);
+  /// Vesselness of `image` (bright vessels, any units; finite where valid). The map must have the image's size and may not overlap it.
+  /// Throws std::invalid_argument where sizes differ from the constructor's or an option is out of its range.
+  void compute(const Stream& stream, ImageView<const float> image, const VesselnessOptions& options, VesselnessMap& map);
 
  private:
+  Vesselness(const Stream& stream, int height, int width, ImageView<const std::uint8_t> valid);
   struct Workspace;
   std::unique_ptr<Workspace> workspace_;
 };

@@ -37,7 +37,7 @@ Scene make_scene(int height, int width, const std::vector<test::Tube>& tubes, un
   scene.map = make_vesselness_map(stream, height, width);
   VesselnessOptions options;
   options.noise_sd = static_cast<float>(noise_sd);
-  Vesselness(stream, height, width).compute(stream, scene.image, {}, options, scene.map);
+  Vesselness(stream, height, width).compute(stream, scene.image, options, scene.map);
   scene.traced = trace_centrelines(stream, scene.image, scene.map, {});
   scene.fitted = fit_centrelines(stream, scene.image, scene.map.z, {}, scene.traced, fit_options());
   return scene;

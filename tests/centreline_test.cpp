@@ -24,7 +24,8 @@ VesselGraph trace(const Stream& stream, const Image<float>& image, const Image<s
   VesselnessMap map = make_vesselness_map(stream, image.height(), image.width());
   VesselnessOptions options;
   options.noise_sd = static_cast<float>(noise);
-  Vesselness(stream, image.height(), image.width()).compute(stream, device, valid.view(), options, map);
+  Vesselness vesselness = valid_host ? Vesselness(stream, valid.view()) : Vesselness(stream, image.height(), image.width());
+  vesselness.compute(stream, device, options, map);
   return trace_centrelines(stream, device, map, valid.view(), {.quick = quick});
 }
 

@@ -33,7 +33,7 @@ Image<float> noise_image(double sd, int box, unsigned seed) {
 std::array<float, vesselness_scale_count> factors_of(const Image<float>& image, const VesselnessOptions& options) {
   const Stream stream = Stream::cpu();
   VesselnessMap map = make_vesselness_map(stream, side, side);
-  Vesselness(stream, side, side).compute(stream, image.view(), {}, options, map);
+  Vesselness(stream, side, side).compute(stream, image.view(), options, map);
   return clutter_factors(stream, map, {}, options);
 }
 

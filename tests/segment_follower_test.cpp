@@ -50,7 +50,7 @@ struct Frame {
     map = make_vesselness_map(Stream::cpu(), height, width);
     VesselnessOptions options;
     options.noise_sd = 0.01f;
-    Vesselness(Stream::cpu(), height, width).compute(Stream::cpu(), image.view(), valid.view(), options, map);
+    Vesselness(Stream::cpu(), valid.view()).compute(Stream::cpu(), image.view(), options, map);
     placement[0] = {motion, 0};
   }
   Image<float> image;

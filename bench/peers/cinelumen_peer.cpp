@@ -143,6 +143,7 @@ class OwnStages {
   VesselnessOptions frangi() const {
     VesselnessOptions options;
     options.response = VesselnessResponse::frangi;
+    options.planes = VesselnessPlanes::response;
     options.frangi_beta = static_cast<float>(cine_.frangi_beta);
     options.frangi_c = static_cast<float>(cine_.frangi_c);
     options.min_scale_px = vesselness_scales_px.front();
@@ -163,7 +164,7 @@ class OwnStages {
     std::vector<Image<float>> planes;
     for (int i = 0; i < count; ++i) planes.push_back(plane(cine_.subtracted, i));
     const VesselnessOptions options = frangi();
-    const auto compute = [&](int i) { filter.compute(stream_, planes[static_cast<std::size_t>(i)].view(), {}, options, map); };
+    const auto compute = [&](int i) { filter.compute(stream_, planes[static_cast<std::size_t>(i)].view(), options, map); };
     if (options_.dump.empty()) return time_stage(name, options_, count, 1, true, compute);
     std::vector<float> responses;
     for (int i = 0; i < count; ++i) {
