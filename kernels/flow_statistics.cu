@@ -50,14 +50,20 @@ struct UpdateStatistics {
   template <int Height, int Width>
   CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>&) const {
     const FlowTime now = time.read();
-    block.for_each_pixel(block.rows(contrast.height), block.columns(contrast.width), [&](int y, int x) {
+    take_in_strips(block, block.rows(contrast.height), block.columns(contrast.width), [&](int y, int x, auto count) {
+      constexpr int n = decltype(count)::value;
       const int row = block.y0 + y, column = block.x0 + x;
-      const float value = contrast.row(row)[column], previous = last.row(row)[column];
-      const float current = value == value ? value : previous;
-      // The first value that a pixel shows was there before: no step from nothing.
-      const float from = previous > unseen ? previous : current;
-      last.row(row)[column] = current;
-      planes.take<Area, Moment>(now, row, column, current, from);
+      const float* const values = contrast.row(row) + column;
+      float* const kept = last.row(row) + column;
+      float from[n];
+#pragma GCC ivdep
+      for (int i = 0; i < n; ++i) {
+        const float value = values[i], previous = kept[i], current = value == value ? value : previous;
+        // The first value that a pixel shows was there before: no step from nothing.
+        from[i] = previous > unseen ? previous : current;
+        kept[i] = current;
+      }
+      planes.take<Area, Moment, n>(now, row, column, kept, from);
     });
   }
 };
