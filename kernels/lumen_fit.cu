@@ -230,7 +230,8 @@ constexpr bool on_device = false;
 
 constexpr int max_samples = 192;  // pixels of one profile
 constexpr int at_once = 2;        // samples per visit of the sums on the CPU: these are too many for the registers
-constexpr int slices = 32;        // of the samples on CUDA, a thread of each lane's own each: a warp's worth of threads per profile
+constexpr int walked_at_once = 4;
+constexpr int slices = 32;  // of the samples on CUDA, a thread of each lane's own each: a warp's worth of threads per profile
 static_assert(max_samples % at_once == 0);
 constexpr float small_step_px = 0.02f;  // steps shrink at least tenfold each from here
 constexpr float hopeless = 6;           // chi2 that kappa has to take off: nothing that could be used takes off less than twice this
@@ -296,6 +297,10 @@ struct LumenFitKernel {
     crossing_end = crossing + 8,
     noise_here = crossing_end,
     reference,
+    prior_kappa,
+    prior_precision,  // of kappa; 0: none
+    prior_s,          // with the pixel
+    s_precision,
     places
   };
 
@@ -312,7 +317,7 @@ struct LumenFitKernel {
     float start_radius[Columns], start_centre[Columns], fwhm[Columns], contrast[Columns], significance[Columns], half[Columns],
         lost[Columns];
     int count[Columns], used[Columns], stride[Columns], done[Columns], low[Columns], high[Columns];
-    int stored_at[Columns], worse[Columns], index[Columns];  // of the lane's point; the last one's where there are no more
+    int worse[Columns], index[Columns];  // of the lane's point; the last one's where there are no more
     int listed, longest, first, last, any_narrow, any_wide, any_worse, moving, clear;
     float partial[Columns < 16 ? slices : 1][sums + 1][Columns];  // CUDA only; one more, so that slices lie in different banks
   };
@@ -337,7 +342,12 @@ struct LumenFitKernel {
         for (int i = first; i < last; ++i) body(i, l);
       });
     } else {
-      for (int i = first; i < last; ++i) block.for_each_pixel(1, Columns, [&](int, int l) CINELUMEN_INLINE { body(i, l); });
+      // Several at a time: what they add to stays in registers between them.
+      int i = first;
+      for (; i + walked_at_once <= last; i += walked_at_once)
+        block.for_each_pixel(
+            1, Columns, [&](int, int l) CINELUMEN_INLINE { unrolled<walked_at_once>([&](auto k) CINELUMEN_INLINE { body(i + k, l); }); });
+      for (; i < last; ++i) block.for_each_pixel(1, Columns, [&](int, int l) CINELUMEN_INLINE { body(i, l); });
     }
   }
 
@@ -359,6 +369,13 @@ struct LumenFitKernel {
       store.place[from][l] = p.from_px;
       store.place[to][l] = p.to_px;
       store.place[major_step][l] = 1;
+      const float s = sqrtf(square(p.psf_px) + 1.0f / 12.0f);
+      // The prior is on the point spread without the pixel; its SD carries over by ds_eff = (s / s_eff) ds.
+      store.s_sd[l] = p.psf_sd_px * p.psf_px / s;
+      store.place[prior_s][l] = s;
+      store.place[s_precision][l] = p.psf_sd_px > 0 ? 1.0f / square(store.s_sd[l]) : 0.0f;
+      store.place[prior_kappa][l] = p.kappa;
+      store.place[prior_precision][l] = p.kappa_sd > 0 ? 1.0f / square(p.kappa_sd) : 0.0f;
       store.start_radius[l] = p.radius_px;
       store.start_centre[l] = p.centre_px;
       store.fwhm[l] = 0;
@@ -369,6 +386,10 @@ struct LumenFitKernel {
   struct Place {
     float major, minor, distance;  // pixel on either axis; along the normal
   };
+  CINELUMEN_HOST_DEVICE CINELUMEN_INLINE static inline int index_of(const Place& at, bool columns, int pitch) {
+    const int major = static_cast<int>(at.major), minor = static_cast<int>(at.minor);
+    return (columns ? minor : major) * pitch + (columns ? major : minor);
+  }
   template <class Store>
   CINELUMEN_HOST_DEVICE CINELUMEN_INLINE static inline Place place_of(const Store& store, int l, float step, int row, int rows) {
     const float major = store.place[first_major][l] + step, offset = major - store.place[p_major][l];
@@ -379,25 +400,27 @@ struct LumenFitKernel {
 
   bool all_valid(int y0, int y1, int x0, int x1) const {
     if (valid.data == nullptr) return true;
-    // Eight bytes at a time; the last eight may overlap those before them.
-    const auto zero_among = [](const std::uint8_t* at) {
-      std::uint64_t bytes;
-      std::memcpy(&bytes, at, sizeof bytes);
-      return ((bytes - 0x0101010101010101u) & ~bytes & 0x8080808080808080u) != 0;
-    };
     const int width = x1 - x0 + 1;
     for (int y = y0; y <= y1; ++y) {
       const std::uint8_t* const row = valid.row(y) + x0;
-      bool invalid = false;
-      if (width < 8) {
-        for (int x = 0; x < width; ++x) invalid |= row[x] == 0;
-      } else {
-        for (int x = 0; x + 8 < width; x += 8) invalid |= zero_among(row + x);
-        invalid |= zero_among(row + width - 8);
+      if (width < chunk) {
+        for (int x = 0; x < width; ++x)
+          if (row[x] == 0) return false;
+        continue;
       }
-      if (invalid) return false;
+      std::uint64_t zeros = 0;
+      for (int x = 0; x + chunk < width; x += chunk) zeros |= zeros_among(row + x);
+      if ((zeros | zeros_among(row + width - chunk)) != 0) return false;  // may overlap those before
     }
     return true;
+  }
+  // Not 0 where one of a chunk's bytes is.
+  static constexpr int chunk = 64;
+  static CINELUMEN_INLINE inline std::uint64_t zeros_among(const std::uint8_t* at) {
+    std::uint64_t words[chunk / 8], zeros = 0;
+    std::memcpy(words, at, chunk);
+    for (const std::uint64_t word : words) zeros |= (word - 0x0101010101010101u) & ~word & 0x8080808080808080u;
+    return zeros;
   }
 
   // Whether all pixels that the lanes' samples may need can be read without a look: then the reads are vector code. Asked
@@ -427,10 +450,12 @@ struct LumenFitKernel {
                   x1 = columns ? major1 : minor1;
         if (y0 >= low_y && y1 <= high_y && x0 >= low_x && x1 <= high_x) continue;
         if (y0 < 0 || x0 < 0 || y1 >= image.height || x1 >= image.width) return;
+        // As wide as whole chunks.
+        const int wide = (x1 - x0 + 2 * room + chunk) / chunk * chunk, left = (wide - (x1 - x0)) / 2;
         low_y = y0 > room ? y0 - room : 0;
-        low_x = x0 > room ? x0 - room : 0;
+        low_x = x0 > left ? x0 - left : 0;
         high_y = y1 + room < image.height ? y1 + room : image.height - 1;
-        high_x = x1 + room < image.width ? x1 + room : image.width - 1;
+        high_x = low_x + wide <= image.width ? low_x + wide - 1 : image.width - 1;
         if (all_valid(low_y, high_y, low_x, high_x)) continue;
         low_y = y0;
         high_y = y1;
@@ -455,22 +480,18 @@ struct LumenFitKernel {
       }
     });
     const int reach_px = store.longest, steps = 2 * reach_px + 1;
-    // Places first, then the pixels.
-    block.for_each_pixel(steps, Columns, [&](int i, int l) CINELUMEN_INLINE {
-      const Place middle = place_of(store, l, static_cast<float>(i - reach_px), 1, 3);
-      store.x[i][l] = middle.distance;
-      store.value[i][l] = middle.major;
-      store.weight[i][l] = middle.minor;
-    });
+    [[maybe_unused]] const int pitch = static_cast<int>(image.pitch);
+    [[maybe_unused]] const float* const pixels = image.data;
     find_clear(
         block, store, -static_cast<float>(reach_px), [&](int) { return static_cast<float>(reach_px); }, 2);
     if (!on_device && store.clear) {
-      const float* const pixels = image.data;
-      const int pitch = static_cast<int>(image.pitch);
       block.for_each_pixel(steps, Columns, [&](int i, int l) CINELUMEN_INLINE {
-        const bool columns = store.place[by_columns][l] > 0;
-        const int major = static_cast<int>(store.value[i][l]), minor = static_cast<int>(store.weight[i][l]);
-        const int at = columns ? minor * pitch + major : major * pitch + minor, next = columns ? pitch : 1;
+        const Place middle = place_of(store, l, static_cast<float>(i - reach_px), 1, 3);
+        store.x[i][l] = middle.distance;
+        store.weight[i][l] = std::bit_cast<float>(index_of(middle, store.place[by_columns][l] > 0, pitch));
+      });
+      block.for_each_pixel(steps, Columns, [&](int i, int l) CINELUMEN_INLINE {
+        const int next = store.place[by_columns][l] > 0 ? pitch : 1, at = std::bit_cast<int>(store.weight[i][l]);
         const float distance = store.x[i][l], sideways = store.place[n_minor][l];
         const float low = store.place[from][l], high = store.place[to][l];
         const float a = distance - sideways, b = distance, c = distance + sideways;
@@ -482,8 +503,10 @@ struct LumenFitKernel {
       });
     } else {
       block.for_each_pixel(steps, Columns, [&](int i, int l) {
+        const Place middle = place_of(store, l, static_cast<float>(i - reach_px), 1, 3);
         const bool columns = store.place[by_columns][l] > 0;
-        const int major = static_cast<int>(store.value[i][l]), minor = static_cast<int>(store.weight[i][l]);
+        const int major = static_cast<int>(middle.major), minor = static_cast<int>(middle.minor);
+        store.x[i][l] = middle.distance;
         float sum = 0, weight = 0;
         for (int row = -1; row <= 1; ++row) {
           const int y = columns ? minor + row : major, x = columns ? major : minor + row;
@@ -585,11 +608,78 @@ struct LumenFitKernel {
     });
   }
 
+  // Samples beyond a lane's last are read where that is.
+  template <class Store>
+  CINELUMEN_HOST_DEVICE CINELUMEN_INLINE static inline Place sample_place(const Store& store, int l, int step, int row, int rows) {
+    const float last = store.place[last_step][l], at = static_cast<float>(step);
+    return place_of(store, l, (at < last ? at : last) * store.place[major_step][l], row, rows);
+  }
+
+  // Puts get(number) in the place of each number.
+  template <int Columns, class Get>
+  static CINELUMEN_INLINE inline void look_up(float (*plane)[Columns], int count, Get get) {
+    for (int i = 0; i < count; ++i)
+      for (int l = 0; l < Columns; ++l) plane[i][l] = get(std::bit_cast<std::uint32_t>(plane[i][l]));
+  }
+
+  // Where nothing needs a look: places are vector code, and reads follow them closely. One variance for the rows of a step: it hardly
+  // differs between neighbours.
+  template <int Columns, class Store>
+  CINELUMEN_HOST_DEVICE void read_clear(const Block<1, Columns>& block, Store& store) const {
+    const int rows = options.rows, longest = store.longest;
+    const float* const pixels = image.data;
+    const std::uint16_t* const stored = variance.stored.stored.data;
+    const float* const variance_of = variance.stored.table.data;
+    const ImageView<const float> noise = variance.plane.data ? variance.plane : image;
+    const int pitch = static_cast<int>(image.pitch), last_value = variance.stored.table.size - 1,
+              noise_pitch = static_cast<int>(stored ? variance.stored.stored.pitch : noise.pitch);
+    // Numbers of pixels stand where their values will.
+    for (int row = 0; row < rows; ++row)
+      block.for_each_pixel((longest + rows - 1 - row) / rows, Columns, [&](int step, int l) CINELUMEN_INLINE {
+        const Place at = sample_place(store, l, step, row, rows);
+        const bool columns = store.place[by_columns][l] > 0;
+        store.x[step * rows + row][l] = at.distance;
+        store.value[step * rows + row][l] = std::bit_cast<float>(index_of(at, columns, pitch));
+        store.weight[step * rows + row][l] = std::bit_cast<float>(index_of(at, columns, noise_pitch));
+      });
+    look_up(store.value, longest, [&](std::uint32_t at) CINELUMEN_INLINE { return pixels[at]; });
+    for (int first = 0; first < longest; first += rows) {
+      if (stored)
+        look_up(store.weight + first, 1, [&](std::uint32_t at) CINELUMEN_INLINE {
+          const int value = stored[at];
+          return variance_of[value < last_value ? value : last_value];
+        });
+      else
+        look_up(store.weight + first, 1, [&](std::uint32_t at) CINELUMEN_INLINE { return noise.data[at]; });
+      for (int i = first + 1; i < first + rows && i < longest; ++i)
+        block.for_each_pixel(1, Columns, [&](int, int l) CINELUMEN_INLINE { store.weight[i][l] = store.weight[first][l]; });
+    }
+    if (!varies()) block.for_each_pixel(longest, Columns, [&](int i, int l) { store.weight[i][l] = options.variance; });
+  }
+
+  template <int Columns, class Store>
+  CINELUMEN_HOST_DEVICE void read(const Block<1, Columns>& block, Store& store) const {
+    const int rows = options.rows;
+    block.for_each_pixel(store.longest, Columns, [&](int i, int l) {
+      const Place at = sample_place(store, l, i / rows, i % rows, rows);
+      const bool columns = store.place[by_columns][l] > 0;
+      const float minor_first = at.minor - static_cast<float>(i % rows);
+      const bool somewhere = at.major > -1e6f && at.major < 1e6f && at.minor > -1e6f && at.minor < 1e6f;  // an int can hold it
+      const int y = somewhere ? static_cast<int>(columns ? at.minor : at.major) : -1,
+                x = somewhere ? static_cast<int>(columns ? at.major : at.minor) : -1;
+      const int y_first = columns && somewhere ? static_cast<int>(minor_first) : y,
+                x_first = columns || !somewhere ? x : static_cast<int>(minor_first);
+      const bool use = readable(y, x), use_first = readable(y_first, x_first);
+      store.x[i][l] = at.distance;
+      store.value[i][l] = use ? image(y, x) : 0;
+      store.weight[i][l] = use ? variance_at(use_first ? y_first : y, use_first ? x_first : x) : -1.0f;
+    });
+  }
+
   template <int Columns, class Store>
   CINELUMEN_HOST_DEVICE void gather(const Block<1, Columns>& block, Store& store) const {
     block.for_each_pixel(1, Columns, [&](int, int l) {
-      const LumenFitPoint p = points[store.index[l]];
-      const float s = sqrtf(square(p.psf_px) + 1.0f / 12.0f), radius = fmaxf(store.start_radius[l], 0.4f * s);
+      const float s = store.place[prior_s][l], radius = fmaxf(store.start_radius[l], 0.4f * s);
       const float half = 1.5f * radius + 5 * s + 2;
       const int room = max_samples / options.rows;
       int stride = 1;
@@ -597,18 +687,17 @@ struct LumenFitKernel {
       // Steps on the major axis are 1 / n_major apart along the profile.
       const int side = clamp_int(static_cast<int>(half * fabsf(store.place[n_major][l])) / stride + 1, 3, (room - 1) / 2);
       store.half[l] = half;
-      store.s_sd[l] = p.psf_sd_px * p.psf_px / s;  // of the SD that includes the pixel
       store.stride[l] = stride;
       store.count[l] = (2 * side + 1) * options.rows;
       // Kappa, for the second-order term only: the prior's, or what the search saw.
       const float by_contrast = store.contrast[l] > 0 ? store.contrast[l] / (2 * radius) : 0.0f;
       store.trial[0][l] = radius;
       store.trial[1][l] = store.start_centre[l];
-      store.trial[2][l] = p.kappa_sd > 0 ? p.kappa : by_contrast;
+      store.trial[2][l] = store.place[prior_precision][l] > 0 ? store.place[prior_kappa][l] : by_contrast;
       store.trial[3][l] = store.trial[4][l] = 0;
       store.trial[5][l] = s;
       store.lambda[l] = 1e-3f;
-      store.chi2[l] = 3e38f;
+      store.chi2[l] = INFINITY;  // whatever comes first is better
       store.done[l] = 0;
       const float start = floorf(store.start_centre[l] * store.place[n_major][l] + 0.5f);
       store.place[major_step][l] = static_cast<float>(stride);
@@ -624,70 +713,13 @@ struct LumenFitKernel {
       for (int l = 0; l < Columns; ++l) store.longest = store.count[l] > store.longest ? store.count[l] : store.longest;
       store.longest = (store.longest + at_once - 1) / at_once * at_once;
     });
-    const int rows = options.rows, longest = store.longest;
-    // Places first, then the pixels: so the former vectorise, and the latter too where nothing needs a look. Samples beyond a lane's last
-    // are read where that is.
-    for (int row = 0; row < rows; ++row)
-      block.for_each_pixel((longest + rows - 1 - row) / rows, Columns, [&](int i, int l) CINELUMEN_INLINE {
-        const float last = store.place[last_step][l], step = static_cast<float>(i);
-        const Place at = place_of(store, l, (step < last ? step : last) * store.place[major_step][l], row, rows);
-        store.x[i * rows + row][l] = at.distance;
-        store.value[i * rows + row][l] = at.major;
-        store.weight[i * rows + row][l] = at.minor;
-      });
+    const int longest = store.longest;
     find_clear(
-        block, store, 0, [&](int l) { return store.place[last_step][l] * store.place[major_step][l]; }, (rows + 1) / 2);
-    if (!on_device && store.clear) {
-      const ImageView<const float> noise = variance.plane.data ? variance.plane : image;
-      const float *const pixels = image.data, *const variances = noise.data;
-      const int pitch = static_cast<int>(image.pitch), noise_pitch = static_cast<int>(noise.pitch);
-      const std::uint16_t* const stored = variance.stored.stored.data;
-      const float* const variance_of = variance.stored.table.data;
-      const int stored_pitch = static_cast<int>(variance.stored.stored.pitch), last_value = variance.stored.table.size - 1;
-      // One variance for the rows of a step: it hardly differs between neighbours.
-      for (int step = 0; step * rows < longest; ++step) {
-        const int first = step * rows, last = first + rows < longest ? first + rows : longest;
-        for (int i = first + 1; i < last; ++i)
-          block.for_each_pixel(1, Columns, [&](int, int l) CINELUMEN_INLINE {
-            const bool columns = store.place[by_columns][l] > 0;
-            const int major = static_cast<int>(store.value[i][l]), minor = static_cast<int>(store.weight[i][l]);
-            const int y = columns ? minor : major, x = columns ? major : minor;
-            store.value[i][l] = pixels[y * pitch + x];
-          });
-        block.for_each_pixel(1, Columns, [&](int, int l) CINELUMEN_INLINE {
-          const bool columns = store.place[by_columns][l] > 0;
-          const int major = static_cast<int>(store.value[first][l]), minor = static_cast<int>(store.weight[first][l]);
-          const int y = columns ? minor : major, x = columns ? major : minor;
-          store.value[first][l] = pixels[y * pitch + x];
-          if (!stored) {
-            store.weight[first][l] = variances[y * noise_pitch + x];
-          } else {
-            store.stored_at[l] = y * stored_pitch + x;
-          }
-        });
-        if (stored)
-          for (int l = 0; l < Columns; ++l) {
-            const int value = stored[store.stored_at[l]];
-            store.weight[first][l] = variance_of[value < last_value ? value : last_value];
-          }
-        for (int i = first + 1; i < last; ++i)
-          block.for_each_pixel(1, Columns, [&](int, int l) CINELUMEN_INLINE { store.weight[i][l] = store.weight[first][l]; });
-      }
-      if (!varies()) block.for_each_pixel(longest, Columns, [&](int i, int l) { store.weight[i][l] = options.variance; });
-    } else {
-      block.for_each_pixel(longest, Columns, [&](int i, int l) {
-        const bool columns = store.place[by_columns][l] > 0;
-        const float major = store.value[i][l], minor = store.weight[i][l], minor_first = minor - static_cast<float>(i % rows);
-        const bool somewhere = major > -1e6f && major < 1e6f && minor > -1e6f && minor < 1e6f;  // an int can hold it
-        const int y = somewhere ? static_cast<int>(columns ? minor : major) : -1,
-                  x = somewhere ? static_cast<int>(columns ? major : minor) : -1;
-        const int y_first = columns && somewhere ? static_cast<int>(minor_first) : y,
-                  x_first = columns || !somewhere ? x : static_cast<int>(minor_first);
-        const bool use = readable(y, x), use_first = readable(y_first, x_first);
-        store.value[i][l] = use ? image(y, x) : 0;
-        store.weight[i][l] = use ? variance_at(use_first ? y_first : y, use_first ? x_first : x) : -1.0f;
-      });
-    }
+        block, store, 0, [&](int l) { return store.place[last_step][l] * store.place[major_step][l]; }, (options.rows + 1) / 2);
+    if (!on_device && store.clear)
+      read_clear(block, store);
+    else
+      read(block, store);
     walk(block, 0, longest, [&](int i, int l) CINELUMEN_INLINE {
       const float noise = store.weight[i][l], distance = store.x[i][l], value = store.value[i][l];
       const bool inside = (i < store.count[l]) & (distance >= store.place[from][l]) & (distance <= store.place[to][l]);
@@ -799,10 +831,6 @@ struct LumenFitKernel {
 
   template <int Columns, class Store>
   CINELUMEN_HOST_DEVICE void evaluate(const Block<1, Columns>& block, Store& store) const {
-    block.for_each_pixel(nodes, Columns, [&](int j, int l) {
-      const float rho = store.trial[0][l] / store.trial[5][l];
-      node_moments(table, rho, j, &store.node[0][l], Columns);
-    });
     // Beyond the vessel's reach the sums get nothing.
     const float rows = static_cast<float>(options.rows);
     block.for_each_pixel(1, Columns, [&](int, int l) {
@@ -833,6 +861,10 @@ struct LumenFitKernel {
       last = (last + at_once - 1) / at_once * at_once;
       store.last = last < store.longest ? last : store.longest;
     });
+    if (store.any_narrow)
+      block.for_each_pixel(nodes, Columns, [&](int j, int l) {
+        node_moments(table, store.trial[0][l] * store.inverse[0][l], j, &store.node[0][l], Columns);
+      });
     if (!store.any_wide)
       accumulate<Width::narrow>(block, store);
     else if (!store.any_narrow)
@@ -848,8 +880,8 @@ struct LumenFitKernel {
   template <int Parameters>
   CINELUMEN_HOST_DEVICE CINELUMEN_INLINE static inline void factorise(const float (&hessian)[21], float damping, Factor& factor) {
     unrolled<Parameters>([&](auto j) CINELUMEN_INLINE {
-      const float diagonal = hessian[packed(j, j)];
-      factor.scale[j] = (diagonal > 1e-30f ? 1.0f : 0.0f) / sqrtf(diagonal > 1e-30f ? diagonal : 1.0f);
+      const float diagonal = hessian[packed(j, j)], inverse = 1.0f / sqrtf(diagonal > 1e-30f ? diagonal : 1e-30f);
+      factor.scale[j] = inverse < 1e15f ? inverse : 0.0f;
     });
     unrolled<Parameters>([&](auto j) CINELUMEN_INLINE {
       unrolled<j + 1>([&](auto i) CINELUMEN_INLINE {
@@ -895,9 +927,8 @@ struct LumenFitKernel {
   struct Equations {
     float hessian[21], right[6], chi2;  // chi2 of a model of nothing
   };
-  template <class Store, class At>
-  CINELUMEN_HOST_DEVICE CINELUMEN_INLINE inline Equations equations(const Store& store, const float (&sum)[sums], At at,
-                                                                    const LumenFitPoint& p, int l) const {
+  template <int Parameters, class Store, class At>
+  CINELUMEN_HOST_DEVICE CINELUMEN_INLINE static inline Equations equations(const Store& store, const float (&sum)[sums], At at, int l) {
     Equations result;
     unrolled<6>([&](auto j) CINELUMEN_INLINE {
       unrolled<j + 1>([&](auto i) CINELUMEN_INLINE {
@@ -911,18 +942,16 @@ struct LumenFitKernel {
     result.right[by_b0] = store.moment[m_y][l];
     result.right[by_b1] = store.moment[m_xy][l];
     result.chi2 = store.moment[m_yy][l];
-    const float sd = p.kappa_sd > 0 ? p.kappa_sd : 1.0f, precision = (p.kappa_sd > 0 ? 1.0f : 0.0f) / square(sd);
+    const float precision = store.place[prior_precision][l], prior = store.place[prior_kappa][l];
     result.hessian[packed(by_kappa, by_kappa)] += precision;
-    result.right[by_kappa] += precision * p.kappa;
-    result.chi2 += precision * square(p.kappa);
-    if (options.fit_psf) {
-      // The prior is on the point spread without the pixel; its SD carries over by ds_eff = (s / s_eff) ds. The column is over kappa.
-      const float s = sqrtf(square(p.psf_px) + 1.0f / 12.0f), s_sd = (p.psf_sd_px > 0 ? p.psf_sd_px : 1.0f) * p.psf_px / s;
-      const float s_precision = (p.psf_sd_px > 0 ? 1.0f : 0.0f) / square(s_sd), off = s - at(5);
+    result.right[by_kappa] += precision * prior;
+    result.chi2 += precision * square(prior);
+    if constexpr (Parameters == 6) {  // the column is over kappa
+      const float by_s = store.place[s_precision][l], off = store.place[prior_s][l] - at(5);
       const float magnitude = fabsf(at(2)), kappa = magnitude > 1e-6f ? magnitude : 1e-6f;
-      result.hessian[packed(by_psf, by_psf)] += s_precision / square(kappa);
-      result.right[by_psf] += s_precision * off / kappa;
-      result.chi2 += s_precision * square(off);
+      result.hessian[packed(by_psf, by_psf)] += by_s / square(kappa);
+      result.right[by_psf] += by_s * off / kappa;
+      result.chi2 += by_s * square(off);
     }
     return result;
   }
@@ -932,7 +961,8 @@ struct LumenFitKernel {
     return kappa < 0 ? -least : least;
   }
   CINELUMEN_HOST_DEVICE CINELUMEN_INLINE static inline float bounded(float x, float low, float high) {
-    return x < low ? low : (x > high ? high : x);
+    const float raised = x < low ? low : x;
+    return raised > high ? high : raised;
   }
 
   // The next trial of one lane, from the sums at `from`. The linear parameters are always the best for the others (Golub and Pereyra, "The
@@ -943,10 +973,10 @@ struct LumenFitKernel {
     float chi2, of_nothing, of_kappa;  // with the linear parameters at their best; without a model; what kappa takes off chi2
   };
   template <int Parameters, class Store>
-  CINELUMEN_HOST_DEVICE CINELUMEN_INLINE inline Proposal propose(const Store& store, const float (&sum)[sums], const float (&at)[6],
-                                                                 float lambda, bool first, const LumenFitPoint& p, int l) const {
-    const Equations now = equations(
-        store, sum, [&](auto j) CINELUMEN_INLINE { return at[j]; }, p, l);
+  CINELUMEN_HOST_DEVICE CINELUMEN_INLINE static inline Proposal propose(const Store& store, const float (&sum)[sums], const float (&at)[6],
+                                                                        float lambda, float psf_share, int l) {
+    const Equations now = equations<Parameters>(
+        store, sum, [&](auto j) CINELUMEN_INLINE { return at[j]; }, l);
     Factor factor;
     float step[6];
     factorise<Parameters>(now.hessian, lambda, factor);
@@ -965,7 +995,7 @@ struct LumenFitKernel {
     result.next[4] = step[by_b1];
     result.next[5] = s;
     if constexpr (Parameters == 6) {
-      const float wanted = bounded(s + (first ? 0.0f : step[by_psf] * over), 0.6f * s, 1.6f * s);
+      const float wanted = bounded(s + psf_share * step[by_psf] * over, 0.6f * s, 1.6f * s);
       result.next[5] = wanted < 0.3f ? 0.3f : wanted;
     }
     result.step_r = result.next[0] - at[0];
@@ -977,26 +1007,27 @@ struct LumenFitKernel {
   // Takes the trial where it is better, then proposes the next one.
   template <int Parameters, int Columns, class Store>
   CINELUMEN_HOST_DEVICE void advance(const Block<1, Columns>& block, Store& store, int iteration) const {
-    const bool first = iteration == 0, may_stop = iteration >= 2;
+    // Numbers, not conditions, which would keep the lanes from being worked on together.
+    const float settled_below = iteration == 0 ? 0.1f : 1e30f, hopeless_below = iteration >= 2 ? hopeless : -1.0f;
+    const float psf_share = iteration == 0 ? 0.0f : 1.0f, lambda_scale = iteration == 0 ? 1.0f : 0.15f;
     const auto ends = [&](const Proposal& proposal, float kappa_before) CINELUMEN_INLINE {
       const float kappa = proposal.next[2], step_px = fabsf(proposal.step_r) + fabsf(proposal.step_c);
       // A first step may start from a kappa that is far off, and with it the second-order term.
-      const bool settled = !first | (fabsf(kappa - kappa_before) <= 0.1f * fabsf(kappa));
+      const bool settled = fabsf(kappa - kappa_before) <= settled_below * fabsf(kappa);
       const bool arrived = (step_px <= small_step_px) & (proposal.step_s <= small_step_px) & settled;
-      return arrived | (may_stop & (proposal.of_kappa < hopeless));
+      return arrived | (proposal.of_kappa < hopeless_below);
     };
     // As if the trials were all better, which is what they nearly always are.
     block.for_each_pixel(1, Columns, [&](int, int l) CINELUMEN_INLINE {
-      const LumenFitPoint& p = points[store.index[l]];
       float sum[sums], at[6];
       unrolled<sums>([&](auto k) CINELUMEN_INLINE { sum[k] = store.sum[k][l]; });
       unrolled<6>([&](auto j) CINELUMEN_INLINE { at[j] = store.trial[j][l]; });
-      const float old_lambda = store.lambda[l], lowered = 0.15f * old_lambda, old_chi2 = store.chi2[l];
-      const float lambda = first ? old_lambda : (lowered < 1e-5f ? 1e-5f : lowered);
-      const Proposal proposal = propose<Parameters>(store, sum, at, lambda, first, p, l);
+      const float old_lambda = store.lambda[l], lowered = lambda_scale * old_lambda, old_chi2 = store.chi2[l];
+      const float lambda = lowered < 1e-5f ? 1e-5f : lowered;
+      const Proposal proposal = propose<Parameters>(store, sum, at, lambda, psf_share, l);
       const int was_done = store.done[l];
       // What rounding may hide does not count as worse.
-      const bool better = first | (proposal.chi2 <= mad(old_chi2, 1.001f, 1e-5f * proposal.of_nothing));
+      const bool better = !(proposal.chi2 > mad(old_chi2, 1.001f, 1e-5f * proposal.of_nothing));
       const bool taken = (was_done == 0) & better;
       store.worse[l] = (was_done == 0) & !better ? 1 : 0;
       store.chi2[l] = taken ? proposal.chi2 : old_chi2;
@@ -1020,17 +1051,22 @@ struct LumenFitKernel {
       for (int l = 0; l < Columns; ++l) store.any_worse |= store.worse[l];
     });
     if (store.any_worse)
-      block.for_each_pixel(1, Columns, [&](int, int l) {
-        if (!store.worse[l]) return;
+      block.for_each_pixel(1, Columns, [&](int, int l) CINELUMEN_INLINE {
         float sum[sums], at[6];
         unrolled<sums>([&](auto k) CINELUMEN_INLINE { sum[k] = store.kept[k][l]; });
         unrolled<6>([&](auto j) CINELUMEN_INLINE { at[j] = store.best[j][l]; });
-        store.lambda[l] *= 10.0f;
-        const Proposal proposal = propose<Parameters>(store, sum, at, store.lambda[l], false, points[store.index[l]], l);
-        unrolled<6>([&](auto j) CINELUMEN_INLINE { store.trial[j][l] = proposal.next[j]; });
-        store.step[0][l] = proposal.step_r;
-        store.step[1][l] = proposal.step_c;
-        store.done[l] = ends(proposal, at[2]) ? 1 : 0;
+        const bool worse = store.worse[l] != 0;
+        const float old_lambda = store.lambda[l], lambda = worse ? 10.0f * old_lambda : old_lambda;
+        const Proposal proposal = propose<Parameters>(store, sum, at, lambda, psf_share, l);
+        store.lambda[l] = lambda;
+        unrolled<6>([&](auto j) CINELUMEN_INLINE {
+          const float old = store.trial[j][l];
+          store.trial[j][l] = worse ? proposal.next[j] : old;
+        });
+        const float old_r = store.step[0][l], old_c = store.step[1][l];
+        store.step[0][l] = worse ? proposal.step_r : old_r;
+        store.step[1][l] = worse ? proposal.step_c : old_c;
+        store.done[l] = (store.done[l] != 0) | (worse & ends(proposal, at[2])) ? 1 : 0;
       });
     block.once([&] {
       int moving = 0;
@@ -1045,11 +1081,11 @@ struct LumenFitKernel {
     // that was evaluated: a step as small as the last one changes none of this. The parameters take that step unseen; a larger one may
     // have been for the worse.
     block.for_each_pixel(1, Columns, [&](int, int l) CINELUMEN_INLINE {
-      const LumenFitPoint& p = points[store.index[l]];
       float sum[sums], unit[6], by_s[6], z[6], column_r[6], column_c[6], column_k[6], column_s[6];
       unrolled<sums>([&](auto k) CINELUMEN_INLINE { sum[k] = store.kept[k][l]; });
-      const Equations now = equations(
-          store, sum, [&](auto j) CINELUMEN_INLINE { return store.best[j][l]; }, p, l);
+      const Equations now = equations < fitted ? 6
+                                               : 5 > (
+                                                         store, sum, [&](auto j) CINELUMEN_INLINE { return store.best[j][l]; }, l);
       const bool small = fabsf(store.step[0][l]) + fabsf(store.step[1][l]) <= small_step_px;
       unrolled<6>([&](auto j) CINELUMEN_INLINE {
         const float last = store.trial[j][l], best = store.best[j][l];
@@ -1100,7 +1136,7 @@ struct LumenFitKernel {
         store.sum[4][l] = s_variance;
       }
       // The kappa prior's share of the radius's error: its slope against the prior's mean.
-      const float prior_sd = p.kappa_sd > 0 ? p.kappa_sd : 1.0f, by_prior = (p.kappa_sd > 0 ? column_r[by_kappa] * over : 0.0f) / prior_sd;
+      const float by_prior = column_r[by_kappa] * over * sqrtf(store.place[prior_precision][l]);
       store.sum[8][l] = r_by_s * r_by_s * s_variance + by_prior * by_prior;
       // Of a small step that was taken, what it left out and what it may have missed.
       const float step_r = z[by_radius] * over, step_c = z[by_centre] * over, took_r = store.step[0][l], took_c = store.step[1][l];
