@@ -180,12 +180,13 @@ CINELUMEN_HOST_DEVICE CINELUMEN_INLINE inline Chord narrow_chord(float u_signed,
   return {gauss * a, u_signed < 0 ? -slope : slope, gauss * mad(mad(u, u, -1.0f), a, mad(-2 * u, b, d))};
 }
 
-CINELUMEN_HOST_DEVICE CINELUMEN_INLINE inline Chord wide_chord(float u_signed, float rho) {
-  const float u = fabsf(u_signed), a = rho - u, q = rho + u;
+constexpr float wide_edge = 5.0f;  // SDs about the edge, within which w(a) is a polynomial
+
+// w and its derivative on [-wide_edge, 0] and [0, wide_edge].
+CINELUMEN_HOST_DEVICE CINELUMEN_INLINE inline void near_edge(float a, float& w, float& dw) {
   const bool negative = a < 0;
-  const float magnitude = negative ? -a : a, capped = magnitude < 5.0f ? magnitude : 5.0f, t = mad(capped, 0.4f, -1.0f);
-  // w on [-5, 0] and [0, 5], degree 13: error 3e-7, its derivative 2e-5.
-  float w = 0, dw = 0;
+  const float magnitude = negative ? -a : a, capped = magnitude < wide_edge ? magnitude : wide_edge, t = mad(capped, 0.4f, -1.0f);
+  // Degree 13: error 3e-7, its derivative 2e-5.
 #define CINELUMEN_STEP(n, p) \
   dw = mad(dw, t, w);        \
   w = mad(w, t, negative ? n : p);
@@ -205,13 +206,22 @@ CINELUMEN_HOST_DEVICE CINELUMEN_INLINE inline Chord wide_chord(float u_signed, f
   CINELUMEN_STEP(0.00315918178f, 1.54189025f)
 #undef CINELUMEN_STEP
   dw *= negative ? -0.4f : 0.4f;
+}
+
+// `inner`: known to be more than wide_edge inside the edge.
+template <bool inner = false>
+CINELUMEN_HOST_DEVICE CINELUMEN_INLINE inline Chord wide_chord(float u_signed, float rho) {
+  const float u = fabsf(u_signed), a = rho - u, q = rho + u;
+  float w = 0, dw = 0;
+  if constexpr (!inner) near_edge(a, w, dw);
   // Above 5 the asymptotic series is better than 1.2e-5.
-  const float far = a > 5.0f ? a : 5.0f, root = sqrtf(far), inverse = 1.0f / (far * q), r = inverse * far, inverse_far = inverse * q;
+  const float far = a > wide_edge ? a : wide_edge, root = sqrtf(far), inverse = 1.0f / (far * q), r = inverse * far,
+              inverse_far = inverse * q;
   const float i2 = inverse_far * inverse_far;
   const float w_far = root * mad(-i2, mad(i2, mad(i2, 0.3076172f, 0.1171875f), 0.125f), 1.0f);
   const float dw_far = 0.5f * root * inverse_far * mad(i2, mad(i2, mad(i2, 3.383789f, 0.8203125f), 0.375f), 1.0f);
-  w = a > 5.0f ? w_far : (a < -5.0f ? 0.0f : w);
-  dw = a > 5.0f ? dw_far : (a < -5.0f ? 0.0f : dw);
+  w = inner | (a > wide_edge) ? w_far : (a < -wide_edge ? 0.0f : w);
+  dw = inner | (a > wide_edge) ? dw_far : (a < -wide_edge ? 0.0f : dw);
   const float d2 = mad(-a, dw, 0.5f * w), d3 = mad(-a, d2, -0.5f * dw), d4 = mad(-a, d3, -1.5f * d2), d5 = mad(-a, d4, -2.5f * d3);
   const float m0 = w, m1 = dw, m2 = w + d2, m3 = mad(3, dw, d3), m4 = mad(3, w, mad(6, d2, d4)), m5 = mad(15, dw, mad(10, d3, d5));
   const float scale = 2 * sqrtf(q);
@@ -228,15 +238,22 @@ constexpr bool on_device = true;
 constexpr bool on_device = false;
 #endif
 
-constexpr int max_samples = 192;  // pixels of one profile
-constexpr int at_once = 2;        // samples per visit of the sums on the CPU: these are too many for the registers
+constexpr int max_samples = 192;   // pixels of one profile
+constexpr int at_once = 2;         // samples per visit of the sums on the CPU: these are too many for the registers
+constexpr int few_iterations = 3;  // enough for most profiles
 constexpr int walked_at_once = 4;
 constexpr int slices = 32;  // of the samples on CUDA, a thread of each lane's own each: a warp's worth of threads per profile
 static_assert(max_samples % at_once == 0);
-constexpr float small_step_px = 0.02f;  // steps shrink at least tenfold each from here
-constexpr float hopeless = 6;           // chi2 that kappa has to take off: nothing that could be used takes off less than twice this
-constexpr float tail = 4.2f;            // SDs beyond the edge where the vessel counts as gone: 1e-5 of its height is left
-constexpr int search_half = 95;         // px either side in the search for a start
+// Steps shrink about tenfold each from here.
+CINELUMEN_HOST_DEVICE CINELUMEN_INLINE inline float small_step(float radius) {
+  constexpr float least_px = 0.02f, most_px = 0.04f, of_radius = 0.006f;
+  const float wanted = of_radius * radius, raised = wanted > least_px ? wanted : least_px;
+  return raised < most_px ? raised : most_px;
+}
+constexpr float small_step_of_psf_px = 0.02f;
+constexpr float hopeless = 6;    // chi2 that kappa has to take off: nothing that could be used takes off less than twice this
+constexpr float tail = 4.2f;     // SDs beyond the edge where the vessel counts as gone: 1e-5 of its height is left
+constexpr int search_half = 95;  // px either side in the search for a start
 
 // Columns of the model, linear ones first: b0, b1, kappa, then R, c and s over kappa. The upper triangle is packed by columns, so that
 // five of six are a prefix.
@@ -250,7 +267,7 @@ CINELUMEN_HOST_DEVICE constexpr int value_sum_of(int j) { return first_value_sum
 enum Moment { m_1, m_x, m_xx, m_y, m_xy, m_yy, moments_count };
 
 // Which models the lanes of a tile need; the same for the whole tile.
-enum class Width { narrow, wide, both };
+enum class Width { narrow, wide, both, inner };  // inner: wide, and no edge is near
 
 struct LumenFitKernel {
   ImageView<const float> image;
@@ -262,10 +279,11 @@ struct LumenFitKernel {
   LumenFitOptions options;
   ChordTable table;
 
-  // The width is the number of profiles, lanes below: one vector register of floats, and on CUDA what samples fit the shared memory. No
-  // profile's result depends on which others share its tile.
-  using CpuTile = TileShape<1, 16>;
+  // The width is the number of profiles. They are worked on in groups, whose profiles are the lanes below: one vector register of floats,
+  // and on CUDA, where a tile is a group, what samples fit the shared memory. No profile's result depends on which others share its group.
+  using CpuTile = TileShape<1, 256>;
   using CudaTile = TileShape<1, 8>;
+  static constexpr int vector_lanes = 16;
 
   // What sampling needs of a point, by lane: vector registers instead of a stride over the points.
   enum LanePlace {
@@ -304,22 +322,38 @@ struct LumenFitKernel {
     places
   };
 
-  template <int Height, int Columns>
-  struct Scratch {
-    float x[max_samples][Columns], value[max_samples][Columns], weight[max_samples][Columns];
-    float sum[sums][Columns], kept[sums][Columns];  // at the trial; at the best so far
+  // What goes along with a profile to another lane, next to its samples: rows of one number per lane.
+  template <int Columns>
+  struct LaneRows {
+    float kept[sums][Columns];  // the sums at the best so far
     float moment[moments_count][Columns];
     float trial[6][Columns], best[6][Columns];  // R, c, kappa, b0, b1, s
-    float inverse[2][Columns];                  // of s and R
     float chi2[Columns], lambda[Columns], step[2][Columns], s_sd[Columns];
-    float node[3 * nodes][Columns];
     float place[places][Columns];
     float start_radius[Columns], start_centre[Columns], fwhm[Columns], contrast[Columns], significance[Columns], half[Columns],
         lost[Columns];
-    int count[Columns], used[Columns], stride[Columns], done[Columns], low[Columns], high[Columns];
-    int worse[Columns], index[Columns];  // of the lane's point; the last one's where there are no more
-    int listed, longest, first, last, any_narrow, any_wide, any_worse, moving, clear;
+    int count[Columns], used[Columns], stride[Columns], done[Columns];
+    int index[Columns];  // of the lane's point; the last one's where there are no more
+  };
+  template <int Columns>
+  struct Group : LaneRows<Columns> {
+    float x[max_samples][Columns], value[max_samples][Columns], weight[max_samples][Columns];
+    float sum[sums][Columns];   // at the trial
+    float inverse[2][Columns];  // of s and R
+    float node[3 * nodes][Columns];
+    int low[Columns], high[Columns], inner_low[Columns], inner_high[Columns], worse[Columns];
+    int elsewhere[Columns];  // 1: handed over
+    int longest, first, last, inner_first, inner_last, any_narrow, any_wide, any_worse, moving, clear;
     float partial[Columns < 16 ? slices : 1][sums + 1][Columns];  // CUDA only; one more, so that slices lie in different banks
+  };
+  template <int Height, int Columns>
+  struct Scratch {
+    Group<Columns> group;
+  };
+  // Wide tiles: most profiles need few iterations, a few need all. Those that are left go on together.
+  template <int Height, int Columns>
+  requires(Columns > vector_lanes) struct Scratch<Height, Columns> {
+    Group<vector_lanes> group, left;
   };
 
   CINELUMEN_HOST_DEVICE bool varies() const { return variance.plane.data != nullptr || variance.stored.stored.data != nullptr; }
@@ -617,7 +651,7 @@ struct LumenFitKernel {
 
   // Puts get(number) in the place of each number.
   template <int Columns, class Get>
-  static CINELUMEN_INLINE inline void look_up(float (*plane)[Columns], int count, Get get) {
+  CINELUMEN_HOST_DEVICE CINELUMEN_INLINE static inline void look_up(float (*plane)[Columns], int count, Get get) {
     for (int i = 0; i < count; ++i)
       for (int l = 0; l < Columns; ++l) plane[i][l] = get(std::bit_cast<std::uint32_t>(plane[i][l]));
   }
@@ -680,7 +714,7 @@ struct LumenFitKernel {
   CINELUMEN_HOST_DEVICE void gather(const Block<1, Columns>& block, Store& store) const {
     block.for_each_pixel(1, Columns, [&](int, int l) {
       const float s = store.place[prior_s][l], radius = fmaxf(store.start_radius[l], 0.4f * s);
-      const float half = 1.5f * radius + 5 * s + 2;
+      const float half = 1.5f * radius + 5 * s + 2, start_at = options.search ? 0.0f : points[store.index[l]].first_radius_px;
       const int room = max_samples / options.rows;
       int stride = 1;
       while (2 * static_cast<int>(half / static_cast<float>(stride)) + 1 > room && stride < 8) ++stride;
@@ -691,14 +725,14 @@ struct LumenFitKernel {
       store.count[l] = (2 * side + 1) * options.rows;
       // Kappa, for the second-order term only: the prior's, or what the search saw.
       const float by_contrast = store.contrast[l] > 0 ? store.contrast[l] / (2 * radius) : 0.0f;
-      store.trial[0][l] = radius;
+      store.trial[0][l] = start_at > 0 ? fmaxf(start_at, 0.4f * s) : radius;
       store.trial[1][l] = store.start_centre[l];
       store.trial[2][l] = store.place[prior_precision][l] > 0 ? store.place[prior_kappa][l] : by_contrast;
       store.trial[3][l] = store.trial[4][l] = 0;
       store.trial[5][l] = s;
       store.lambda[l] = 1e-3f;
       store.chi2[l] = INFINITY;  // whatever comes first is better
-      store.done[l] = 0;
+      store.done[l] = store.elsewhere[l] = 0;
       const float start = floorf(store.start_centre[l] * store.place[n_major][l] + 0.5f);
       store.place[major_step][l] = static_cast<float>(stride);
       store.place[last_step][l] = static_cast<float>(2 * side);
@@ -763,6 +797,8 @@ struct LumenFitKernel {
       chord = narrow_chord(u, &store.node[0][l], stride);
     } else if constexpr (width == Width::wide) {
       chord = wide_chord(u, rho);
+    } else if constexpr (width == Width::inner) {
+      chord = wide_chord<true>(u, rho);
     } else {
       const Chord a = narrow_chord(u, &store.node[0][l], stride), b = wide_chord(u, rho);
       const bool small = rho <= rho_narrow;
@@ -796,10 +832,9 @@ struct LumenFitKernel {
     });
   }
 
-  // The sums at the trial.
+  // Adds the samples first ... last - 1 to the sums at the trial, which on CUDA are these alone.
   template <Width width, int Columns, class Store>
-  CINELUMEN_HOST_DEVICE void accumulate(const Block<1, Columns>& block, Store& store) const {
-    const int first = store.first, last = store.last;
+  CINELUMEN_HOST_DEVICE void accumulate(const Block<1, Columns>& block, Store& store, int first, int last) const {
     if constexpr (on_device) {
       block.for_each_pixel(slices, Columns, [&](int slice, int l) {
         float sum[sums];
@@ -815,7 +850,6 @@ struct LumenFitKernel {
         store.sum[k][l] = total;
       });
     } else {
-      block.for_each_pixel(sums, Columns, [&](int k, int l) { store.sum[k][l] = 0; });
       for (int i = first; i < last; i += at_once)
         block.for_each_pixel(1, Columns, [&](int, int l) CINELUMEN_INLINE {
           float sum[sums];
@@ -844,9 +878,13 @@ struct LumenFitKernel {
       const bool counts = !store.done[l] && store.used[l] > 0;
       store.low[l] = counts ? low : max_samples;
       store.high[l] = counts ? high : 0;
+      const float inner = store.trial[0][l] - (wide_edge + 0.01f) * store.trial[5][l] - 0.5f * rows * fabsf(store.place[n_minor][l]);
+      const float inner_half = fabsf(store.place[n_major][l]) * inner;
+      store.inner_low[l] = counts ? (static_cast<int>(fmaxf((middle - inner_half) * inverse, 0.0f)) + 2) * options.rows : 0;
+      store.inner_high[l] = counts ? static_cast<int>(fmaxf((middle + inner_half) * inverse, 0.0f)) * options.rows : max_samples;
     });
     block.once([&] {
-      int narrow = 0, wide = 0, first = max_samples, last = 0;
+      int narrow = 0, wide = 0, first = max_samples, last = 0, inner_first = 0, inner_last = max_samples;
       for (int l = 0; l < Columns; ++l) {
         if (store.done[l]) continue;
         const bool small = store.trial[0][l] <= rho_narrow * store.trial[5][l];
@@ -854,23 +892,33 @@ struct LumenFitKernel {
         wide |= small ? 0 : 1;
         first = store.low[l] < first ? store.low[l] : first;
         last = store.high[l] > last ? store.high[l] : last;
+        inner_first = store.inner_low[l] > inner_first ? store.inner_low[l] : inner_first;
+        inner_last = store.inner_high[l] < inner_last ? store.inner_high[l] : inner_last;
       }
       store.any_narrow = narrow;
       store.any_wide = wide;
       store.first = first / at_once * at_once;
       last = (last + at_once - 1) / at_once * at_once;
       store.last = last < store.longest ? last : store.longest;
+      inner_first = (inner_first + at_once - 1) / at_once * at_once;
+      inner_last = inner_last / at_once * at_once;
+      store.inner_first = clamp_int(inner_first, store.first, store.last > store.first ? store.last : store.first);
+      store.inner_last = clamp_int(inner_last, store.inner_first, store.last > store.inner_first ? store.last : store.inner_first);
     });
     if (store.any_narrow)
       block.for_each_pixel(nodes, Columns, [&](int j, int l) {
         node_moments(table, store.trial[0][l] * store.inverse[0][l], j, &store.node[0][l], Columns);
       });
-    if (!store.any_wide)
-      accumulate<Width::narrow>(block, store);
-    else if (!store.any_narrow)
-      accumulate<Width::wide>(block, store);
-    else
-      accumulate<Width::both>(block, store);
+    if constexpr (!on_device) block.for_each_pixel(sums, Columns, [&](int k, int l) { store.sum[k][l] = 0; });
+    if (!store.any_wide) return accumulate<Width::narrow>(block, store, store.first, store.last);
+    if (store.any_narrow) return accumulate<Width::both>(block, store, store.first, store.last);
+    if constexpr (on_device) {
+      accumulate<Width::wide>(block, store, store.first, store.last);
+    } else {
+      accumulate<Width::wide>(block, store, store.first, store.inner_first);
+      accumulate<Width::inner>(block, store, store.inner_first, store.inner_last);
+      accumulate<Width::wide>(block, store, store.inner_last, store.last);
+    }
   }
 
   // Factor of (H + damping on the nonlinear columns), normalised to unit diagonal: lower triangle packed as its transpose.
@@ -1010,11 +1058,11 @@ struct LumenFitKernel {
     // Numbers, not conditions, which would keep the lanes from being worked on together.
     const float settled_below = iteration == 0 ? 0.1f : 1e30f, hopeless_below = iteration >= 2 ? hopeless : -1.0f;
     const float psf_share = iteration == 0 ? 0.0f : 1.0f, lambda_scale = iteration == 0 ? 1.0f : 0.15f;
-    const auto ends = [&](const Proposal& proposal, float kappa_before) CINELUMEN_INLINE {
+    const auto ends = [&](const Proposal& proposal, float radius, float kappa_before) CINELUMEN_INLINE {
       const float kappa = proposal.next[2], step_px = fabsf(proposal.step_r) + fabsf(proposal.step_c);
       // A first step may start from a kappa that is far off, and with it the second-order term.
       const bool settled = fabsf(kappa - kappa_before) <= settled_below * fabsf(kappa);
-      const bool arrived = (step_px <= small_step_px) & (proposal.step_s <= small_step_px) & settled;
+      const bool arrived = (step_px <= small_step(radius)) & (proposal.step_s <= small_step_of_psf_px) & settled;
       return arrived | (proposal.of_kappa < hopeless_below);
     };
     // As if the trials were all better, which is what they nearly always are.
@@ -1044,7 +1092,7 @@ struct LumenFitKernel {
       const float old_r = store.step[0][l], old_c = store.step[1][l];
       store.step[0][l] = taken ? proposal.step_r : old_r;
       store.step[1][l] = taken ? proposal.step_c : old_c;
-      store.done[l] = (was_done != 0) | (taken & ends(proposal, at[2])) ? 1 : 0;
+      store.done[l] = (was_done != 0) | (taken & ends(proposal, at[0], at[2])) ? 1 : 0;
     });
     block.once([&] {
       store.any_worse = 0;
@@ -1066,7 +1114,7 @@ struct LumenFitKernel {
         const float old_r = store.step[0][l], old_c = store.step[1][l];
         store.step[0][l] = worse ? proposal.step_r : old_r;
         store.step[1][l] = worse ? proposal.step_c : old_c;
-        store.done[l] = (store.done[l] != 0) | (worse & ends(proposal, at[2])) ? 1 : 0;
+        store.done[l] = (store.done[l] != 0) | (worse & ends(proposal, at[0], at[2])) ? 1 : 0;
       });
     block.once([&] {
       int moving = 0;
@@ -1086,7 +1134,7 @@ struct LumenFitKernel {
       const Equations now = equations < fitted ? 6
                                                : 5 > (
                                                          store, sum, [&](auto j) CINELUMEN_INLINE { return store.best[j][l]; }, l);
-      const bool small = fabsf(store.step[0][l]) + fabsf(store.step[1][l]) <= small_step_px;
+      const bool small = fabsf(store.step[0][l]) + fabsf(store.step[1][l]) <= small_step(store.best[0][l]);
       unrolled<6>([&](auto j) CINELUMEN_INLINE {
         const float last = store.trial[j][l], best = store.best[j][l];
         store.trial[j][l] = small | ((j != 0) & (j != 1) & (j != 5)) ? last : best;
@@ -1145,6 +1193,7 @@ struct LumenFitKernel {
       store.sum[7][l] = chi2;
     });
     block.for_each_pixel(1, lanes_used, [&](int, int l) {
+      if (store.elsewhere[l]) return;
       const float radius = store.trial[0][l], kappa = store.trial[2][l], s = store.trial[5][l], chi2 = store.sum[7][l];
       const float var_radius = store.sum[0][l], var_centre = store.sum[1][l], var_kappa = store.sum[2][l], cov = store.sum[3][l];
       const float rho = radius / s;
@@ -1189,30 +1238,9 @@ struct LumenFitKernel {
     });
   }
 
-  template <int Height, int Columns>
-  CINELUMEN_HOST_DEVICE void operator()(Block<Height, Columns> block, Scratch<Height, Columns>& store) const {
-    const int count = list.count ? *list.count : points.size, lanes_used = block.columns(count);
-    if (lanes_used <= 0) return;
-    block.for_each_pixel(1, Columns, [&](int, int l) {
-      const int at = block.x0 + (l < lanes_used ? l : lanes_used - 1);
-      store.index[l] = list.count ? list.indices[at] : at;
-    });
-    place_lanes(block, store);
-    if (options.search || options.search_only) search(block, store);
-    if (options.search_only) {
-      block.for_each_pixel(1, lanes_used, [&](int, int l) {
-        LumenFit fit;
-        fit.diameter_px = 2 * store.start_radius[l];
-        fit.centre_px = store.start_centre[l];
-        fit.fwhm_px = store.fwhm[l];
-        fit.contrast = store.contrast[l];
-        fit.significance = store.significance[l];
-        fits[store.index[l]] = fit;
-      });
-      return;
-    }
-    gather(block, store);
-    for (int iteration = 0; iteration < options.iterations; ++iteration) {
+  template <int Columns, class Store>
+  CINELUMEN_HOST_DEVICE void iterate(const Block<1, Columns>& block, Store& store, int start, int end) const {
+    for (int iteration = start; iteration < end; ++iteration) {
       evaluate(block, store);
       if (options.fit_psf)
         advance<6>(block, store, iteration);
@@ -1220,10 +1248,114 @@ struct LumenFitKernel {
         advance<5>(block, store, iteration);
       if (!store.moving) break;
     }
+  }
+
+  template <int Columns, class Store>
+  CINELUMEN_HOST_DEVICE void finish_all(const Block<1, Columns>& block, Store& store, int lanes_used) const {
     if (options.fit_psf)
       finish<true>(block, store, lanes_used);
     else
       finish<false>(block, store, lanes_used);
+  }
+
+  template <int Columns, class Store>
+  CINELUMEN_HOST_DEVICE void write_search(const Block<1, Columns>& block, const Store& store, int lanes_used) const {
+    block.for_each_pixel(1, lanes_used, [&](int, int l) {
+      LumenFit fit;
+      fit.diameter_px = 2 * store.start_radius[l];
+      fit.centre_px = store.start_centre[l];
+      fit.fwhm_px = store.fwhm[l];
+      fit.contrast = store.contrast[l];
+      fit.significance = store.significance[l];
+      fits[store.index[l]] = fit;
+    });
+  }
+
+  // Samples of a group's points, and the fits' first iterations. False: there was only to search.
+  template <int Columns, class Store>
+  CINELUMEN_HOST_DEVICE bool begin(const Block<1, Columns>& block, Store& store, int lanes_used, int iterations) const {
+    block.for_each_pixel(1, Columns, [&](int, int l) {
+      const int at = block.x0 + (l < lanes_used ? l : lanes_used - 1);
+      store.index[l] = list.count ? list.indices[at] : at;
+    });
+    place_lanes(block, store);
+    if (options.search || options.search_only) search(block, store);
+    if (options.search_only) {
+      write_search(block, store, lanes_used);
+      return false;
+    }
+    gather(block, store);
+    iterate(block, store, 0, iterations);
+    return true;
+  }
+
+  // CPU only: what a profile has come to, to another lane of another group.
+  template <int Columns>
+  CINELUMEN_HOST_DEVICE static void hand_over(const Group<Columns>& group, int from, Group<Columns>& to, int lane) {
+    using Rows = LaneRows<Columns>;
+    constexpr std::size_t number = sizeof(float), row = Columns * number;
+    static_assert(sizeof(int) == number && sizeof(Rows) % row == 0);
+    const auto* const source = reinterpret_cast<const std::byte*>(static_cast<const Rows*>(&group)) + from * number;
+    auto* const target = reinterpret_cast<std::byte*>(static_cast<Rows*>(&to)) + lane * number;
+    for (std::size_t at = 0; at < sizeof(Rows); at += row) std::memcpy(target + at, source + at, number);
+    for (int i = 0; i < group.count[from]; ++i) {
+      to.x[i][lane] = group.x[i][from];
+      to.value[i][lane] = group.value[i][from];
+      to.weight[i][lane] = group.weight[i][from];
+    }
+  }
+
+  // The profiles that were handed over, `lanes` of them, to their end.
+  template <int Columns>
+  CINELUMEN_HOST_DEVICE void fit_rest(const Block<1, Columns>& block, Group<Columns>& left, int lanes, int iterations_before) const {
+    left.longest = 0;
+    for (int l = 0; l < Columns; ++l) {
+      left.elsewhere[l] = 0;
+      if (l >= lanes) {
+        left.done[l] = 1;
+        left.count[l] = left.used[l] = 0;
+      }
+      left.longest = left.count[l] > left.longest ? left.count[l] : left.longest;
+    }
+    left.longest = (left.longest + at_once - 1) / at_once * at_once;
+    for (int l = 0; l < Columns; ++l)
+      for (int i = left.count[l]; i < left.longest; ++i) left.x[i][l] = left.value[i][l] = left.weight[i][l] = 0;
+    iterate(block, left, iterations_before, options.iterations);
+    finish_all(block, left, lanes);
+  }
+
+  template <int Height, int Columns>
+  CINELUMEN_HOST_DEVICE void operator()(Block<Height, Columns> block, Scratch<Height, Columns>& scratch) const {
+    const int count = list.count ? *list.count : points.size, lanes_used = block.columns(count);
+    if (lanes_used <= 0) return;
+    if constexpr (Columns <= vector_lanes) {
+      if (begin(block, scratch.group, lanes_used, options.iterations)) finish_all(block, scratch.group, lanes_used);
+    } else {
+      fit_groups(block, scratch, lanes_used);
+    }
+  }
+
+  // CPU only.
+  template <int Columns>
+  CINELUMEN_HOST_DEVICE void fit_groups(const Block<1, Columns>& block, Scratch<1, Columns>& scratch, int lanes_used) const {
+    const int few = options.iterations < few_iterations ? options.iterations : few_iterations;
+    Block<1, vector_lanes> place{block.y0, block.x0, block.index, block.reversed};
+    int left = 0;
+    for (int start = 0; start < lanes_used; start += vector_lanes) {
+      const int lanes = lanes_used - start < vector_lanes ? lanes_used - start : vector_lanes;
+      place.x0 = block.x0 + start;
+      if (!begin(place, scratch.group, lanes, few)) continue;
+      for (int l = 0; l < lanes; ++l) {
+        if (scratch.group.done[l] || scratch.group.used[l] == 0) continue;
+        hand_over(scratch.group, l, scratch.left, left++);
+        scratch.group.elsewhere[l] = 1;
+        if (left < vector_lanes) continue;
+        fit_rest(place, scratch.left, left, few);
+        left = 0;
+      }
+      finish_all(place, scratch.group, lanes);
+    }
+    if (left > 0) fit_rest(place, scratch.left, left, few);
   }
 };
 
