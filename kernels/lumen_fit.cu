@@ -180,12 +180,13 @@ CINELUMEN_HOST_DEVICE CINELUMEN_INLINE inline Chord narrow_chord(float u_signed,
   return {gauss * a, u_signed < 0 ? -slope : slope, gauss * mad(mad(u, u, -1.0f), a, mad(-2 * u, b, d))};
 }
 
-CINELUMEN_HOST_DEVICE CINELUMEN_INLINE inline Chord wide_chord(float u_signed, float rho) {
-  const float u = fabsf(u_signed), a = rho - u, q = rho + u;
+constexpr float wide_edge = 5.0f;  // SDs about the edge, within which w(a) is a polynomial
+
+// w and its derivative on [-wide_edge, 0] and [0, wide_edge].
+CINELUMEN_HOST_DEVICE CINELUMEN_INLINE inline void near_edge(float a, float& w, float& dw) {
   const bool negative = a < 0;
-  const float magnitude = negative ? -a : a, capped = magnitude < 5.0f ? magnitude : 5.0f, t = mad(capped, 0.4f, -1.0f);
-  // w on [-5, 0] and [0, 5], degree 13: error 3e-7, its derivative 2e-5.
-  float w = 0, dw = 0;
+  const float magnitude = negative ? -a : a, capped = magnitude < wide_edge ? magnitude : wide_edge, t = mad(capped, 0.4f, -1.0f);
+  // Degree 13: error 3e-7, its derivative 2e-5.
 #define CINELUMEN_STEP(n, p) \
   dw = mad(dw, t, w);        \
   w = mad(w, t, negative ? n : p);
@@ -205,13 +206,22 @@ CINELUMEN_HOST_DEVICE CINELUMEN_INLINE inline Chord wide_chord(float u_signed, f
   CINELUMEN_STEP(0.00315918178f, 1.54189025f)
 #undef CINELUMEN_STEP
   dw *= negative ? -0.4f : 0.4f;
+}
+
+// `inner`: known to be more than wide_edge inside the edge.
+template <bool inner = false>
+CINELUMEN_HOST_DEVICE CINELUMEN_INLINE inline Chord wide_chord(float u_signed, float rho) {
+  const float u = fabsf(u_signed), a = rho - u, q = rho + u;
+  float w = 0, dw = 0;
+  if constexpr (!inner) near_edge(a, w, dw);
   // Above 5 the asymptotic series is better than 1.2e-5.
-  const float far = a > 5.0f ? a : 5.0f, root = sqrtf(far), inverse = 1.0f / (far * q), r = inverse * far, inverse_far = inverse * q;
+  const float far = a > wide_edge ? a : wide_edge, root = sqrtf(far), inverse = 1.0f / (far * q), r = inverse * far,
+              inverse_far = inverse * q;
   const float i2 = inverse_far * inverse_far;
   const float w_far = root * mad(-i2, mad(i2, mad(i2, 0.3076172f, 0.1171875f), 0.125f), 1.0f);
   const float dw_far = 0.5f * root * inverse_far * mad(i2, mad(i2, mad(i2, 3.383789f, 0.8203125f), 0.375f), 1.0f);
-  w = a > 5.0f ? w_far : (a < -5.0f ? 0.0f : w);
-  dw = a > 5.0f ? dw_far : (a < -5.0f ? 0.0f : dw);
+  w = inner | (a > wide_edge) ? w_far : (a < -wide_edge ? 0.0f : w);
+  dw = inner | (a > wide_edge) ? dw_far : (a < -wide_edge ? 0.0f : dw);
   const float d2 = mad(-a, dw, 0.5f * w), d3 = mad(-a, d2, -0.5f * dw), d4 = mad(-a, d3, -1.5f * d2), d5 = mad(-a, d4, -2.5f * d3);
   const float m0 = w, m1 = dw, m2 = w + d2, m3 = mad(3, dw, d3), m4 = mad(3, w, mad(6, d2, d4)), m5 = mad(15, dw, mad(10, d3, d5));
   const float scale = 2 * sqrtf(q);
@@ -228,14 +238,22 @@ constexpr bool on_device = true;
 constexpr bool on_device = false;
 #endif
 
-constexpr int max_samples = 192;  // pixels of one profile
-constexpr int at_once = 2;        // samples per visit of the sums on the CPU: these are too many for the registers
-constexpr int slices = 32;        // of the samples on CUDA, a thread of each lane's own each: a warp's worth of threads per profile
+constexpr int max_samples = 192;   // pixels of one profile
+constexpr int at_once = 2;         // samples per visit of the sums on the CPU: these are too many for the registers
+constexpr int few_iterations = 3;  // enough for most profiles
+constexpr int walked_at_once = 4;
+constexpr int slices = 32;  // of the samples on CUDA, a thread of each lane's own each: a warp's worth of threads per profile
 static_assert(max_samples % at_once == 0);
-constexpr float small_step_px = 0.02f;  // steps shrink at least tenfold each from here
-constexpr float hopeless = 6;           // chi2 that kappa has to take off: nothing that could be used takes off less than twice this
-constexpr float tail = 4.2f;            // SDs beyond the edge where the vessel counts as gone: 1e-5 of its height is left
-constexpr int search_half = 95;         // px either side in the search for a start
+// Steps shrink about tenfold each from here.
+CINELUMEN_HOST_DEVICE CINELUMEN_INLINE inline float small_step(float radius) {
+  constexpr float least_px = 0.02f, most_px = 0.04f, of_radius = 0.006f;
+  const float wanted = of_radius * radius, raised = wanted > least_px ? wanted : least_px;
+  return raised < most_px ? raised : most_px;
+}
+constexpr float small_step_of_psf_px = 0.02f;
+constexpr float hopeless = 6;    // chi2 that kappa has to take off: nothing that could be used takes off less than twice this
+constexpr float tail = 4.2f;     // SDs beyond the edge where the vessel counts as gone: 1e-5 of its height is left
+constexpr int search_half = 95;  // px either side in the search for a start
 
 // Columns of the model, linear ones first: b0, b1, kappa, then R, c and s over kappa. The upper triangle is packed by columns, so that
 // five of six are a prefix.
@@ -249,7 +267,7 @@ CINELUMEN_HOST_DEVICE constexpr int value_sum_of(int j) { return first_value_sum
 enum Moment { m_1, m_x, m_xx, m_y, m_xy, m_yy, moments_count };
 
 // Which models the lanes of a tile need; the same for the whole tile.
-enum class Width { narrow, wide, both };
+enum class Width { narrow, wide, both, inner };  // inner: wide, and no edge is near
 
 struct LumenFitKernel {
   ImageView<const float> image;
@@ -261,10 +279,11 @@ struct LumenFitKernel {
   LumenFitOptions options;
   ChordTable table;
 
-  // The width is the number of profiles, lanes below: one vector register of floats, and on CUDA what samples fit the shared memory. No
-  // profile's result depends on which others share its tile.
-  using CpuTile = TileShape<1, 16>;
+  // The width is the number of profiles. They are worked on in groups, whose profiles are the lanes below: one vector register of floats,
+  // and on CUDA, where a tile is a group, what samples fit the shared memory. No profile's result depends on which others share its group.
+  using CpuTile = TileShape<1, 256>;
   using CudaTile = TileShape<1, 8>;
+  static constexpr int vector_lanes = 16;
 
   // What sampling needs of a point, by lane: vector registers instead of a stride over the points.
   enum LanePlace {
@@ -296,25 +315,45 @@ struct LumenFitKernel {
     crossing_end = crossing + 8,
     noise_here = crossing_end,
     reference,
+    prior_kappa,
+    prior_precision,  // of kappa; 0: none
+    prior_s,          // with the pixel
+    s_precision,
     places
   };
 
-  template <int Height, int Columns>
-  struct Scratch {
-    float x[max_samples][Columns], value[max_samples][Columns], weight[max_samples][Columns];
-    float sum[sums][Columns], kept[sums][Columns];  // at the trial; at the best so far
+  // What goes along with a profile to another lane, next to its samples: rows of one number per lane.
+  template <int Columns>
+  struct LaneRows {
+    float kept[sums][Columns];  // the sums at the best so far
     float moment[moments_count][Columns];
     float trial[6][Columns], best[6][Columns];  // R, c, kappa, b0, b1, s
-    float inverse[2][Columns];                  // of s and R
     float chi2[Columns], lambda[Columns], step[2][Columns], s_sd[Columns];
-    float node[3 * nodes][Columns];
     float place[places][Columns];
     float start_radius[Columns], start_centre[Columns], fwhm[Columns], contrast[Columns], significance[Columns], half[Columns],
         lost[Columns];
-    int count[Columns], used[Columns], stride[Columns], done[Columns], low[Columns], high[Columns];
-    int stored_at[Columns], worse[Columns], index[Columns];  // of the lane's point; the last one's where there are no more
-    int listed, longest, first, last, any_narrow, any_wide, any_worse, moving, clear;
+    int count[Columns], used[Columns], stride[Columns], done[Columns];
+    int index[Columns];  // of the lane's point; the last one's where there are no more
+  };
+  template <int Columns>
+  struct Group : LaneRows<Columns> {
+    float x[max_samples][Columns], value[max_samples][Columns], weight[max_samples][Columns];
+    float sum[sums][Columns];   // at the trial
+    float inverse[2][Columns];  // of s and R
+    float node[3 * nodes][Columns];
+    int low[Columns], high[Columns], inner_low[Columns], inner_high[Columns], worse[Columns];
+    int elsewhere[Columns];  // 1: handed over
+    int longest, first, last, inner_first, inner_last, any_narrow, any_wide, any_worse, moving, clear;
     float partial[Columns < 16 ? slices : 1][sums + 1][Columns];  // CUDA only; one more, so that slices lie in different banks
+  };
+  template <int Height, int Columns>
+  struct Scratch {
+    Group<Columns> group;
+  };
+  // Wide tiles: most profiles need few iterations, a few need all. Those that are left go on together.
+  template <int Height, int Columns>
+  requires(Columns > vector_lanes) struct Scratch<Height, Columns> {
+    Group<vector_lanes> group, left;
   };
 
   CINELUMEN_HOST_DEVICE bool varies() const { return variance.plane.data != nullptr || variance.stored.stored.data != nullptr; }
@@ -337,7 +376,12 @@ struct LumenFitKernel {
         for (int i = first; i < last; ++i) body(i, l);
       });
     } else {
-      for (int i = first; i < last; ++i) block.for_each_pixel(1, Columns, [&](int, int l) CINELUMEN_INLINE { body(i, l); });
+      // Several at a time: what they add to stays in registers between them.
+      int i = first;
+      for (; i + walked_at_once <= last; i += walked_at_once)
+        block.for_each_pixel(
+            1, Columns, [&](int, int l) CINELUMEN_INLINE { unrolled<walked_at_once>([&](auto k) CINELUMEN_INLINE { body(i + k, l); }); });
+      for (; i < last; ++i) block.for_each_pixel(1, Columns, [&](int, int l) CINELUMEN_INLINE { body(i, l); });
     }
   }
 
@@ -359,6 +403,13 @@ struct LumenFitKernel {
       store.place[from][l] = p.from_px;
       store.place[to][l] = p.to_px;
       store.place[major_step][l] = 1;
+      const float s = sqrtf(square(p.psf_px) + 1.0f / 12.0f);
+      // The prior is on the point spread without the pixel; its SD carries over by ds_eff = (s / s_eff) ds.
+      store.s_sd[l] = p.psf_sd_px * p.psf_px / s;
+      store.place[prior_s][l] = s;
+      store.place[s_precision][l] = p.psf_sd_px > 0 ? 1.0f / square(store.s_sd[l]) : 0.0f;
+      store.place[prior_kappa][l] = p.kappa;
+      store.place[prior_precision][l] = p.kappa_sd > 0 ? 1.0f / square(p.kappa_sd) : 0.0f;
       store.start_radius[l] = p.radius_px;
       store.start_centre[l] = p.centre_px;
       store.fwhm[l] = 0;
@@ -369,6 +420,10 @@ struct LumenFitKernel {
   struct Place {
     float major, minor, distance;  // pixel on either axis; along the normal
   };
+  CINELUMEN_HOST_DEVICE CINELUMEN_INLINE static inline int index_of(const Place& at, bool columns, int pitch) {
+    const int major = static_cast<int>(at.major), minor = static_cast<int>(at.minor);
+    return (columns ? minor : major) * pitch + (columns ? major : minor);
+  }
   template <class Store>
   CINELUMEN_HOST_DEVICE CINELUMEN_INLINE static inline Place place_of(const Store& store, int l, float step, int row, int rows) {
     const float major = store.place[first_major][l] + step, offset = major - store.place[p_major][l];
@@ -379,25 +434,27 @@ struct LumenFitKernel {
 
   bool all_valid(int y0, int y1, int x0, int x1) const {
     if (valid.data == nullptr) return true;
-    // Eight bytes at a time; the last eight may overlap those before them.
-    const auto zero_among = [](const std::uint8_t* at) {
-      std::uint64_t bytes;
-      std::memcpy(&bytes, at, sizeof bytes);
-      return ((bytes - 0x0101010101010101u) & ~bytes & 0x8080808080808080u) != 0;
-    };
     const int width = x1 - x0 + 1;
     for (int y = y0; y <= y1; ++y) {
       const std::uint8_t* const row = valid.row(y) + x0;
-      bool invalid = false;
-      if (width < 8) {
-        for (int x = 0; x < width; ++x) invalid |= row[x] == 0;
-      } else {
-        for (int x = 0; x + 8 < width; x += 8) invalid |= zero_among(row + x);
-        invalid |= zero_among(row + width - 8);
+      if (width < chunk) {
+        for (int x = 0; x < width; ++x)
+          if (row[x] == 0) return false;
+        continue;
       }
-      if (invalid) return false;
+      std::uint64_t zeros = 0;
+      for (int x = 0; x + chunk < width; x += chunk) zeros |= zeros_among(row + x);
+      if ((zeros | zeros_among(row + width - chunk)) != 0) return false;  // may overlap those before
     }
     return true;
+  }
+  // Not 0 where one of a chunk's bytes is.
+  static constexpr int chunk = 64;
+  static CINELUMEN_INLINE inline std::uint64_t zeros_among(const std::uint8_t* at) {
+    std::uint64_t words[chunk / 8], zeros = 0;
+    std::memcpy(words, at, chunk);
+    for (const std::uint64_t word : words) zeros |= (word - 0x0101010101010101u) & ~word & 0x8080808080808080u;
+    return zeros;
   }
 
   // Whether all pixels that the lanes' samples may need can be read without a look: then the reads are vector code. Asked
@@ -427,10 +484,12 @@ struct LumenFitKernel {
                   x1 = columns ? major1 : minor1;
         if (y0 >= low_y && y1 <= high_y && x0 >= low_x && x1 <= high_x) continue;
         if (y0 < 0 || x0 < 0 || y1 >= image.height || x1 >= image.width) return;
+        // As wide as whole chunks.
+        const int wide = (x1 - x0 + 2 * room + chunk) / chunk * chunk, left = (wide - (x1 - x0)) / 2;
         low_y = y0 > room ? y0 - room : 0;
-        low_x = x0 > room ? x0 - room : 0;
+        low_x = x0 > left ? x0 - left : 0;
         high_y = y1 + room < image.height ? y1 + room : image.height - 1;
-        high_x = x1 + room < image.width ? x1 + room : image.width - 1;
+        high_x = low_x + wide <= image.width ? low_x + wide - 1 : image.width - 1;
         if (all_valid(low_y, high_y, low_x, high_x)) continue;
         low_y = y0;
         high_y = y1;
@@ -455,22 +514,18 @@ struct LumenFitKernel {
       }
     });
     const int reach_px = store.longest, steps = 2 * reach_px + 1;
-    // Places first, then the pixels.
-    block.for_each_pixel(steps, Columns, [&](int i, int l) CINELUMEN_INLINE {
-      const Place middle = place_of(store, l, static_cast<float>(i - reach_px), 1, 3);
-      store.x[i][l] = middle.distance;
-      store.value[i][l] = middle.major;
-      store.weight[i][l] = middle.minor;
-    });
+    [[maybe_unused]] const int pitch = static_cast<int>(image.pitch);
+    [[maybe_unused]] const float* const pixels = image.data;
     find_clear(
         block, store, -static_cast<float>(reach_px), [&](int) { return static_cast<float>(reach_px); }, 2);
     if (!on_device && store.clear) {
-      const float* const pixels = image.data;
-      const int pitch = static_cast<int>(image.pitch);
       block.for_each_pixel(steps, Columns, [&](int i, int l) CINELUMEN_INLINE {
-        const bool columns = store.place[by_columns][l] > 0;
-        const int major = static_cast<int>(store.value[i][l]), minor = static_cast<int>(store.weight[i][l]);
-        const int at = columns ? minor * pitch + major : major * pitch + minor, next = columns ? pitch : 1;
+        const Place middle = place_of(store, l, static_cast<float>(i - reach_px), 1, 3);
+        store.x[i][l] = middle.distance;
+        store.weight[i][l] = std::bit_cast<float>(index_of(middle, store.place[by_columns][l] > 0, pitch));
+      });
+      block.for_each_pixel(steps, Columns, [&](int i, int l) CINELUMEN_INLINE {
+        const int next = store.place[by_columns][l] > 0 ? pitch : 1, at = std::bit_cast<int>(store.weight[i][l]);
         const float distance = store.x[i][l], sideways = store.place[n_minor][l];
         const float low = store.place[from][l], high = store.place[to][l];
         const float a = distance - sideways, b = distance, c = distance + sideways;
@@ -482,8 +537,10 @@ struct LumenFitKernel {
       });
     } else {
       block.for_each_pixel(steps, Columns, [&](int i, int l) {
+        const Place middle = place_of(store, l, static_cast<float>(i - reach_px), 1, 3);
         const bool columns = store.place[by_columns][l] > 0;
-        const int major = static_cast<int>(store.value[i][l]), minor = static_cast<int>(store.weight[i][l]);
+        const int major = static_cast<int>(middle.major), minor = static_cast<int>(middle.minor);
+        store.x[i][l] = middle.distance;
         float sum = 0, weight = 0;
         for (int row = -1; row <= 1; ++row) {
           const int y = columns ? minor + row : major, x = columns ? major : minor + row;
@@ -585,31 +642,97 @@ struct LumenFitKernel {
     });
   }
 
+  // Samples beyond a lane's last are read where that is.
+  template <class Store>
+  CINELUMEN_HOST_DEVICE CINELUMEN_INLINE static inline Place sample_place(const Store& store, int l, int step, int row, int rows) {
+    const float last = store.place[last_step][l], at = static_cast<float>(step);
+    return place_of(store, l, (at < last ? at : last) * store.place[major_step][l], row, rows);
+  }
+
+  // Puts get(number) in the place of each number.
+  template <int Columns, class Get>
+  CINELUMEN_HOST_DEVICE CINELUMEN_INLINE static inline void look_up(float (*plane)[Columns], int count, Get get) {
+    for (int i = 0; i < count; ++i)
+      for (int l = 0; l < Columns; ++l) plane[i][l] = get(std::bit_cast<std::uint32_t>(plane[i][l]));
+  }
+
+  // Where nothing needs a look: places are vector code, and reads follow them closely. One variance for the rows of a step: it hardly
+  // differs between neighbours.
+  template <int Columns, class Store>
+  CINELUMEN_HOST_DEVICE void read_clear(const Block<1, Columns>& block, Store& store) const {
+    const int rows = options.rows, longest = store.longest;
+    const float* const pixels = image.data;
+    const std::uint16_t* const stored = variance.stored.stored.data;
+    const float* const variance_of = variance.stored.table.data;
+    const ImageView<const float> noise = variance.plane.data ? variance.plane : image;
+    const int pitch = static_cast<int>(image.pitch), last_value = variance.stored.table.size - 1,
+              noise_pitch = static_cast<int>(stored ? variance.stored.stored.pitch : noise.pitch);
+    // Numbers of pixels stand where their values will.
+    for (int row = 0; row < rows; ++row)
+      block.for_each_pixel((longest + rows - 1 - row) / rows, Columns, [&](int step, int l) CINELUMEN_INLINE {
+        const Place at = sample_place(store, l, step, row, rows);
+        const bool columns = store.place[by_columns][l] > 0;
+        store.x[step * rows + row][l] = at.distance;
+        store.value[step * rows + row][l] = std::bit_cast<float>(index_of(at, columns, pitch));
+        store.weight[step * rows + row][l] = std::bit_cast<float>(index_of(at, columns, noise_pitch));
+      });
+    look_up(store.value, longest, [&](std::uint32_t at) CINELUMEN_INLINE { return pixels[at]; });
+    for (int first = 0; first < longest; first += rows) {
+      if (stored)
+        look_up(store.weight + first, 1, [&](std::uint32_t at) CINELUMEN_INLINE {
+          const int value = stored[at];
+          return variance_of[value < last_value ? value : last_value];
+        });
+      else
+        look_up(store.weight + first, 1, [&](std::uint32_t at) CINELUMEN_INLINE { return noise.data[at]; });
+      for (int i = first + 1; i < first + rows && i < longest; ++i)
+        block.for_each_pixel(1, Columns, [&](int, int l) CINELUMEN_INLINE { store.weight[i][l] = store.weight[first][l]; });
+    }
+    if (!varies()) block.for_each_pixel(longest, Columns, [&](int i, int l) { store.weight[i][l] = options.variance; });
+  }
+
+  template <int Columns, class Store>
+  CINELUMEN_HOST_DEVICE void read(const Block<1, Columns>& block, Store& store) const {
+    const int rows = options.rows;
+    block.for_each_pixel(store.longest, Columns, [&](int i, int l) {
+      const Place at = sample_place(store, l, i / rows, i % rows, rows);
+      const bool columns = store.place[by_columns][l] > 0;
+      const float minor_first = at.minor - static_cast<float>(i % rows);
+      const bool somewhere = at.major > -1e6f && at.major < 1e6f && at.minor > -1e6f && at.minor < 1e6f;  // an int can hold it
+      const int y = somewhere ? static_cast<int>(columns ? at.minor : at.major) : -1,
+                x = somewhere ? static_cast<int>(columns ? at.major : at.minor) : -1;
+      const int y_first = columns && somewhere ? static_cast<int>(minor_first) : y,
+                x_first = columns || !somewhere ? x : static_cast<int>(minor_first);
+      const bool use = readable(y, x), use_first = readable(y_first, x_first);
+      store.x[i][l] = at.distance;
+      store.value[i][l] = use ? image(y, x) : 0;
+      store.weight[i][l] = use ? variance_at(use_first ? y_first : y, use_first ? x_first : x) : -1.0f;
+    });
+  }
+
   template <int Columns, class Store>
   CINELUMEN_HOST_DEVICE void gather(const Block<1, Columns>& block, Store& store) const {
     block.for_each_pixel(1, Columns, [&](int, int l) {
-      const LumenFitPoint p = points[store.index[l]];
-      const float s = sqrtf(square(p.psf_px) + 1.0f / 12.0f), radius = fmaxf(store.start_radius[l], 0.4f * s);
-      const float half = 1.5f * radius + 5 * s + 2;
+      const float s = store.place[prior_s][l], radius = fmaxf(store.start_radius[l], 0.4f * s);
+      const float half = 1.5f * radius + 5 * s + 2, start_at = options.search ? 0.0f : points[store.index[l]].first_radius_px;
       const int room = max_samples / options.rows;
       int stride = 1;
       while (2 * static_cast<int>(half / static_cast<float>(stride)) + 1 > room && stride < 8) ++stride;
       // Steps on the major axis are 1 / n_major apart along the profile.
       const int side = clamp_int(static_cast<int>(half * fabsf(store.place[n_major][l])) / stride + 1, 3, (room - 1) / 2);
       store.half[l] = half;
-      store.s_sd[l] = p.psf_sd_px * p.psf_px / s;  // of the SD that includes the pixel
       store.stride[l] = stride;
       store.count[l] = (2 * side + 1) * options.rows;
       // Kappa, for the second-order term only: the prior's, or what the search saw.
       const float by_contrast = store.contrast[l] > 0 ? store.contrast[l] / (2 * radius) : 0.0f;
-      store.trial[0][l] = radius;
+      store.trial[0][l] = start_at > 0 ? fmaxf(start_at, 0.4f * s) : radius;
       store.trial[1][l] = store.start_centre[l];
-      store.trial[2][l] = p.kappa_sd > 0 ? p.kappa : by_contrast;
+      store.trial[2][l] = store.place[prior_precision][l] > 0 ? store.place[prior_kappa][l] : by_contrast;
       store.trial[3][l] = store.trial[4][l] = 0;
       store.trial[5][l] = s;
       store.lambda[l] = 1e-3f;
-      store.chi2[l] = 3e38f;
-      store.done[l] = 0;
+      store.chi2[l] = INFINITY;  // whatever comes first is better
+      store.done[l] = store.elsewhere[l] = 0;
       const float start = floorf(store.start_centre[l] * store.place[n_major][l] + 0.5f);
       store.place[major_step][l] = static_cast<float>(stride);
       store.place[last_step][l] = static_cast<float>(2 * side);
@@ -624,70 +747,13 @@ struct LumenFitKernel {
       for (int l = 0; l < Columns; ++l) store.longest = store.count[l] > store.longest ? store.count[l] : store.longest;
       store.longest = (store.longest + at_once - 1) / at_once * at_once;
     });
-    const int rows = options.rows, longest = store.longest;
-    // Places first, then the pixels: so the former vectorise, and the latter too where nothing needs a look. Samples beyond a lane's last
-    // are read where that is.
-    for (int row = 0; row < rows; ++row)
-      block.for_each_pixel((longest + rows - 1 - row) / rows, Columns, [&](int i, int l) CINELUMEN_INLINE {
-        const float last = store.place[last_step][l], step = static_cast<float>(i);
-        const Place at = place_of(store, l, (step < last ? step : last) * store.place[major_step][l], row, rows);
-        store.x[i * rows + row][l] = at.distance;
-        store.value[i * rows + row][l] = at.major;
-        store.weight[i * rows + row][l] = at.minor;
-      });
+    const int longest = store.longest;
     find_clear(
-        block, store, 0, [&](int l) { return store.place[last_step][l] * store.place[major_step][l]; }, (rows + 1) / 2);
-    if (!on_device && store.clear) {
-      const ImageView<const float> noise = variance.plane.data ? variance.plane : image;
-      const float *const pixels = image.data, *const variances = noise.data;
-      const int pitch = static_cast<int>(image.pitch), noise_pitch = static_cast<int>(noise.pitch);
-      const std::uint16_t* const stored = variance.stored.stored.data;
-      const float* const variance_of = variance.stored.table.data;
-      const int stored_pitch = static_cast<int>(variance.stored.stored.pitch), last_value = variance.stored.table.size - 1;
-      // One variance for the rows of a step: it hardly differs between neighbours.
-      for (int step = 0; step * rows < longest; ++step) {
-        const int first = step * rows, last = first + rows < longest ? first + rows : longest;
-        for (int i = first + 1; i < last; ++i)
-          block.for_each_pixel(1, Columns, [&](int, int l) CINELUMEN_INLINE {
-            const bool columns = store.place[by_columns][l] > 0;
-            const int major = static_cast<int>(store.value[i][l]), minor = static_cast<int>(store.weight[i][l]);
-            const int y = columns ? minor : major, x = columns ? major : minor;
-            store.value[i][l] = pixels[y * pitch + x];
-          });
-        block.for_each_pixel(1, Columns, [&](int, int l) CINELUMEN_INLINE {
-          const bool columns = store.place[by_columns][l] > 0;
-          const int major = static_cast<int>(store.value[first][l]), minor = static_cast<int>(store.weight[first][l]);
-          const int y = columns ? minor : major, x = columns ? major : minor;
-          store.value[first][l] = pixels[y * pitch + x];
-          if (!stored) {
-            store.weight[first][l] = variances[y * noise_pitch + x];
-          } else {
-            store.stored_at[l] = y * stored_pitch + x;
-          }
-        });
-        if (stored)
-          for (int l = 0; l < Columns; ++l) {
-            const int value = stored[store.stored_at[l]];
-            store.weight[first][l] = variance_of[value < last_value ? value : last_value];
-          }
-        for (int i = first + 1; i < last; ++i)
-          block.for_each_pixel(1, Columns, [&](int, int l) CINELUMEN_INLINE { store.weight[i][l] = store.weight[first][l]; });
-      }
-      if (!varies()) block.for_each_pixel(longest, Columns, [&](int i, int l) { store.weight[i][l] = options.variance; });
-    } else {
-      block.for_each_pixel(longest, Columns, [&](int i, int l) {
-        const bool columns = store.place[by_columns][l] > 0;
-        const float major = store.value[i][l], minor = store.weight[i][l], minor_first = minor - static_cast<float>(i % rows);
-        const bool somewhere = major > -1e6f && major < 1e6f && minor > -1e6f && minor < 1e6f;  // an int can hold it
-        const int y = somewhere ? static_cast<int>(columns ? minor : major) : -1,
-                  x = somewhere ? static_cast<int>(columns ? major : minor) : -1;
-        const int y_first = columns && somewhere ? static_cast<int>(minor_first) : y,
-                  x_first = columns || !somewhere ? x : static_cast<int>(minor_first);
-        const bool use = readable(y, x), use_first = readable(y_first, x_first);
-        store.value[i][l] = use ? image(y, x) : 0;
-        store.weight[i][l] = use ? variance_at(use_first ? y_first : y, use_first ? x_first : x) : -1.0f;
-      });
-    }
+        block, store, 0, [&](int l) { return store.place[last_step][l] * store.place[major_step][l]; }, (options.rows + 1) / 2);
+    if (!on_device && store.clear)
+      read_clear(block, store);
+    else
+      read(block, store);
     walk(block, 0, longest, [&](int i, int l) CINELUMEN_INLINE {
       const float noise = store.weight[i][l], distance = store.x[i][l], value = store.value[i][l];
       const bool inside = (i < store.count[l]) & (distance >= store.place[from][l]) & (distance <= store.place[to][l]);
@@ -731,6 +797,8 @@ struct LumenFitKernel {
       chord = narrow_chord(u, &store.node[0][l], stride);
     } else if constexpr (width == Width::wide) {
       chord = wide_chord(u, rho);
+    } else if constexpr (width == Width::inner) {
+      chord = wide_chord<true>(u, rho);
     } else {
       const Chord a = narrow_chord(u, &store.node[0][l], stride), b = wide_chord(u, rho);
       const bool small = rho <= rho_narrow;
@@ -764,10 +832,9 @@ struct LumenFitKernel {
     });
   }
 
-  // The sums at the trial.
+  // Adds the samples first ... last - 1 to the sums at the trial, which on CUDA are these alone.
   template <Width width, int Columns, class Store>
-  CINELUMEN_HOST_DEVICE void accumulate(const Block<1, Columns>& block, Store& store) const {
-    const int first = store.first, last = store.last;
+  CINELUMEN_HOST_DEVICE void accumulate(const Block<1, Columns>& block, Store& store, int first, int last) const {
     if constexpr (on_device) {
       block.for_each_pixel(slices, Columns, [&](int slice, int l) {
         float sum[sums];
@@ -783,7 +850,6 @@ struct LumenFitKernel {
         store.sum[k][l] = total;
       });
     } else {
-      block.for_each_pixel(sums, Columns, [&](int k, int l) { store.sum[k][l] = 0; });
       for (int i = first; i < last; i += at_once)
         block.for_each_pixel(1, Columns, [&](int, int l) CINELUMEN_INLINE {
           float sum[sums];
@@ -799,10 +865,6 @@ struct LumenFitKernel {
 
   template <int Columns, class Store>
   CINELUMEN_HOST_DEVICE void evaluate(const Block<1, Columns>& block, Store& store) const {
-    block.for_each_pixel(nodes, Columns, [&](int j, int l) {
-      const float rho = store.trial[0][l] / store.trial[5][l];
-      node_moments(table, rho, j, &store.node[0][l], Columns);
-    });
     // Beyond the vessel's reach the sums get nothing.
     const float rows = static_cast<float>(options.rows);
     block.for_each_pixel(1, Columns, [&](int, int l) {
@@ -816,9 +878,13 @@ struct LumenFitKernel {
       const bool counts = !store.done[l] && store.used[l] > 0;
       store.low[l] = counts ? low : max_samples;
       store.high[l] = counts ? high : 0;
+      const float inner = store.trial[0][l] - (wide_edge + 0.01f) * store.trial[5][l] - 0.5f * rows * fabsf(store.place[n_minor][l]);
+      const float inner_half = fabsf(store.place[n_major][l]) * inner;
+      store.inner_low[l] = counts ? (static_cast<int>(fmaxf((middle - inner_half) * inverse, 0.0f)) + 2) * options.rows : 0;
+      store.inner_high[l] = counts ? static_cast<int>(fmaxf((middle + inner_half) * inverse, 0.0f)) * options.rows : max_samples;
     });
     block.once([&] {
-      int narrow = 0, wide = 0, first = max_samples, last = 0;
+      int narrow = 0, wide = 0, first = max_samples, last = 0, inner_first = 0, inner_last = max_samples;
       for (int l = 0; l < Columns; ++l) {
         if (store.done[l]) continue;
         const bool small = store.trial[0][l] <= rho_narrow * store.trial[5][l];
@@ -826,19 +892,33 @@ struct LumenFitKernel {
         wide |= small ? 0 : 1;
         first = store.low[l] < first ? store.low[l] : first;
         last = store.high[l] > last ? store.high[l] : last;
+        inner_first = store.inner_low[l] > inner_first ? store.inner_low[l] : inner_first;
+        inner_last = store.inner_high[l] < inner_last ? store.inner_high[l] : inner_last;
       }
       store.any_narrow = narrow;
       store.any_wide = wide;
       store.first = first / at_once * at_once;
       last = (last + at_once - 1) / at_once * at_once;
       store.last = last < store.longest ? last : store.longest;
+      inner_first = (inner_first + at_once - 1) / at_once * at_once;
+      inner_last = inner_last / at_once * at_once;
+      store.inner_first = clamp_int(inner_first, store.first, store.last > store.first ? store.last : store.first);
+      store.inner_last = clamp_int(inner_last, store.inner_first, store.last > store.inner_first ? store.last : store.inner_first);
     });
-    if (!store.any_wide)
-      accumulate<Width::narrow>(block, store);
-    else if (!store.any_narrow)
-      accumulate<Width::wide>(block, store);
-    else
-      accumulate<Width::both>(block, store);
+    if (store.any_narrow)
+      block.for_each_pixel(nodes, Columns, [&](int j, int l) {
+        node_moments(table, store.trial[0][l] * store.inverse[0][l], j, &store.node[0][l], Columns);
+      });
+    if constexpr (!on_device) block.for_each_pixel(sums, Columns, [&](int k, int l) { store.sum[k][l] = 0; });
+    if (!store.any_wide) return accumulate<Width::narrow>(block, store, store.first, store.last);
+    if (store.any_narrow) return accumulate<Width::both>(block, store, store.first, store.last);
+    if constexpr (on_device) {
+      accumulate<Width::wide>(block, store, store.first, store.last);
+    } else {
+      accumulate<Width::wide>(block, store, store.first, store.inner_first);
+      accumulate<Width::inner>(block, store, store.inner_first, store.inner_last);
+      accumulate<Width::wide>(block, store, store.inner_last, store.last);
+    }
   }
 
   // Factor of (H + damping on the nonlinear columns), normalised to unit diagonal: lower triangle packed as its transpose.
@@ -848,8 +928,8 @@ struct LumenFitKernel {
   template <int Parameters>
   CINELUMEN_HOST_DEVICE CINELUMEN_INLINE static inline void factorise(const float (&hessian)[21], float damping, Factor& factor) {
     unrolled<Parameters>([&](auto j) CINELUMEN_INLINE {
-      const float diagonal = hessian[packed(j, j)];
-      factor.scale[j] = (diagonal > 1e-30f ? 1.0f : 0.0f) / sqrtf(diagonal > 1e-30f ? diagonal : 1.0f);
+      const float diagonal = hessian[packed(j, j)], inverse = 1.0f / sqrtf(diagonal > 1e-30f ? diagonal : 1e-30f);
+      factor.scale[j] = inverse < 1e15f ? inverse : 0.0f;
     });
     unrolled<Parameters>([&](auto j) CINELUMEN_INLINE {
       unrolled<j + 1>([&](auto i) CINELUMEN_INLINE {
@@ -895,9 +975,8 @@ struct LumenFitKernel {
   struct Equations {
     float hessian[21], right[6], chi2;  // chi2 of a model of nothing
   };
-  template <class Store, class At>
-  CINELUMEN_HOST_DEVICE CINELUMEN_INLINE inline Equations equations(const Store& store, const float (&sum)[sums], At at,
-                                                                    const LumenFitPoint& p, int l) const {
+  template <int Parameters, class Store, class At>
+  CINELUMEN_HOST_DEVICE CINELUMEN_INLINE static inline Equations equations(const Store& store, const float (&sum)[sums], At at, int l) {
     Equations result;
     unrolled<6>([&](auto j) CINELUMEN_INLINE {
       unrolled<j + 1>([&](auto i) CINELUMEN_INLINE {
@@ -911,18 +990,16 @@ struct LumenFitKernel {
     result.right[by_b0] = store.moment[m_y][l];
     result.right[by_b1] = store.moment[m_xy][l];
     result.chi2 = store.moment[m_yy][l];
-    const float sd = p.kappa_sd > 0 ? p.kappa_sd : 1.0f, precision = (p.kappa_sd > 0 ? 1.0f : 0.0f) / square(sd);
+    const float precision = store.place[prior_precision][l], prior = store.place[prior_kappa][l];
     result.hessian[packed(by_kappa, by_kappa)] += precision;
-    result.right[by_kappa] += precision * p.kappa;
-    result.chi2 += precision * square(p.kappa);
-    if (options.fit_psf) {
-      // The prior is on the point spread without the pixel; its SD carries over by ds_eff = (s / s_eff) ds. The column is over kappa.
-      const float s = sqrtf(square(p.psf_px) + 1.0f / 12.0f), s_sd = (p.psf_sd_px > 0 ? p.psf_sd_px : 1.0f) * p.psf_px / s;
-      const float s_precision = (p.psf_sd_px > 0 ? 1.0f : 0.0f) / square(s_sd), off = s - at(5);
+    result.right[by_kappa] += precision * prior;
+    result.chi2 += precision * square(prior);
+    if constexpr (Parameters == 6) {  // the column is over kappa
+      const float by_s = store.place[s_precision][l], off = store.place[prior_s][l] - at(5);
       const float magnitude = fabsf(at(2)), kappa = magnitude > 1e-6f ? magnitude : 1e-6f;
-      result.hessian[packed(by_psf, by_psf)] += s_precision / square(kappa);
-      result.right[by_psf] += s_precision * off / kappa;
-      result.chi2 += s_precision * square(off);
+      result.hessian[packed(by_psf, by_psf)] += by_s / square(kappa);
+      result.right[by_psf] += by_s * off / kappa;
+      result.chi2 += by_s * square(off);
     }
     return result;
   }
@@ -932,7 +1009,8 @@ struct LumenFitKernel {
     return kappa < 0 ? -least : least;
   }
   CINELUMEN_HOST_DEVICE CINELUMEN_INLINE static inline float bounded(float x, float low, float high) {
-    return x < low ? low : (x > high ? high : x);
+    const float raised = x < low ? low : x;
+    return raised > high ? high : raised;
   }
 
   // The next trial of one lane, from the sums at `from`. The linear parameters are always the best for the others (Golub and Pereyra, "The
@@ -943,10 +1021,10 @@ struct LumenFitKernel {
     float chi2, of_nothing, of_kappa;  // with the linear parameters at their best; without a model; what kappa takes off chi2
   };
   template <int Parameters, class Store>
-  CINELUMEN_HOST_DEVICE CINELUMEN_INLINE inline Proposal propose(const Store& store, const float (&sum)[sums], const float (&at)[6],
-                                                                 float lambda, bool first, const LumenFitPoint& p, int l) const {
-    const Equations now = equations(
-        store, sum, [&](auto j) CINELUMEN_INLINE { return at[j]; }, p, l);
+  CINELUMEN_HOST_DEVICE CINELUMEN_INLINE static inline Proposal propose(const Store& store, const float (&sum)[sums], const float (&at)[6],
+                                                                        float lambda, float psf_share, int l) {
+    const Equations now = equations<Parameters>(
+        store, sum, [&](auto j) CINELUMEN_INLINE { return at[j]; }, l);
     Factor factor;
     float step[6];
     factorise<Parameters>(now.hessian, lambda, factor);
@@ -965,7 +1043,7 @@ struct LumenFitKernel {
     result.next[4] = step[by_b1];
     result.next[5] = s;
     if constexpr (Parameters == 6) {
-      const float wanted = bounded(s + (first ? 0.0f : step[by_psf] * over), 0.6f * s, 1.6f * s);
+      const float wanted = bounded(s + psf_share * step[by_psf] * over, 0.6f * s, 1.6f * s);
       result.next[5] = wanted < 0.3f ? 0.3f : wanted;
     }
     result.step_r = result.next[0] - at[0];
@@ -977,26 +1055,27 @@ struct LumenFitKernel {
   // Takes the trial where it is better, then proposes the next one.
   template <int Parameters, int Columns, class Store>
   CINELUMEN_HOST_DEVICE void advance(const Block<1, Columns>& block, Store& store, int iteration) const {
-    const bool first = iteration == 0, may_stop = iteration >= 2;
-    const auto ends = [&](const Proposal& proposal, float kappa_before) CINELUMEN_INLINE {
+    // Numbers, not conditions, which would keep the lanes from being worked on together.
+    const float settled_below = iteration == 0 ? 0.1f : 1e30f, hopeless_below = iteration >= 2 ? hopeless : -1.0f;
+    const float psf_share = iteration == 0 ? 0.0f : 1.0f, lambda_scale = iteration == 0 ? 1.0f : 0.15f;
+    const auto ends = [&](const Proposal& proposal, float radius, float kappa_before) CINELUMEN_INLINE {
       const float kappa = proposal.next[2], step_px = fabsf(proposal.step_r) + fabsf(proposal.step_c);
       // A first step may start from a kappa that is far off, and with it the second-order term.
-      const bool settled = !first | (fabsf(kappa - kappa_before) <= 0.1f * fabsf(kappa));
-      const bool arrived = (step_px <= small_step_px) & (proposal.step_s <= small_step_px) & settled;
-      return arrived | (may_stop & (proposal.of_kappa < hopeless));
+      const bool settled = fabsf(kappa - kappa_before) <= settled_below * fabsf(kappa);
+      const bool arrived = (step_px <= small_step(radius)) & (proposal.step_s <= small_step_of_psf_px) & settled;
+      return arrived | (proposal.of_kappa < hopeless_below);
     };
     // As if the trials were all better, which is what they nearly always are.
     block.for_each_pixel(1, Columns, [&](int, int l) CINELUMEN_INLINE {
-      const LumenFitPoint& p = points[store.index[l]];
       float sum[sums], at[6];
       unrolled<sums>([&](auto k) CINELUMEN_INLINE { sum[k] = store.sum[k][l]; });
       unrolled<6>([&](auto j) CINELUMEN_INLINE { at[j] = store.trial[j][l]; });
-      const float old_lambda = store.lambda[l], lowered = 0.15f * old_lambda, old_chi2 = store.chi2[l];
-      const float lambda = first ? old_lambda : (lowered < 1e-5f ? 1e-5f : lowered);
-      const Proposal proposal = propose<Parameters>(store, sum, at, lambda, first, p, l);
+      const float old_lambda = store.lambda[l], lowered = lambda_scale * old_lambda, old_chi2 = store.chi2[l];
+      const float lambda = lowered < 1e-5f ? 1e-5f : lowered;
+      const Proposal proposal = propose<Parameters>(store, sum, at, lambda, psf_share, l);
       const int was_done = store.done[l];
       // What rounding may hide does not count as worse.
-      const bool better = first | (proposal.chi2 <= mad(old_chi2, 1.001f, 1e-5f * proposal.of_nothing));
+      const bool better = !(proposal.chi2 > mad(old_chi2, 1.001f, 1e-5f * proposal.of_nothing));
       const bool taken = (was_done == 0) & better;
       store.worse[l] = (was_done == 0) & !better ? 1 : 0;
       store.chi2[l] = taken ? proposal.chi2 : old_chi2;
@@ -1013,24 +1092,29 @@ struct LumenFitKernel {
       const float old_r = store.step[0][l], old_c = store.step[1][l];
       store.step[0][l] = taken ? proposal.step_r : old_r;
       store.step[1][l] = taken ? proposal.step_c : old_c;
-      store.done[l] = (was_done != 0) | (taken & ends(proposal, at[2])) ? 1 : 0;
+      store.done[l] = (was_done != 0) | (taken & ends(proposal, at[0], at[2])) ? 1 : 0;
     });
     block.once([&] {
       store.any_worse = 0;
       for (int l = 0; l < Columns; ++l) store.any_worse |= store.worse[l];
     });
     if (store.any_worse)
-      block.for_each_pixel(1, Columns, [&](int, int l) {
-        if (!store.worse[l]) return;
+      block.for_each_pixel(1, Columns, [&](int, int l) CINELUMEN_INLINE {
         float sum[sums], at[6];
         unrolled<sums>([&](auto k) CINELUMEN_INLINE { sum[k] = store.kept[k][l]; });
         unrolled<6>([&](auto j) CINELUMEN_INLINE { at[j] = store.best[j][l]; });
-        store.lambda[l] *= 10.0f;
-        const Proposal proposal = propose<Parameters>(store, sum, at, store.lambda[l], false, points[store.index[l]], l);
-        unrolled<6>([&](auto j) CINELUMEN_INLINE { store.trial[j][l] = proposal.next[j]; });
-        store.step[0][l] = proposal.step_r;
-        store.step[1][l] = proposal.step_c;
-        store.done[l] = ends(proposal, at[2]) ? 1 : 0;
+        const bool worse = store.worse[l] != 0;
+        const float old_lambda = store.lambda[l], lambda = worse ? 10.0f * old_lambda : old_lambda;
+        const Proposal proposal = propose<Parameters>(store, sum, at, lambda, psf_share, l);
+        store.lambda[l] = lambda;
+        unrolled<6>([&](auto j) CINELUMEN_INLINE {
+          const float old = store.trial[j][l];
+          store.trial[j][l] = worse ? proposal.next[j] : old;
+        });
+        const float old_r = store.step[0][l], old_c = store.step[1][l];
+        store.step[0][l] = worse ? proposal.step_r : old_r;
+        store.step[1][l] = worse ? proposal.step_c : old_c;
+        store.done[l] = (store.done[l] != 0) | (worse & ends(proposal, at[0], at[2])) ? 1 : 0;
       });
     block.once([&] {
       int moving = 0;
@@ -1045,12 +1129,12 @@ struct LumenFitKernel {
     // that was evaluated: a step as small as the last one changes none of this. The parameters take that step unseen; a larger one may
     // have been for the worse.
     block.for_each_pixel(1, Columns, [&](int, int l) CINELUMEN_INLINE {
-      const LumenFitPoint& p = points[store.index[l]];
       float sum[sums], unit[6], by_s[6], z[6], column_r[6], column_c[6], column_k[6], column_s[6];
       unrolled<sums>([&](auto k) CINELUMEN_INLINE { sum[k] = store.kept[k][l]; });
-      const Equations now = equations(
-          store, sum, [&](auto j) CINELUMEN_INLINE { return store.best[j][l]; }, p, l);
-      const bool small = fabsf(store.step[0][l]) + fabsf(store.step[1][l]) <= small_step_px;
+      const Equations now = equations < fitted ? 6
+                                               : 5 > (
+                                                         store, sum, [&](auto j) CINELUMEN_INLINE { return store.best[j][l]; }, l);
+      const bool small = fabsf(store.step[0][l]) + fabsf(store.step[1][l]) <= small_step(store.best[0][l]);
       unrolled<6>([&](auto j) CINELUMEN_INLINE {
         const float last = store.trial[j][l], best = store.best[j][l];
         store.trial[j][l] = small | ((j != 0) & (j != 1) & (j != 5)) ? last : best;
@@ -1100,7 +1184,7 @@ struct LumenFitKernel {
         store.sum[4][l] = s_variance;
       }
       // The kappa prior's share of the radius's error: its slope against the prior's mean.
-      const float prior_sd = p.kappa_sd > 0 ? p.kappa_sd : 1.0f, by_prior = (p.kappa_sd > 0 ? column_r[by_kappa] * over : 0.0f) / prior_sd;
+      const float by_prior = column_r[by_kappa] * over * sqrtf(store.place[prior_precision][l]);
       store.sum[8][l] = r_by_s * r_by_s * s_variance + by_prior * by_prior;
       // Of a small step that was taken, what it left out and what it may have missed.
       const float step_r = z[by_radius] * over, step_c = z[by_centre] * over, took_r = store.step[0][l], took_c = store.step[1][l];
@@ -1109,6 +1193,7 @@ struct LumenFitKernel {
       store.sum[7][l] = chi2;
     });
     block.for_each_pixel(1, lanes_used, [&](int, int l) {
+      if (store.elsewhere[l]) return;
       const float radius = store.trial[0][l], kappa = store.trial[2][l], s = store.trial[5][l], chi2 = store.sum[7][l];
       const float var_radius = store.sum[0][l], var_centre = store.sum[1][l], var_kappa = store.sum[2][l], cov = store.sum[3][l];
       const float rho = radius / s;
@@ -1153,30 +1238,9 @@ struct LumenFitKernel {
     });
   }
 
-  template <int Height, int Columns>
-  CINELUMEN_HOST_DEVICE void operator()(Block<Height, Columns> block, Scratch<Height, Columns>& store) const {
-    const int count = list.count ? *list.count : points.size, lanes_used = block.columns(count);
-    if (lanes_used <= 0) return;
-    block.for_each_pixel(1, Columns, [&](int, int l) {
-      const int at = block.x0 + (l < lanes_used ? l : lanes_used - 1);
-      store.index[l] = list.count ? list.indices[at] : at;
-    });
-    place_lanes(block, store);
-    if (options.search || options.search_only) search(block, store);
-    if (options.search_only) {
-      block.for_each_pixel(1, lanes_used, [&](int, int l) {
-        LumenFit fit;
-        fit.diameter_px = 2 * store.start_radius[l];
-        fit.centre_px = store.start_centre[l];
-        fit.fwhm_px = store.fwhm[l];
-        fit.contrast = store.contrast[l];
-        fit.significance = store.significance[l];
-        fits[store.index[l]] = fit;
-      });
-      return;
-    }
-    gather(block, store);
-    for (int iteration = 0; iteration < options.iterations; ++iteration) {
+  template <int Columns, class Store>
+  CINELUMEN_HOST_DEVICE void iterate(const Block<1, Columns>& block, Store& store, int start, int end) const {
+    for (int iteration = start; iteration < end; ++iteration) {
       evaluate(block, store);
       if (options.fit_psf)
         advance<6>(block, store, iteration);
@@ -1184,10 +1248,114 @@ struct LumenFitKernel {
         advance<5>(block, store, iteration);
       if (!store.moving) break;
     }
+  }
+
+  template <int Columns, class Store>
+  CINELUMEN_HOST_DEVICE void finish_all(const Block<1, Columns>& block, Store& store, int lanes_used) const {
     if (options.fit_psf)
       finish<true>(block, store, lanes_used);
     else
       finish<false>(block, store, lanes_used);
+  }
+
+  template <int Columns, class Store>
+  CINELUMEN_HOST_DEVICE void write_search(const Block<1, Columns>& block, const Store& store, int lanes_used) const {
+    block.for_each_pixel(1, lanes_used, [&](int, int l) {
+      LumenFit fit;
+      fit.diameter_px = 2 * store.start_radius[l];
+      fit.centre_px = store.start_centre[l];
+      fit.fwhm_px = store.fwhm[l];
+      fit.contrast = store.contrast[l];
+      fit.significance = store.significance[l];
+      fits[store.index[l]] = fit;
+    });
+  }
+
+  // Samples of a group's points, and the fits' first iterations. False: there was only to search.
+  template <int Columns, class Store>
+  CINELUMEN_HOST_DEVICE bool begin(const Block<1, Columns>& block, Store& store, int lanes_used, int iterations) const {
+    block.for_each_pixel(1, Columns, [&](int, int l) {
+      const int at = block.x0 + (l < lanes_used ? l : lanes_used - 1);
+      store.index[l] = list.count ? list.indices[at] : at;
+    });
+    place_lanes(block, store);
+    if (options.search || options.search_only) search(block, store);
+    if (options.search_only) {
+      write_search(block, store, lanes_used);
+      return false;
+    }
+    gather(block, store);
+    iterate(block, store, 0, iterations);
+    return true;
+  }
+
+  // CPU only: what a profile has come to, to another lane of another group.
+  template <int Columns>
+  CINELUMEN_HOST_DEVICE static void hand_over(const Group<Columns>& group, int from, Group<Columns>& to, int lane) {
+    using Rows = LaneRows<Columns>;
+    constexpr std::size_t number = sizeof(float), row = Columns * number;
+    static_assert(sizeof(int) == number && sizeof(Rows) % row == 0);
+    const auto* const source = reinterpret_cast<const std::byte*>(static_cast<const Rows*>(&group)) + from * number;
+    auto* const target = reinterpret_cast<std::byte*>(static_cast<Rows*>(&to)) + lane * number;
+    for (std::size_t at = 0; at < sizeof(Rows); at += row) std::memcpy(target + at, source + at, number);
+    for (int i = 0; i < group.count[from]; ++i) {
+      to.x[i][lane] = group.x[i][from];
+      to.value[i][lane] = group.value[i][from];
+      to.weight[i][lane] = group.weight[i][from];
+    }
+  }
+
+  // The profiles that were handed over, `lanes` of them, to their end.
+  template <int Columns>
+  CINELUMEN_HOST_DEVICE void fit_rest(const Block<1, Columns>& block, Group<Columns>& left, int lanes, int iterations_before) const {
+    left.longest = 0;
+    for (int l = 0; l < Columns; ++l) {
+      left.elsewhere[l] = 0;
+      if (l >= lanes) {
+        left.done[l] = 1;
+        left.count[l] = left.used[l] = 0;
+      }
+      left.longest = left.count[l] > left.longest ? left.count[l] : left.longest;
+    }
+    left.longest = (left.longest + at_once - 1) / at_once * at_once;
+    for (int l = 0; l < Columns; ++l)
+      for (int i = left.count[l]; i < left.longest; ++i) left.x[i][l] = left.value[i][l] = left.weight[i][l] = 0;
+    iterate(block, left, iterations_before, options.iterations);
+    finish_all(block, left, lanes);
+  }
+
+  template <int Height, int Columns>
+  CINELUMEN_HOST_DEVICE void operator()(Block<Height, Columns> block, Scratch<Height, Columns>& scratch) const {
+    const int count = list.count ? *list.count : points.size, lanes_used = block.columns(count);
+    if (lanes_used <= 0) return;
+    if constexpr (Columns <= vector_lanes) {
+      if (begin(block, scratch.group, lanes_used, options.iterations)) finish_all(block, scratch.group, lanes_used);
+    } else {
+      fit_groups(block, scratch, lanes_used);
+    }
+  }
+
+  // CPU only.
+  template <int Columns>
+  CINELUMEN_HOST_DEVICE void fit_groups(const Block<1, Columns>& block, Scratch<1, Columns>& scratch, int lanes_used) const {
+    const int few = options.iterations < few_iterations ? options.iterations : few_iterations;
+    Block<1, vector_lanes> place{block.y0, block.x0, block.index, block.reversed};
+    int left = 0;
+    for (int start = 0; start < lanes_used; start += vector_lanes) {
+      const int lanes = lanes_used - start < vector_lanes ? lanes_used - start : vector_lanes;
+      place.x0 = block.x0 + start;
+      if (!begin(place, scratch.group, lanes, few)) continue;
+      for (int l = 0; l < lanes; ++l) {
+        if (scratch.group.done[l] || scratch.group.used[l] == 0) continue;
+        hand_over(scratch.group, l, scratch.left, left++);
+        scratch.group.elsewhere[l] = 1;
+        if (left < vector_lanes) continue;
+        fit_rest(place, scratch.left, left, few);
+        left = 0;
+      }
+      finish_all(place, scratch.group, lanes);
+    }
+    if (left > 0) fit_rest(place, scratch.left, left, few);
   }
 };
 

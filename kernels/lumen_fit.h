@@ -20,6 +20,7 @@ struct LumenFitPoint {
   float psf_px = 0.7f;                  ///< Gaussian SD of the point spread without the pixel, px
   float psf_sd_px = 0.1f;               ///< its SD: goes into sd_px; the prior where LumenFitOptions::fit_psf
   float from_px = -1e6f, to_px = 1e6f;  ///< pixels at distances outside are left out: another vessel lies there
+  float first_radius_px = 0;            ///< where the fit starts without a search, if not at radius_px, which sets the window; 0: there
 };
 
 /// A fitted profile. SDs are for white noise of the given variance, widened by sqrt(chi2_per_dof) where that exceeds 1.

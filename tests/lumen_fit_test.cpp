@@ -208,6 +208,50 @@ TEST_P(LumenFits, NoProfileDependsOnItsNeighbours) {
   }
 }
 
+// Those that need many iterations go on in other company.
+TEST_P(LumenFits, LongFitsDoNotDependOnTheirNeighbours) {
+  const Stream stream = this->stream();
+  Tube faint;
+  faint.radius_px = 2.5;
+  faint.kappa = 0.004;
+  faint.side = 70;
+  Scene scene = draw(faint, stream.on_cuda() ? 20 : 300, 1.4);
+  const int count = static_cast<int>(scene.points.size());
+  for (int i = 0; i < count; ++i) {
+    LumenFitPoint& p = scene.points[i];
+    p.from_px = i % 3 ? -1e6f : -6.0f;
+    p.radius_px *= 1 + 0.3f * static_cast<float>(i % 5);
+    p.kappa = i % 2 ? 0.004f : 0;
+    p.kappa_sd = i % 2 ? 0.0005f : 0;
+  }
+  LumenFitOptions options;
+  options.search = false;
+  const auto together = fit(stream, scene.image.view(), scene.points, options);
+  int unfinished = 0;
+  for (const LumenFit& f : together) unfinished += !f.converged;
+  EXPECT_GT(unfinished, 0) << "not hard enough to tell";
+  for (int i = 0; i < count; i += 7) {
+    const auto alone = fit(stream, scene.image.view(), {scene.points[i]}, options);
+    EXPECT_EQ(std::memcmp(&alone[0], &together[i], sizeof(LumenFit)), 0) << i;
+  }
+}
+
+TEST_P(LumenFits, FirstRadiusIsNoMoreThanAStart) {
+  const Stream stream = this->stream();
+  Tube tube;
+  const Scene scene = draw(tube, 6, 1);
+  LumenFitOptions options;
+  options.search = false;
+  const auto from_window = fit(stream, scene.image.view(), scene.points, options);
+  auto points = scene.points;
+  for (LumenFitPoint& p : points) p.first_radius_px = 1.15f * p.radius_px;
+  const auto from_first = fit(stream, scene.image.view(), points, options);
+  for (std::size_t i = 0; i < points.size(); ++i) {
+    EXPECT_EQ(from_first[i].samples, from_window[i].samples);
+    EXPECT_NEAR(from_first[i].diameter_px, from_window[i].diameter_px, 0.1f * from_window[i].sd_px);
+  }
+}
+
 TEST_P(LumenFits, MaskedAndMissingPixelsWeighNothing) {
   const Stream stream = this->stream();
   Tube tube;
