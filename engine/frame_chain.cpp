@@ -44,7 +44,7 @@ FrameChain::FrameChain(const Stream& stream, const Run& run, const IntensityMode
   // filtered or written in its turn.
   constexpr int slots_on_cuda = 4;
   const bool parallel = stream.schedule().parallel;
-  const int busy = stream.on_cuda() ? slots_on_cuda : parallel ? cpu_threads() + 1 : 1;
+  const int busy = stream.on_cuda() ? slots_on_cuda : parallel ? cpu_threads() : 1;
   // A recording is of one place of the filter's ring, which has two at least.
   const int wanted = options.frames_in_flight > 0 ? options.frames_in_flight : busy, least = stream.on_cuda() ? 2 : 1;
   const int slots = std::clamp(std::min(wanted, run.frame_count()), least, 16);
