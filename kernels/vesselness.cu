@@ -343,14 +343,15 @@ struct Decimate {
 /// 2^x for x <= 0, clamped at -126; relative error <= 4e-6. Two of them a pixel and scale are what Frangi's measure costs.
 CINELUMEN_HOST_DEVICE inline float exp2_of_negative(float x) {
   x = x < -126.0f ? -126.0f : x;
-  const float n = floorf(x + 0.5f), r = x - n;
-  float p = 1.339887440e-3f;
-  p = p * r + 9.618437357e-3f;
-  p = p * r + 5.550332548e-2f;
-  p = p * r + 2.402264791e-1f;
-  p = p * r + 6.931472028e-1f;
-  p = p * r + 1.0f;
-  return std::bit_cast<float>(std::bit_cast<std::int32_t>(p) + (static_cast<std::int32_t>(n) << 23));
+  // Adding 1.5 * 2^23 rounds to a whole number, which then stands in the lowest bits.
+  constexpr float rounding = 12582912.0f;
+  const float shifted = x + rounding, r = x - (shifted - rounding);
+  float p = 9.57010143e-3f;
+  p = p * r + 5.59178603e-2f;
+  p = p * r + 2.40247448e-1f;
+  p = p * r + 6.93121815e-1f;
+  p = p * r + 9.99999261e-1f;
+  return std::bit_cast<float>(std::bit_cast<std::uint32_t>(p) + (std::bit_cast<std::uint32_t>(shifted) << 23));
 }
 
 struct ClassicalMeasure {
