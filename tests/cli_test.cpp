@@ -201,6 +201,27 @@ TEST_F(Program, AnalysesARun) {
   EXPECT_FALSE(summary["segments"].empty()) << "the one vessel was not found";
 }
 
+TEST_F(Program, AnalysesSeveralRuns) {
+  write_run("first.dcm");
+  write_run("second.dcm");
+  const std::vector<const char*> files = {"analysis.json", "lumen.csv", "report.html"};
+  const Outcome both = run("analyze first.dcm second.dcm --device cpu --no-video --output both");
+  ASSERT_EQ(both.code, 0) << both.err;
+  for (const char* name : files) {
+    EXPECT_TRUE(fs::exists(root / "both" / "first-cinelumen" / name)) << name;
+    EXPECT_TRUE(fs::exists(root / "both" / "second-cinelumen" / name)) << name;
+  }
+  EXPECT_EQ(contents(root / "both" / "first-cinelumen" / "lumen.csv"), contents(root / "both" / "second-cinelumen" / "lumen.csv"));
+  // One that cannot be read is told; the others are there.
+  const Outcome one = run("analyze first.dcm missing.dcm second.dcm --device cpu --no-video --output rest");
+  EXPECT_EQ(one.code, 1);
+  EXPECT_NE(one.err.find("missing.dcm"), std::string::npos) << one.err;
+  for (const char* name : files) {
+    EXPECT_TRUE(fs::exists(root / "rest" / "first-cinelumen" / name)) << name;
+    EXPECT_TRUE(fs::exists(root / "rest" / "second-cinelumen" / name)) << name;
+  }
+}
+
 TEST_F(Program, JsonAndQuiet) {
   write_run("run.dcm");
   const Outcome json = run("--json analyze run.dcm --device cpu --output a/b --no-video --frames 2-11");

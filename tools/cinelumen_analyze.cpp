@@ -177,6 +177,7 @@ struct Job {
   std::string path, folder;
   std::optional<Run> run;
   Analysis analysis;
+  std::string failure;  // of several: why this one could not be read
 };
 
 std::vector<Job> jobs_of(const Options& options) {
@@ -187,7 +188,7 @@ std::vector<Job> jobs_of(const Options& options) {
     if (!options.output.empty())
       folder = options.runs.size() == 1 ? options.output : (std::filesystem::path(options.output) / folder).string();
     if (!folders.insert(folder).second) throw std::invalid_argument(path + ": another run's results go to " + folder + ", too");
-    jobs.push_back({path, folder, {}, {}});
+    jobs.push_back({path, folder, {}, {}, {}});
   }
   return jobs;
 }
@@ -252,6 +253,21 @@ void print_notes(const Analysis& analysis, const GlobalOptions& global) {
   for (const auto& [stage, ms] : analysis.timing.stages) std::fprintf(stderr, "%-16s %9.1f ms\n", stage.c_str(), ms);
 }
 
+// Those that were analysed; as JSON one object, of several an array.
+void print_results(const std::vector<Job>& jobs, bool several, const GlobalOptions& global) {
+  const char* before = several ? "[" : "";
+  for (const Job& job : jobs) {
+    if (!job.failure.empty()) continue;
+    print_notes(job.analysis, global);
+    if (global.json)
+      std::printf("%s%s", before, analysis_json(*job.run, job.analysis).c_str());
+    else if (!global.quiet)
+      print_summary(*job.run, job.analysis, job.folder);
+    before = ",\n";
+  }
+  if (global.json && several) std::printf("%s]\n", *before == '[' ? before : "");
+}
+
 int analyze_runs(const Options& options, const GlobalOptions& global) {
   bool automatic = false;
   const std::vector<int> devices = devices_for(options, automatic);
@@ -279,23 +295,24 @@ int analyze_runs(const Options& options, const GlobalOptions& global) {
 
   std::vector<Stream> streams;
   for (const int device : devices) streams.push_back(device >= 0 ? Stream::cuda(device) : Stream::cpu());
-  over_devices(streams, static_cast<int>(jobs.size()),
-               [&](int item, const Stream& stream) { analyze_job(jobs[item], options, analysis_options, results, stream, automatic); });
+  over_devices(streams, static_cast<int>(jobs.size()), [&](int item, const Stream& stream) {
+    Job& job = jobs[item];
+    try {
+      analyze_job(job, options, analysis_options, results, stream, automatic);
+    } catch (const InputError& error) {
+      if (!several) throw;
+      job.failure = error.what();  // the others go on
+    }
+  });
   bar.clear();
   if (trace) trace->write();
-
-  for (std::size_t i = 0; i < jobs.size(); ++i) {
-    const Job& job = jobs[i];
-    print_notes(job.analysis, global);
-    if (global.json)
-      std::printf("%s%s%s", several && i == 0 ? "[" : "", analysis_json(*job.run, job.analysis).c_str(),
-                  !several              ? ""
-                  : i + 1 < jobs.size() ? ",\n"
-                                        : "]\n");
-    else if (!global.quiet)
-      print_summary(*job.run, job.analysis, job.folder);
-  }
-  return 0;
+  print_results(jobs, several, global);
+  std::vector<std::string> failures;
+  for (const Job& job : jobs)
+    if (!job.failure.empty()) failures.push_back(job.failure);
+  if (failures.empty()) return 0;
+  for (std::size_t i = 0; i + 1 < failures.size(); ++i) std::fprintf(stderr, "cinelumen: %s\n", clean_text(failures[i], 1 << 12).c_str());
+  throw InputError(failures.back());
 }
 
 }  // namespace
