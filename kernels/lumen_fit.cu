@@ -353,7 +353,7 @@ struct LumenFitKernel {
   // Wide tiles: most profiles need few iterations, a few need all. Those that are left go on together.
   template <int Height, int Columns>
   requires(Columns > vector_lanes) struct Scratch<Height, Columns> {
-    Group<vector_lanes> group, left;
+    Group<vector_lanes> group, left[2];
   };
 
   CINELUMEN_HOST_DEVICE bool varies() const { return variance.plane.data != nullptr || variance.stored.stored.data != nullptr; }
@@ -1340,22 +1340,24 @@ struct LumenFitKernel {
   CINELUMEN_HOST_DEVICE void fit_groups(const Block<1, Columns>& block, Scratch<1, Columns>& scratch, int lanes_used) const {
     const int few = options.iterations < few_iterations ? options.iterations : few_iterations;
     Block<1, vector_lanes> place{block.y0, block.x0, block.index, block.reversed};
-    int left = 0;
+    int left[2] = {0, 0};  // apart by model: both in one group cost both
     for (int start = 0; start < lanes_used; start += vector_lanes) {
       const int lanes = lanes_used - start < vector_lanes ? lanes_used - start : vector_lanes;
       place.x0 = block.x0 + start;
       if (!begin(place, scratch.group, lanes, few)) continue;
       for (int l = 0; l < lanes; ++l) {
         if (scratch.group.done[l] || scratch.group.used[l] == 0) continue;
-        hand_over(scratch.group, l, scratch.left, left++);
+        const int model = scratch.group.trial[0][l] > rho_narrow * scratch.group.trial[5][l] ? 1 : 0;
+        hand_over(scratch.group, l, scratch.left[model], left[model]++);
         scratch.group.elsewhere[l] = 1;
-        if (left < vector_lanes) continue;
-        fit_rest(place, scratch.left, left, few);
-        left = 0;
+        if (left[model] < vector_lanes) continue;
+        fit_rest(place, scratch.left[model], left[model], few);
+        left[model] = 0;
       }
       finish_all(place, scratch.group, lanes);
     }
-    if (left > 0) fit_rest(place, scratch.left, left, few);
+    for (int model = 0; model < 2; ++model)
+      if (left[model] > 0) fit_rest(place, scratch.left[model], left[model], few);
   }
 };
 
