@@ -407,13 +407,13 @@ struct HessianTiles {
   Tile<float, Height, pitch> xx, yy, xy;
 };
 
-template <int Height, int Width, int Halo>
+template <int Level, int Height, int Width, int Halo>
 CINELUMEN_HOST_DEVICE void load_level(const Block<Height, Width>& block, const LevelScales& level, int rows, int columns,
                                       HessianTiles<Height, Width, Halo>& tiles) {
   constexpr int step = rows_at_once<Height>;
   const int whole_steps = (rows + step - 1) / step * step;
-  load_mirrored(block, level.input.around(block.y0, block.x0), block.y0 - Halo, block.x0 - Halo, whole_steps + 2 * Halo, columns + 2 * Halo,
-                tiles.input);
+  load_mirrored(block, Level == 0 ? level.input.around(block.y0, block.x0) : level.input.image, block.y0 - Halo, block.x0 - Halo,
+                whole_steps + 2 * Halo, columns + 2 * Halo, tiles.input);
 }
 
 template <int Radius, int Height, int Width, int Halo>
@@ -515,7 +515,7 @@ struct MeasureValleys {
   template <int Height, int Width>
   CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>& scratch) const {
     const int rows = block.rows(valid.height), columns = block.columns(valid.width);
-    load_level(block, level, rows, columns, scratch.hessian);
+    load_level<Level>(block, level, rows, columns, scratch.hessian);
     for (int i = 0; i < level.count; ++i) {
       hessian_at_scale<Level>(block, level.scale[i], rows, columns, scratch.hessian);
       HessianTiles<Height, Width, level_halo(Level)>& tiles = scratch.hessian;
@@ -671,7 +671,7 @@ struct AddScales {
         sum.scale_px[y][x] = 0;
       });
     if (level.count == 0) return;
-    load_level(block, level, rows, columns, tiles);
+    load_level<Level>(block, level, rows, columns, tiles);
     for (int i = 0; i < level.count; ++i) {
       const ScaleKernels& scale = level.scale[i];
       hessian_at_scale<Level>(block, scale, rows, columns, tiles);
