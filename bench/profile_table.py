@@ -152,6 +152,11 @@ class Report:
         return f"**{words}**"
 
 
+def frames_seen(kernels):
+    """Several frames are in flight when the profiler is turned on: those that it saw are as many as were filtered."""
+    return max((k.launches for name, k in kernels.items() if name.startswith("FilterFrame")), default=0) or 1
+
+
 def chain_tables(folder, report):
     chain = []
     for path in sorted(glob.glob(os.path.join(folder, "chain*.jsonl"))):
@@ -159,23 +164,23 @@ def chain_tables(folder, report):
             said = json.loads(file.read().strip().splitlines()[-1])
         kernels = collections.defaultdict(Kernel)
         host, _ = read(path, kernels)
-        chain.append((said, kernels, host))
+        chain.append((said["side"], kernels, host, frames_seen(kernels)))
     if not chain:
         return report.broken.append("the chain was not profiled")
-    side, frames = chain[0][0]["side"], chain[0][0]["frames"]
-    pixels = side * side * frames
-    everything = sum(k.unique for _, kernels, _ in chain for k in kernels.values())
+    side = chain[0][0]
+    everything = sum(k.unique / frames for _, kernels, _, frames in chain for k in kernels.values())
     print(
         f"### The chain, a frame of {side} x {side} in the steady state\n\nCounted under a PTX machine; times are the floor of a simple "
         "model of an H100, not measurements. Pass 1 registers, subtracts and gathers; pass 2 finds the vessels again and measures them. "
         "B/px: different 32-byte sectors per launch, summed.\n"
     )
     rows, total = [], collections.Counter()
-    for number, (_, kernels, _) in enumerate(chain, 1):
+    for number, (_, kernels, _, frames) in enumerate(chain, 1):
+        pixels = side * side * frames
         for name, k in sorted(kernels.items(), key=lambda item: -item[1].unique):
             if k.launches == 0:
                 continue
-            share = k.unique / everything
+            share = k.unique / frames / everything
             counts = share > share_that_counts
             total["bytes"] += 32 * k.unique / pixels
             total["floor"] += k.floor_us / frames
@@ -230,8 +235,8 @@ def chain_tables(folder, report):
         ("the model's cost of as many single launches, ms", f"{1e-3 * total['launch']:.3f}", ""),
     ]
     calls = collections.Counter()
-    for said, _, host in chain:
-        calls.update(host_calls(host, said["frames"]))
+    for _, _, host, frames in chain:
+        calls.update(host_calls(host, frames))
     for name, value in {**dict.fromkeys(most_calls, 0), **calls}.items():
         most = most_calls.get(name)
         words = f"{value:.1f}"

@@ -304,33 +304,46 @@ struct Decimate {
   float weight[decimation_radius + 1];
 
   using CpuTile = TileShape<32, 64>;
+  using CudaTile = TileShape<32, 32>;
+#ifdef __CUDA_ARCH__
+  static constexpr int side = 8;  // columns beside the tile: whole sectors
+#else
+  static constexpr int side = decimation_radius;
+#endif
   template <int Height, int Width>
   struct Scratch {
-    static constexpr int pitch = 2 * Width + 2 * decimation_radius;
-    Tile<float, 2 * Height + 2 * decimation_radius, pitch> input;
-    Tile<float, Height, pitch> rows;
-    Tile<float, Height, pitch / 2> even, odd;  // columns of `rows`: a strided loop costs a shuffle for every tap
+    Tile<float, 2 * Height + 2 * decimation_radius, 2 * Width + 16> input;
+    Tile<float, Height, 2 * Width + 2 * decimation_radius> rows;  // CPU only
+    Tile<float, Height, Width + decimation_radius> even;          // columns of `rows`: a strided loop costs a shuffle for every tap
+    float apart[16];                                              // so that both are written to different banks
+    Tile<float, Height, Width + decimation_radius> odd;
   };
 
   template <int Height, int Width>
   CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>& scratch) const {
     constexpr int R = decimation_radius;
     const int rows = block.rows(output.height), columns = block.columns(output.width);
-    const ImageView<const float>& from = input.around(2 * block.y0, 2 * block.x0);
     // Rows of the image often lie multiples of 4 KiB apart, in the same places of the cache: eleven of them at once only from a copy.
-    load_mirrored(block, from, 2 * block.y0 - R, 2 * block.x0 - R, 2 * rows + 2 * R, 2 * columns + 2 * R, scratch.input);
+    load_mirrored(block, input.around(2 * block.y0, 2 * block.x0), 2 * block.y0 - R, 2 * block.x0 - side, 2 * rows + 2 * R,
+                  2 * columns + 2 * side, scratch.input);
     float w[R + 1];
     for (int k = 0; k <= R; ++k) w[k] = weight[k];
-    block.for_each_pixel(rows, 2 * columns + 2 * R, [&](int y, int x) {
-      float sum = w[0] * scratch.input[2 * y + R][x];
+    const auto along_y = [&](int y, int x) {
+      const int column = x + side - R;
+      float sum = w[0] * scratch.input[2 * y + R][column];
       CINELUMEN_UNROLL
-      for (int k = 1; k <= R; ++k) sum += w[k] * (scratch.input[2 * y + R - k][x] + scratch.input[2 * y + R + k][x]);
-      scratch.rows[y][x] = sum;
-    });
+      for (int k = 1; k <= R; ++k) sum += w[k] * (scratch.input[2 * y + R - k][column] + scratch.input[2 * y + R + k][column]);
+      return sum;
+    };
+#ifdef __CUDA_ARCH__
+    block.for_each_pixel(rows, 2 * columns + 2 * R, [&](int y, int x) { (x % 2 ? scratch.odd : scratch.even)[y][x / 2] = along_y(y, x); });
+#else
+    block.for_each_pixel(rows, 2 * columns + 2 * R, [&](int y, int x) { scratch.rows[y][x] = along_y(y, x); });
     block.for_each_pixel(rows, columns + R, [&](int y, int x) {
       scratch.even[y][x] = scratch.rows[y][2 * x];
       scratch.odd[y][x] = scratch.rows[y][2 * x + 1];
     });
+#endif
     static_assert(R == 5);
     block.for_each_pixel(rows, columns, [&](int y, int x) {
       const float *even = scratch.even[y] + x, *odd = scratch.odd[y] + x;
@@ -602,6 +615,16 @@ struct SumTiles {
 template <class BlockType, class TileType>
 CINELUMEN_HOST_DEVICE void upsample(const BlockType& block, ImageView<const float> coarse, int rows, int columns, TileType& tile) {
   const int y0 = block.y0 / 2, x0 = block.x0 / 2, height = (rows + 1) / 2, width = (columns + 1) / 2;
+#ifdef __CUDA_ARCH__
+  // A thread per fine pixel: neighbours then write to different banks.
+  block.for_each_pixel(2 * height, 2 * width, [&](int y, int x) {
+    const int row = y0 + y / 2, column = x0 + x / 2, below = row + y % 2, right = column + x % 2;
+    const float* top = coarse.row(row);
+    const float* bottom = coarse.row(below < coarse.height ? below : row);
+    const int next = right < coarse.width ? right : column;
+    tile[y][x] = 0.25f * (top[column] + top[next] + (bottom[column] + bottom[next]));
+  });
+#else
   const auto write = [&](int y, int x, int right) {
     const float* top = coarse.row(y0 + y);
     const float* bottom = coarse.row(y0 + y + 1 < coarse.height ? y0 + y + 1 : y0 + y);
@@ -616,6 +639,20 @@ CINELUMEN_HOST_DEVICE void upsample(const BlockType& block, ImageView<const floa
   const int inner = x0 + width < coarse.width ? width : coarse.width - 1 - x0;
   block.for_each_pixel(height, inner, [&](int y, int x) { write(y, x0 + x, x0 + x + 1); });
   if (inner < width) block.for_each_pixel(height, 1, [&](int y, int) { write(y, x0 + inner, x0 + inner); });
+#endif
+}
+
+/// The same by repeating.
+template <class BlockType, class TileType>
+CINELUMEN_HOST_DEVICE void upsample_nearest(const BlockType& block, ImageView<const float> coarse, int rows, int columns, TileType& tile) {
+  const int y0 = block.y0 / 2, x0 = block.x0 / 2;
+#ifdef __CUDA_ARCH__
+  block.for_each_pixel(rows, columns, [&](int y, int x) { tile[y][x] = coarse.row(y0 + y / 2)[x0 + x / 2]; });
+#else
+  block.for_each_pixel((rows + 1) / 2, (columns + 1) / 2, [&](int y, int x) {
+    tile[2 * y][2 * x] = tile[2 * y][2 * x + 1] = tile[2 * y + 1][2 * x] = tile[2 * y + 1][2 * x + 1] = coarse.row(y0 + y)[x0 + x];
+  });
+#endif
 }
 
 /// The same through cubics, coefficients (-1 9 9 -1) / 16: a ridge's peak between two coarse pixels keeps its height. `between`: scratch.
@@ -640,11 +677,19 @@ CINELUMEN_HOST_DEVICE void upsample_cubic(const BlockType& block, ImageView<cons
       const int j = i < left ? i : i + inside;
       between[y][j] = along_y(y, clamp_int(x0 - 1 + j, 0, last));
     });
+#ifdef __CUDA_ARCH__
+  block.for_each_pixel(rows, 2 * width, [&](int y, int fine) {
+    const int x = fine / 2;
+    const float own = between[y][x + 1];
+    tile[y][fine] = fine % 2 ? middle(between[y][x], own, between[y][x + 2], between[y][x + 3]) : own;
+  });
+#else
   block.for_each_pixel(rows, width, [&](int y, int x) {
     const float own = between[y][x + 1], value = middle(between[y][x], own, between[y][x + 2], between[y][x + 3]);
     tile[y][2 * x] = own;
     tile[y][2 * x + 1] = value;
   });
+#endif
 }
 
 /// What is worked out besides strength and scale.
@@ -700,13 +745,7 @@ struct AddScales {
       upsample(block, coarser.sine, rows, columns, sum.sine);
     }
     upsample_cubic(block, coarser.strength, rows, columns, tiles.smoothed, sum.strength);
-    block.for_each_pixel((rows + 1) / 2, (columns + 1) / 2, [&](int y, int x) {
-      const float scale_px = coarser.scale_px.row(block.y0 / 2 + y)[block.x0 / 2 + x];
-      sum.scale_px[2 * y][2 * x] = scale_px;
-      sum.scale_px[2 * y][2 * x + 1] = scale_px;
-      sum.scale_px[2 * y + 1][2 * x] = scale_px;
-      sum.scale_px[2 * y + 1][2 * x + 1] = scale_px;
-    });
+    upsample_nearest(block, coarser.scale_px, rows, columns, sum.scale_px);
   }
 
   template <int Height, int Width, int Halo>
