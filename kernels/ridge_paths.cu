@@ -109,7 +109,7 @@ struct SearchRidges {
       }
       const int iy = static_cast<int>(y + 0.5f), ix = static_cast<int>(x + 0.5f);
       float value = pixels[iy * pitch + ix];
-      if constexpr (divided) value = value * factor / divisors[iy * divisor_pitch + ix];
+      if constexpr (divided) value = value * factor * (1.0f / divisors[iy * divisor_pitch + ix]);
       to[k] = there ? value : -1.0f;  // nothing to be gained there
     }
   }
