@@ -97,7 +97,8 @@ CINELUMEN_HOST_DEVICE inline void evaluate_piece(const ImageView<const float>& c
 #pragma GCC ivdep
   for (int i = 0; i < bspline_strip; ++i) {
     const float fi = static_cast<float>(i);
-    const float part_y = from_y - sine * fi, part_x = from_x + (cosine - Step) * fi;
+    const float part_y = bspline_strip == 1 ? from_y : from_y - sine * fi,
+                part_x = bspline_strip == 1 ? from_x : from_x + (cosine - Step) * fi;
     float wx0, wx1, wx2, wx3, wy0, wy1, wy2, wy3;
     bspline_weights(part_x, wx0, wx1, wx2, wx3);
     bspline_weights(part_y, wy0, wy1, wy2, wy3);
@@ -136,8 +137,9 @@ CINELUMEN_HOST_DEVICE inline void evaluate_strip(const ImageView<const float>& c
   // Far-off positions are clamped so that their integer parts exist.
   const auto whole = [](float q) { return static_cast<int>(floorf(q < -1.0e6f ? -1.0e6f : (q > 1.0e6f ? 1.0e6f : q))); };
   // Columns relative to Step * i, so that they stay the same along the strip.
-  const int ya = whole(first_y), yb = whole(first_y - sine * (n - 1)), xa = whole(first_x),
-            xb = whole(first_x + cosine * (n - 1)) - Step * (n - 1);
+  // A strip of one pixel is said to have one piece: what rests on 0 * sine the compiler can't leave out.
+  const int ya = whole(first_y), yb = n == 1 ? ya : whole(first_y - sine * (n - 1)), xa = whole(first_x),
+            xb = n == 1 ? xa : whole(first_x + cosine * (n - 1)) - Step * (n - 1);
   const int y_low = ya < yb ? ya : yb, y_high = ya < yb ? yb : ya, x_low = xa < xb ? xa : xb, x_high = xa < xb ? xb : xa;
   const bool within = y_low >= 1 && y_high + 2 < height && x_low >= 1 && x_high + Step * (n - 1) + 2 < width;
   if (within && y_low == y_high && x_low == x_high) {

@@ -72,9 +72,9 @@ CINELUMEN_HOST_DEVICE inline InverseMotion make_turn(const RigidMotion& motion, 
 
 /// Interpolation of a region of at most Rows x Columns output pixels: first along x, in every source row at the position that the output
 /// column has there, then along y. Over so small a region the first weights depend on the row alone and the second on the column alone.
-template <class Weights, int Rows, int Columns>
+template <class Weights, int Rows, int Columns, int Pitch = Columns + 4>
 struct Interpolation {
-  Tile<float, Rows + 4, Columns + 4> input;
+  Tile<float, Rows + 4, Pitch> input;
   Tile<float, Rows + 4, Columns> along_x;
   float weight_x[Rows + 4][4], weight_y[5][Columns];
   int shift_x[Rows + 4], row[Rows + 4];
@@ -121,16 +121,19 @@ struct Interpolation {
   CINELUMEN_HOST_DEVICE void interpolate_along_x(const Block& block, int rows, int columns) {
     interpolate_along_x(block, rows, columns, [&](int y) { return input[y]; });
   }
-  /// From the image itself where the region lies inside, else from a mirrored copy.
+  /// From the image itself where the region lies inside, else from a mirrored copy; on CUDA from a copy, because four taps from memory
+  /// would ask for each sector more than four times. `input` is free again afterwards.
   template <class Block>
   CINELUMEN_HOST_DEVICE void interpolate_along_x(const Block& block, int rows, int columns, const ImageView<const float>& image,
                                                  const Source& from) {
+#ifndef __CUDA_ARCH__
     if (from.top >= 0 && from.left >= 0 && from.top + from.rows <= image.height && from.left + from.columns <= image.width) {
       interpolate_along_x(block, rows, columns, [&](int y) { return image.row(from.top + y) + from.left; });
-    } else {
-      load_mirrored(block, PlaneSource{image}, from.top, from.left, from.rows, from.columns, row, input);
-      interpolate_along_x(block, rows, columns);
+      return;
     }
+#endif
+    load_mirrored(block, PlaneSource{image}, from.top, from.left, from.rows, from.columns, row, input);
+    interpolate_along_x(block, rows, columns);
   }
   CINELUMEN_HOST_DEVICE float at(int y, int x) const {
     return (weight_y[0][x] * along_x[y][x] + weight_y[1][x] * along_x[y + 1][x]) +
@@ -177,12 +180,12 @@ struct MovedMask {
   ImageView<float> image;
 
   using CpuTile = TileShape<32, 128>;
+  using CudaTile = TileShape<24, 64>;
 
   template <int Height, int Width>
   struct Scratch {
     Placed placed;
     Interpolation<SplineWeights, Height, Width> mask;
-    Tile<float, Height, Width> attenuation;
   };
 
   template <int Height, int Width>
@@ -210,15 +213,15 @@ struct MovedMask {
     auto& mask = scratch.mask;
     const auto from = mask.prepare(block, tilt, block.y0, block.x0, rows, columns);
     mask.interpolate_along_x(block, rows, columns, coefficients, from);
-    if constexpr (subtract)
-      load_inside(block, frame, block.y0, block.x0, rows, columns, [&](int y) -> float* { return scratch.attenuation[y]; });
+    auto& attenuation = mask.input;
+    if constexpr (subtract) load_inside(block, frame, block.y0, block.x0, rows, columns, [&](int y) -> float* { return attenuation[y]; });
     const float offset = scratch.placed.offset;
     const auto write = [&](int y, int x, bool reaches) {
       const int oy = block.y0 + y, ox = block.x0 + x;
       float value = mask.at(y, x);
       bool use = reaches;
       if constexpr (subtract) {
-        value = scratch.attenuation[y][x] - value - offset;
+        value = attenuation[y][x] - value - offset;
         use = use & (valid.row(oy)[ox] != 0);
       }
       image.row(oy)[ox] = use ? value : 0.0f;
@@ -265,13 +268,16 @@ struct OntoMask {
   ImageView<float> image;
 
   using CpuTile = TileShape<32, 128>;
+  using CudaTile = TileShape<24, 64>;
 
   template <int Height, int Width>
   struct Scratch {
+    // A warp that goes on in the next row finds other banks of shared memory there where rows lie a whole number of times 32 further
+    // than they are wide.
+    static constexpr int columns = Width + 4, pitch = Width == CudaTile::width ? columns + 32 : columns + 4;
     Placed placed;
-    Interpolation<SplineWeights, Height + 4, Width + 4> mask;
+    Interpolation<SplineWeights, Height + 4, columns, pitch> mask;
     Interpolation<ConvolutionWeights, Height, Width> difference;
-    Tile<float, Height + 4, Width + 4> attenuation;
   };
 
   template <int Height, int Width>
@@ -295,7 +301,7 @@ struct OntoMask {
       return;
     }
     // The part of the frame under a turned square is larger than the square: small ones fit the scratch of the shifted tile.
-    constexpr int side = Height >= 32 ? 32 : 8;
+    constexpr int side = Height >= 32 ? 32 : 16;
     for (int y = 0; y < block.rows(height); y += side)
       for (int x = 0; x < block.columns(width); x += side) turn<side>(block, scratch, block.y0 + y, block.x0 + x);
   }
@@ -318,10 +324,11 @@ struct OntoMask {
     if (frame_rows > 0 && frame_columns > 0) {
       const auto from = mask.prepare(block, to_mask, y0, x0, frame_rows, frame_columns);
       mask.interpolate_along_x(block, frame_rows, frame_columns, coefficients, from);
-      load_inside(block, frame, y0, x0, frame_rows, frame_columns, [&](int y) -> float* { return scratch.attenuation[y]; });
+      auto& attenuation = mask.input;
+      load_inside(block, frame, y0, x0, frame_rows, frame_columns, [&](int y) -> float* { return attenuation[y]; });
       const auto subtract = [&](int y, int x, bool reaches) {
         const bool use = reaches & (valid.row(y0 + y)[x0 + x] != 0);
-        const float value = scratch.attenuation[y][x] - mask.at(y, x) - offset;
+        const float value = attenuation[y][x] - mask.at(y, x) - offset;
         difference.input[first_y + y][first_x + x] = use ? value : 0.0f;
       };
       if (all_within(to_mask, y0, x0, frame_rows, frame_columns, height, width, -1)) {
@@ -346,13 +353,14 @@ struct OntoMask {
     }
   }
 
-  /// The square of `side` pixels, or what of it lies in the image, whose first pixel is (y0, x0).
+  /// The square of `side` pixels, or what of it lies in the tile, whose first pixel is (y0, x0).
   template <int side, int Height, int Width>
   CINELUMEN_HOST_DEVICE void turn(Block<Height, Width> block, Scratch<Height, Width>& scratch, int y0, int x0) const {
     constexpr int most = (side - 1) * 3 / 2 + 6, pitch = (most + bspline_strip - 1) / bspline_strip * bspline_strip;
     static_assert(most * pitch <= (Height + 4) * (Width + 4));
     const int height = image.height, width = image.width;
-    const int rows = clamp_int(height - y0, 0, side), columns = clamp_int(width - x0, 0, side);
+    const int rows = clamp_int(block.y0 + block.rows(height) - y0, 0, side),
+              columns = clamp_int(block.x0 + block.columns(width) - x0, 0, side);
     const InverseMotion to_mask = scratch.placed.turned, to_frame = scratch.placed.turned_back;
     const auto position_y = [=](int y, int x) { return to_frame.origin_y + to_frame.cosine * y - to_frame.sine * x; };
     const auto position_x = [=](int y, int x) { return to_frame.origin_x + to_frame.cosine * x + to_frame.sine * y; };

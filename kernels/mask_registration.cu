@@ -40,11 +40,17 @@ struct Smooth {
   ImageView<float> smoothed;
 
   using CpuTile = TileShape<16, 128>;
+  using CudaTile = TileShape<16, 64>;
 
   template <int Height, int Width>
   struct Scratch {
-    Tile<float, Step * Height + 4, Step * Width + 4> input;
-    Tile<float, Height, Step * Width + 4> along_y;
+    // Even columns before odd ones, or every second column would need each bank of shared memory twice; and rows begin where a warp that
+    // goes on in the next one finds other banks.
+    static constexpr bool apart = Step == 2 && Width == CudaTile::width;
+    static constexpr int pitch = apart ? Step * Width + 18 : Step * Width + 4;
+    CINELUMEN_HOST_DEVICE static constexpr int column(int x) { return apart ? (x >> 1) + (x & 1) * (Width + 16) : x; }
+    Tile<float, Step * Height + 4, pitch> input;
+    Tile<float, Height, apart ? 2 * Width + 34 : pitch> along_y;
     int row[Step * Height + 4];
   };
 
@@ -52,16 +58,19 @@ struct Smooth {
   CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>& scratch) const {
     const int rows = block.rows(smoothed.height), columns = block.columns(smoothed.width);
     const int top = Step * block.y0 - 2, left = Step * block.x0 - 2, input_rows = Step * rows + 4, input_columns = Step * columns + 4;
-    constexpr int pitch = Step * Width + 4;
+    using Layout = Scratch<Height, Width>;
+    constexpr int pitch = Layout::pitch;
     load_mirrored(block, image, top, left, input_rows, input_columns, scratch.row, scratch.input);
     // Down first: with a step the rows that are left are half as many, and along them neighbours no longer lie side by side.
     block.for_each_pixel(rows, input_columns, [&](int y, int x) {
       const float* in = scratch.input[Step * y] + x;
-      scratch.along_y[y][x] = 0.0625f * (in[0] + in[4 * pitch]) + 0.25f * (in[pitch] + in[3 * pitch]) + 0.375f * in[2 * pitch];
+      scratch.along_y[y][Layout::column(x)] =
+          0.0625f * (in[0] + in[4 * pitch]) + 0.25f * (in[pitch] + in[3 * pitch]) + 0.375f * in[2 * pitch];
     });
     const auto along_x = [&](int y, int x) {
-      const float* in = scratch.along_y[y] + Step * x;
-      return 0.0625f * (in[0] + in[4]) + 0.25f * (in[1] + in[3]) + 0.375f * in[2];
+      constexpr int c1 = Layout::column(1), c2 = Layout::column(2), c3 = Layout::column(3), c4 = Layout::column(4);
+      const float* in = scratch.along_y[y] + Layout::column(Step * x);
+      return 0.0625f * (in[0] + in[c4]) + 0.25f * (in[c1] + in[c3]) + 0.375f * in[c2];
     };
     // Two loops rather than a choice inside: GCC does not vectorise a conditional load.
     if (valid.data == nullptr)
