@@ -179,8 +179,9 @@ __global__ void __launch_bounds__(block_threads) run_tile(Kernel kernel) {
 }
 
 /// The same; then the block that is done last runs kernel.finish.
+// Two blocks at a time: left to itself, ptxas aims at more and spills for it.
 template <int Height, int Width, class Kernel>
-__global__ void __launch_bounds__(block_threads) run_tile_and_finish(Kernel kernel, unsigned* ticket) {
+__global__ void __launch_bounds__(block_threads, 2) run_tile_and_finish(Kernel kernel, unsigned* ticket) {
   __shared__ typename Kernel::template Scratch<Height, Width> scratch;
   __shared__ bool last;
   kernel(Block<Height, Width>{static_cast<int>(blockIdx.y) * Height, static_cast<int>(blockIdx.x) * Width,
