@@ -152,9 +152,9 @@ class Report:
         return f"**{words}**"
 
 
-def frames_seen(kernels):
+def frames_seen(kernels, asked):
     """Several frames are in flight when the profiler is turned on: those that it saw are as many as were filtered."""
-    return max((k.launches for name, k in kernels.items() if name.startswith("FilterFrame")), default=0) or 1
+    return max((k.launches for name, k in kernels.items() if name.startswith("FilterFrame")), default=0) or asked
 
 
 def chain_tables(folder, report):
@@ -164,7 +164,7 @@ def chain_tables(folder, report):
             said = json.loads(file.read().strip().splitlines()[-1])
         kernels = collections.defaultdict(Kernel)
         host, _ = read(path, kernels)
-        chain.append((said["side"], kernels, host, frames_seen(kernels)))
+        chain.append((said["side"], kernels, host, frames_seen(kernels, said["frames"])))
     if not chain:
         return report.broken.append("the chain was not profiled")
     side = chain[0][0]
