@@ -224,7 +224,7 @@ struct FilterFrame {
     }
   };
 
-  /// A pixel from its history: predicted, and its precision as it was.
+  /// The settings, as update() needs them.
   struct Gains {
     float least, first, per_sd, inverse_correlation, noise, first_precision;
   };
@@ -234,7 +234,8 @@ struct FilterFrame {
   struct Updated {
     float state, precision;
   };
-  /// `sum`, `square_sum`: of the innovation over the window. by_mean, by_square: 1 / sqrt(count) and 1 / sqrt(2 count).
+  /// A pixel from its history: predicted, and its precision as it was. `sum`, `square_sum`: of the innovation over the window. by_mean,
+  /// by_square: 1 / sqrt(count) and 1 / sqrt(2 count).
   CINELUMEN_HOST_DEVICE static Updated update(const Gains& g, float value, float predicted, float before, float sum, float square_sum,
                                               float count, float by_mean, float by_square) {
     const float mean_change = fabsf(sum) * by_mean, square_change = (square_sum - count) * by_square;

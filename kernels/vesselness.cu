@@ -75,7 +75,7 @@ FieldEdge find_field_edge(ImageView<const std::uint8_t> valid) {
   for (int y = 0; y < valid.height; ++y)
     for (int x = 0; x < valid.width; ++x)
       if (!valid(y, x)) edge.full[y / cell_size * edge.columns + x / cell_size] = 0;
-  // Marks [row - above, row + below] x [column - before, column + after] around each marked cell.
+  // Marks all cells within `reach` rows and columns of a marked one.
   using Marks = std::vector<std::uint8_t>;
   const auto around = [&](const Marks& marks, int reach) {
     Marks along(marks.size(), 0), result(marks.size(), 0);
