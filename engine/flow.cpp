@@ -258,7 +258,7 @@ std::optional<GammaFit> fit_gamma_variate(const Samples& s, GammaVariate start, 
   };
   Matrix<5> a{}, inverse{};
   std::array<double, 5> b{};
-  for (int iteration = 0; iteration < 100 && damping < 1e10; ++iteration) {
+  for (int iteration = 0; iteration < 50 && damping < 1e10; ++iteration) {
     normal_equations(a, b);
     Matrix<5> damped = a;
     for (std::size_t j = 0; j < 5; ++j) damped[j][j] += damping * a[j][j] + 1e-12;
@@ -269,7 +269,7 @@ std::optional<GammaFit> fit_gamma_variate(const Samples& s, GammaVariate start, 
     next = bounded(next);
     const double now = cost(next);
     if (std::isfinite(now) && now <= best) {
-      const bool settled = best - now <= 1e-9 * (1 + best);
+      const bool settled = best - now <= 1e-7 * (1 + best);
       fit.curve = next;
       best = now;
       damping = std::max(1e-9, damping * 0.2);
