@@ -401,8 +401,8 @@ FlowTimes read_times(const TimeDensityCurve& curve, double noise_sd) {
   std::optional<GammaFit> gamma;
   if (s.size() >= 8 && rise && shape.falls) gamma = best_gamma_fit(s, top, rise->half_time, std::max(peak_time, rise->half_time));
   // The fit speaks only of what was seen: its peak within the run, its half-rise too.
-  const bool fits = gamma && gamma->reduced < 2 && gamma->curve.onset() + gamma->curve.rise() < s.t.back() &&
-                    gamma->curve.rise_time(0.5) > s.t.front();
+  const bool fits =
+      gamma && gamma->reduced < 2 && gamma->curve.onset() + gamma->curve.rise() < s.t.back() && gamma->curve.rise_time(0.5) > s.t.front();
   if (fits) {
     const GammaVariate& g = gamma->curve;
     times.arrival_ms = on_clock(g.rise_time(0.5));

@@ -208,10 +208,7 @@ Opacification FrameChain::opacify(const std::vector<int>& key_frames, AnalysisOb
 MeasureSettings FrameChain::settings_for(const Topology& topology, const Opacification& opacification, const Calibration& calibration) {
   MeasureSettings settings = measure_settings(setup_, options_.response, calibration);
   settings.trace_every_frame = options_.topology_every_frame;
-  if (settings.trace_every_frame) {
-    settings.vesselness.planes = VesselnessPlanes::all;
-    settings.vesselness.decimated = false;
-  }
+  if (settings.trace_every_frame) settings.vesselness.planes = VesselnessPlanes::all;
   const auto timed = clock_.measure("point spread");
   const std::vector<double>& score = choice_.contrast_score;
   int i = (topology.frame >= 0 ? topology.frame : std::clamp(choice_.reference_frame, scene_.first, scene_.last)) - scene_.first;
@@ -253,7 +250,7 @@ SegmentMeasurements FrameChain::measure(const Topology& topology, const Opacific
   const int height = run_.rows(), width = run_.columns(), count = scene_.last - scene_.first + 1;
   const MeasureSettings settings = settings_for(topology, opacification, calibration);
   const SegmentFollower follower = make_segment_follower(slots_[0]->stream(), setup_, topology, settings);
-  for (const auto& slot : slots_) slot->follow(follower);
+  for (const auto& slot : slots_) slot->follow(follower, settings);
   std::vector<std::vector<std::array<int, 2>>> regions;
   for (const NamedRegion& region : options_.regions) regions.push_back(pixels_in(region, height, width));
   const std::size_t segments = topology.graph.segments.size();

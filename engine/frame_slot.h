@@ -121,8 +121,8 @@ class FrameSlot {
   /// filtered() is subtracted(): for a frame that the filter should not see.
   void pass_unfiltered(TemporalFilter& filter, int place);
   /// What is followed from now on: a copy for this slot of make_segment_follower() of the topology. Allocates.
-  void follow(const SegmentFollower& follower);
-  /// Finds the vessels that the slot follows again and measures along them.
+  void follow(const SegmentFollower& follower, const MeasureSettings& settings);
+  /// With the same settings: finds the vessels that the slot follows again and measures along them.
   void find_and_measure(const MeasureSettings& settings);
   /// Copies subtracted() and filtered() to the host where they are not there. find_and_measure() does, too.
   void copy_to_host();

@@ -555,7 +555,7 @@ void LiveAnalysis::adopt_vessels() {
   const std::size_t segments_before = segments_.size();
   segments_ = std::move(segments);
   traced_ = std::move(found);
-  slot_->follow(*traced_->follower);
+  slot_->follow(*traced_->follower, traced_->settings);
   if (segments_.size() != segments_before) result_.events.push_back(std::to_string(segments_.size()) + " segments");
 }
 

@@ -57,15 +57,15 @@ void SegmentFollower::make_memory(const Stream& stream) {
 void SegmentFollower::enqueue(const Stream& stream, const VesselnessMap& vesselness, ImageView<const float> subtracted,
                               const VarianceSource& variance, ImageView<const std::uint8_t> valid,
                               ArrayView<const FramePlacement> placement) {
-  enqueue_snap(stream, vesselness, placement);
+  enqueue_snap(stream, vesselness, subtracted.height, subtracted.width, placement);
   enqueue_diameters(stream, subtracted, variance, valid);
   enqueue_contrast(stream, subtracted, valid);
 }
 
-void SegmentFollower::enqueue_snap(const Stream& stream, const VesselnessMap& vesselness, ArrayView<const FramePlacement> placement) {
-  const ImageView<const float> z = vesselness.z;
-  place_lines(stream, lines_.view(), placement, z.height, z.width, placed_.view());
-  ridges_.find(stream, z, vesselness.scale_px, placed_.view());
+void SegmentFollower::enqueue_snap(const Stream& stream, const VesselnessMap& vesselness, int height, int width,
+                                   ArrayView<const FramePlacement> placement) {
+  place_lines(stream, lines_.view(), placement, height, width, placed_.view());
+  ridges_.find(stream, ridge_image_of(vesselness), placed_.view());
   ridges_.move(stream, placed_.view(), least_found);
   copy<std::int32_t>(stream, ridges_.found(), found_.view());
 }

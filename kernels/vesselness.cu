@@ -921,14 +921,69 @@ struct AverageAlong {
   }
 };
 
+/// Writes the largest strength times a factor of its scale, and that scale, for tiles of pixels that lie `step` of the image's apart.
+struct WriteStrength {
+  ImageView<const float> noise_weight;  // of the image; no data: 1
+  int step;
+  float scale_px[vesselness_scale_count], factor[vesselness_scale_count];
+  ImageView<float> output, scale;
+
+  template <int Height, int Width, class Inside>
+  CINELUMEN_HOST_DEVICE void operator()(const Block<Height, Width>& block, int rows, int columns, const Inside& inside,
+                                        const SumTiles<Height, Width>& sum) const {
+    float sigma[vesselness_scale_count], factors[vesselness_scale_count];
+    for (int i = 0; i < vesselness_scale_count; ++i) sigma[i] = scale_px[i], factors[i] = factor[i];
+    const auto write = [&](int y, int x, float weight) {
+      const float best = sum.scale_px[y][x];
+      float chosen = factors[0];
+      CINELUMEN_UNROLL
+      for (int i = 1; i < vesselness_scale_count; ++i) chosen = best == sigma[i] ? factors[i] : chosen;
+      const float value = weight * chosen * sum.strength[y][x];
+      output.row(block.y0 + y)[block.x0 + x] = inside[y][x] > 0 ? value : 0.0f;
+      scale.row(block.y0 + y)[block.x0 + x] = best;
+    };
+    if (!noise_weight.data)
+      block.for_each_pixel(rows, columns, [&](int y, int x) { write(y, x, 1); });
+    else if (step == 1)
+      block.for_each_pixel(rows, columns, [&](int y, int x) { write(y, x, noise_weight.row(block.y0 + y)[block.x0 + x]); });
+    else
+      block.for_each_pixel(rows, columns,
+                           [&](int y, int x) { write(y, x, noise_weight.row(step * (block.y0 + y))[step * (block.x0 + x)]); });
+  }
+};
+
+// Where a tile may be read. Apart from the rest: with bytes among them, loops over floats go 64 pixels at a time, which is more than the
+// registers hold.
+template <class BlockType, class Inside>
+CINELUMEN_HOST_DEVICE void read_inside(const BlockType& block, ImageView<const std::uint8_t> valid, int rows, int columns, Inside& inside) {
+  block.for_each_pixel(rows, columns, [&](int y, int x) { inside[y][x] = valid.row(block.y0 + y)[block.x0 + x] != 0 ? 1.0f : 0.0f; });
+}
+
+/// Ridge and scale at half resolution.
+struct FinishHalfMap {
+  AddScales scales;
+  ImageView<const std::uint8_t> valid;
+  WriteStrength write_strength;
+
+  template <int Height, int Width>
+  using Scratch = typename SumLevel<1>::template Scratch<Height, Width>;
+  template <int Height, int Width>
+  CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>& scratch) const {
+    const int rows = block.rows(valid.height), columns = block.columns(valid.width);
+    scales.add<1>(block, rows, columns, scratch.hessian, scratch.sum);
+    auto& inside = scratch.hessian.xx;
+    read_inside(block, valid, rows, columns, inside);
+    write_strength(block, rows, columns, inside, scratch.sum);
+  }
+};
+
 struct FinishMap {
   AddScales scales;
   ImageView<const float> along;  // half resolution; no data: the ratio itself
   ImageView<const std::uint8_t> valid;
-  ImageView<const float> noise_weight;  // no data: 1
   float half_over_ratio;
-  float scale_px[vesselness_scale_count], z_factor[vesselness_scale_count];
-  ImageView<float> response, z, angle, scale;
+  WriteStrength write_strength;
+  ImageView<float> response, angle;
   VesselnessPlanes planes;
 
   template <int Height, int Width>
@@ -939,37 +994,16 @@ struct FinishMap {
   };
   template <int Height, int Width>
   CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>& scratch) const {
-    const int rows = block.rows(z.height), columns = block.columns(z.width);
+    const int rows = block.rows(valid.height), columns = block.columns(valid.width);
     SumTiles<Height, Width>& sum = scratch.sum;
     scales.add<0>(block, rows, columns, scratch.hessian, sum);
-    // Apart from the rest: with bytes among them, loops over floats go 64 pixels at a time, which is more than the registers hold.
     auto& inside = scratch.hessian.xx;
-    block.for_each_pixel(rows, columns, [&](int y, int x) { inside[y][x] = valid.row(block.y0 + y)[block.x0 + x] != 0 ? 1.0f : 0.0f; });
-    if (planes != VesselnessPlanes::response) write_z_and_scale(block, rows, columns, inside, sum);
+    read_inside(block, valid, rows, columns, inside);
+    if (planes != VesselnessPlanes::response) write_strength(block, rows, columns, inside, sum);
     if (planes != VesselnessPlanes::z_and_scale) write_response(block, rows, columns, inside, scratch);
   }
 
  private:
-  template <int Height, int Width, class Inside>
-  CINELUMEN_HOST_DEVICE void write_z_and_scale(const Block<Height, Width>& block, int rows, int columns, const Inside& inside,
-                                               const SumTiles<Height, Width>& sum) const {
-    float sigma[vesselness_scale_count], factor[vesselness_scale_count];
-    for (int i = 0; i < vesselness_scale_count; ++i) sigma[i] = scale_px[i], factor[i] = z_factor[i];
-    const auto write_z = [&](int y, int x, float weight) {
-      const float best = sum.scale_px[y][x];
-      float to_z = factor[0];
-      CINELUMEN_UNROLL
-      for (int i = 1; i < vesselness_scale_count; ++i) to_z = best == sigma[i] ? factor[i] : to_z;
-      const float value = weight * to_z * sum.strength[y][x];
-      z.row(block.y0 + y)[block.x0 + x] = inside[y][x] > 0 ? value : 0.0f;
-      scale.row(block.y0 + y)[block.x0 + x] = best;
-    };
-    if (noise_weight.data)
-      block.for_each_pixel(rows, columns, [&](int y, int x) { write_z(y, x, noise_weight.row(block.y0 + y)[block.x0 + x]); });
-    else
-      block.for_each_pixel(rows, columns, [&](int y, int x) { write_z(y, x, 1); });
-  }
-
   template <int Height, int Width, class Inside>
   CINELUMEN_HOST_DEVICE void write_response(const Block<Height, Width>& block, int rows, int columns, const Inside& inside,
                                             Scratch<Height, Width>& scratch) const {
@@ -1062,9 +1096,31 @@ std::array<float, vesselness_scale_count> correlation_factors(const std::array<s
   return factors;
 }
 
-VesselnessMap make_vesselness_map(const Stream& stream, int height, int width) {
-  return {Image<float>(stream, height, width), Image<float>(stream, height, width), Image<float>(stream, height, width),
-          Image<float>(stream, height, width)};
+namespace {
+
+std::vector<Image<float> VesselnessMap::*> planes_of(VesselnessPlanes planes) {
+  switch (planes) {
+    case VesselnessPlanes::z_and_scale:
+      return {&VesselnessMap::z, &VesselnessMap::scale_px};
+    case VesselnessPlanes::ridge_and_scale:
+      return {&VesselnessMap::ridge, &VesselnessMap::scale_px};
+    case VesselnessPlanes::response:
+      return {&VesselnessMap::response};
+    case VesselnessPlanes::all:
+      break;
+  }
+  return {&VesselnessMap::response, &VesselnessMap::z, &VesselnessMap::angle, &VesselnessMap::scale_px};
+}
+
+}  // namespace
+
+VesselnessMap make_vesselness_map(const Stream& stream, int height, int width, VesselnessPlanes planes) {
+  VesselnessMap map;
+  const bool decimated = planes == VesselnessPlanes::ridge_and_scale;
+  map.pixel_px = decimated ? 2 : 1;
+  for (const auto plane : planes_of(planes))
+    map.*plane = decimated ? Image<float>(stream, half(height), half(width)) : Image<float>(stream, height, width);
+  return map;
 }
 
 struct Vesselness::Workspace {
@@ -1218,8 +1274,10 @@ Vesselness& Vesselness::operator=(Vesselness&&) noexcept = default;
 void Vesselness::compute(const Stream& stream, ImageView<const float> image, const VesselnessOptions& options, VesselnessMap& map) {
   Workspace& w = *workspace_;
   require(image.height == w.height && image.width == w.width, "Vesselness: the image's size is not the one given at construction");
-  for (const Image<float>* plane : {&map.response, &map.z, &map.angle, &map.scale_px})
-    require(plane->height() == w.height && plane->width() == w.width, "Vesselness: the map's size is not the image's");
+  const bool decimated = options.planes == VesselnessPlanes::ridge_and_scale;
+  for (const auto plane : planes_of(options.planes))
+    require((map.*plane).height() == w.level_height[decimated] && (map.*plane).width() == w.level_width[decimated],
+            "Vesselness: the map's size is not what is asked for");
   require(options.noise_sd > 0, "Vesselness: noise_sd must be positive");
   require(!options.noise_weight.data || same_size(options.noise_weight, image), "Vesselness: noise_weight and image differ in size");
   require(options.half_response_ratio > 0, "Vesselness: half_response_ratio must be positive");
@@ -1232,15 +1290,14 @@ void Vesselness::compute(const Stream& stream, ImageView<const float> image, con
         options.use_scale[i])
       used.push_back(i);
   require(!used.empty(), "Vesselness: no scale lies between min_scale_px and max_scale_px");
-  require(!options.decimated || (used.front() >= finest_decimated && options.planes == VesselnessPlanes::z_and_scale),
-          "Vesselness: decimated is for z and scale alone, from 2 px on");
-  const auto level_used = [&](int scale) { return options.decimated && scale == finest_decimated ? 1 : level_of(scale); };
+  require(!decimated || used.front() >= finest_decimated, "Vesselness: ridge and scale at half resolution are from 2 px on");
+  const auto level_used = [&](int scale) { return decimated && scale == finest_decimated ? 1 : level_of(scale); };
   const int coarsest = level_used(used.back());
   const bool calibrated = options.response == VesselnessResponse::noise_calibrated;
-  const Wanted wanted = options.planes == VesselnessPlanes::z_and_scale ? Wanted::strength_only
-                        : calibrated                                    ? Wanted::calibrated
-                        : options.planes == VesselnessPlanes::response  ? Wanted::classical_response
-                                                                        : Wanted::classical;
+  const Wanted wanted = decimated || options.planes == VesselnessPlanes::z_and_scale ? Wanted::strength_only
+                        : calibrated                                                 ? Wanted::calibrated
+                        : options.planes == VesselnessPlanes::response               ? Wanted::classical_response
+                                                                                     : Wanted::classical;
 
   const ReadableImage base = w.extend(stream, image);
   for (int level = 1; level <= coarsest; ++level) {
@@ -1279,7 +1336,18 @@ void Vesselness::compute(const Stream& stream, ImageView<const float> image, con
   const auto scales_at = [&](int level) {
     return AddScales{scales[level], level < coarsest ? w.sum[level + 1].planes<const float>() : SumPlanes<const float>{}, wanted, measure};
   };
+  WriteStrength write_strength{options.noise_weight, decimated ? 2 : 1, {}, {}, decimated ? map.ridge.view() : map.z.view(),
+                               map.scale_px.view()};
+  for (int i = 0; i < vesselness_scale_count; ++i) {
+    write_strength.scale_px[i] = vesselness_scales_px[i];
+    write_strength.factor[i] = static_cast<float>((decimated ? 1.0f : vesselness_scales_px[i]) /
+                                                  (white_noise_hessian_sd * options.noise_sd * options.correlation_factor[i]));
+  }
   if (coarsest >= 2) for_each_tile(stream, w.level_height[2], w.level_width[2], SumLevel<2>{scales_at(2), w.sum[2].planes<float>()});
+  if (decimated) {
+    for_each_tile(stream, w.level_height[1], w.level_width[1], FinishHalfMap{scales_at(1), w.field[1].view(), write_strength});
+    return;
+  }
   if (coarsest >= 1) for_each_tile(stream, w.level_height[1], w.level_width[1], SumLevel<1>{scales_at(1), w.sum[1].planes<float>()});
 
   const bool elongated = options.elongation && wanted == Wanted::calibrated && coarsest > 0;
@@ -1291,24 +1359,10 @@ void Vesselness::compute(const Stream& stream, ImageView<const float> image, con
       average.window[k] = static_cast<float>(std::exp(-0.5 * std::pow(k * line_step / double(line_window), 2)) / total);
     for_each_tile(stream, w.level_height[1], w.level_width[1], average);
   }
-  FinishMap finish{scales_at(0),
-                   elongated ? ImageView<const float>(w.along.view()) : ImageView<const float>{},
-                   w.valid,
-                   options.noise_weight,
-                   0.5f / options.half_response_ratio,
-                   {},
-                   {},
-                   map.response.view(),
-                   map.z.view(),
-                   map.angle.view(),
-                   map.scale_px.view(),
-                   options.planes};
-  for (int i = 0; i < vesselness_scale_count; ++i) {
-    finish.scale_px[i] = vesselness_scales_px[i];
-    finish.z_factor[i] =
-        static_cast<float>(vesselness_scales_px[i] / (white_noise_hessian_sd * options.noise_sd * options.correlation_factor[i]));
-  }
-  for_each_tile(stream, w.height, w.width, finish);
+  const ImageView<const float> along = elongated ? ImageView<const float>(w.along.view()) : ImageView<const float>{};
+  for_each_tile(stream, w.height, w.width,
+                FinishMap{scales_at(0), along, w.valid, 0.5f / options.half_response_ratio, write_strength, map.response.view(),
+                          map.angle.view(), options.planes});
 }
 
 }  // namespace cinelumen
