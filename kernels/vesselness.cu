@@ -7,13 +7,6 @@
 #include "math.h"
 #include "tile.h"
 
-// Taps are unrolled so that the loop over pixels around them vectorises.
-#ifdef __CUDACC__
-#define CINELUMEN_UNROLL _Pragma("unroll")
-#else
-#define CINELUMEN_UNROLL _Pragma("GCC unroll 64")
-#endif
-
 // Vectors of 256 bits where the processor has 512, for filters along a row with more weights than registers: GCC then loads each value
 // twice, and most 512-bit loads straddle cache lines.
 #ifdef __CUDACC__
