@@ -232,12 +232,6 @@ CINELUMEN_HOST_DEVICE CINELUMEN_INLINE inline Chord wide_chord(float u_signed, f
   return {g, u_signed < 0 ? -gu : gu, guu};
 }
 
-#ifdef __CUDA_ARCH__
-constexpr bool on_device = true;
-#else
-constexpr bool on_device = false;
-#endif
-
 constexpr int max_samples = 192;   // pixels of one profile
 constexpr int at_once = 2;         // samples per visit of the sums on the CPU: these are too many for the registers
 constexpr int few_iterations = 3;  // enough for most profiles

@@ -13,18 +13,22 @@ namespace {
 
 constexpr int pool = 2;  // half side of the pooling window
 
-#ifdef __CUDACC__
-#define CINELUMEN_UNROLL _Pragma("unroll")
-#else
-#define CINELUMEN_UNROLL _Pragma("GCC unroll 64")
-#endif
+// Of the sums along y: each value that is loaded serves several.
+constexpr int rows_at_once = on_device ? 1 : 4;
 
+// A precision is at least 0 (unknown) and less than 1.
+using Precision = TemporalFilter::Precision;
+constexpr float precision_steps = 65535;
+CINELUMEN_HOST_DEVICE inline Precision stored(float precision) {
+  return static_cast<Precision>(static_cast<int>(precision * precision_steps + 0.5f));
+}
+CINELUMEN_HOST_DEVICE inline float loaded(Precision precision) { return static_cast<float>(precision) * (1 / precision_steps); }
+// In the scratch: on the CPU a loop over numbers of one size has more registers, on CUDA a block has only so much memory.
 #ifdef __CUDA_ARCH__
-constexpr bool on_device = true;
-constexpr int rows_at_once = 1;
+using KeptPrecision = Precision;
 #else
-constexpr bool on_device = false;
-constexpr int rows_at_once = 4;  // of the sums along y: each value that is loaded serves several
+using KeptPrecision = float;
+CINELUMEN_HOST_DEVICE inline float loaded(float precision) { return precision; }
 #endif
 
 // 1 / sqrt(x) for normal x > 0, relative error <= 5e-6: a third of what the division and the root take.
@@ -100,30 +104,67 @@ struct Placed {
   struct Scratch {
     AxisShift y, x;
     bool none;
-    static constexpr int pitch = Width + 2 * pool + 4;  // 3 more are needed, 4 keep the rows aligned
-    Tile<float, Height + 2 * pool, pitch> moved;
-#ifdef __CUDACC__
-    Tile<float, Height + 2 * pool + 3, pitch> source;
-#endif
   };
+};
+
+/// A tile with what the pooling window reaches around it.
+template <class T, int Height, int Width>
+struct Window {
+  // On CUDA rows begin where sectors of 32 bytes do, and a warp that goes on in the next row finds other banks of shared memory.
+  static constexpr int before = on_device ? 8 - pool : 0, pitch = Width + 2 * pool + 2 * before, rows = Height + 2 * pool;
+  T at[rows][pitch];
+  CINELUMEN_HOST_DEVICE T* operator[](int y) { return at[y] + before; }
+  CINELUMEN_HOST_DEVICE const T* operator[](int y) const { return at[y] + before; }
+
+  /// Calls body(y, x) for rows [top, bottom) and columns [left, right) of the window. Ends with the barrier.
+  template <class Block, class Body>
+  CINELUMEN_HOST_DEVICE static void for_each(const Block& block, int top, int left, int bottom, int right, Body body) {
+#ifdef __CUDA_ARCH__
+    block.for_each_pixel(bottom - top, pitch, [&](int y, int i) {
+      const int x = i - before;
+      if (x >= left && x < right) body(top + y, x);
+    });
+#else
+    block.for_each_pixel(bottom - top, right - left, [&](int y, int x) { body(top + y, left + x); });
+#endif
+  }
 };
 
 template <class Background, class Sink>
 struct FilterFrame {
   Background background;
   Sink sink;
-  ImageView<const float> input, state, precision;
-  ImageView<float> next_state, next_precision;
-  float noise_variance, minimum_gain, change_first, gain_per_sd, noise_correlation;
+  ImageView<const float> input, state;
+  ImageView<const Precision> precision;
+  ImageView<float> next_state;
+  ImageView<Precision> next_precision;
+  float noise_sd, minimum_gain, change_first, gain_per_sd, noise_correlation;
 
   using CpuTile = TileShape<32, 256>;
-  using CudaTile = TileShape<32, 32>;
+  using CudaTile = TileShape<24, 64>;
 
   template <int Height, int Width>
   struct Scratch {
+    struct Sums {
+      Tile<float, Height + 2 * pool, Width> plain, squared;
+    };
     typename Background::template Scratch<Height, Width> background;
-    Tile<float, Height + 2 * pool, Width + 2 * pool> predicted, precision, innovation;
-    Tile<float, Height + 2 * pool, Width> sum, square_sum;
+    Window<float, Height, Width> predicted;
+#ifdef __CUDACC__
+    Window<float, Height, Width> value;  // of the input, read once
+#endif
+    Window<KeptPrecision, Height, Width> precision;
+    // What is moved has been read when the others are made.
+    union {
+      Window<float, Height, Width> innovation;
+#ifdef __CUDACC__
+      Tile<float, Height + 2 * pool + 3, Width + 16> source;
+#endif
+    };
+    union {
+      Sums sum;
+      Tile<float, Height + 2 * pool, Width + (on_device ? 16 : 2 * pool + 4)> moved;  // CPU: 3 more are needed, 4 keep the rows aligned
+    };
     float rows_within[Height], by_rows[Height], columns_within[Width], by_columns[Width];  // at the image's border
   };
 
@@ -155,36 +196,7 @@ struct FilterFrame {
     const int window_rows = rows + 2 * pool, window_columns = columns + 2 * pool;
     const int top = block.y0 - pool, left = block.x0 - pool;
 
-    if constexpr (Moved) {
-      // The state, moved along y only, for the tile with its window's border and the taps along x.
-      auto& moved = scratch.background.moved;
-      const int source_y = top + shift_y.offset, source_x = left + shift_x.offset;
-      const float a0 = shift_y.taps.at[0], a1 = shift_y.taps.at[1], a2 = shift_y.taps.at[2], a3 = shift_y.taps.at[3];
-      const int taps = window_columns + 3, last = height - 1;
-#ifdef __CUDA_ARCH__
-      auto& source = scratch.background.source;
-      block.for_each_pixel(window_rows + 3, taps, [&](int y, int x) {
-        source[y][x] = state.row(clamp_int(source_y + y, 0, last))[clamp_int(source_x + x, 0, width - 1)];
-      });
-      block.for_each_pixel(window_rows, taps, [&](int y, int x) {
-        moved[y][x] = (a0 * source[y][x] + a1 * source[y + 1][x]) + (a2 * source[y + 2][x] + a3 * source[y + 3][x]);
-      });
-#else
-      const auto move_along_y = [&](int y, int x, int column) {
-        const int row = source_y + y;
-        moved[y][x] = (a0 * state.row(clamp_int(row, 0, last))[column] + a1 * state.row(clamp_int(row + 1, 0, last))[column]) +
-                      (a2 * state.row(clamp_int(row + 2, 0, last))[column] + a3 * state.row(clamp_int(row + 3, 0, last))[column]);
-      };
-      const int begin = clamp_int(-source_x, 0, taps), end = clamp_int(width - source_x, begin, taps), outside = begin + taps - end;
-      block.for_each_pixel(window_rows, end - begin, [&](int y, int x) { move_along_y(y, begin + x, source_x + begin + x); });
-      if (outside > 0)
-        block.for_each_pixel(window_rows, outside, [&](int y, int i) {
-          const int x = i < begin ? i : end + i - begin;
-          move_along_y(y, x, clamp_int(source_x + x, 0, width - 1));
-        });
-#endif
-    }
-
+    if constexpr (Moved) move_along_y(block, scratch, shift_y, top, left + shift_x.offset, window_rows, window_columns + 3);
     const int nearest_y = shift_y.nearest, nearest_x = shift_x.nearest;
     const int history_top = shift_y.first, history_bottom = shift_y.last, history_left = shift_x.first, history_right = shift_x.last;
     // These lie within the image, so what is inside them is inside the image too.
@@ -192,10 +204,66 @@ struct FilterFrame {
     const int known_bottom = history_bottom - top < window_rows ? history_bottom - top : window_rows;
     const int known_right = history_right - left < window_columns ? history_right - left : window_columns;
     const bool all_known = known_top == 0 && known_left == 0 && known_bottom == window_rows && known_right == window_columns;
-    if (all_known && rows % rows_at_once == 0)
-      update_inside<Moved>(block, scratch, shift_x, nearest_y, nearest_x);
-    else
-      update_at_edge<Moved>(block, scratch, shift_x, nearest_y, nearest_x, known_top, known_left, known_bottom, known_right);
+    const Predicted<Moved, Scratch<Height, Width>> predicted(scratch, state, shift_x, top, left);
+    if (all_known && rows % rows_at_once == 0) {
+      // What is read again is kept on CUDA, so that less is asked of the memory. On the CPU it is still in the cache.
+      constexpr bool kept = Moved || on_device;
+      predict<kept>(block, scratch, predicted, nearest_y, nearest_x, 0, 0, window_rows, window_columns);
+      update_inside<kept>(block, scratch, rows, columns);
+      return;
+    }
+    const auto forget = [&](int first_row, int first_column, int end_row, int end_column) {
+      if (first_row < end_row && first_column < end_column)
+        Window<float, Height, Width>::for_each(block, first_row, first_column, end_row, end_column, [&](int y, int x) {
+          scratch.predicted[y][x] = scratch.precision[y][x] = scratch.innovation[y][x] = 0;
+        });
+    };
+    if (known_top < known_bottom && known_left < known_right) {
+      predict<true>(block, scratch, predicted, nearest_y, nearest_x, known_top, known_left, known_bottom, known_right);
+      forget(0, 0, known_top, window_columns);
+      forget(known_top, 0, known_bottom, known_left);
+      forget(known_top, known_right, known_bottom, window_columns);
+      forget(known_bottom, 0, window_rows, window_columns);
+    } else {
+      forget(0, 0, window_rows, window_columns);
+    }
+    update_at_edge(block, scratch, rows, columns);
+  }
+
+  /// The state, moved along y only, for the tile with its window's border and the taps along x. left: of the first tap.
+  template <int Height, int Width>
+  CINELUMEN_HOST_DEVICE void move_along_y(Block<Height, Width> block, Scratch<Height, Width>& scratch, const AxisShift& shift_y, int top,
+                                          int left, int rows, int taps) const {
+    auto& moved = scratch.moved;
+    const int source_y = top + shift_y.offset, width = input.width, last = input.height - 1;
+    const float a0 = shift_y.taps.at[0], a1 = shift_y.taps.at[1], a2 = shift_y.taps.at[2], a3 = shift_y.taps.at[3];
+#ifdef __CUDA_ARCH__
+    // From where a sector begins, and rows as wide as they lie apart.
+    constexpr int pitch = Width + 16;
+    auto& source = scratch.source;
+    const int before = left & 7;
+    block.for_each_pixel(rows + 3, pitch, [&](int y, int x) {
+      if (x >= before && x < before + taps)
+        source[y][x] = state.row(clamp_int(source_y + y, 0, last))[clamp_int(left - before + x, 0, width - 1)];
+    });
+    block.for_each_pixel(rows, pitch, [&](int y, int x) {
+      const float* const in = source[y] + before + x;
+      if (x < taps) moved[y][x] = (a0 * in[0] + a1 * in[pitch]) + (a2 * in[2 * pitch] + a3 * in[3 * pitch]);
+    });
+#else
+    const auto move = [&](int y, int x, int column) {
+      const int row = source_y + y;
+      moved[y][x] = (a0 * state.row(clamp_int(row, 0, last))[column] + a1 * state.row(clamp_int(row + 1, 0, last))[column]) +
+                    (a2 * state.row(clamp_int(row + 2, 0, last))[column] + a3 * state.row(clamp_int(row + 3, 0, last))[column]);
+    };
+    const int begin = clamp_int(-left, 0, taps), end = clamp_int(width - left, begin, taps), outside = begin + taps - end;
+    block.for_each_pixel(rows, end - begin, [&](int y, int x) { move(y, begin + x, left + begin + x); });
+    if (outside > 0)
+      block.for_each_pixel(rows, outside, [&](int y, int i) {
+        const int x = i < begin ? i : end + i - begin;
+        move(y, x, clamp_int(left + x, 0, width - 1));
+      });
+#endif
   }
 
   /// The state at pixel x of row y of the window.
@@ -216,7 +284,7 @@ struct FilterFrame {
           b3(shift_x.taps.at[3]) {}
     CINELUMEN_HOST_DEVICE float operator()(int y, int x) const {
       if constexpr (Moved) {
-        const float* m = scratch.background.moved[y] + x;
+        const float* m = scratch.moved[y] + x;
         return (b0 * m[0] + b1 * m[1]) + (b2 * m[2] + b3 * m[3]);
       } else {
         return state.row(top + y)[left + x];
@@ -226,11 +294,9 @@ struct FilterFrame {
 
   /// The settings, as update() needs them.
   struct Gains {
-    float least, first, per_sd, inverse_correlation, noise, first_precision;
+    float least, first, per_sd, inverse_correlation;
   };
-  CINELUMEN_HOST_DEVICE Gains gains() const {
-    return {minimum_gain, change_first, gain_per_sd, 1 / noise_correlation, noise_variance, 1 / sqrtf(2 * noise_variance)};
-  }
+  CINELUMEN_HOST_DEVICE Gains gains() const { return {minimum_gain, change_first, gain_per_sd, 1 / noise_correlation}; }
   struct Updated {
     float state, precision;
   };
@@ -242,122 +308,134 @@ struct FilterFrame {
     const float change = (mean_change > square_change ? mean_change : square_change) * g.inverse_correlation;
     float step = (change - g.first) * g.per_sd;
     step = step < 0 ? 0 : (step > 1 ? 1 : step);
-    // With p the history's variance and n the noise's: precision = 1 / sqrt(p + n), Kalman's gain = p / (p + n) = 1 - n precision^2.
+    // With p the history's variance in units of the noise's: precision = 1 / sqrt(p + 1), Kalman's gain = p / (p + 1) = 1 - precision^2.
     // Without history it is 0.
-    const float noise_share = g.noise * before * before, kalman = 1 - noise_share;
+    const float noise_share = before * before, kalman = 1 - noise_share;
     const float gain = (kalman > g.least ? kalman : g.least) * (1 - step) + step;
     const float rest = 1 - gain;
-    // Of the result's variance rest^2 p + gain^2 n, plus n, times precision^2.
+    // Of the result's variance rest^2 p + gain^2, plus 1, times precision^2.
     const float growth = rest * rest * kalman + (gain * gain + 1) * noise_share;
     const bool known = before > 0;
-    return {gain * value + rest * predicted, (known ? before : g.first_precision) * inverse_sqrt(known ? growth : 1.0f)};
+    return {gain * value + rest * predicted, (known ? before : 0.70710678f) * inverse_sqrt(known ? growth : 1.0f)};
+  }
+
+  /// What the state says of rows [top, bottom) and columns [left, right) of the window, and what the input differs from it by, in SDs.
+  template <bool Kept, int Height, int Width, class PredictedState>
+  CINELUMEN_HOST_DEVICE void predict(Block<Height, Width> block, Scratch<Height, Width>& scratch, const PredictedState& predicted,
+                                     int nearest_y, int nearest_x, int top, int left, int bottom, int right) const {
+    const int y0 = block.y0 - pool, x0 = block.x0 - pool;
+    const float per_sd = 1 / noise_sd;
+#ifndef __CUDA_ARCH__
+    // Apart from the rest: floats and shorter numbers in one loop take twice the registers.
+    Window<float, Height, Width>::for_each(block, top, left, bottom, right, [&](int y, int x) {
+      scratch.precision[y][x] = loaded(precision.row(y0 + y + nearest_y)[x0 + x + nearest_x]);
+    });
+#endif
+    Window<float, Height, Width>::for_each(block, top, left, bottom, right, [&](int y, int x) {
+      const float from = predicted(y, x), value = input.row(y0 + y)[x0 + x];
+      if constexpr (Kept) scratch.predicted[y][x] = from;
+#ifdef __CUDA_ARCH__
+      scratch.value[y][x] = value;
+      scratch.precision[y][x] = precision.row(y0 + y + nearest_y)[x0 + x + nearest_x];
+#endif
+      scratch.innovation[y][x] = (value - from) * (loaded(scratch.precision[y][x]) * per_sd);
+    });
   }
 
   template <class Block, class Store>
   CINELUMEN_HOST_DEVICE void sum_along_x(const Block& block, Store& scratch, int window_rows, int columns) const {
     block.for_each_pixel(window_rows, columns, [&](int y, int x) {
       const float* n = scratch.innovation[y] + x;
-      scratch.sum[y][x] = (n[0] + n[1]) + (n[2] + n[3]) + n[4];
-      scratch.square_sum[y][x] = (n[0] * n[0] + n[1] * n[1]) + (n[2] * n[2] + n[3] * n[3]) + n[4] * n[4];
+      scratch.sum.plain[y][x] = (n[0] + n[1]) + (n[2] + n[3]) + n[4];
+      scratch.sum.squared[y][x] = (n[0] * n[0] + n[1] * n[1]) + (n[2] * n[2] + n[3] * n[3]) + n[4] * n[4];
     });
   }
 
-  /// A tile whose window has history everywhere.
-  template <bool Moved, int Height, int Width>
-  CINELUMEN_HOST_DEVICE void update_inside(Block<Height, Width> block, Scratch<Height, Width>& scratch, const AxisShift& shift_x,
-                                           int nearest_y, int nearest_x) const {
-    const int rows = block.rows(input.height), columns = block.columns(input.width), top = block.y0 - pool, left = block.x0 - pool;
-    const Predicted<Moved, Scratch<Height, Width>> predicted(scratch, state, shift_x, top, left);
-    block.for_each_pixel(rows + 2 * pool, columns + 2 * pool, [&](int y, int x) {
-      const float from = predicted(y, x), before = precision.row(top + y + nearest_y)[left + x + nearest_x];
-      if constexpr (Moved || on_device) scratch.predicted[y][x] = from;
-      if constexpr (on_device) scratch.precision[y][x] = before;
-      scratch.innovation[y][x] = (input.row(top + y)[left + x] - from) * before;
-    });
+  /// Writes a pixel's new state. Its precision on the CPU by keep_precisions(), as floats and shorter numbers in one loop take twice the
+  /// registers; until then it stands where the innovation was.
+  template <class Block, class Store>
+  CINELUMEN_HOST_DEVICE void keep(const Block& block, Store& scratch, int y, int x, const Updated& now) const {
+    next_state.row(block.y0 + y)[block.x0 + x] = now.state;
+    if constexpr (on_device)
+      next_precision.row(block.y0 + y)[block.x0 + x] = stored(now.precision);
+    else
+      scratch.innovation[y][x] = now.precision;
+  }
+  template <class Block, class Store>
+  CINELUMEN_HOST_DEVICE void keep_precisions(const Block& block, const Store& scratch, int rows, int columns) const {
+    if constexpr (!on_device)
+      block.for_each_pixel(rows, columns,
+                           [&](int y, int x) { next_precision.row(block.y0 + y)[block.x0 + x] = stored(scratch.innovation[y][x]); });
+  }
+
+  /// A tile whose window has history everywhere. `Kept`: what was predicted stands in the scratch, else it is the state itself.
+  template <bool Kept, int Height, int Width>
+  CINELUMEN_HOST_DEVICE void update_inside(Block<Height, Width> block, Scratch<Height, Width>& scratch, int rows, int columns) const {
     sum_along_x(block, scratch, rows + 2 * pool, columns);
-    const Gains g = gains();
-    block.for_each_pixel(rows / rows_at_once, columns, [&](int group, int x) {
-      constexpr int lines = rows_at_once + 2 * pool;
-      const int y0 = group * rows_at_once, column = block.x0 + x;
-      float sum[lines], square_sum[lines];
-      CINELUMEN_UNROLL
-      for (int i = 0; i < lines; ++i) sum[i] = scratch.sum[y0 + i][x], square_sum[i] = scratch.square_sum[y0 + i][x];
-      CINELUMEN_UNROLL
-      for (int i = 0; i < rows_at_once; ++i) {
-        constexpr float count = (2 * pool + 1) * (2 * pool + 1), by_mean = 1.0f / (2 * pool + 1), by_square = by_mean * 0.70710678f;
-        const int y = y0 + i, row = block.y0 + y;
-        const float of_sum = (sum[i] + sum[i + 1]) + (sum[i + 2] + sum[i + 3]) + sum[i + 4];
-        const float of_squares = (square_sum[i] + square_sum[i + 1]) + (square_sum[i + 2] + square_sum[i + 3]) + square_sum[i + 4];
-        // On CUDA from the scratch: less is asked of the memory. On the CPU they are still in the cache.
-        float from, before;
-        if constexpr (Moved || on_device)
-          from = scratch.predicted[y + pool][x + pool];
-        else
-          from = state.row(row)[column];
-        if constexpr (on_device)
-          before = scratch.precision[y + pool][x + pool];
-        else
-          before = precision.row(row + nearest_y)[column + nearest_x];
-        const Updated now = update(g, input.row(row)[column], from, before, of_sum, of_squares, count, by_mean, by_square);
-        next_state.row(row)[column] = now.state;
-        next_precision.row(row)[column] = now.precision;
-      }
-    });
-    sink.take(block, rows, columns, next_state, [&](int y) -> const float* {
-      if constexpr (Moved || on_device)
+    const auto predicted = [&](int y) -> const float* {
+      if constexpr (Kept)
         return scratch.predicted[y + pool] + pool;
       else
         return state.row(block.y0 + y) + block.x0;
+    };
+    const auto value = [&](int y) -> const float* {
+#ifdef __CUDA_ARCH__
+      return scratch.value[y + pool] + pool;
+#else
+      return input.row(block.y0 + y) + block.x0;
+#endif
+    };
+    const Gains g = gains();
+    block.for_each_pixel(rows / rows_at_once, columns, [&](int group, int x) {
+      constexpr int lines = rows_at_once + 2 * pool;
+      const int y0 = group * rows_at_once;
+      float sum[lines], square_sum[lines];
+      CINELUMEN_UNROLL
+      for (int i = 0; i < lines; ++i) sum[i] = scratch.sum.plain[y0 + i][x], square_sum[i] = scratch.sum.squared[y0 + i][x];
+      CINELUMEN_UNROLL
+      for (int i = 0; i < rows_at_once; ++i) {
+        constexpr float count = (2 * pool + 1) * (2 * pool + 1), by_mean = 1.0f / (2 * pool + 1), by_square = by_mean * 0.70710678f;
+        const int y = y0 + i;
+        const float of_sum = (sum[i] + sum[i + 1]) + (sum[i + 2] + sum[i + 3]) + sum[i + 4];
+        const float of_squares = (square_sum[i] + square_sum[i + 1]) + (square_sum[i + 2] + square_sum[i + 3]) + square_sum[i + 4];
+        keep(block, scratch, y, x,
+             update(g, value(y)[x], predicted(y)[x], loaded(scratch.precision[y + pool][x + pool]), of_sum, of_squares, count, by_mean,
+                    by_square));
+      }
     });
+    keep_precisions(block, scratch, rows, columns);
+    sink.take(block, rows, columns, next_state, predicted);
   }
 
-  /// A tile whose window has history in rows [known_top, known_bottom) and columns [known_left, known_right) only.
-  template <bool Moved, int Height, int Width>
-  CINELUMEN_HOST_DEVICE void update_at_edge(Block<Height, Width> block, Scratch<Height, Width>& scratch, const AxisShift& shift_x,
-                                            int nearest_y, int nearest_x, int known_top, int known_left, int known_bottom,
-                                            int known_right) const {
-    const int height = input.height, width = input.width, rows = block.rows(height), columns = block.columns(width);
-    const int top = block.y0 - pool, left = block.x0 - pool, window_rows = rows + 2 * pool, window_columns = columns + 2 * pool;
-    block.for_each_pixel(window_rows, window_columns, [&](int y, int x) { scratch.innovation[y][x] = 0; });
-    const bool tile_known = known_top <= pool && known_left <= pool && known_bottom >= rows + pool && known_right >= columns + pool;
-    if (!tile_known)
-      block.for_each_pixel(window_rows, window_columns, [&](int y, int x) { scratch.predicted[y][x] = scratch.precision[y][x] = 0; });
+  /// A tile whose window goes beyond the image, or beyond where there is history.
+  template <int Height, int Width>
+  CINELUMEN_HOST_DEVICE void update_at_edge(Block<Height, Width> block, Scratch<Height, Width>& scratch, int rows, int columns) const {
     // How many pixels the window holds along either axis, and 1 over its root.
     const auto extent = [](int at, int end) {
       const int after = end - 1 - at < pool ? end - 1 - at : pool, before = at < pool ? at : pool;
       return static_cast<float>(before + after + 1);
     };
     block.for_each_pixel(1, rows, [&](int, int y) {
-      scratch.rows_within[y] = extent(block.y0 + y, height);
+      scratch.rows_within[y] = extent(block.y0 + y, input.height);
       scratch.by_rows[y] = 1 / sqrtf(scratch.rows_within[y]);
     });
     block.for_each_pixel(1, columns, [&](int, int x) {
-      scratch.columns_within[x] = extent(block.x0 + x, width);
+      scratch.columns_within[x] = extent(block.x0 + x, input.width);
       scratch.by_columns[x] = 1 / sqrtf(scratch.columns_within[x]);
     });
-    const Predicted<Moved, Scratch<Height, Width>> predicted(scratch, state, shift_x, top, left);
-    if (known_top < known_bottom && known_left < known_right)
-      block.for_each_pixel(known_bottom - known_top, known_right - known_left, [&](int from_y, int from_x) {
-        const int y = known_top + from_y, x = known_left + from_x;
-        const float from = predicted(y, x), before = precision.row(top + y + nearest_y)[left + x + nearest_x];
-        scratch.predicted[y][x] = from;
-        scratch.precision[y][x] = before;
-        scratch.innovation[y][x] = (input.row(top + y)[left + x] - from) * before;
-      });
-    sum_along_x(block, scratch, window_rows, columns);
+    sum_along_x(block, scratch, rows + 2 * pool, columns);
     const Gains g = gains();
     block.for_each_pixel(rows, columns, [&](int y, int x) {
-      const int row = block.y0 + y, column = block.x0 + x;
+      const auto along_y = [y, x](const auto& sum) {
+        return (sum[y][x] + sum[y + 1][x]) + (sum[y + 2][x] + sum[y + 3][x]) + sum[y + 4][x];
+      };
       const float count = scratch.rows_within[y] * scratch.columns_within[x], by_mean = scratch.by_rows[y] * scratch.by_columns[x];
-      const float sum =
-          (scratch.sum[y][x] + scratch.sum[y + 1][x]) + (scratch.sum[y + 2][x] + scratch.sum[y + 3][x]) + scratch.sum[y + 4][x];
-      const float square_sum = (scratch.square_sum[y][x] + scratch.square_sum[y + 1][x]) +
-                               (scratch.square_sum[y + 2][x] + scratch.square_sum[y + 3][x]) + scratch.square_sum[y + 4][x];
-      const Updated now = update(g, input.row(row)[column], scratch.predicted[y + pool][x + pool], scratch.precision[y + pool][x + pool],
-                                 sum, square_sum, count, by_mean, by_mean * 0.70710678f);
-      next_state.row(row)[column] = now.state;
-      next_precision.row(row)[column] = now.precision;
+      keep(block, scratch, y, x,
+           update(g, input.row(block.y0 + y)[block.x0 + x], scratch.predicted[y + pool][x + pool],
+                  loaded(scratch.precision[y + pool][x + pool]), along_y(scratch.sum.plain), along_y(scratch.sum.squared), count, by_mean,
+                  by_mean * 0.70710678f));
     });
+    keep_precisions(block, scratch, rows, columns);
     sink.take(block, rows, columns, next_state, [&](int y) -> const float* { return scratch.predicted[y + pool] + pool; });
   }
 };
@@ -365,7 +443,7 @@ struct FilterFrame {
 }  // namespace
 
 TemporalFilter::TemporalFilter(const Stream& stream, int height, int width, float noise_sd, TemporalFilterOptions options, int places)
-    : options_(options), noise_variance_(noise_sd * noise_sd) {
+    : options_(options), noise_sd_(noise_sd) {
   require(height > 0 && width > 0, "TemporalFilter: height and width must be at least 1");
   require(noise_sd > 1e-9f && noise_sd < 1e9f, "TemporalFilter: noise_sd must be positive");
   require(options.minimum_gain > 0 && options.minimum_gain <= 1, "TemporalFilter: minimum_gain must be in (0, 1]");
@@ -383,7 +461,7 @@ TemporalFilter::TemporalFilter(const Stream& stream, int height, int width, floa
 }
 
 void TemporalFilter::reset(const Stream& stream) {
-  for (Image<float>& precision : precisions_) set_zero(stream, precision.view());
+  for (Image<Precision>& precision : precisions_) set_zero(stream, precision.view());
 }
 
 ImageView<const float> TemporalFilter::step(const Stream& stream, int place, ImageView<const float> subtracted) {
@@ -419,7 +497,7 @@ ImageView<const float> TemporalFilter::run(const Stream& stream, int place, Imag
   require(same_size(subtracted, states_[place].view()), "TemporalFilter: subtracted differs in size from the filter");
   for_each_tile(stream, subtracted.height, subtracted.width,
                 FilterFrame<Background, Sink>{background, sink, subtracted, states_[before], precisions_[before], states_[place],
-                                              precisions_[place], noise_variance_, options_.minimum_gain, options_.change_first_sd,
+                                              precisions_[place], noise_sd_, options_.minimum_gain, options_.change_first_sd,
                                               1 / (options_.change_last_sd - options_.change_first_sd), options_.noise_correlation});
   return states_[place].view();
 }

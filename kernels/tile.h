@@ -31,7 +31,21 @@
 #define CINELUMEN_CUDA(call) ::cinelumen::detail::check_cuda((call), #call)
 #endif
 
+// Unrolls the loop that follows, so that one over pixels around it vectorises.
+#ifdef __CUDACC__
+#define CINELUMEN_UNROLL _Pragma("unroll")
+#else
+#define CINELUMEN_UNROLL _Pragma("GCC unroll 64")
+#endif
+
 namespace cinelumen {
+
+/// Whether this is compiled for a GPU: the same source's other half may keep less, or more, than a CPU.
+#ifdef __CUDA_ARCH__
+inline constexpr bool on_device = true;
+#else
+inline constexpr bool on_device = false;
+#endif
 
 /// Pixels of one tile.
 template <int Height, int Width>

@@ -7,13 +7,6 @@
 #include "math.h"
 #include "tile.h"
 
-// Taps are unrolled so that the loop over pixels around them vectorises.
-#ifdef __CUDACC__
-#define CINELUMEN_UNROLL _Pragma("unroll")
-#else
-#define CINELUMEN_UNROLL _Pragma("GCC unroll 64")
-#endif
-
 // Vectors of 256 bits where the processor has 512, for filters along a row with more weights than registers: GCC then loads each value
 // twice, and most 512-bit loads straddle cache lines.
 #ifdef __CUDACC__
@@ -270,17 +263,30 @@ struct FillBytes {
 
 // ---- Levels and scales.
 
-/// Loads rows x columns input pixels from (y0, x0) on, mirrored about the border; a barrier follows.
+/// Of a tile's rows.
+template <class TileType>
+inline constexpr int tile_pitch = sizeof(TileType::at[0]) / sizeof(TileType::at[0][0]);
+
+/// Loads rows x columns input pixels from (y0, x0) on, mirrored about the border, to tile[top][left] and on; a barrier follows.
 template <class BlockType, class TileType>
 CINELUMEN_HOST_DEVICE void load_mirrored(const BlockType& block, ImageView<const float> input, int y0, int x0, int rows, int columns,
-                                         TileType& tile) {
+                                         TileType& tile, int top = 0, int left = 0) {
   const int first = x0 > 0 ? x0 : 0, last = x0 + columns < input.width ? x0 + columns : input.width;
-  const int left = first - x0, inside = last - first, outside = columns - inside;
-  block.for_each_pixel(rows, inside, [&](int y, int x) { tile[y][left + x] = input.row(mirror(y0 + y, input.height))[first + x]; });
+  const int before = first - x0, inside = last - first, outside = columns - inside;
+  const auto load = [&](int y, int x) { tile[top + y][left + before + x] = input.row(mirror(y0 + y, input.height))[first + x]; };
+#ifdef __CUDA_ARCH__
+  // Rows as wide as they lie apart: a warp that goes on in the next one finds other banks of shared memory.
+  block.for_each_pixel(rows, tile_pitch<TileType>, [&](int y, int i) {
+    const int x = i - before;
+    if (x >= 0 && x < inside) load(y, x);
+  });
+#else
+  block.for_each_pixel(rows, inside, load);
+#endif
   if (outside > 0)
     block.for_each_pixel(rows, outside, [&](int y, int x) {
-      const int column = x < left ? x : x + inside;
-      tile[y][column] = input.row(mirror(y0 + y, input.height))[mirror(x0 + column, input.width)];
+      const int column = x < before ? x : x + inside;
+      tile[top + y][left + column] = input.row(mirror(y0 + y, input.height))[mirror(x0 + column, input.width)];
     });
 }
 
@@ -305,18 +311,18 @@ struct Decimate {
 
   using CpuTile = TileShape<32, 64>;
   using CudaTile = TileShape<32, 32>;
-#ifdef __CUDA_ARCH__
-  static constexpr int side = 8;  // columns beside the tile: whole sectors
-#else
-  static constexpr int side = decimation_radius;
-#endif
+  static constexpr int side = on_device ? 8 : decimation_radius;  // columns beside the tile: on CUDA whole sectors
   template <int Height, int Width>
   struct Scratch {
-    Tile<float, 2 * Height + 2 * decimation_radius, 2 * Width + 16> input;
-    Tile<float, Height, 2 * Width + 2 * decimation_radius> rows;  // CPU only
-    Tile<float, Height, Width + decimation_radius> even;          // columns of `rows`: a strided loop costs a shuffle for every tap
-    float apart[16];                                              // so that both are written to different banks
-    Tile<float, Height, Width + decimation_radius> odd;
+    // On CUDA warps go over rows of 2 Width + 16 columns. Where they go on in the next one, they find other banks: every second row of the
+    // input, and each half of it, begins there where the one before ended.
+    Tile<float, 2 * Height + 2 * decimation_radius, 2 * Width + (on_device ? 24 : 16)> input;
+#ifndef __CUDA_ARCH__
+    Tile<float, Height, 2 * Width + 2 * decimation_radius> rows;
+#endif
+    Tile<float, Height, Width + (on_device ? 8 : decimation_radius)> even;  // columns: a strided loop costs a shuffle for every tap
+    float apart[16];                                                        // so that both are written to different banks
+    Tile<float, Height, Width + (on_device ? 8 : decimation_radius)> odd;
   };
 
   template <int Height, int Width>
@@ -336,7 +342,9 @@ struct Decimate {
       return sum;
     };
 #ifdef __CUDA_ARCH__
-    block.for_each_pixel(rows, 2 * columns + 2 * R, [&](int y, int x) { (x % 2 ? scratch.odd : scratch.even)[y][x / 2] = along_y(y, x); });
+    block.for_each_pixel(rows, 2 * Width + 16, [&](int y, int x) {
+      if (x < 2 * columns + 2 * R) (x % 2 ? scratch.odd : scratch.even)[y][x / 2] = along_y(y, x);
+    });
 #else
     block.for_each_pixel(rows, 2 * columns + 2 * R, [&](int y, int x) { scratch.rows[y][x] = along_y(y, x); });
     block.for_each_pixel(rows, columns + R, [&](int y, int x) {
@@ -403,35 +411,46 @@ struct ScaleKernels {
 struct LevelScales {
   ReadableImage input;
   ScaleKernels scale[scales_of_level];
-  int count;
+  int count, radius;  // radius: the largest
 };
 
 /// Rows that one step of the column pass works out: each value it loads then serves several of them.
 template <int Height>
-inline constexpr int rows_at_once = Height % 8 == 0 && Height >= 32 ? 8 : 2;
+inline constexpr int rows_at_once = Height % 8 == 0 && Height >= 32 ? (on_device ? 4 : 8) : 2;
+
+template <int Height>
+CINELUMEN_HOST_DEVICE constexpr int whole_steps(int rows) {
+  constexpr int step = rows_at_once<Height>;
+  return (rows + step - 1) / step * step;
+}
 
 template <int Height, int Width, int Halo>
-struct HessianTiles {
+struct DerivativeTiles {
   static_assert(Height % rows_at_once<Height> == 0);
   Tile<float, Height + 2 * Halo, Width + 2 * Halo> input;
   // On the CPU planes and rows that lie multiples of 4 KiB apart would evict one another.
   static constexpr int pitch = Width < 64 ? Width : Width + 16;
   Tile<float, Height + 2 * Halo, pitch> smoothed, slope, curvature;
+};
+template <int Height, int Width, int Halo>
+struct HessianTiles : DerivativeTiles<Height, Width, Halo> {
+  static constexpr int pitch = DerivativeTiles<Height, Width, Halo>::pitch;
   Tile<float, Height, pitch> xx, yy, xy;
 };
 
 template <int Level, int Height, int Width, int Halo>
 CINELUMEN_HOST_DEVICE void load_level(const Block<Height, Width>& block, const LevelScales& level, int rows, int columns,
-                                      HessianTiles<Height, Width, Halo>& tiles) {
-  constexpr int step = rows_at_once<Height>;
-  const int whole_steps = (rows + step - 1) / step * step;
-  load_mirrored(block, Level == 0 ? level.input.around(block.y0, block.x0) : level.input.image, block.y0 - Halo, block.x0 - Halo,
-                whole_steps + 2 * Halo, columns + 2 * Halo, tiles.input);
+                                      DerivativeTiles<Height, Width, Halo>& tiles) {
+  const int high = level.radius;
+  // On CUDA whole sectors where there is room.
+  const int wide = on_device && Halo >= 8 && high < 8 ? 8 : high;
+  load_mirrored(block, Level == 0 ? level.input.around(block.y0, block.x0) : level.input.image, block.y0 - high, block.x0 - wide,
+                whole_steps<Height>(rows) + 2 * high, columns + 2 * wide, tiles.input, Halo - high, Halo - wide);
 }
 
 template <int Radius, int Height, int Width, int Halo>
 CINELUMEN_HALF_VECTORS CINELUMEN_HOST_DEVICE void filter_along_x(const Block<Height, Width>& block, const ScaleKernels& scale, int lines,
-                                                                 int columns, HessianTiles<Height, Width, Halo>& tiles) {
+                                                                 int columns, DerivativeTiles<Height, Width, Halo>& tiles) {
   constexpr int R = Radius;
   float g[R + 1], gx[R + 1], gg[R + 1];
   for (int k = 0; k <= R; ++k) g[k] = scale.smooth[k], gx[k] = scale.slope_x[k], gg[k] = scale.curve[k];
@@ -451,57 +470,85 @@ CINELUMEN_HALF_VECTORS CINELUMEN_HOST_DEVICE void filter_along_x(const Block<Hei
   });
 }
 
-/// Correlates along y with a kernel of which `weight` is one half; Sign 1: symmetric, -1: antisymmetric.
+/// Correlates rows_at_once pixels of column x, from row y on, along y with a kernel of which `weight` is one half; Sign 1: symmetric,
+/// -1: antisymmetric.
+template <int Radius, int Sign, int Height, class From>
+CINELUMEN_HOST_DEVICE inline void correlate_along_y(const float* weight, const From& from, int y, int x, float* to) {
+  constexpr int R = Radius, step = rows_at_once<Height>, lines = step + 2 * R;
+  float v[lines];
+  CINELUMEN_UNROLL
+  for (int j = 0; j < lines; ++j) v[j] = from[y + j][x];
+  CINELUMEN_UNROLL
+  for (int r = 0; r < step; ++r) {
+    float sum = Sign > 0 ? weight[0] * v[r + R] : 0.0f;
+    CINELUMEN_UNROLL
+    for (int k = 1; k <= R; ++k) sum += weight[k] * (v[r + R + k] + Sign * v[r + R - k]);
+    to[r] = sum;
+  }
+}
+
+/// The same for all pixels of a tile.
 template <int Radius, int Sign, int Height, int Width, class From, class To>
 CINELUMEN_HOST_DEVICE void filter_along_y(const Block<Height, Width>& block, const float* weight, int rows, int columns, const From& from,
                                           To& to) {
-  constexpr int R = Radius, step = rows_at_once<Height>, lines = step + 2 * R;
-  float w[R + 1];
-  for (int k = 0; k <= R; ++k) w[k] = weight[k];
+  constexpr int step = rows_at_once<Height>;
+  float w[Radius + 1];
+  for (int k = 0; k <= Radius; ++k) w[k] = weight[k];
   block.for_each_pixel((rows + step - 1) / step, columns, [&](int i, int x) {
-    const int y = i * step;
-    float v[lines];
+    float sum[step];
+    correlate_along_y<Radius, Sign, Height>(w, from, i * step, x, sum);
     CINELUMEN_UNROLL
-    for (int j = 0; j < lines; ++j) v[j] = from[y + j][x];
-    CINELUMEN_UNROLL
-    for (int r = 0; r < step; ++r) {
-      float sum = Sign > 0 ? w[0] * v[r + R] : 0.0f;
-      CINELUMEN_UNROLL
-      for (int k = 1; k <= R; ++k) sum += w[k] * (v[r + R + k] + Sign * v[r + R - k]);
-      to[y + r][x] = sum;
-    }
+    for (int r = 0; r < step; ++r) to[i * step + r][x] = sum[r];
   });
 }
 
-/// sigma^2 times the Hessian.
-template <int Radius, int Height, int Width, int Halo>
-CINELUMEN_HOST_DEVICE void hessian_of_radius(const Block<Height, Width>& block, const ScaleKernels& scale, int rows, int columns,
-                                             HessianTiles<Height, Width, Halo>& tiles) {
-  constexpr int step = rows_at_once<Height>;
-  filter_along_x<Radius>(block, scale, (rows + step - 1) / step * step + 2 * Radius, columns, tiles);
-  filter_along_y<Radius, 1>(block, scale.smooth, rows, columns, tiles.curvature, tiles.xx);
-  filter_along_y<Radius, 1>(block, scale.curve, rows, columns, tiles.smoothed, tiles.yy);
-  filter_along_y<Radius, -1>(block, scale.slope_y, rows, columns, tiles.slope, tiles.xy);
+/// Calls body(std::integral_constant<int, radius>) for the radii that a level has, up to Halo.
+template <int Level, int Halo, class Body>
+CINELUMEN_HOST_DEVICE inline void for_radius(int radius, Body body) {
+  if constexpr (Level < 2) {
+    if (radius == 4) body(std::integral_constant<int, 4>{});
+    if (radius == 6) body(std::integral_constant<int, 6>{});
+  }
+  if constexpr (Level == 1 && Halo >= 12) {
+    if (radius == 12) body(std::integral_constant<int, 12>{});
+  }
+  if constexpr (Level == 2) {
+    if (radius == 5) body(std::integral_constant<int, 5>{});
+    if (radius == 11) body(std::integral_constant<int, 11>{});
+  }
+  if (radius == 8) body(std::integral_constant<int, 8>{});
 }
 
-/// The same for the radii that a level has.
+/// sigma^2 times the Hessian.
 template <int Level, int Height, int Width, int Halo>
 CINELUMEN_HOST_DEVICE void hessian_at_scale(const Block<Height, Width>& block, const ScaleKernels& scale, int rows, int columns,
                                             HessianTiles<Height, Width, Halo>& tiles) {
-  if constexpr (Level < 2) {
-    if (scale.radius == 4) hessian_of_radius<4>(block, scale, rows, columns, tiles);
-  }
-  if constexpr (Level < 2) {
-    if (scale.radius == 6) hessian_of_radius<6>(block, scale, rows, columns, tiles);
-  }
-  if constexpr (Level == 1) {
-    if (scale.radius == 12) hessian_of_radius<12>(block, scale, rows, columns, tiles);
-  }
-  if constexpr (Level == 2) {
-    if (scale.radius == 5) hessian_of_radius<5>(block, scale, rows, columns, tiles);
-    if (scale.radius == 11) hessian_of_radius<11>(block, scale, rows, columns, tiles);
-  }
-  if (scale.radius == 8) hessian_of_radius<8>(block, scale, rows, columns, tiles);
+  for_radius<Level, Halo>(scale.radius, [&](auto radius) {
+    constexpr int R = decltype(radius)::value;
+    filter_along_x<R>(block, scale, whole_steps<Height>(rows) + 2 * R, columns, tiles);
+    filter_along_y<R, 1>(block, scale.smooth, rows, columns, tiles.curvature, tiles.xx);
+    filter_along_y<R, 1>(block, scale.curve, rows, columns, tiles.smoothed, tiles.yy);
+    filter_along_y<R, -1>(block, scale.slope_y, rows, columns, tiles.slope, tiles.xy);
+  });
+}
+
+/// The same without keeping it: body(y, x, xx, yy, xy) at each pixel, of rows up to whole_steps(rows).
+template <int Level, int Height, int Width, int Halo, class Body>
+CINELUMEN_HOST_DEVICE void for_each_hessian(const Block<Height, Width>& block, const ScaleKernels& scale, int rows, int columns,
+                                            DerivativeTiles<Height, Width, Halo>& tiles, Body body) {
+  constexpr int step = rows_at_once<Height>;
+  for_radius<Level, Halo>(scale.radius, [&](auto radius) {
+    constexpr int R = decltype(radius)::value;
+    filter_along_x<R>(block, scale, whole_steps<Height>(rows) + 2 * R, columns, tiles);
+    block.for_each_pixel(whole_steps<Height>(rows) / step, columns, [&](int i, int x) {
+      float xx[step], yy[step], xy[step];
+      correlate_along_y<R, 1, Height>(scale.smooth, tiles.curvature, i * step, x, xx);
+      correlate_along_y<R, 1, Height>(scale.curve, tiles.smoothed, i * step, x, yy);
+      correlate_along_y<R, -1, Height>(scale.slope_y, tiles.slope, i * step, x, xy);
+      CINELUMEN_UNROLL
+      for (int r = 0; r < step; ++r) body(i * step + r, x, xx[r], yy[r], xy[r]);
+    });
+  });
 }
 
 struct Eigenvalues {
@@ -597,18 +644,40 @@ struct SampleField {
 
 // ---- Over the scales.
 
+/// A scale in a byte: in fifths of a pixel all of them are whole numbers, and come back as they were.
+using ScaleCode = std::uint8_t;
+CINELUMEN_HOST_DEVICE inline ScaleCode coded(float scale_px) { return static_cast<ScaleCode>(static_cast<int>(5 * scale_px + 0.5f)); }
+CINELUMEN_HOST_DEVICE inline float decoded(ScaleCode code) { return 0.2f * static_cast<float>(code); }
+
 /// Sums over this level's scales and all coarser ones.
 template <class T>
 struct SumPlanes {
-  ImageView<T> ratio;               // ridge over mean clutter, summed; of the classical measures the largest
-  ImageView<T> cosine, sine;        // of twice the direction, weighted by the ratio
-  ImageView<T> strength, scale_px;  // the largest, and where
+  ImageView<T> ratio;         // ridge over mean clutter, summed; of the classical measures the largest
+  ImageView<T> cosine, sine;  // of twice the direction, weighted by the ratio
+  ImageView<T> strength;      // the largest
+  ImageView<std::conditional_t<std::is_const_v<T>, const ScaleCode, ScaleCode>> scale;  // and where
 };
 
+// Even sizes: upsampling writes whole 2 x 2 blocks.
 template <int Height, int Width>
-struct SumTiles {
-  // Even sizes: upsampling writes whole 2 x 2 blocks.
-  Tile<float, Height + Height % 2, Width + Width % 2> ratio, cosine, sine, strength, scale_px;
+using SumTile = Tile<float, Height + Height % 2, Width + Width % 2>;
+template <int Height, int Width>
+struct StrengthTiles {
+  SumTile<Height, Width> strength, scale_px;
+};
+template <int Height, int Width>
+struct SumTiles : StrengthTiles<Height, Width> {
+  SumTile<Height, Width> ratio, cosine, sine;
+};
+
+/// Scratch of upsample_cubic().
+template <int Height, int Width>
+struct CubicTiles {
+  static constexpr int pitch = Width / 2 + 16;
+#ifdef __CUDACC__
+  Tile<float, Height / 2 + 4, pitch> coarse;
+#endif
+  Tile<float, Height + Height % 2, pitch> between;  // rows already fine
 };
 
 /// Writes the 2 x 2 fine pixels of every coarse one, linearly between coarse pixels, for a tile that starts at the even pixel (y0, x0).
@@ -644,23 +713,43 @@ CINELUMEN_HOST_DEVICE void upsample(const BlockType& block, ImageView<const floa
 
 /// The same by repeating.
 template <class BlockType, class TileType>
-CINELUMEN_HOST_DEVICE void upsample_nearest(const BlockType& block, ImageView<const float> coarse, int rows, int columns, TileType& tile) {
+CINELUMEN_HOST_DEVICE void upsample_nearest(const BlockType& block, ImageView<const ScaleCode> coarse, int rows, int columns,
+                                            TileType& tile) {
   const int y0 = block.y0 / 2, x0 = block.x0 / 2;
 #ifdef __CUDA_ARCH__
-  block.for_each_pixel(rows, columns, [&](int y, int x) { tile[y][x] = coarse.row(y0 + y / 2)[x0 + x / 2]; });
+  block.for_each_pixel((rows + 1) / 2, columns,
+                       [&](int y, int x) { tile[2 * y][x] = tile[2 * y + 1][x] = decoded(coarse.row(y0 + y)[x0 + x / 2]); });
 #else
   block.for_each_pixel((rows + 1) / 2, (columns + 1) / 2, [&](int y, int x) {
-    tile[2 * y][2 * x] = tile[2 * y][2 * x + 1] = tile[2 * y + 1][2 * x] = tile[2 * y + 1][2 * x + 1] = coarse.row(y0 + y)[x0 + x];
+    tile[2 * y][2 * x] = tile[2 * y][2 * x + 1] = tile[2 * y + 1][2 * x] = tile[2 * y + 1][2 * x + 1] = decoded(coarse.row(y0 + y)[x0 + x]);
   });
 #endif
 }
 
-/// The same through cubics, coefficients (-1 9 9 -1) / 16: a ridge's peak between two coarse pixels keeps its height. `between`: scratch.
-template <class BlockType, class Between, class TileType>
-CINELUMEN_HOST_DEVICE void upsample_cubic(const BlockType& block, ImageView<const float> coarse, int rows, int columns, Between& between,
-                                          TileType& tile) {
+/// The same through cubics, coefficients (-1 9 9 -1) / 16: a ridge's peak between two coarse pixels keeps its height. Border pixels repeat.
+template <int Height, int Width, class TileType>
+CINELUMEN_HOST_DEVICE void upsample_cubic(const Block<Height, Width>& block, ImageView<const float> coarse, int rows, int columns,
+                                          CubicTiles<Height, Width>& tiles, TileType& tile) {
   const int y0 = block.y0 / 2, x0 = block.x0 / 2, width = (columns + 1) / 2, last_row = coarse.height - 1, last = coarse.width - 1;
   const auto middle = [](float p, float q, float r, float s) { return 0.5625f * (q + r) - 0.0625f * (p + s); };
+  auto& between = tiles.between;
+#ifdef __CUDA_ARCH__
+  // From where a sector begins, each pixel read once, and rows as wide as they lie apart.
+  constexpr int side = 8, pitch = CubicTiles<Height, Width>::pitch;
+  const auto used = [width](int i) { return i >= side - 1 && i < side + width + 2; };
+  block.for_each_pixel((rows + 1) / 2 + 3, pitch, [&](int y, int i) {
+    if (used(i)) tiles.coarse[y][i] = coarse.row(clamp_int(y0 - 1 + y, 0, last_row))[clamp_int(x0 - side + i, 0, last)];
+  });
+  block.for_each_pixel(rows, pitch, [&](int y, int i) {
+    if (!used(i)) return;
+    const float *const from = tiles.coarse[y / 2] + i, own = from[pitch];
+    between[y][i] = y % 2 ? middle(from[0], own, from[2 * pitch], from[3 * pitch]) : own;
+  });
+  block.for_each_pixel(rows, 2 * width, [&](int y, int fine) {
+    const float* const from = between[y] + side - 1 + fine / 2;
+    tile[y][fine] = fine % 2 ? middle(from[0], from[1], from[2], from[3]) : from[1];
+  });
+#else
   const auto along_y = [&](int y, int x) {
     const int i = y0 + y / 2;
     const float own = coarse.row(i)[x];
@@ -668,7 +757,7 @@ CINELUMEN_HOST_DEVICE void upsample_cubic(const BlockType& block, ImageView<cons
                                coarse.row(i + 2 < last_row ? i + 2 : last_row)[x]);
     return y % 2 ? value : own;
   };
-  // Fine rows of coarse columns x0 - 1 ... x0 + width + 1; border columns repeat.
+  // Fine rows of coarse columns x0 - 1 ... x0 + width + 1.
   const int left = x0 > 0 ? 0 : 1, inside = (x0 + width + 1 < last ? x0 + width + 1 : last) + 1 - (x0 - 1 + left);
   const int outside = width + 3 - inside;
   block.for_each_pixel(rows, inside, [&](int y, int j) { between[y][left + j] = along_y(y, x0 - 1 + left + j); });
@@ -677,13 +766,6 @@ CINELUMEN_HOST_DEVICE void upsample_cubic(const BlockType& block, ImageView<cons
       const int j = i < left ? i : i + inside;
       between[y][j] = along_y(y, clamp_int(x0 - 1 + j, 0, last));
     });
-#ifdef __CUDA_ARCH__
-  block.for_each_pixel(rows, 2 * width, [&](int y, int fine) {
-    const int x = fine / 2;
-    const float own = between[y][x + 1];
-    tile[y][fine] = fine % 2 ? middle(between[y][x], own, between[y][x + 2], between[y][x + 3]) : own;
-  });
-#else
   block.for_each_pixel(rows, width, [&](int y, int x) {
     const float own = between[y][x + 1], value = middle(between[y][x], own, between[y][x + 2], between[y][x + 3]);
     tile[y][2 * x] = own;
@@ -693,7 +775,17 @@ CINELUMEN_HOST_DEVICE void upsample_cubic(const BlockType& block, ImageView<cons
 }
 
 /// What is worked out besides strength and scale.
-enum class Wanted { calibrated, classical, classical_response, strength_only };
+enum class Wanted { strength_only, calibrated, classical, classical_response };
+
+/// Scratch of AddScales.
+template <int Height, int Width, int Halo, bool StrengthOnly>
+struct AddTiles {
+  union {
+    std::conditional_t<StrengthOnly && on_device, DerivativeTiles<Height, Width, Halo>, HessianTiles<Height, Width, Halo>> hessian;
+    CubicTiles<Height, Width> cubic;  // before
+  };
+  std::conditional_t<StrengthOnly, StrengthTiles<Height, Width>, SumTiles<Height, Width>> sum;
+};
 
 struct AddScales {
   LevelScales level;
@@ -701,63 +793,80 @@ struct AddScales {
   Wanted wanted;
   ClassicalMeasure measure;
 
-  /// Sums over the scales of this level and all coarser ones.
-  template <int Level, int Height, int Width, int Halo>
-  CINELUMEN_HOST_DEVICE void add(const Block<Height, Width>& block, int rows, int columns, HessianTiles<Height, Width, Halo>& tiles,
-                                 SumTiles<Height, Width>& sum) const {
-    if (coarser.ratio.data)
-      start_from_coarser(block, rows, columns, tiles, sum);
+  /// Sums over the scales of this level and all coarser ones. `StrengthOnly`: wanted is strength_only.
+  template <int Level, int Height, int Width, int Halo, bool StrengthOnly>
+  CINELUMEN_HOST_DEVICE void add(const Block<Height, Width>& block, int rows, int columns,
+                                 AddTiles<Height, Width, Halo, StrengthOnly>& tiles) const {
+    auto& sum = tiles.sum;
+    if (coarser.strength.data)
+      start_from_coarser(block, rows, columns, tiles);
     else
       block.for_each_pixel(rows, columns, [&](int y, int x) {
-        sum.ratio[y][x] = 0;
-        sum.cosine[y][x] = 0;
-        sum.sine[y][x] = 0;
+        if constexpr (!StrengthOnly) sum.ratio[y][x] = sum.cosine[y][x] = sum.sine[y][x] = 0;
         sum.strength[y][x] = -3e38f;
         sum.scale_px[y][x] = 0;
       });
     if (level.count == 0) return;
-    load_level<Level>(block, level, rows, columns, tiles);
+    load_level<Level>(block, level, rows, columns, tiles.hessian);
     for (int i = 0; i < level.count; ++i) {
       const ScaleKernels& scale = level.scale[i];
-      hessian_at_scale<Level>(block, scale, rows, columns, tiles);
-      if (wanted == Wanted::strength_only)
-        add_strength(block, scale, rows, columns, tiles, sum);
-      else if (wanted == Wanted::calibrated)
-        add_calibrated(block, scale, rows, columns, tiles, sum);
-      else if (wanted == Wanted::classical_response)
-        add_response(block, rows, columns, tiles, sum);
-      else if (measure.response == VesselnessResponse::frangi)
-        add_classical(block, scale, rows, columns, tiles, sum, [&](float ridge, float other) { return measure.frangi(ridge, other); });
-      else if (measure.response == VesselnessResponse::sato)
-        add_classical(block, scale, rows, columns, tiles, sum, [](float ridge, float) { return ridge; });
-      else
-        add_classical(block, scale, rows, columns, tiles, sum, [&](float ridge, float) { return measure.jerman(ridge); });
+      if constexpr (StrengthOnly) {
+        add_strength<Level>(block, scale, rows, columns, tiles);
+      } else {
+        hessian_at_scale<Level>(block, scale, rows, columns, tiles.hessian);
+        add_all(block, scale, rows, columns, tiles.hessian, sum);
+      }
     }
   }
 
+ private:
   template <int Height, int Width, int Halo>
+  CINELUMEN_HOST_DEVICE void add_all(const Block<Height, Width>& block, const ScaleKernels& scale, int rows, int columns,
+                                     const HessianTiles<Height, Width, Halo>& tiles, SumTiles<Height, Width>& sum) const {
+    if (wanted == Wanted::calibrated)
+      add_calibrated(block, scale, rows, columns, tiles, sum);
+    else if (wanted == Wanted::classical_response)
+      add_response(block, rows, columns, tiles, sum);
+    else if (measure.response == VesselnessResponse::frangi)
+      add_classical(block, scale, rows, columns, tiles, sum, [&](float ridge, float other) { return measure.frangi(ridge, other); });
+    else if (measure.response == VesselnessResponse::sato)
+      add_classical(block, scale, rows, columns, tiles, sum, [](float ridge, float) { return ridge; });
+    else
+      add_classical(block, scale, rows, columns, tiles, sum, [&](float ridge, float) { return measure.jerman(ridge); });
+  }
+
+  template <int Height, int Width, int Halo, bool StrengthOnly>
   CINELUMEN_HOST_DEVICE void start_from_coarser(const Block<Height, Width>& block, int rows, int columns,
-                                                HessianTiles<Height, Width, Halo>& tiles, SumTiles<Height, Width>& sum) const {
-    if (wanted != Wanted::strength_only) upsample(block, coarser.ratio, rows, columns, sum.ratio);
-    if (wanted == Wanted::classical_response) return;
-    if (wanted != Wanted::strength_only) {
-      upsample(block, coarser.cosine, rows, columns, sum.cosine);
-      upsample(block, coarser.sine, rows, columns, sum.sine);
+                                                AddTiles<Height, Width, Halo, StrengthOnly>& tiles) const {
+    if constexpr (!StrengthOnly) {
+      upsample(block, coarser.ratio, rows, columns, tiles.sum.ratio);
+      if (wanted == Wanted::classical_response) return;
+      upsample(block, coarser.cosine, rows, columns, tiles.sum.cosine);
+      upsample(block, coarser.sine, rows, columns, tiles.sum.sine);
     }
-    upsample_cubic(block, coarser.strength, rows, columns, tiles.smoothed, sum.strength);
-    upsample_nearest(block, coarser.scale_px, rows, columns, sum.scale_px);
+    upsample_cubic(block, coarser.strength, rows, columns, tiles.cubic, tiles.sum.strength);
+    upsample_nearest(block, coarser.scale, rows, columns, tiles.sum.scale_px);
   }
 
-  template <int Height, int Width, int Halo>
+  template <int Level, int Height, int Width, int Halo>
   CINELUMEN_HOST_DEVICE static void add_strength(const Block<Height, Width>& block, const ScaleKernels& scale, int rows, int columns,
-                                                 const HessianTiles<Height, Width, Halo>& tiles, SumTiles<Height, Width>& sum) {
+                                                 AddTiles<Height, Width, Halo, true>& tiles) {
     const float sigma = scale.sigma_px;
-    block.for_each_pixel(rows, columns, [&](int y, int x) {
-      const Eigenvalues e = eigenvalues(tiles.xx[y][x], tiles.yy[y][x], tiles.xy[y][x]);
+    auto& sum = tiles.sum;
+    const auto add = [&](int y, int x, float xx, float yy, float xy) {
+      const Eigenvalues e = eigenvalues(xx, yy, xy);
       const float strength = e.radius - e.mean, best = sum.strength[y][x], best_scale = sum.scale_px[y][x];
       sum.scale_px[y][x] = strength > best ? sigma : best_scale;
       sum.strength[y][x] = strength > best ? strength : best;
-    });
+    };
+    auto& hessian = tiles.hessian;
+#ifdef __CUDA_ARCH__
+    // Room for a larger tile, which reads less beside it.
+    for_each_hessian<Level>(block, scale, rows, columns, hessian, add);
+#else
+    hessian_at_scale<Level>(block, scale, rows, columns, hessian);
+    block.for_each_pixel(rows, columns, [&](int y, int x) { add(y, x, hessian.xx[y][x], hessian.yy[y][x], hessian.xy[y][x]); });
+#endif
   }
 
   template <int Height, int Width, int Halo>
@@ -820,34 +929,29 @@ struct AddScales {
   }
 };
 
-template <int Level>
+template <int Level, bool StrengthOnly, int Halo = level_halo(Level)>
 struct SumLevel {
   AddScales scales;
   SumPlanes<float> output;
 
+  using CudaTile = std::conditional_t<StrengthOnly && Halo == 8, TileShape<48, 32>, DefaultCudaTile>;
   template <int Height, int Width>
-  struct Scratch {
-    HessianTiles<Height, Width, level_halo(Level)> hessian;
-    SumTiles<Height, Width> sum;
-  };
+  using Scratch = AddTiles<Height, Width, Halo, StrengthOnly>;
   template <int Height, int Width>
-  CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>& scratch) const {
+  CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, AddTiles<Height, Width, Halo, StrengthOnly>& scratch) const {
     const int rows = block.rows(output.strength.height), columns = block.columns(output.strength.width);
-    scales.add<Level>(block, rows, columns, scratch.hessian, scratch.sum);
-    if (scales.wanted == Wanted::classical_response) {
-      block.for_each_pixel(rows, columns, [&](int y, int x) { output.ratio.row(block.y0 + y)[block.x0 + x] = scratch.sum.ratio[y][x]; });
-      return;
+    scales.add<Level>(block, rows, columns, scratch);
+    const auto& sum = scratch.sum;
+    if constexpr (!StrengthOnly) {
+      block.for_each_pixel(rows, columns, [&](int y, int x) { output.ratio.row(block.y0 + y)[block.x0 + x] = sum.ratio[y][x]; });
+      if (scales.wanted == Wanted::classical_response) return;
+      block.for_each_pixel(rows, columns, [&](int y, int x) {
+        output.cosine.row(block.y0 + y)[block.x0 + x] = sum.cosine[y][x];
+        output.sine.row(block.y0 + y)[block.x0 + x] = sum.sine[y][x];
+      });
     }
-    block.for_each_pixel(rows, columns, [&](int y, int x) {
-      output.strength.row(block.y0 + y)[block.x0 + x] = scratch.sum.strength[y][x];
-      output.scale_px.row(block.y0 + y)[block.x0 + x] = scratch.sum.scale_px[y][x];
-    });
-    if (scales.wanted == Wanted::strength_only) return;
-    block.for_each_pixel(rows, columns, [&](int y, int x) {
-      output.ratio.row(block.y0 + y)[block.x0 + x] = scratch.sum.ratio[y][x];
-      output.cosine.row(block.y0 + y)[block.x0 + x] = scratch.sum.cosine[y][x];
-      output.sine.row(block.y0 + y)[block.x0 + x] = scratch.sum.sine[y][x];
-    });
+    block.for_each_pixel(rows, columns, [&](int y, int x) { output.strength.row(block.y0 + y)[block.x0 + x] = sum.strength[y][x]; });
+    block.for_each_pixel(rows, columns, [&](int y, int x) { output.scale.row(block.y0 + y)[block.x0 + x] = coded(sum.scale_px[y][x]); });
   }
 };
 
@@ -930,7 +1034,7 @@ struct WriteStrength {
 
   template <int Height, int Width, class Inside>
   CINELUMEN_HOST_DEVICE void operator()(const Block<Height, Width>& block, int rows, int columns, const Inside& inside,
-                                        const SumTiles<Height, Width>& sum) const {
+                                        const StrengthTiles<Height, Width>& sum) const {
     float sigma[vesselness_scale_count], factors[vesselness_scale_count];
     for (int i = 0; i < vesselness_scale_count; ++i) sigma[i] = scale_px[i], factors[i] = factor[i];
     const auto write = [&](int y, int x, float weight) {
@@ -960,23 +1064,27 @@ CINELUMEN_HOST_DEVICE void read_inside(const BlockType& block, ImageView<const s
 }
 
 /// Ridge and scale at half resolution.
+template <int Halo>
 struct FinishHalfMap {
   AddScales scales;
   ImageView<const std::uint8_t> valid;
   WriteStrength write_strength;
 
+  using CudaTile = typename SumLevel<1, true, Halo>::CudaTile;
   template <int Height, int Width>
-  using Scratch = typename SumLevel<1>::template Scratch<Height, Width>;
+  struct Scratch : AddTiles<Height, Width, Halo, true> {
+    SumTile<Height, Width> inside;
+  };
   template <int Height, int Width>
   CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>& scratch) const {
     const int rows = block.rows(valid.height), columns = block.columns(valid.width);
-    scales.add<1>(block, rows, columns, scratch.hessian, scratch.sum);
-    auto& inside = scratch.hessian.xx;
-    read_inside(block, valid, rows, columns, inside);
-    write_strength(block, rows, columns, inside, scratch.sum);
+    scales.add<1>(block, rows, columns, scratch);
+    read_inside(block, valid, rows, columns, scratch.inside);
+    write_strength(block, rows, columns, scratch.inside, scratch.sum);
   }
 };
 
+template <bool StrengthOnly>
 struct FinishMap {
   AddScales scales;
   ImageView<const float> along;  // half resolution; no data: the ratio itself
@@ -987,26 +1095,28 @@ struct FinishMap {
   VesselnessPlanes planes;
 
   template <int Height, int Width>
-  struct Scratch {
-    HessianTiles<Height, Width, level_halo(0)> hessian;
-    SumTiles<Height, Width> sum;
-    Tile<float, Height + Height % 2, Width + Width % 2> along;
+  struct ScratchOfAll : AddTiles<Height, Width, level_halo(0), false> {
+    SumTile<Height, Width> along, inside;
   };
+  template <int Height, int Width>
+  struct ScratchOfStrength : AddTiles<Height, Width, level_halo(0), true> {
+    SumTile<Height, Width> inside;
+  };
+  template <int Height, int Width>
+  using Scratch = std::conditional_t<StrengthOnly, ScratchOfStrength<Height, Width>, ScratchOfAll<Height, Width>>;
   template <int Height, int Width>
   CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>& scratch) const {
     const int rows = block.rows(valid.height), columns = block.columns(valid.width);
-    SumTiles<Height, Width>& sum = scratch.sum;
-    scales.add<0>(block, rows, columns, scratch.hessian, sum);
-    auto& inside = scratch.hessian.xx;
-    read_inside(block, valid, rows, columns, inside);
-    if (planes != VesselnessPlanes::response) write_strength(block, rows, columns, inside, sum);
-    if (planes != VesselnessPlanes::z_and_scale) write_response(block, rows, columns, inside, scratch);
+    scales.add<0>(block, rows, columns, scratch);
+    read_inside(block, valid, rows, columns, scratch.inside);
+    if (planes != VesselnessPlanes::response) write_strength(block, rows, columns, scratch.inside, scratch.sum);
+    if constexpr (!StrengthOnly) write_response(block, rows, columns, scratch.inside, scratch);
   }
 
  private:
   template <int Height, int Width, class Inside>
   CINELUMEN_HOST_DEVICE void write_response(const Block<Height, Width>& block, int rows, int columns, const Inside& inside,
-                                            Scratch<Height, Width>& scratch) const {
+                                            ScratchOfAll<Height, Width>& scratch) const {
     const SumTiles<Height, Width>& sum = scratch.sum;
     const auto write = [&](int y, int x, float value) { response.row(block.y0 + y)[block.x0 + x] = inside[y][x] > 0 ? value : 0.0f; };
     if (scales.wanted == Wanted::calibrated) {
@@ -1125,10 +1235,11 @@ VesselnessMap make_vesselness_map(const Stream& stream, int height, int width, V
 
 struct Vesselness::Workspace {
   struct Sum {
-    Image<float> ratio, cosine, sine, strength, scale_px;
+    Image<float> ratio, cosine, sine, strength;
+    Image<ScaleCode> scale;
     template <class T>
     SumPlanes<T> planes() {
-      return {ratio.view(), cosine.view(), sine.view(), strength.view(), scale_px.view()};
+      return {ratio.view(), cosine.view(), sine.view(), strength.view(), scale.view()};
     }
   };
 
@@ -1214,6 +1325,32 @@ struct Vesselness::Workspace {
     return level == 0 ? base : ReadableImage{image[level].view(), {}, nullptr, 0};
   }
 
+  /// Sums of a level's scales and all coarser ones.
+  void sum_level(const Stream& stream, int level, const AddScales& scales) {
+    const auto run = [&](auto kernel) { for_each_tile(stream, level_height[level], level_width[level], kernel); };
+    const SumPlanes<float> to = sum[level].planes<float>();
+    if (scales.wanted == Wanted::strength_only) {
+      // Without the largest of its scales the half resolution's tiles have room for more pixels.
+      if (level == 2)
+        run(SumLevel<2, true>{scales, to});
+      else if (scales.level.radius <= 8)
+        run(SumLevel<1, true, 8>{scales, to});
+      else
+        run(SumLevel<1, true>{scales, to});
+    } else if (level == 2) {
+      run(SumLevel<2, false>{scales, to});
+    } else {
+      run(SumLevel<1, false>{scales, to});
+    }
+  }
+
+  void finish_half_map(const Stream& stream, const FinishHalfMap<level_halo(1)>& kernel) const {
+    if (kernel.scales.level.radius <= 8)
+      for_each_tile(stream, level_height[1], level_width[1], FinishHalfMap<8>{kernel.scales, kernel.valid, kernel.write_strength});
+    else
+      for_each_tile(stream, level_height[1], level_width[1], kernel);
+  }
+
   template <int Level>
   void measure_valleys(const Stream& stream, const LevelScales& scales, ImageView<const std::uint8_t> of_level, const int* index,
                        MeanValley::OfScale* valleys) {
@@ -1248,8 +1385,9 @@ Vesselness::Vesselness(const Stream& stream, int height, int width, ImageView<co
     w.image[level] = Image<float>(stream, w.level_height[level], w.level_width[level]);
     w.field[level] = Image<std::uint8_t>(stream, w.level_height[level], w.level_width[level]);
     for (Image<float> Workspace::Sum::*plane :
-         {&Workspace::Sum::ratio, &Workspace::Sum::cosine, &Workspace::Sum::sine, &Workspace::Sum::strength, &Workspace::Sum::scale_px})
+         {&Workspace::Sum::ratio, &Workspace::Sum::cosine, &Workspace::Sum::sine, &Workspace::Sum::strength})
       w.sum[level].*plane = Image<float>(stream, w.level_height[level], w.level_width[level]);
+    w.sum[level].scale = Image<ScaleCode>(stream, w.level_height[level], w.level_width[level]);
   }
   w.along = Image<float>(stream, w.level_height[1], w.level_width[1]);
   w.set_field(stream, valid);
@@ -1313,7 +1451,8 @@ void Vesselness::compute(const Stream& stream, ImageView<const float> image, con
     const int level = level_used(i);
     LevelScales& own = scales[level];
     index[level][own.count] = i;
-    own.scale[own.count++] = w.scale_kernels(i, level);
+    own.scale[own.count] = w.scale_kernels(i, level);
+    own.radius = std::max(own.radius, own.scale[own.count++].radius);
   }
 
   if (wanted == Wanted::calibrated) {
@@ -1343,12 +1482,11 @@ void Vesselness::compute(const Stream& stream, ImageView<const float> image, con
     write_strength.factor[i] = static_cast<float>((decimated ? 1.0f : vesselness_scales_px[i]) /
                                                   (white_noise_hessian_sd * options.noise_sd * options.correlation_factor[i]));
   }
-  if (coarsest >= 2) for_each_tile(stream, w.level_height[2], w.level_width[2], SumLevel<2>{scales_at(2), w.sum[2].planes<float>()});
+  for (int level = coarsest; level > (decimated ? 1 : 0); --level) w.sum_level(stream, level, scales_at(level));
   if (decimated) {
-    for_each_tile(stream, w.level_height[1], w.level_width[1], FinishHalfMap{scales_at(1), w.field[1].view(), write_strength});
+    w.finish_half_map(stream, FinishHalfMap<level_halo(1)>{scales_at(1), w.field[1].view(), write_strength});
     return;
   }
-  if (coarsest >= 1) for_each_tile(stream, w.level_height[1], w.level_width[1], SumLevel<1>{scales_at(1), w.sum[1].planes<float>()});
 
   const bool elongated = options.elongation && wanted == Wanted::calibrated && coarsest > 0;
   if (elongated) {
@@ -1360,9 +1498,15 @@ void Vesselness::compute(const Stream& stream, ImageView<const float> image, con
     for_each_tile(stream, w.level_height[1], w.level_width[1], average);
   }
   const ImageView<const float> along = elongated ? ImageView<const float>(w.along.view()) : ImageView<const float>{};
-  for_each_tile(stream, w.height, w.width,
-                FinishMap{scales_at(0), along, w.valid, 0.5f / options.half_response_ratio, write_strength, map.response.view(),
-                          map.angle.view(), options.planes});
+  const auto finish = [&](auto kind) {
+    for_each_tile(stream, w.height, w.width,
+                  FinishMap<kind>{scales_at(0), along, w.valid, 0.5f / options.half_response_ratio, write_strength, map.response.view(),
+                                  map.angle.view(), options.planes});
+  };
+  if (wanted == Wanted::strength_only)
+    finish(std::true_type{});
+  else
+    finish(std::false_type{});
 }
 
 }  // namespace cinelumen
