@@ -99,6 +99,7 @@ const bool registered = [] {
   add("chain/throughput_60_frames", long_frames, false, bench::sides_up_to(1024));
   add("chain/throughput_300_frames", sustained_frames, false, bench::sides_up_to(1024));
   add("chain/throughput_with_topology_in_every_frame", long_frames, true, bench::sides_up_to(1024));
+  add("chain/throughput_300_frames_with_topology_in_every_frame", sustained_frames, true, bench::sides_up_to(1024));
   bench::register_on_all_devices("chain/latency", latency, bench::sides());
   return true;
 }();
