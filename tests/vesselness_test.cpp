@@ -6,6 +6,7 @@
 #include <limits>
 #include <numbers>
 
+#include "kernels/ridge_points.h"
 #include "reference/vesselness.h"
 #include "support/devices.h"
 #include "support/images.h"
@@ -226,6 +227,50 @@ TEST_P(Vessels, ZAloneIsTheSame) {
       ASSERT_EQ(response(y, x), 0);
       ASSERT_EQ(angle(y, x), 0);
     }
+}
+
+/// Where squares are wanted they are the same to the bit, whatever stood in the memory of the others.
+TEST_P(Vessels, WantedSquaresAreTheSame) {
+  const Stream stream = this->stream();
+  const int height = stream.on_cuda() ? 150 : 390, width = stream.on_cuda() ? 201 : 517;
+  const Image<float> image = to_device(stream, busy_image(height, width).view());
+  Image<float> other_on_host = busy_image(height, width);
+  for (int y = 0; y < height; ++y)
+    for (int x = 0; x < width; ++x) other_on_host(y, x) = 5 - 3 * other_on_host(y, x);
+  const Image<float> other = to_device(stream, other_on_host.view());
+  const Image<std::uint8_t> valid = round_field(height, width), field = to_device(stream, valid.view());
+  const CrossSection sections[] = {{61, 70.5f, 0, 1}, {static_cast<float>(height) - 20, 128, 1, 0}, {-9, 30, 0.6f, 0.8f}, {-80, 90, 0, 1}};
+  const int count = static_cast<int>(std::size(sections));
+  Array<CrossSection> lines(stream, count);
+  copy<CrossSection>(stream, ArrayView<const CrossSection>{sections, count}, lines.view());
+  Image<std::int32_t> wanted(stream, squares_along(height), squares_along(width));
+  mark_squares(stream, lines.view(), 12, wanted.view());
+  const Image<std::int32_t> marks = to_host(stream, wanted.view());
+  EXPECT_EQ(marks(1, 2), 1);
+  EXPECT_EQ(marks(2, 2), 1);  // within 3 px along the vessel
+  EXPECT_EQ(marks(1, 1), 1);  // within 12 px across it
+  EXPECT_EQ(marks(0, 1), 1);
+  EXPECT_EQ(marks(0, 2), 0);
+  EXPECT_EQ(marks(1, 4), 0);
+  for (const bool decimated : {false, true}) {
+    VesselnessOptions options;
+    options.planes = VesselnessPlanes::z_and_scale;
+    options.decimated = decimated;
+    VesselnessMap full = make_vesselness_map(stream, height, width), part = make_vesselness_map(stream, height, width);
+    Vesselness(stream, field.view()).compute(stream, image, options, full);
+    Vesselness vesselness(stream, field.view());
+    vesselness.compute(stream, other, options, part);
+    options.wanted = wanted.view();
+    vesselness.compute(stream, image, options, part);
+    const Image<float> z = to_host(stream, part.z.view()), expected_z = to_host(stream, full.z.view()),
+                       scale = to_host(stream, part.scale_px.view()), expected_scale = to_host(stream, full.scale_px.view());
+    for (int y = 0; y < height; ++y)
+      for (int x = 0; x < width; ++x) {
+        if (!marks(y / vesselness_square, x / vesselness_square)) continue;
+        ASSERT_EQ(z(y, x), expected_z(y, x)) << y << ", " << x;
+        ASSERT_EQ(scale(y, x), expected_scale(y, x)) << y << ", " << x;
+      }
+  }
 }
 
 TEST_P(Vessels, RidgeStrengthIsAnalytic) {
@@ -492,6 +537,12 @@ TEST_P(Vessels, ArgumentsAreChecked) {
   };
   refused([](VesselnessOptions& options) { options.noise_sd = 0; });
   refused([](VesselnessOptions& options) { options.decimated = true; });
+  std::int32_t square = 1;
+  refused([&](VesselnessOptions& options) { options.wanted = {&square, 1, 1, 1}; });
+  refused([&](VesselnessOptions& options) {
+    options.planes = VesselnessPlanes::z_and_scale;
+    options.wanted = {&square, 2, 1, 1};
+  });
   refused([](VesselnessOptions& options) {
     options.planes = VesselnessPlanes::z_and_scale;
     options.decimated = true;
