@@ -1376,7 +1376,8 @@ struct Vesselness::Workspace {
   }
 
   /// What wanted squares need of each level.
-  std::array<NeededSquares, levels> find_needed(const Stream& stream, ImageView<const std::int32_t> wanted, int coarsest) {
+  std::array<NeededSquares, levels> find_needed(const Stream& stream, ImageView<const std::int32_t> wanted, int coarsest,
+                                                const LevelScales (&scales)[levels]) {
     std::array<NeededSquares, levels> result{};
     if (!wanted.data) return result;
     // Pixels of the image. A pixel starts from those of the next level up to 5 of its own away; an image is filtered for its own scales,
@@ -1384,7 +1385,7 @@ struct Vesselness::Workspace {
     int sum_reach[levels] = {}, image_reach[levels + 1] = {};
     for (int level = 1; level <= coarsest; ++level) sum_reach[level] = sum_reach[level - 1] + 5 * (1 << (level - 1)) + 1;
     for (int level = coarsest; level > 0; --level)
-      image_reach[level] = std::max(sum_reach[level] + (level_halo(level) + 1) * (1 << level),
+      image_reach[level] = std::max(sum_reach[level] + (scales[level].radius + 1) * (1 << level),
                                     level < coarsest ? image_reach[level + 1] + (decimation_radius + 1) * (1 << level) : 0);
     for (int level = 1; level <= coarsest; ++level) {
       result[level] = {needed[level].image.view(), needed[level].sum.view()};
@@ -1503,15 +1504,8 @@ void Vesselness::compute(const Stream& stream, ImageView<const float> image, con
   require(!options.wanted.data || (options.planes == VesselnessPlanes::z_and_scale && options.wanted.height == squares_along(w.height) &&
                                    options.wanted.width == squares_along(w.width)),
           "Vesselness: wanted is for z and scale alone, and has an element per square of the image");
-  const std::array<NeededSquares, levels> needed = w.find_needed(stream, options.wanted, coarsest);
 
   const ReadableImage base = w.extend(stream, image);
-  for (int level = 1; level <= coarsest; ++level) {
-    Decimate decimate{w.readable(base, level - 1), needed[level].image, w.image[level].view(), {}};
-    for (int k = 0; k <= decimation_radius; ++k) decimate.weight[k] = w.decimation[k];
-    for_each_tile(stream, w.level_height[level], w.level_width[level], decimate);
-  }
-
   LevelScales scales[levels] = {};
   int index[levels][scales_of_level];
   for (int level = 0; level < levels; ++level) scales[level].input = w.readable(base, level);
@@ -1521,6 +1515,12 @@ void Vesselness::compute(const Stream& stream, ImageView<const float> image, con
     index[level][own.count] = i;
     own.scale[own.count] = w.scale_kernels(i, level);
     own.radius = std::max(own.radius, own.scale[own.count++].radius);
+  }
+  const std::array<NeededSquares, levels> needed = w.find_needed(stream, options.wanted, coarsest, scales);
+  for (int level = 1; level <= coarsest; ++level) {
+    Decimate decimate{w.readable(base, level - 1), needed[level].image, w.image[level].view(), {}};
+    for (int k = 0; k <= decimation_radius; ++k) decimate.weight[k] = w.decimation[k];
+    for_each_tile(stream, w.level_height[level], w.level_width[level], decimate);
   }
 
   if (wanted == Wanted::calibrated) {
