@@ -20,7 +20,9 @@ namespace {
 
 constexpr int short_frames = 32, long_frames = 60, sustained_frames = 300;
 
-// A foot run, made once per size and length; the sustained one shares its frames with a shorter one.
+constexpr double sustained_frame_ms = 1000.0 / 30;
+
+// A foot run, made once per size and length; the sustained one shares its frames with a shorter one, and comes at a cine loop's rate.
 const Run& foot(int side, int frames) {
   static std::map<std::pair<int, int>, Run> made;
   const auto found = made.find({side, frames});
@@ -28,7 +30,7 @@ const Run& foot(int side, int frames) {
   if (frames > long_frames) {
     const Run& shorter = foot(side, long_frames);
     Run run = with_frames(shorter, std::make_shared<bench::RepeatedFrames>(shorter.frames, frames));
-    for (int i = 0; i < frames; ++i) run.frame_times_ms.push_back(i * shorter.frame_times_ms[1]);
+    for (int i = 0; i < frames; ++i) run.frame_times_ms.push_back(i * sustained_frame_ms);
     return made.emplace(std::pair(side, frames), std::move(run)).first->second;
   }
   PhantomOptions options;

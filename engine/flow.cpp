@@ -176,19 +176,6 @@ struct GammaVariate {
   double onset() const { return p[1]; }
   double rise() const { return std::exp(p[2]); }
   double shape() const { return std::exp(p[3]); }
-  double at(double t) const {
-    const double x = (t - onset()) / rise();
-    return p[4] + (x > 0 ? height() * std::exp(shape() * (std::log(x) + 1 - x)) : 0);
-  }
-  // Value and derivatives by the parameters.
-  double derivatives(double t, std::array<double, 5>& d) const {
-    const double tau = rise(), alpha = shape(), x = (t - onset()) / tau;
-    d = {0, 0, 0, 0, 1};
-    if (x <= 0) return p[4];
-    const double u = std::log(x) + 1 - x, c = height() * std::exp(alpha * u), by_x = c * alpha * (1 / x - 1);
-    d = {c, -by_x / tau, -by_x * x, c * alpha * u, 1};
-    return p[4] + c;
-  }
   // Where it reaches `fraction` of its height on the way up.
   double rise_time(double fraction) const {
     double low = 0, high = 1;
@@ -198,6 +185,30 @@ struct GammaVariate {
     }
     return onset() + rise() * high;
   }
+};
+
+// The curve at many times: what its parameters stand for is worked out once.
+class GammaCurve {
+ public:
+  explicit GammaCurve(const GammaVariate& g)
+      : height_(g.height()), onset_(g.onset()), rise_(g.rise()), shape_(g.shape()), baseline_(g.p[4]) {}
+
+  double at(double t) const {
+    const double x = (t - onset_) / rise_;
+    return baseline_ + (x > 0 ? height_ * std::exp(shape_ * (std::log(x) + 1 - x)) : 0);
+  }
+  // Value and derivatives by the parameters.
+  double derivatives(double t, std::array<double, 5>& d) const {
+    const double x = (t - onset_) / rise_;
+    d = {0, 0, 0, 0, 1};
+    if (x <= 0) return baseline_;
+    const double u = std::log(x) + 1 - x, c = height_ * std::exp(shape_ * u), by_x = c * shape_ * (1 / x - 1);
+    d = {c, -by_x / rise_, -by_x * x, c * shape_ * u, 1};
+    return baseline_ + c;
+  }
+
+ private:
+  double height_, onset_, rise_, shape_, baseline_;
 };
 
 struct GammaFit {
@@ -222,7 +233,8 @@ std::optional<GammaFit> fit_gamma_variate(const Samples& s, GammaVariate start, 
   };
   const auto cost = [&](const GammaVariate& g) {
     double sum = std::pow((g.p[3] - usual_log_shape) / log_shape_sd, 2) + std::pow(g.p[4] / baseline_sd, 2);
-    for (std::size_t i = 0; i < s.size(); ++i) sum += std::pow((s.c[i] - g.at(s.t[i])) / s.sd[i], 2);
+    const GammaCurve curve(g);
+    for (std::size_t i = 0; i < s.size(); ++i) sum += std::pow((s.c[i] - curve.at(s.t[i])) / s.sd[i], 2);
     return sum;
   };
   GammaFit fit{bounded(start), {}, 0, 0};
@@ -231,8 +243,9 @@ std::optional<GammaFit> fit_gamma_variate(const Samples& s, GammaVariate start, 
     a = {};
     b = {};
     std::array<double, 5> d{};
+    const GammaCurve curve(fit.curve);
     for (std::size_t i = 0; i < s.size(); ++i) {
-      const double w = 1 / (s.sd[i] * s.sd[i]), r = s.c[i] - fit.curve.derivatives(s.t[i], d);
+      const double w = 1 / (s.sd[i] * s.sd[i]), r = s.c[i] - curve.derivatives(s.t[i], d);
       for (std::size_t j = 0; j < 5; ++j) {
         b[j] += w * r * d[j];
         for (std::size_t k = 0; k < 5; ++k) a[j][k] += w * d[j] * d[k];
@@ -245,7 +258,7 @@ std::optional<GammaFit> fit_gamma_variate(const Samples& s, GammaVariate start, 
   };
   Matrix<5> a{}, inverse{};
   std::array<double, 5> b{};
-  for (int iteration = 0; iteration < 100 && damping < 1e10; ++iteration) {
+  for (int iteration = 0; iteration < 50 && damping < 1e10; ++iteration) {
     normal_equations(a, b);
     Matrix<5> damped = a;
     for (std::size_t j = 0; j < 5; ++j) damped[j][j] += damping * a[j][j] + 1e-12;
@@ -256,7 +269,7 @@ std::optional<GammaFit> fit_gamma_variate(const Samples& s, GammaVariate start, 
     next = bounded(next);
     const double now = cost(next);
     if (std::isfinite(now) && now <= best) {
-      const bool settled = best - now <= 1e-9 * (1 + best);
+      const bool settled = best - now <= 1e-7 * (1 + best);
       fit.curve = next;
       best = now;
       damping = std::max(1e-9, damping * 0.2);
@@ -386,10 +399,10 @@ FlowTimes read_times(const TimeDensityCurve& curve, double noise_sd) {
   const double top = std::max(shape.peak, 1e-12);
   const std::optional<Rise> rise = find_rise(knots, 0.5 * top);
   std::optional<GammaFit> gamma;
-  if (s.size() >= 8 && rise) gamma = best_gamma_fit(s, top, rise->half_time, std::max(peak_time, rise->half_time));
+  if (s.size() >= 8 && rise && shape.falls) gamma = best_gamma_fit(s, top, rise->half_time, std::max(peak_time, rise->half_time));
   // The fit speaks only of what was seen: its peak within the run, its half-rise too.
-  const bool fits = gamma && gamma->reduced < 2 && shape.falls && gamma->curve.onset() + gamma->curve.rise() < s.t.back() &&
-                    gamma->curve.rise_time(0.5) > s.t.front();
+  const bool fits =
+      gamma && gamma->reduced < 2 && gamma->curve.onset() + gamma->curve.rise() < s.t.back() && gamma->curve.rise_time(0.5) > s.t.front();
   if (fits) {
     const GammaVariate& g = gamma->curve;
     times.arrival_ms = on_clock(g.rise_time(0.5));
@@ -398,8 +411,9 @@ FlowTimes read_times(const TimeDensityCurve& curve, double noise_sd) {
     times.peak = g.height();
     double steepest = 0;
     std::array<double, 5> d{};
+    const GammaCurve fitted(g);
     for (int i = 1; i < 200; ++i) {
-      g.derivatives(g.onset() + g.rise() * i / 200.0, d);
+      fitted.derivatives(g.onset() + g.rise() * i / 200.0, d);
       steepest = std::max(steepest, -d[1]);
     }
     times.wash_in_per_s = steepest;

@@ -11,6 +11,7 @@ namespace cinelumen {
 namespace {
 
 constexpr float unknown = std::numeric_limits<float>::quiet_NaN();
+constexpr int most_slots = 16;
 
 // Mean over a polygon's pixels, moved with the background. At most a few thousand samples: enough for a mean, quick for any size.
 float region_mean(ImageView<const float> subtracted, const std::vector<std::array<int, 2>>& pixels, const RigidMotion& motion) {
@@ -30,6 +31,21 @@ float region_mean(ImageView<const float> subtracted, const std::vector<std::arra
 
 }  // namespace
 
+std::vector<bool> frames_of_picture(const std::vector<double>& frame_times_ms, int first, int last) {
+  constexpr std::size_t enough = 60;
+  const std::size_t count = static_cast<std::size_t>(last - first + 1);
+  const std::vector<bool> all(count, true);
+  if (frame_times_ms.empty()) return all;
+  std::vector<bool> taken(count, false);
+  double before = -std::numeric_limits<double>::infinity();
+  for (std::size_t i = 0; i < count; ++i) {
+    const double now = frame_times_ms[static_cast<std::size_t>(first) + i];
+    taken[i] = now - before >= picture_interval_ms;
+    if (taken[i]) before = now;
+  }
+  return static_cast<std::size_t>(std::count(taken.begin(), taken.end(), true)) < enough ? all : taken;
+}
+
 FrameChain::FrameChain(const Stream& stream, const Run& run, const IntensityModel& intensity, const NoiseModel& noise,
                        const MaskChoice& choice, std::vector<MaskFrame> masks, const Scene& scene, const AnalysisOptions& options)
     : stream_(stream),
@@ -47,7 +63,7 @@ FrameChain::FrameChain(const Stream& stream, const Run& run, const IntensityMode
   const int busy = stream.on_cuda() ? slots_on_cuda : parallel ? cpu_threads() : 1;
   // A recording is of one place of the filter's ring, which has two at least.
   const int wanted = options.frames_in_flight > 0 ? options.frames_in_flight : busy, least = stream.on_cuda() ? 2 : 1;
-  const int slots = std::clamp(std::min(wanted, run.frame_count()), least, 16);
+  const int slots = std::clamp(std::min(wanted, run.frame_count()), least, most_slots);
   for (int i = 0; i < slots; ++i) {
     CpuSchedule schedule = stream.schedule();
     schedule.parallel = false;
@@ -62,14 +78,32 @@ TemporalFilter FrameChain::make_filter() const {
   return make_temporal_filter(stream_, setup_, std::max(2, static_cast<int>(slots_.size())));
 }
 
+// The turn of every frame of the scene in a filter that is shown those that are `taken`.
+std::vector<FrameChain::Turn> FrameChain::turns(const TemporalFilter& filter, const std::vector<bool>& taken) const {
+  std::vector<Turn> result(static_cast<std::size_t>(frame_count()));
+  int place = 0;
+  for (int i = 0; i < frame_count(); ++i) {
+    if (!taken[i]) continue;
+    result[i] = {is_odd(i) ? Filtering::passed_by : Filtering::filtered, place};
+    place = filter.place_after(place);
+  }
+  return result;
+}
+
+int FrameChain::recording_of(int i, const Turn& turn) const {
+  constexpr int kinds = 3;
+  return (mask_of(i) * kinds + static_cast<int>(turn.filtering)) * most_slots + turn.place;
+}
+
 // Records on CUDA what `work` does to a frame, in every slot for each kind of frame that comes there.
-void FrameChain::record(const std::function<void(FrameSlot&, int)>& work) {
+void FrameChain::record(const std::vector<Turn>& turns, const std::function<void(FrameSlot&, int)>& work) {
   for (const auto& slot : slots_) slot->forget_recordings();
   if (!stream_.on_cuda()) return;
   const auto timed = clock_.measure("recording");
   for (int i = 0; i < frame_count(); ++i) {
     FrameSlot& slot = *slots_[i % slots_.size()];
-    if (!slot.recorded(recording_of(i))) slot.record(recording_of(i), mask_of(i), [&] { work(slot, i); });
+    const int name = recording_of(i, turns[i]);
+    if (!slot.recorded(name)) slot.record(name, mask_of(i), [&] { work(slot, i); });
   }
 }
 
@@ -98,28 +132,29 @@ Opacification FrameChain::opacify(const std::vector<int>& key_frames, AnalysisOb
   // In the mask's coordinates the background rests: the filter and the running statistics need no motion.
   TemporalFilter filter = make_filter();
   FlowStatistics statistics(stream_, height, width, {.area = !setup_.subtracting(), .mean_time = false});
-  std::vector<FlowTime> taken(count);
+  std::vector<bool> taken = frames_of_picture(run_.frame_times_ms, scene_.first, scene_.last);
+  for (const int key : key_frames) {
+    taken[key - scene_.first] = true;
+    result.key_frames.push_back({key, Image<float>(stream_, height, width)});
+  }
+  const std::vector<Turn> turn = turns(filter, taken);
+  std::vector<FlowTime> counted(static_cast<std::size_t>(count));
   for (int i = 0; i < count; ++i)
-    if (!is_odd(i)) taken[i] = statistics.next_frame(run_.frame_times_ms.empty() ? i : run_.frame_times_ms[scene_.first + i]);
-
-  for (int i = 0; i < count; ++i)
-    if (std::find(key_frames.begin(), key_frames.end(), scene_.first + i) != key_frames.end())
-      result.key_frames.push_back({scene_.first + i, Image<float>(stream_, height, width)});
+    if (turn[i].filtering == Filtering::filtered)
+      counted[i] = statistics.next_frame(run_.frame_times_ms.empty() ? i : run_.frame_times_ms[scene_.first + i]);
   std::size_t keys_taken = 0;
 
-  const auto register_and_subtract = [&](FrameSlot& slot) {
+  const auto register_and_subtract = [&](FrameSlot& slot, int i) {
     slot.send_numbers();
     slot.find_motion();
-    slot.subtract_onto_mask();
+    if (turn[i].filtering != Filtering::none) slot.subtract_onto_mask();
   };
   const auto filter_in_time = [&](FrameSlot& slot, int i) {
-    if (is_odd(i))
-      slot.pass_unfiltered(filter, i % filter.places());
-    else
-      slot.filter(filter, i % filter.places(), statistics);
+    if (turn[i].filtering == Filtering::filtered) slot.filter(filter, turn[i].place, statistics);
+    if (turn[i].filtering == Filtering::passed_by) slot.pass_unfiltered(filter, turn[i].place);
   };
-  record([&](FrameSlot& slot, int i) {
-    register_and_subtract(slot);
+  record(turn, [&](FrameSlot& slot, int i) {
+    register_and_subtract(slot, i);
     filter_in_time(slot, i);
   });
 
@@ -127,13 +162,13 @@ Opacification FrameChain::opacify(const std::vector<int>& key_frames, AnalysisOb
   const auto begin = [&](int i, int place) {
     FrameSlot& slot = *slots_[place];
     load(slot, i);
-    slot.set_time(taken[i]);
-    if (!recorded) register_and_subtract(slot);
+    slot.set_time(counted[i]);
+    if (!recorded) register_and_subtract(slot, i);
   };
   const auto go_on_in_order = [&](int i, int place) {
     FrameSlot& slot = *slots_[place];
     if (recorded)
-      slot.launch(stream_, recording_of(i));
+      slot.launch(stream_, recording_of(i, turn[i]));
     else
       filter_in_time(slot, i);
     if (keys_taken < result.key_frames.size() && result.key_frames[keys_taken].frame == slot.frame())
@@ -173,10 +208,7 @@ Opacification FrameChain::opacify(const std::vector<int>& key_frames, AnalysisOb
 MeasureSettings FrameChain::settings_for(const Topology& topology, const Opacification& opacification, const Calibration& calibration) {
   MeasureSettings settings = measure_settings(setup_, options_.response, calibration);
   settings.trace_every_frame = options_.topology_every_frame;
-  if (settings.trace_every_frame) {
-    settings.vesselness.planes = VesselnessPlanes::all;
-    settings.vesselness.decimated = false;
-  }
+  if (settings.trace_every_frame) settings.vesselness.planes = VesselnessPlanes::all;
   const auto timed = clock_.measure("point spread");
   const std::vector<double>& score = choice_.contrast_score;
   int i = (topology.frame >= 0 ? topology.frame : std::clamp(choice_.reference_frame, scene_.first, scene_.last)) - scene_.first;
@@ -218,7 +250,7 @@ SegmentMeasurements FrameChain::measure(const Topology& topology, const Opacific
   const int height = run_.rows(), width = run_.columns(), count = scene_.last - scene_.first + 1;
   const MeasureSettings settings = settings_for(topology, opacification, calibration);
   const SegmentFollower follower = make_segment_follower(slots_[0]->stream(), setup_, topology, settings);
-  for (const auto& slot : slots_) slot->follow(follower);
+  for (const auto& slot : slots_) slot->follow(follower, settings);
   std::vector<std::vector<std::array<int, 2>>> regions;
   for (const NamedRegion& region : options_.regions) regions.push_back(pixels_in(region, height, width));
   const std::size_t segments = topology.graph.segments.size();
@@ -233,13 +265,14 @@ SegmentMeasurements FrameChain::measure(const Topology& topology, const Opacific
     slot.send_numbers();
     slot.subtract();
   };
+  const std::vector<Turn> turn = turns(filter, std::vector<bool>(static_cast<std::size_t>(count), true));
   const auto filter_in_time = [&](FrameSlot& slot, int i) {
-    if (is_odd(i))
-      slot.pass_unfiltered(filter, i % filter.places());
+    if (turn[i].filtering == Filtering::filtered)
+      slot.filter(filter, turn[i].place);
     else
-      slot.filter(filter, i % filter.places());
+      slot.pass_unfiltered(filter, turn[i].place);
   };
-  record([&](FrameSlot& slot, int i) {
+  record(turn, [&](FrameSlot& slot, int i) {
     subtract(slot);
     filter_in_time(slot, i);
     slot.find_and_measure(settings);
@@ -254,7 +287,7 @@ SegmentMeasurements FrameChain::measure(const Topology& topology, const Opacific
   };
   const auto go_on_in_order = [&](int i, int place) {
     if (recorded)
-      slots_[place]->launch(stream_, recording_of(i));
+      slots_[place]->launch(stream_, recording_of(i, turn[i]));
     else
       filter_in_time(*slots_[place], i);
   };

@@ -25,6 +25,14 @@ struct Opacification {
   double noise_sd = 0;               ///< of `picture` and the filtered frames, log units
 };
 
+/// Contrast comes slowly: at this interval the picture that it makes has all of it.
+constexpr double picture_interval_ms = 90;
+
+/// Which of frames first..last the picture of a run is gathered from: true for the first and those that follow the one taken before by
+/// picture_interval_ms at least; for all of them where frame times (ms, of the whole run) are unknown, or where fewer than 60 would be
+/// left.
+std::vector<bool> frames_of_picture(const std::vector<double>& frame_times_ms, int first, int last);
+
 /// Works through the frames of one scene, twice.
 class FrameChain {
  public:
@@ -33,7 +41,8 @@ class FrameChain {
   FrameChain(const Stream& stream, const Run& run, const IntensityModel& intensity, const NoiseModel& noise, const MaskChoice& choice,
              std::vector<MaskFrame> masks, const Scene& scene, const AnalysisOptions& options);
 
-  /// Goes through the scene's frames once. Keeps copies of the frames named in `key_frames`.
+  /// Goes through the scene's frames once: registers each, and gathers the picture of those that frames_of_picture() names and of
+  /// `key_frames`, of which it keeps copies.
   Opacification opacify(const std::vector<int>& key_frames, AnalysisObserver* observer);
   /// Goes through them again, measuring the vessels of `topology` in each, and hands every frame to the observer in order.
   SegmentMeasurements measure(const Topology& topology, const Opacification& opacification, const Calibration& calibration,
@@ -48,8 +57,15 @@ class FrameChain {
   int frame_count() const { return scene_.last - scene_.first + 1; }
   int mask_of(int i) const { return setup_.subtracting() ? choice_.mask_of_frame[i] : 0; }
   bool is_odd(int i) const { return scene_.is_odd(scene_.first + i); }
-  int recording_of(int i) const { return 2 * mask_of(i) + (is_odd(i) ? 1 : 0); }
-  void record(const std::function<void(FrameSlot&, int)>& work);
+  /// What is done to a frame beside its registration or subtraction, and where in the filter's ring.
+  enum class Filtering { none, passed_by, filtered };
+  struct Turn {
+    Filtering filtering = Filtering::none;
+    int place = 0;
+  };
+  std::vector<Turn> turns(const TemporalFilter& filter, const std::vector<bool>& taken) const;
+  int recording_of(int i, const Turn& turn) const;
+  void record(const std::vector<Turn>& turns, const std::function<void(FrameSlot&, int)>& work);
   TemporalFilter make_filter() const;
   void load(FrameSlot& slot, int i);
   MeasureSettings settings_for(const Topology& topology, const Opacification& opacification, const Calibration& calibration);

@@ -20,7 +20,7 @@ constexpr int brightness_blocks = 16;
 class Binner {
  public:
   Binner(const IntensityModel& intensity, int bin, int rows, int columns)
-      : attenuation_(intensity.attenuation), bin_(bin), stored_(rows, columns), sums_(static_cast<std::size_t>(columns)) {}
+      : attenuation_(intensity.attenuation), bin_(bin), stored_(rows, columns), sums_(static_cast<std::size_t>(columns)), binned_(sums_) {}
 
   Image<float> read(const FrameSource& frames, int frame) {
     frames.read_frame(frame, stored_.view());
@@ -33,11 +33,10 @@ class Binner {
         const std::uint16_t* row = stored_.row(y * bin_ + j);
         for (std::size_t x = 0; x < sums_.size(); ++x) sums_[x] += row[x];
       }
+      add_columns(width);
       float* to = result.row(y);
       for (int x = 0; x < width; ++x) {
-        int sum = 0;
-        for (int i = 0; i < bin_; ++i) sum += sums_[static_cast<std::size_t>(x * bin_ + i)];
-        const float mean = static_cast<float>(sum) * weight;
+        const float mean = static_cast<float>(sums_[static_cast<std::size_t>(x)]) * weight;
         const int below = std::min(static_cast<int>(mean), last), above = std::min(below + 1, last);
         to[x] = attenuation_[below] + (mean - static_cast<float>(below)) * (attenuation_[above] - attenuation_[below]);
       }
@@ -46,10 +45,34 @@ class Binner {
   }
 
  private:
+  // Sums of `bin_` columns each, in the first `width` places. Bins of usual sizes are vector code.
+  void add_columns(int width) {
+    if (bin_ == 2)
+      add_columns_by<2>(width);
+    else if (bin_ == 4)
+      add_columns_by<4>(width);
+    else if (bin_ > 1)
+      for (int x = 0; x < width; ++x) {
+        int sum = 0;
+        for (int i = 0; i < bin_; ++i) sum += sums_[static_cast<std::size_t>(x * bin_ + i)];
+        sums_[static_cast<std::size_t>(x)] = sum;
+      }
+  }
+  template <int bin>
+  void add_columns_by(int width) {
+    for (int x = 0; x < width; ++x) {
+      const int* const from = &sums_[static_cast<std::size_t>(x) * bin];
+      int sum = 0;
+      for (int i = 0; i < bin; ++i) sum += from[i];
+      binned_[static_cast<std::size_t>(x)] = sum;
+    }
+    std::copy_n(binned_.begin(), width, sums_.begin());
+  }
+
   const std::vector<float>& attenuation_;
   int bin_;
   Image<std::uint16_t> stored_;
-  std::vector<int> sums_;
+  std::vector<int> sums_, binned_;
 };
 
 // Sums over (2 radius + 1)-squares cut off at the border.

@@ -105,9 +105,7 @@ TemporalFilter make_temporal_filter(const Stream& stream, const FrameSetup& setu
 MeasureSettings measure_settings(const FrameSetup& setup, VesselnessResponse response, const Calibration& calibration) {
   MeasureSettings settings;
   settings.vesselness = setup.vesselness_options(response, setup.filtered_noise_sd());
-  // Re-snapping asks for z and scale only, and for where the ridge is more than for how high.
-  settings.vesselness.planes = VesselnessPlanes::z_and_scale;
-  settings.vesselness.decimated = true;
+  settings.vesselness.planes = VesselnessPlanes::ridge_and_scale;
   settings.snap.search_px = static_cast<float>(calibration.known() ? std::clamp(1.5 / calibration.mm_per_px, 2.0, 12.0) : 6.0);
   settings.lumen = setup.lumen_options();
   return settings;
@@ -240,13 +238,11 @@ void FrameSlot::pass_unfiltered(TemporalFilter& filter, int place) {
   filtered_ = subtracted_.view();
 }
 
-void FrameSlot::follow(const SegmentFollower& follower) {
+void FrameSlot::follow(const SegmentFollower& follower, const MeasureSettings& settings) {
   follower_.emplace(follower.another(stream_));
-  if (!vesselness_) {
-    vesselness_.emplace(stream_, setup_.valid());
-    map_ = make_vesselness_map(stream_, setup_.height(), setup_.width());
-    wanted_ = Image<std::int32_t>(stream_, squares_along(setup_.height()), squares_along(setup_.width()));
-  }
+  if (!vesselness_) vesselness_.emplace(stream_, setup_.valid());
+  map_ = make_vesselness_map(stream_, setup_.height(), setup_.width(), settings.vesselness.planes);
+  wanted_ = Image<std::int32_t>(stream_, squares_along(setup_.height()), squares_along(setup_.width()));
   stream_.synchronize();
 }
 

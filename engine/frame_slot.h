@@ -121,8 +121,8 @@ class FrameSlot {
   /// filtered() is subtracted(): for a frame that the filter should not see.
   void pass_unfiltered(TemporalFilter& filter, int place);
   /// What is followed from now on: a copy for this slot of make_segment_follower() of the topology. Allocates.
-  void follow(const SegmentFollower& follower);
-  /// Finds the vessels that the slot follows again and measures along them.
+  void follow(const SegmentFollower& follower, const MeasureSettings& settings);
+  /// With the same settings: finds the vessels that the slot follows again and measures along them.
   void find_and_measure(const MeasureSettings& settings);
   /// Copies subtracted() and filtered() to the host where they are not there. find_and_measure() does, too.
   void copy_to_host();
@@ -198,7 +198,7 @@ class FrameSlot {
   std::vector<MaskRegistration> registrations_;  // one per mask
   std::optional<Vesselness> vesselness_;         // where vessels are followed
   VesselnessMap map_;
-  Image<std::int32_t> wanted_;  // squares of the map that will be read
+  Image<std::int32_t> wanted_;  // squares of the frame where the map will be read
   std::optional<SegmentFollower> follower_;
   std::optional<CentrelineTracer> tracer_;
   std::map<int, Recorded> recordings_;

@@ -10,12 +10,12 @@
 
 #include "engine/findings.h"
 #include "engine/flow.h"
+#include "engine/frame_chain.h"
 #include "engine/segment_measurement.h"
 
 namespace cinelumen {
 namespace {
 
-constexpr double resting_step_ms = 90;  // contrast comes slowly: the picture of the vessels need not see every frame
 constexpr std::size_t key_frame_count = 3;
 constexpr int key_frame_step = 5;      // resting frames
 constexpr std::size_t most_kept = 64;  // measured frames per segment, spread evenly over all
@@ -407,7 +407,7 @@ bool LiveAnalysis::scene_changed(ImageView<const std::uint16_t> stored) {
 
 void LiveAnalysis::measure() {
   FrameSlot& slot = *slot_;
-  if (statistics_->frame_count() == 0 || result_.time_ms - last_resting_ms_ >= resting_step_ms) {
+  if (statistics_->frame_count() == 0 || result_.time_ms - last_resting_ms_ >= picture_interval_ms) {
     last_resting_ms_ = result_.time_ms;
     slot.subtract_onto_mask();
     slot.set_time(statistics_->next_frame(result_.time_ms));
@@ -555,7 +555,7 @@ void LiveAnalysis::adopt_vessels() {
   const std::size_t segments_before = segments_.size();
   segments_ = std::move(segments);
   traced_ = std::move(found);
-  slot_->follow(*traced_->follower);
+  slot_->follow(*traced_->follower, traced_->settings);
   if (segments_.size() != segments_before) result_.events.push_back(std::to_string(segments_.size()) + " segments");
 }
 

@@ -25,13 +25,12 @@ Array<T> upload(const Stream& stream, const std::vector<T>& values) {
   return result;
 }
 
-// scale_px may be empty: then the maximum is of z itself.
-std::vector<std::vector<SnappedPoint>> snap(const Stream& stream, ImageView<const float> z, ImageView<const float> scale_px,
-                                            const std::vector<Centreline>& centrelines, const RidgeSnapOptions& options) {
+std::vector<std::vector<SnappedPoint>> snap(const Stream& stream, const RidgeImage& image, const std::vector<Centreline>& centrelines,
+                                            const RidgeSnapOptions& options) {
   const Array<int> first = staged(stream, first_points_of(centrelines));
   RidgeFollower follower(stream, first.view(), options);
   const Array<CrossSection> lines = upload(stream, sections_of(centrelines));
-  follower.find(stream, z, scale_px, lines.view());
+  follower.find(stream, image, lines.view());
   Array<CrossPeak> peaks = Array<CrossPeak>::staging(stream, lines.size());
   copy<CrossPeak>(stream, follower.peaks(), peaks.view());
   stream.synchronize();
@@ -66,10 +65,9 @@ RidgeFollower::RidgeFollower(const Stream& stream, ArrayView<const int> first, c
   stream.synchronize();
 }
 
-void RidgeFollower::find(const Stream& stream, ImageView<const float> z, ImageView<const float> scale_px,
-                         ArrayView<const CrossSection> lines) {
+void RidgeFollower::find(const Stream& stream, const RidgeImage& image, ArrayView<const CrossSection> lines) {
   const RidgePathOptions options{options_.search_px, options_.minimum_z, options_.stiffness};
-  find_ridge_paths(stream, z, scale_px, first_.view(), lines, options, scratch_, peaks_.view());
+  find_ridge_paths(stream, image, first_.view(), lines, options, scratch_, peaks_.view());
   reject_lone_peaks(stream, first_.view(), peaks_.view(), list_.view());
 }
 
@@ -81,14 +79,19 @@ void RidgeFollower::move(const Stream& stream, ArrayView<const CrossSection> lin
 // Beyond the search a maximum may lie one sample, the climb to it, and a part of a step.
 float RidgeFollower::reach_px() const { return options_.search_px + 5; }
 
+RidgeImage ridge_image_of(const VesselnessMap& map) {
+  if (map.ridge.empty()) return {map.z, map.scale_px, false, 1};
+  return {map.ridge, map.scale_px, true, static_cast<float>(map.pixel_px)};
+}
+
 std::vector<std::vector<SnappedPoint>> snap_to_ridge(const Stream& stream, ImageView<const float> z,
                                                      const std::vector<Centreline>& centrelines, const RidgeSnapOptions& options) {
-  return snap(stream, z, {}, centrelines, options);
+  return snap(stream, {.values = z}, centrelines, options);
 }
 
 std::vector<std::vector<SnappedPoint>> snap_to_ridge(const Stream& stream, const VesselnessMap& vesselness,
                                                      const std::vector<Centreline>& centrelines, const RidgeSnapOptions& options) {
-  return snap(stream, vesselness.z, vesselness.scale_px, centrelines, options);
+  return snap(stream, ridge_image_of(vesselness), centrelines, options);
 }
 
 std::vector<SnappedPoint> snap_to_ridge(const Stream& stream, ImageView<const float> z, const Centreline& centreline, float search_px) {

@@ -32,9 +32,9 @@ class RidgeFollower {
   RidgeFollower(const Stream& stream, ArrayView<const int> first, const RidgeSnapOptions& options);
 
   /// Looks for the ridges of z / scale across `lines`, which goes with the scale-normalised curvature that chose the scale: z itself grows
-  /// with the scale, so where the scale changes across a vessel it may have two maxima beside the middle and none on it. scale_px without
-  /// data: of z itself. Sets peaks(). All memory of the stream's device.
-  void find(const Stream& stream, ImageView<const float> z, ImageView<const float> scale_px, ArrayView<const CrossSection> lines);
+  /// with the scale, so where the scale changes across a vessel it may have two maxima beside the middle and none on it. An image without
+  /// scale_px: of z itself. Sets peaks(). All memory of the stream's device.
+  void find(const Stream& stream, const RidgeImage& image, ArrayView<const CrossSection> lines);
   /// Sets moved() and found(): lines with at least least_share of their points found are moved onto their ridges, others stay.
   void move(const Stream& stream, ArrayView<const CrossSection> lines, float least_share);
 
@@ -53,6 +53,9 @@ class RidgeFollower {
   Array<CrossSection> moved_;
   Array<std::int32_t> found_;
 };
+
+/// What a map holds for it: the ridge where it is there, or z and scale.
+RidgeImage ridge_image_of(const VesselnessMap& map);
 
 /// For each point of each centreline (already moved by the background's motion) the offset to the ridge of `z` (the frame's noise gate,
 /// memory of the stream's device). For one frame only: see RidgeFollower. Points outside the image are not accepted. Segments do not

@@ -57,7 +57,7 @@ void SegmentFollower::make_memory(const Stream& stream) {
 void SegmentFollower::enqueue(const Stream& stream, const VesselnessMap& vesselness, ImageView<const float> subtracted,
                               const VarianceSource& variance, ImageView<const std::uint8_t> valid,
                               ArrayView<const FramePlacement> placement) {
-  enqueue_place(stream, placement, vesselness.z.height(), vesselness.z.width());
+  enqueue_place(stream, placement, subtracted.height, subtracted.width);
   enqueue_snap(stream, vesselness);
   enqueue_diameters(stream, subtracted, variance, valid);
   enqueue_contrast(stream, subtracted, valid);
@@ -70,7 +70,7 @@ void SegmentFollower::enqueue_place(const Stream& stream, ArrayView<const FrameP
 }
 
 void SegmentFollower::enqueue_snap(const Stream& stream, const VesselnessMap& vesselness) {
-  ridges_.find(stream, vesselness.z, vesselness.scale_px, placed_.view());
+  ridges_.find(stream, ridge_image_of(vesselness), placed_.view());
   ridges_.move(stream, placed_.view(), least_found);
   copy<std::int32_t>(stream, ridges_.found(), found_.view());
 }

@@ -21,11 +21,11 @@ class SegmentFollower {
   /// The same for another frame in flight: own memory, on the stream's device.
   SegmentFollower another(const Stream& stream) const;
 
-  /// The steps below. All memory of the stream's device: the vesselness of the frame (z and scale), the subtracted frame in its own
-  /// coordinates, the variance of its noise, where it may be read, and one element of placement.
+  /// The steps below. All memory of the stream's device: the vesselness of the frame (ridge and scale, or z and scale), the
+  /// subtracted frame in its own coordinates, the variance of its noise, where it may be read, and one element of placement.
   void enqueue(const Stream& stream, const VesselnessMap& vesselness, ImageView<const float> subtracted, const VarianceSource& variance,
                ImageView<const std::uint8_t> valid, ArrayView<const FramePlacement> placement);
-  /// Places the centrelines in a frame of that size, and marks the squares of it whose vesselness will be read (see mark_squares).
+  /// Places the centrelines in a frame of that size, and marks the squares of it where its vesselness will be read (see mark_squares).
   void enqueue_place(const Stream& stream, ArrayView<const FramePlacement> placement, int height, int width,
                      ImageView<std::int32_t> wanted = {});
   /// Moves those onto their ridges of which half is found.

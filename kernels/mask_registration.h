@@ -32,11 +32,11 @@ struct RegistrationOptions {
 /// Estimates how a mask moved, one-sided and robust (methods.md 2): Gauss-Newton on r = frame - moved mask - offset with weights
 /// (1 - (r / cut)^2)^2, cut = 2.5 sigma where r > 0 (added attenuation is contrast, not error) and 4.685 sigma where r < 0, sigma the
 /// median absolute deviation, the offset solved along with the motion. Grids of 8, 4 and 2 px, 4 + 5 + 4 iterations, on the two finer
-/// ones in those blocks of the mask whose gradients hold 92 % of what all of them tell (the first two iterations: half). On the last the
-/// frame is smoothed by the 5-tap binomial filter (SD 1 px), and the mask, smoothed alike, is interpolated at full resolution by cubic
-/// B-splines with their exact gradients, so that neither noise nor aliasing pulls towards whole pixels. What varies slowly
-/// (robust local means of r over 32-px cells, smoothed) is taken out on the way: exposure, shading, breathing lungs.
-/// A rotation that moves the corners by less than 0.05 px, or is below 3 standard errors, is set to zero and the translation refitted.
+/// ones in those blocks of the mask whose gradients hold 85 % (80 % on the middle one) of what all of them tell (the first two iterations:
+/// half). On the last the frame is smoothed by the 5-tap binomial filter (SD 1 px), and the mask, smoothed alike, is interpolated at full
+/// resolution by cubic B-splines with their exact gradients, so that neither noise nor aliasing pulls towards whole pixels. What varies
+/// slowly (robust local means of r over 32-px cells, smoothed) is taken out on the way: exposure, shading, breathing lungs. A rotation that
+/// moves the corners by less than 0.05 px, or is below 3 standard errors, is set to zero and the translation refitted.
 ///
 /// The mask's pyramid is made once and shared; the working memory is the object's own, so one object serves one frame at a time.
 class MaskRegistration {

@@ -59,43 +59,51 @@ struct PlaceLines {
   }
 };
 
-// The nearest pixel is near enough for a search.
+// How a search reads an image: of the lines' resolution the nearest pixel is near enough, of a coarser one it would be steps.
+enum class Reading { nearest, nearest_divided, between };
+
 struct SearchRidges {
-  ImageView<const float> z, divisor;  // divisor may be empty
+  ImageView<const float> values, scale_px;
+  Reading reading;
   ArrayView<const CrossSection> lines;
   ArrayView<const int> point_of_row;
-  float step_px;
+  float step_px;  // of the image's own pixels, as all within
   ImageView<float> samples;
   int together;  // samples of one row per item
+  float scale;   // pixels of the image per px of the lines
 
   CINELUMEN_HOST_DEVICE void operator()(int i) const {
     const int groups = (samples.width + together - 1) / together, row = i / groups, first = i % groups * together;
     const int last = first + together < samples.width ? first + together : samples.width;
-    const CrossSection line = lines[point_of_row[row]];
+    const CrossSection line = scaled(lines[point_of_row[row]], scale);
     const float start = -0.5f * static_cast<float>(samples.width - 1) * step_px;
 #ifdef __CUDA_ARCH__
     constexpr bool inside = false;  // a thread reads one sample: nothing is won by asking once for all
 #else
     const float end = -start, y0 = line.y + start * line.normal_y, y1 = line.y + end * line.normal_y, x0 = line.x + start * line.normal_x,
                 x1 = line.x + end * line.normal_x;
-    const float most_y = static_cast<float>(z.height - 1), most_x = static_cast<float>(z.width - 1);
+    const float most_y = static_cast<float>(values.height - 1), most_x = static_cast<float>(values.width - 1);
     const auto within = [](float a, float b, float most) { return a >= 0 && b >= 0 && a <= most && b <= most; };
     const bool inside = within(y0, y1, most_y) && within(x0, x1, most_x);
 #endif
-    if (divisor.data)
-      inside ? read<true, true>(line, row, first, last, start) : read<true, false>(line, row, first, last, start);
+    if (reading == Reading::nearest_divided)
+      inside ? read<Reading::nearest_divided, true>(line, row, first, last, start)
+             : read<Reading::nearest_divided, false>(line, row, first, last, start);
+    else if (reading == Reading::between)
+      inside ? read<Reading::between, true>(line, row, first, last, start) : read<Reading::between, false>(line, row, first, last, start);
     else
-      inside ? read<false, true>(line, row, first, last, start) : read<false, false>(line, row, first, last, start);
+      inside ? read<Reading::nearest, true>(line, row, first, last, start) : read<Reading::nearest, false>(line, row, first, last, start);
   }
 
   // A call would cost registers that are spilled.
-  template <bool divided, bool inside>
+  template <Reading how, bool inside>
   CINELUMEN_HOST_DEVICE __attribute__((always_inline)) inline void read(const CrossSection& line, int row, int first, int last,
                                                                         float start) const {
-    const float *const pixels = z.data, *const divisors = divisor.data;
-    const int pitch = static_cast<int>(z.pitch), divisor_pitch = static_cast<int>(divisor.pitch);
-    const float most_y = static_cast<float>(z.height - 1), most_x = static_cast<float>(z.width - 1);
-    const float factor = divided ? usual_divisor(divisor, line) : 1.0f, step = step_px;
+    const float *const pixels = values.data, *const divisors = scale_px.data;
+    const int pitch = static_cast<int>(values.pitch), divisor_pitch = static_cast<int>(scale_px.pitch);
+    const int last_y = values.height - 1, last_x = values.width - 1;
+    const float most_y = static_cast<float>(last_y), most_x = static_cast<float>(last_x);
+    const float factor = scale_px.data ? usual_divisor(scale_px, line) : 1.0f, step = step_px;
     float* const to = samples.row(row);
 #pragma GCC ivdep
     for (int k = first; k < last; ++k) {
@@ -107,9 +115,19 @@ struct SearchRidges {
         y = there ? y : 0.0f;
         x = there ? x : 0.0f;
       }
-      const int iy = static_cast<int>(y + 0.5f), ix = static_cast<int>(x + 0.5f);
-      float value = pixels[iy * pitch + ix];
-      if constexpr (divided) value = value * factor * (1.0f / divisors[iy * divisor_pitch + ix]);
+      float value;
+      if constexpr (how == Reading::between) {
+        const int iy = static_cast<int>(y), ix = static_cast<int>(x), at = iy * pitch + ix;
+        const int below = iy < last_y ? pitch : 0, right = ix < last_x ? 1 : 0;
+        const float fy = y - static_cast<float>(iy), fx = x - static_cast<float>(ix);
+        const float upper = pixels[at] + fx * (pixels[at + right] - pixels[at]),
+                    lower = pixels[at + below] + fx * (pixels[at + below + right] - pixels[at + below]);
+        value = factor * (upper + fy * (lower - upper));
+      } else {
+        const int iy = static_cast<int>(y + 0.5f), ix = static_cast<int>(x + 0.5f);
+        value = pixels[iy * pitch + ix];
+        if constexpr (how == Reading::nearest_divided) value = value * factor * (1.0f / divisors[iy * divisor_pitch + ix]);
+      }
       to[k] = there ? value : -1.0f;  // nothing to be gained there
     }
   }
@@ -414,11 +432,13 @@ RidgePathScratch::RidgePathScratch(const Stream& stream, ArrayView<const int> fi
   stream.synchronize();
 }
 
-void find_ridge_paths(const Stream& stream, ImageView<const float> z, ImageView<const float> divisor, ArrayView<const int> first,
-                      ArrayView<const CrossSection> lines, const RidgePathOptions& options, RidgePathScratch& scratch,
-                      ArrayView<CrossPeak> peaks) {
+void find_ridge_paths(const Stream& stream, const RidgeImage& image, ArrayView<const int> first, ArrayView<const CrossSection> lines,
+                      const RidgePathOptions& options, RidgePathScratch& scratch, ArrayView<CrossPeak> peaks) {
   require(options.search_px > 0, "find_ridge_paths: search_px must be positive");
-  require(divisor.data == nullptr || same_size(z, divisor), "find_ridge_paths: z and divisor differ in size");
+  require(image.pixel_px > 0, "find_ridge_paths: pixel_px must be positive");
+  require(image.scale_px.data == nullptr || same_size(image.values, image.scale_px),
+          "find_ridge_paths: values and scale_px differ in size");
+  require(image.pixel_px == 1 || image.per_scale, "find_ridge_paths: a coarser image must be per scale");
   require(peaks.size == lines.size, "find_ridge_paths: peaks must have one element per point");
   require(first.size == scratch.lines() + 1, "find_ridge_paths: the scratch is for other lines");
   const int half_count = std::clamp(static_cast<int>(std::ceil(options.search_px / sample_step_px)), 1, max_half_count);
@@ -426,15 +446,22 @@ void find_ridge_paths(const Stream& stream, ImageView<const float> z, ImageView<
   // One more sample at each end, so that a maximum at the end of the search can be told from a slope.
   const int rows = scratch.samples_.height(), width = 2 * (half_count + 1) + 1;
   if (rows == 0) return;
-  require(z.height > 0 && z.width > 0, "find_ridge_paths: z is empty");
+  require(image.values.height > 0 && image.values.width > 0, "find_ridge_paths: the image is empty");
   const ImageView<float> samples = scratch.samples_.view().part(0, 0, rows, width);
+  const ArrayView<const int> points = scratch.point_of_row_.view();
   const int together = stream.on_cuda() ? 1 : width;
-  for_each_item(stream, rows * ((width + together - 1) / together),
-                SearchRidges{z, divisor, lines, scratch.point_of_row_.view(), step_px, samples, together}, 64);
+  const Reading reading = image.pixel_px > 1                        ? Reading::between
+                          : image.scale_px.data && !image.per_scale ? Reading::nearest_divided
+                                                                    : Reading::nearest;
+  for_each_item(
+      stream, rows * ((width + together - 1) / together),
+      SearchRidges{image.values, image.scale_px, reading, lines, points, step_px / image.pixel_px, samples, together, 1 / image.pixel_px},
+      64);
   for_each_tile(stream, scratch.lines(), 1,
                 FindPaths{scratch.first_row_.view(), first, samples, step_px, options.stiffness * step_px * step_px, options.minimum_z,
                           scratch.moves_.view(), scratch.highest_.view(), scratch.rough_.view(), peaks});
-  locate_peaks_across(stream, z, divisor, lines, fine_step_px, peaks, options.minimum_z, scratch.point_of_row_.view());
+  locate_peaks_across(stream, image.values, image.scale_px, lines, fine_step_px, peaks,
+                      {.least_value = options.minimum_z, .divided = image.per_scale, .pixel_px = image.pixel_px, .which = points});
   for_each_item(stream, rows, FillPeaks{first, scratch.line_of_row_.view(), scratch.point_of_row_.view(), peaks}, 1024);
 }
 

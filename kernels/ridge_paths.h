@@ -23,6 +23,14 @@ struct RidgePathOptions {
   float stiffness = 1;  ///< cost of a sideways step of 1 px per point, in units of the line's usual z; none is larger
 };
 
+/// Where ridges are looked for.
+struct RidgeImage {
+  ImageView<const float> values;      ///< z, or where per_scale z / scale_px
+  ImageView<const float> scale_px{};  ///< of the same size: maxima are of z / scale_px; no data: of z
+  bool per_scale = false;
+  float pixel_px = 1;  ///< size of its pixels, px of the lines: (i, j) lies at pixel_px (i, j); > 0
+};
+
 /// What find_ridge_paths needs beside its arguments, for lines of one layout; made once.
 class RidgePathScratch {
  public:
@@ -32,23 +40,21 @@ class RidgePathScratch {
   int lines() const { return first_row_.size() > 0 ? first_row_.size() - 1 : 0; }
 
  private:
-  friend void find_ridge_paths(const Stream&, ImageView<const float>, ImageView<const float>, ArrayView<const int>,
-                               ArrayView<const CrossSection>, const RidgePathOptions&, RidgePathScratch&, ArrayView<CrossPeak>);
+  friend void find_ridge_paths(const Stream&, const RidgeImage&, ArrayView<const int>, ArrayView<const CrossSection>,
+                               const RidgePathOptions&, RidgePathScratch&, ArrayView<CrossPeak>);
   Array<int> first_row_, point_of_row_, line_of_row_;  // every second point of each line
   Image<float> samples_;
   Image<std::int8_t> moves_;
   Array<float> highest_, rough_;
 };
 
-/// For each point the ridge of z across its line: peaks, one per point. Every second point's line is searched pixel by pixel (about 1 px
-/// apart, 24 on either side at most); the path of offsets along the line that gathers most z at least bending is found by dynamic
-/// programming, and the nearest maximum to it by locate_peaks_across; points between take the mean of their neighbours. divisor: maxima
-/// are of z / divisor (see locate_peaks_across), or without data. found: at a maximum with value above minimum_z. Lines do not depend on
-/// one another.
-/// Throws std::invalid_argument where sizes differ, or search_px is not positive.
-void find_ridge_paths(const Stream& stream, ImageView<const float> z, ImageView<const float> divisor, ArrayView<const int> first,
-                      ArrayView<const CrossSection> lines, const RidgePathOptions& options, RidgePathScratch& scratch,
-                      ArrayView<CrossPeak> peaks);
+/// For each point the ridge across its line: peaks, one per point, their value z. Every second point's line is searched px by px (24 on
+/// either side at most); the path of offsets along the line that gathers most z at least bending is found by dynamic programming, and the
+/// nearest maximum to it by locate_peaks_across; points between take the mean of their neighbours. found: at a maximum with z above
+/// minimum_z. Lines do not depend on one another.
+/// Throws std::invalid_argument where sizes differ, or search_px or pixel_px is not positive.
+void find_ridge_paths(const Stream& stream, const RidgeImage& image, ArrayView<const int> first, ArrayView<const CrossSection> lines,
+                      const RidgePathOptions& options, RidgePathScratch& scratch, ArrayView<CrossPeak> peaks);
 
 /// Takes `found` from single peaks that lie far from what their neighbours along the line found. list: one element per point.
 void reject_lone_peaks(const Stream& stream, ArrayView<const int> first, ArrayView<CrossPeak> peaks, ArrayView<int> list);

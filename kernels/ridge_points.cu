@@ -208,19 +208,19 @@ struct SampleAcross {
 
 struct LocatePeaks {
   static constexpr int most_climbs = 4;
-  SampleAcross source;  // image and divisor
+  SampleAcross source;             // image and what it is still to be divided by
+  ImageView<const float> divisor;  // no data: none
   ArrayView<const CrossSection> sections;
-  float step_px, least_value;
+  float step_px, least_value, scale;  // scale: pixels of the image per px
   ArrayView<const int> which;
   ArrayView<CrossPeak> peaks;
 
   CINELUMEN_HOST_DEVICE void operator()(int item) const {
     const int i = which.data ? which[item] : item;
     CrossPeak peak = peaks[i];
-    const CrossSection section = sections[i];
-    const auto at = [&](float offset) {
-      return source.sample(section.y + offset * section.normal_y, section.x + offset * section.normal_x);
-    };
+    const CrossSection section = scaled(sections[i], scale);
+    const float normal_y = scale * section.normal_y, normal_x = scale * section.normal_x;
+    const auto at = [&](float offset) { return source.sample(section.y + offset * normal_y, section.x + offset * normal_x); };
     float value = 0;
     bool found = peak.offset_px > -1e6f && peak.offset_px < 1e6f;
     if (found) {
@@ -243,7 +243,7 @@ struct LocatePeaks {
       peak.offset_px += t * step_px;
       value = here - 0.25f * (left - right) * t;
     }
-    const float factor = source.divisor.data ? usual_divisor(source.divisor, section) : 1.0f;
+    const float factor = divisor.data ? usual_divisor(divisor, section) : 1.0f;
     found = found && factor * value > least_value;
     peak.offset_px = found ? peak.offset_px : 0.0f;
     peak.value = found ? factor * value : 0.0f;
@@ -290,14 +290,14 @@ void sample_across(const Stream& stream, ImageView<const float> image, ArrayView
 }
 
 void locate_peaks_across(const Stream& stream, ImageView<const float> image, ImageView<const float> divisor,
-                         ArrayView<const CrossSection> sections, float step_px, ArrayView<CrossPeak> peaks, float least_value,
-                         ArrayView<const int> which) {
+                         ArrayView<const CrossSection> sections, float step_px, ArrayView<CrossPeak> peaks, const LocateOptions& options) {
   require(divisor.data == nullptr || same_size(image, divisor), "locate_peaks_across: image and divisor differ in size");
   require(peaks.size == sections.size, "locate_peaks_across: peaks must have one element per section");
-  require(step_px > 0, "locate_peaks_across: step_px must be positive");
+  require(step_px > 0 && options.pixel_px > 0, "locate_peaks_across: step_px and pixel_px must be positive");
   require(sections.size == 0 || (image.height > 0 && image.width > 0), "locate_peaks_across: the image is empty");
-  for_each_item(stream, which.data ? which.size : sections.size,
-                LocatePeaks{{image, divisor, {}, 1, {}}, sections, step_px, least_value, which, peaks}, 64);
+  const SampleAcross source{image, options.divided ? ImageView<const float>{} : divisor, {}, 1, {}};
+  for_each_item(stream, options.which.data ? options.which.size : sections.size,
+                LocatePeaks{source, divisor, sections, step_px, options.least_value, 1 / options.pixel_px, options.which, peaks}, 64);
 }
 
 }  // namespace cinelumen

@@ -48,6 +48,11 @@ struct CrossSection {
 void sample_across(const Stream& stream, ImageView<const float> image, ArrayView<const CrossSection> sections, float step_px,
                    ImageView<float> samples);
 
+/// A section in px as one of an image of `scale` pixels per px.
+CINELUMEN_HOST_DEVICE inline CrossSection scaled(const CrossSection& section, float scale) {
+  return {section.y * scale, section.x * scale, section.normal_y, section.normal_x};
+}
+
 /// What brings image / divisor back to the image's units: the divisor at the section, 0.5 at least. One factor for all of a section, so
 /// that its maximum stays where it is.
 CINELUMEN_HOST_DEVICE inline float usual_divisor(ImageView<const float> divisor, const CrossSection& section) {
@@ -65,12 +70,19 @@ struct CrossPeak {
   std::int32_t found = 0;  ///< out: 1 where it is a maximum above the least value, with both neighbours inside the image
 };
 
+/// Which peaks to look at, and how.
+struct LocateOptions {
+  float least_value = -3e38f;    ///< a peak is above that
+  bool divided = false;          ///< the image has been divided by the divisor already
+  float pixel_px = 1;            ///< size of a pixel of the image in the sections' px, > 0
+  ArrayView<const int> which{};  ///< numbers of the sections to look at, without data: all
+};
+
 /// From each peak's offset up to the nearest maximum of samples step_px apart, four steps at most, then the vertex of the parabola
 /// through it and its neighbours. Samples are of image / divisor (same size, positive, or without data), divided before the Catmull-Rom
-/// interpolation. peaks: one per section; all in the stream's memory. which: numbers of the sections to look at, without data: all.
-/// Throws as sample_across.
+/// interpolation. peaks: one per section; all in the stream's memory. Throws as sample_across, and where pixel_px <= 0.
 void locate_peaks_across(const Stream& stream, ImageView<const float> image, ImageView<const float> divisor,
-                         ArrayView<const CrossSection> sections, float step_px, ArrayView<CrossPeak> peaks, float least_value = -3e38f,
-                         ArrayView<const int> which = {});
+                         ArrayView<const CrossSection> sections, float step_px, ArrayView<CrossPeak> peaks,
+                         const LocateOptions& options = {});
 
 }  // namespace cinelumen

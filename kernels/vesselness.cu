@@ -299,7 +299,7 @@ struct MarkSquares {
   ImageView<std::int32_t> wanted;
 
   CINELUMEN_HOST_DEVICE void operator()(int i) const {
-    constexpr float beside_px = 3, per_px = 1.0f / vesselness_square;
+    constexpr float beside_px = 8, per_px = 1.0f / vesselness_square;
     const CrossSection at = sections[i];
     const float high = reach_px * fabsf(at.normal_y) + beside_px, wide = reach_px * fabsf(at.normal_x) + beside_px;
     const auto square_at = [](float px, int end) {
@@ -1100,25 +1100,78 @@ struct AverageAlong {
   }
 };
 
-enum class Finish {
-  all,
-  strength_only,
-  coarser_strength,  // no scale of the image itself
+/// Writes the largest strength times a factor of its scale, and that scale, for tiles of pixels that lie `step` of the image's apart.
+struct WriteStrength {
+  ImageView<const float> noise_weight;  // of the image; no data: 1
+  int step;
+  float scale_px[vesselness_scale_count], factor[vesselness_scale_count];
+  ImageView<float> output, scale;
+
+  template <int Height, int Width, class Inside>
+  CINELUMEN_HOST_DEVICE void operator()(const Block<Height, Width>& block, int rows, int columns, const Inside& inside,
+                                        const StrengthTiles<Height, Width>& sum) const {
+    float sigma[vesselness_scale_count], factors[vesselness_scale_count];
+    for (int i = 0; i < vesselness_scale_count; ++i) sigma[i] = scale_px[i], factors[i] = factor[i];
+    const auto write = [&](int y, int x, float weight) {
+      const float best = sum.scale_px[y][x];
+      float chosen = factors[0];
+      CINELUMEN_UNROLL
+      for (int i = 1; i < vesselness_scale_count; ++i) chosen = best == sigma[i] ? factors[i] : chosen;
+      const float value = weight * chosen * sum.strength[y][x];
+      output.row(block.y0 + y)[block.x0 + x] = inside[y][x] > 0 ? value : 0.0f;
+      scale.row(block.y0 + y)[block.x0 + x] = best;
+    };
+    if (!noise_weight.data)
+      block.for_each_pixel(rows, columns, [&](int y, int x) { write(y, x, 1); });
+    else if (step == 1)
+      block.for_each_pixel(rows, columns, [&](int y, int x) { write(y, x, noise_weight.row(block.y0 + y)[block.x0 + x]); });
+    else
+      block.for_each_pixel(rows, columns,
+                           [&](int y, int x) { write(y, x, noise_weight.row(step * (block.y0 + y))[step * (block.x0 + x)]); });
+  }
 };
 
-template <Finish Kind>
+// Where a tile may be read. Apart from the rest: with bytes among them, loops over floats go 64 pixels at a time, which is more than the
+// registers hold.
+template <class BlockType, class Inside>
+CINELUMEN_HOST_DEVICE void read_inside(const BlockType& block, ImageView<const std::uint8_t> valid, int rows, int columns, Inside& inside) {
+  block.for_each_pixel(rows, columns, [&](int y, int x) { inside[y][x] = valid.row(block.y0 + y)[block.x0 + x] != 0 ? 1.0f : 0.0f; });
+}
+
+/// Ridge and scale at half resolution.
+template <int Halo>
+struct FinishHalfMap {
+  AddScales scales;
+  ImageView<const std::uint8_t> valid;
+  ImageView<const std::uint8_t> needed;  // squares
+  WriteStrength write_strength;
+
+  using CudaTile = typename SumLevel<1, true, Halo>::CudaTile;
+  template <int Height, int Width>
+  struct Scratch : AddTiles<Height, Width, Halo, true> {
+    SumTile<Height, Width> inside;
+  };
+  template <int Height, int Width>
+  CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>& scratch) const {
+    const int rows = block.rows(valid.height), columns = block.columns(valid.width);
+    if (!any_marked(needed, block.y0, block.x0, rows, columns)) return;
+    scales.add<1>(block, rows, columns, scratch);
+    read_inside(block, valid, rows, columns, scratch.inside);
+    write_strength(block, rows, columns, scratch.inside, scratch.sum);
+  }
+};
+
+template <bool StrengthOnly>
 struct FinishMap {
   AddScales scales;
   ImageView<const float> along;  // half resolution; no data: the ratio itself
   ImageView<const std::uint8_t> valid;
-  ImageView<const float> noise_weight;  // no data: 1
   float half_over_ratio;
-  float scale_px[vesselness_scale_count], z_factor[vesselness_scale_count];
-  ImageView<float> response, z, angle, scale;
+  WriteStrength write_strength;
+  ImageView<float> response, angle;
   VesselnessPlanes planes;
   ImageView<const std::int32_t> wanted;  // squares
 
-  using CudaTile = std::conditional_t<Kind == Finish::coarser_strength, TileShape<32, 64>, DefaultCudaTile>;
   template <int Height, int Width>
   struct ScratchOfAll : AddTiles<Height, Width, level_halo(0), false> {
     SumTile<Height, Width> along, inside;
@@ -1128,54 +1181,18 @@ struct FinishMap {
     SumTile<Height, Width> inside;
   };
   template <int Height, int Width>
-  struct ScratchOfCoarser {
-    CubicTiles<Height, Width> cubic;
-    StrengthTiles<Height, Width> sum;
-    SumTile<Height, Width> inside;
-  };
-  template <int Height, int Width>
-  using Scratch = std::conditional_t<
-      Kind == Finish::all, ScratchOfAll<Height, Width>,
-      std::conditional_t<Kind == Finish::strength_only, ScratchOfStrength<Height, Width>, ScratchOfCoarser<Height, Width>>>;
+  using Scratch = std::conditional_t<StrengthOnly, ScratchOfStrength<Height, Width>, ScratchOfAll<Height, Width>>;
   template <int Height, int Width>
   CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>& scratch) const {
-    const int rows = block.rows(z.height), columns = block.columns(z.width);
+    const int rows = block.rows(valid.height), columns = block.columns(valid.width);
     if (!any_marked(wanted, block.y0, block.x0, rows, columns)) return;
-    auto& sum = scratch.sum;
-    auto& inside = scratch.inside;
-    if constexpr (Kind == Finish::coarser_strength) {
-      upsample_cubic(block, scales.coarser.strength, rows, columns, scratch.cubic, sum.strength);
-      upsample_nearest(block, scales.coarser.scale, rows, columns, sum.scale_px);
-    } else {
-      scales.add<0>(block, rows, columns, scratch);
-    }
-    // Apart from the rest: with bytes among them, loops over floats go 64 pixels at a time, which is more than the registers hold.
-    block.for_each_pixel(rows, columns, [&](int y, int x) { inside[y][x] = valid.row(block.y0 + y)[block.x0 + x] != 0 ? 1.0f : 0.0f; });
-    if (planes != VesselnessPlanes::response) write_z_and_scale(block, rows, columns, inside, sum);
-    if constexpr (Kind == Finish::all) write_response(block, rows, columns, inside, scratch);
+    scales.add<0>(block, rows, columns, scratch);
+    read_inside(block, valid, rows, columns, scratch.inside);
+    if (planes != VesselnessPlanes::response) write_strength(block, rows, columns, scratch.inside, scratch.sum);
+    if constexpr (!StrengthOnly) write_response(block, rows, columns, scratch.inside, scratch);
   }
 
  private:
-  template <int Height, int Width, class Inside>
-  CINELUMEN_HOST_DEVICE void write_z_and_scale(const Block<Height, Width>& block, int rows, int columns, const Inside& inside,
-                                               const StrengthTiles<Height, Width>& sum) const {
-    float sigma[vesselness_scale_count], factor[vesselness_scale_count];
-    for (int i = 0; i < vesselness_scale_count; ++i) sigma[i] = scale_px[i], factor[i] = z_factor[i];
-    const auto write_z = [&](int y, int x, float weight) {
-      const float best = sum.scale_px[y][x];
-      float to_z = factor[0];
-      CINELUMEN_UNROLL
-      for (int i = 1; i < vesselness_scale_count; ++i) to_z = best == sigma[i] ? factor[i] : to_z;
-      const float value = weight * to_z * sum.strength[y][x];
-      z.row(block.y0 + y)[block.x0 + x] = inside[y][x] > 0 ? value : 0.0f;
-      scale.row(block.y0 + y)[block.x0 + x] = best;
-    };
-    if (noise_weight.data)
-      block.for_each_pixel(rows, columns, [&](int y, int x) { write_z(y, x, noise_weight.row(block.y0 + y)[block.x0 + x]); });
-    else
-      block.for_each_pixel(rows, columns, [&](int y, int x) { write_z(y, x, 1); });
-  }
-
   template <int Height, int Width, class Inside>
   CINELUMEN_HOST_DEVICE void write_response(const Block<Height, Width>& block, int rows, int columns, const Inside& inside,
                                             ScratchOfAll<Height, Width>& scratch) const {
@@ -1268,15 +1285,37 @@ std::array<float, vesselness_scale_count> correlation_factors(const std::array<s
   return factors;
 }
 
+namespace {
+
+std::vector<Image<float> VesselnessMap::*> planes_of(VesselnessPlanes planes) {
+  switch (planes) {
+    case VesselnessPlanes::z_and_scale:
+      return {&VesselnessMap::z, &VesselnessMap::scale_px};
+    case VesselnessPlanes::ridge_and_scale:
+      return {&VesselnessMap::ridge, &VesselnessMap::scale_px};
+    case VesselnessPlanes::response:
+      return {&VesselnessMap::response};
+    case VesselnessPlanes::all:
+      break;
+  }
+  return {&VesselnessMap::response, &VesselnessMap::z, &VesselnessMap::angle, &VesselnessMap::scale_px};
+}
+
+}  // namespace
+
 void mark_squares(const Stream& stream, ArrayView<const CrossSection> sections, float reach_px, ImageView<std::int32_t> wanted) {
   require(reach_px >= 0, "mark_squares: reach_px must not be negative");
   set_zero(stream, wanted);
   for_each_item(stream, sections.size, MarkSquares{sections, reach_px, wanted}, 1024);
 }
 
-VesselnessMap make_vesselness_map(const Stream& stream, int height, int width) {
-  return {Image<float>(stream, height, width), Image<float>(stream, height, width), Image<float>(stream, height, width),
-          Image<float>(stream, height, width)};
+VesselnessMap make_vesselness_map(const Stream& stream, int height, int width, VesselnessPlanes planes) {
+  VesselnessMap map;
+  const bool decimated = planes == VesselnessPlanes::ridge_and_scale;
+  map.pixel_px = decimated ? 2 : 1;
+  for (const auto plane : planes_of(planes))
+    map.*plane = decimated ? Image<float>(stream, half(height), half(width)) : Image<float>(stream, height, width);
+  return map;
 }
 
 struct Vesselness::Workspace {
@@ -1414,6 +1453,14 @@ struct Vesselness::Workspace {
     }
   }
 
+  void finish_half_map(const Stream& stream, const FinishHalfMap<level_halo(1)>& kernel) const {
+    if (kernel.scales.level.radius <= 8)
+      for_each_tile(stream, level_height[1], level_width[1],
+                    FinishHalfMap<8>{kernel.scales, kernel.valid, kernel.needed, kernel.write_strength});
+    else
+      for_each_tile(stream, level_height[1], level_width[1], kernel);
+  }
+
   template <int Level>
   void measure_valleys(const Stream& stream, const LevelScales& scales, ImageView<const std::uint8_t> of_level, const int* index,
                        MeanValley::OfScale* valleys) {
@@ -1477,8 +1524,10 @@ Vesselness& Vesselness::operator=(Vesselness&&) noexcept = default;
 void Vesselness::compute(const Stream& stream, ImageView<const float> image, const VesselnessOptions& options, VesselnessMap& map) {
   Workspace& w = *workspace_;
   require(image.height == w.height && image.width == w.width, "Vesselness: the image's size is not the one given at construction");
-  for (const Image<float>* plane : {&map.response, &map.z, &map.angle, &map.scale_px})
-    require(plane->height() == w.height && plane->width() == w.width, "Vesselness: the map's size is not the image's");
+  const bool decimated = options.planes == VesselnessPlanes::ridge_and_scale;
+  for (const auto plane : planes_of(options.planes))
+    require((map.*plane).height() == w.level_height[decimated] && (map.*plane).width() == w.level_width[decimated],
+            "Vesselness: the map's size is not what is asked for");
   require(options.noise_sd > 0, "Vesselness: noise_sd must be positive");
   require(!options.noise_weight.data || same_size(options.noise_weight, image), "Vesselness: noise_weight and image differ in size");
   require(options.half_response_ratio > 0, "Vesselness: half_response_ratio must be positive");
@@ -1491,19 +1540,18 @@ void Vesselness::compute(const Stream& stream, ImageView<const float> image, con
         options.use_scale[i])
       used.push_back(i);
   require(!used.empty(), "Vesselness: no scale lies between min_scale_px and max_scale_px");
-  require(!options.decimated || (used.front() >= finest_decimated && options.planes == VesselnessPlanes::z_and_scale),
-          "Vesselness: decimated is for z and scale alone, from 2 px on");
-  const auto level_used = [&](int scale) { return options.decimated && scale == finest_decimated ? 1 : level_of(scale); };
+  require(!decimated || used.front() >= finest_decimated, "Vesselness: ridge and scale at half resolution are from 2 px on");
+  const auto level_used = [&](int scale) { return decimated && scale == finest_decimated ? 1 : level_of(scale); };
   const int coarsest = level_used(used.back());
   const bool calibrated = options.response == VesselnessResponse::noise_calibrated;
-  const Wanted wanted = options.planes == VesselnessPlanes::z_and_scale ? Wanted::strength_only
-                        : calibrated                                    ? Wanted::calibrated
-                        : options.planes == VesselnessPlanes::response  ? Wanted::classical_response
-                                                                        : Wanted::classical;
+  const Wanted wanted = decimated || options.planes == VesselnessPlanes::z_and_scale ? Wanted::strength_only
+                        : calibrated                                                 ? Wanted::calibrated
+                        : options.planes == VesselnessPlanes::response               ? Wanted::classical_response
+                                                                                     : Wanted::classical;
 
-  require(!options.wanted.data || (options.planes == VesselnessPlanes::z_and_scale && options.wanted.height == squares_along(w.height) &&
+  require(!options.wanted.data || (wanted == Wanted::strength_only && options.wanted.height == squares_along(w.height) &&
                                    options.wanted.width == squares_along(w.width)),
-          "Vesselness: wanted is for z and scale alone, and has an element per square of the image");
+          "Vesselness: wanted is for z or ridge and scale alone, and has an element per square of the image");
 
   const ReadableImage base = w.extend(stream, image);
   LevelScales scales[levels] = {};
@@ -1543,7 +1591,18 @@ void Vesselness::compute(const Stream& stream, ImageView<const float> image, con
   const auto scales_at = [&](int level) {
     return AddScales{scales[level], level < coarsest ? w.sum[level + 1].planes<const float>() : SumPlanes<const float>{}, wanted, measure};
   };
-  for (int level = coarsest; level > 0; --level) w.sum_level(stream, level, scales_at(level), needed[level].sum);
+  WriteStrength write_strength{options.noise_weight, decimated ? 2 : 1, {}, {}, decimated ? map.ridge.view() : map.z.view(),
+                               map.scale_px.view()};
+  for (int i = 0; i < vesselness_scale_count; ++i) {
+    write_strength.scale_px[i] = vesselness_scales_px[i];
+    write_strength.factor[i] = static_cast<float>((decimated ? 1.0f : vesselness_scales_px[i]) /
+                                                  (white_noise_hessian_sd * options.noise_sd * options.correlation_factor[i]));
+  }
+  for (int level = coarsest; level > (decimated ? 1 : 0); --level) w.sum_level(stream, level, scales_at(level), needed[level].sum);
+  if (decimated) {
+    w.finish_half_map(stream, FinishHalfMap<level_halo(1)>{scales_at(1), w.field[1].view(), needed[1].sum, write_strength});
+    return;
+  }
 
   const bool elongated = options.elongation && wanted == Wanted::calibrated && coarsest > 0;
   if (elongated) {
@@ -1554,33 +1613,16 @@ void Vesselness::compute(const Stream& stream, ImageView<const float> image, con
       average.window[k] = static_cast<float>(std::exp(-0.5 * std::pow(k * line_step / double(line_window), 2)) / total);
     for_each_tile(stream, w.level_height[1], w.level_width[1], average);
   }
-  const auto finish = [&]<Finish Kind>(std::integral_constant<Finish, Kind>) {
-    FinishMap<Kind> kernel{scales_at(0),
-                           elongated ? ImageView<const float>(w.along.view()) : ImageView<const float>{},
-                           w.valid,
-                           options.noise_weight,
-                           0.5f / options.half_response_ratio,
-                           {},
-                           {},
-                           map.response.view(),
-                           map.z.view(),
-                           map.angle.view(),
-                           map.scale_px.view(),
-                           options.planes,
-                           options.wanted};
-    for (int i = 0; i < vesselness_scale_count; ++i) {
-      kernel.scale_px[i] = vesselness_scales_px[i];
-      kernel.z_factor[i] =
-          static_cast<float>(vesselness_scales_px[i] / (white_noise_hessian_sd * options.noise_sd * options.correlation_factor[i]));
-    }
-    for_each_tile(stream, w.height, w.width, kernel);
+  const ImageView<const float> along = elongated ? ImageView<const float>(w.along.view()) : ImageView<const float>{};
+  const auto finish = [&](auto kind) {
+    for_each_tile(stream, w.height, w.width,
+                  FinishMap<kind>{scales_at(0), along, w.valid, 0.5f / options.half_response_ratio, write_strength, map.response.view(),
+                                  map.angle.view(), options.planes, options.wanted});
   };
-  if (wanted != Wanted::strength_only)
-    finish(std::integral_constant<Finish, Finish::all>{});
-  else if (scales[0].count > 0)
-    finish(std::integral_constant<Finish, Finish::strength_only>{});
+  if (wanted == Wanted::strength_only)
+    finish(std::true_type{});
   else
-    finish(std::integral_constant<Finish, Finish::coarser_strength>{});
+    finish(std::false_type{});
 }
 
 }  // namespace cinelumen

@@ -14,7 +14,10 @@ namespace cinelumen {
 enum class VesselnessPlanes {
   all,
   z_and_scale,  ///< at half the cost of all
-  response,     ///< for the classical measures at two thirds of the cost
+  /// ridge and scale_px of half the image's resolution, pixel (i, j) at (2 i, 2 j) of the image, at a fifth of the cost: for finding known
+  /// vessels again. Needs min_scale_px >= 2; 2 px is worked out at half resolution, too, within 10 % rms of a ridge's peak from 1 px wide.
+  ridge_and_scale,
+  response,  ///< for the classical measures at two thirds of the cost
 };
 
 /// Which response to compute.
@@ -37,7 +40,7 @@ inline constexpr int vesselness_square = 32;
 inline constexpr int squares_along(int extent) { return (extent + vesselness_square - 1) / vesselness_square; }
 
 /// Sets `wanted` (squares_along() of both sides of an image) to 1 for each square that is less than reach_px along a section's normal, and
-/// 3 px in any direction, from its centre, else to 0. All memory of the stream's device.
+/// 8 px in any direction, from its centre, else to 0. All memory of the stream's device.
 void mark_squares(const Stream& stream, ArrayView<const CrossSection> sections, float reach_px, ImageView<std::int32_t> wanted);
 
 /// Settings; the defaults of the default response were fixed on the odd-numbered images of the DCA1 authors' training set (cinelumen_roc).
@@ -61,18 +64,16 @@ struct VesselnessOptions {
   bool elongation = true;
   /// Only what is asked for is worked out; other planes of the map are left as they are.
   VesselnessPlanes planes = VesselnessPlanes::all;
-  /// For z_and_scale with min_scale_px >= 2: 2 px is worked out at half resolution, too, at half the cost. z at that scale is then within
-  /// 10 % rms of a ridge's peak, from 1 px wide: enough for finding a vessel again.
-  bool decimated = false;
-  /// For z_and_scale, nonzero for the squares of the image that are asked for (see mark_squares), memory of the stream's device: pixels of
-  /// others are left as they are, or set to anything. Without data: all.
+  /// For z_and_scale or ridge_and_scale, nonzero for the squares of the image that are asked for (see mark_squares), memory of the stream's
+  /// device: pixels of others are left as they are, or set to anything. Without data: all.
   ImageView<const std::int32_t> wanted;
   float frangi_beta = 0.5f;    ///< Frangi: blobness at which exp(-1/2)
   float frangi_c = 0.03f;      ///< Frangi: structureness at which 1 - exp(-1/2), the image's units; fixed, not half of a frame's maximum
   float jerman_lambda = 0.1f;  ///< Jerman: lambda_rho, the image's units; fixed, not tau times a frame's maximum
 };
 
-/// Results, memory of the stream's device, all of the image's size. Outside the field of view all are 0 but scale_px.
+/// Results, memory of the stream's device, of the image's size unless said otherwise. Outside the field of view all are 0 but scale_px.
+/// Planes that are not asked for may be empty.
 struct VesselnessMap {
   Image<float> response;  ///< [0, 1]; Sato: the image's units, >= 0
   Image<float> z;         ///< sigma^3 |lambda2| over its noise SD at the winning scale; negative: no bright ridge at any scale
@@ -80,10 +81,12 @@ struct VesselnessMap {
   /// of the classical measures at the winning scale alone.
   Image<float> angle;
   Image<float> scale_px;  ///< sigma with the largest sigma^2 |lambda2|
+  Image<float> ridge;     ///< z / scale_px: highest on a ridge's middle, where z itself has steps between scales
+  int pixel_px = 1;  ///< size of the map's pixels, px of the image: 2 of ridge and its scale_px, which are of half the size, rounded up
 };
 
-/// A map for images of this size, uninitialised.
-VesselnessMap make_vesselness_map(const Stream& stream, int height, int width);
+/// A map for images of this size, uninitialised: the planes that are asked for.
+VesselnessMap make_vesselness_map(const Stream& stream, int height, int width, VesselnessPlanes planes = VesselnessPlanes::all);
 
 /// SD of sigma^2 L_xx (mean of both axes) for noise with this autocorrelation ([dy + 2][dx + 2], normalised by its centre, zero beyond)
 /// over that of white noise of the same SD, per scale. All 1 where the centre is not positive; never below 0.1.
@@ -112,8 +115,9 @@ class Vesselness {
   Vesselness(Vesselness&&) noexcept;
   Vesselness& operator=(Vesselness&&) noexcept;
 
-  /// Vesselness of `image` (bright vessels, any units; finite where valid). The map must have the image's size and may not overlap it.
-  /// Throws std::invalid_argument where sizes differ from the constructor's or an option is out of its range.
+  /// Vesselness of `image` (bright vessels, any units; finite where valid). The map, of make_vesselness_map for all planes or those
+  /// that the options ask for, may not overlap it. Throws std::invalid_argument where sizes differ from the constructor's or an option is
+  /// out of its range.
   void compute(const Stream& stream, ImageView<const float> image, const VesselnessOptions& options, VesselnessMap& map);
 
  private:

@@ -74,7 +74,8 @@ TEST_P(RidgePathsTest, FollowsARidge) {
   const Image<float> device_z = to_device(stream, z.view()), device_scale = to_device(stream, scale.view());
   Array<CrossPeak> peaks(stream, count);
   const RidgePathOptions options{7.5f, 3, 0.2f};
-  find_ridge_paths(stream, device_z.view(), device_scale.view(), device_first.view(), device_lines.view(), options, scratch, peaks.view());
+  find_ridge_paths(stream, {device_z.view(), device_scale.view()}, device_first.view(), device_lines.view(), options, scratch,
+                   peaks.view());
   const auto host = on_host<CrossPeak>(stream, peaks.view());
   for (int x = 0; x < count; ++x) {
     if (x != width - 1) {  // between its neighbours one of which is outside
@@ -84,7 +85,45 @@ TEST_P(RidgePathsTest, FollowsARidge) {
       EXPECT_NEAR(host[x].offset_px, middle(x) - 24.2, 0.06) << x;
     }
   }
-  EXPECT_THROW(find_ridge_paths(stream, device_z.view(), {}, device_first.view(), device_lines.view(), {0, 3, 1}, scratch, peaks.view()),
+  EXPECT_THROW(find_ridge_paths(stream, {device_z.view()}, device_first.view(), device_lines.view(), {0, 3, 1}, scratch, peaks.view()),
+               std::invalid_argument);
+}
+
+// The same ridge in an image of half the resolution.
+TEST_P(RidgePathsTest, FollowsARidgeInACoarserImage) {
+  const Stream stream = this->stream();
+  const int height = 48, width = test::small_bodies() ? 120 : 300;
+  const auto middle = [](double x) { return 24 + 5 * std::sin(0.07 * x); };
+  Image<float> z(height / 2, width / 2), scale(height / 2, width / 2);
+  for (int y = 0; y < height / 2; ++y)
+    for (int x = 0; x < width / 2; ++x) {
+      scale(y, x) = 2;
+      const double off = 2 * y - middle(2 * x);
+      z(y, x) = static_cast<float>(10 * std::exp(-off * off / 8));
+    }
+  std::vector<CrossSection> lines;
+  for (int x = 0; x < width; ++x) lines.push_back({24.2f, static_cast<float>(x), 1, 0});
+  const int count = static_cast<int>(lines.size());
+  const std::vector<int> first = {0, count};
+  RidgePathScratch scratch(stream, ArrayView<const int>{first.data(), 2});
+  const auto device_first = on_device(stream, first);
+  const auto device_lines = on_device(stream, lines);
+  const Image<float> device_z = to_device(stream, z.view()), device_scale = to_device(stream, scale.view());
+  Array<CrossPeak> peaks(stream, count);
+  const RidgePathOptions options{7.5f, 3, 0.2f};
+  RidgeImage image{device_z.view(), device_scale.view(), true, 2};
+  find_ridge_paths(stream, image, device_first.view(), device_lines.view(), options, scratch, peaks.view());
+  const auto host = on_host<CrossPeak>(stream, peaks.view());
+  int found = 0;
+  double squares = 0;
+  for (int x = 4; x < count - 4; ++x) {
+    found += host[x].found;
+    if (host[x].found) squares += std::pow(host[x].offset_px - (middle(x) - 24.2), 2);
+  }
+  EXPECT_GT(found, 0.98 * (count - 8));
+  EXPECT_LT(std::sqrt(squares / found), 0.15);  // of one point: a Gaussian of one pixel's SD, and cubics
+  image.pixel_px = 0;
+  EXPECT_THROW(find_ridge_paths(stream, image, device_first.view(), device_lines.view(), options, scratch, peaks.view()),
                std::invalid_argument);
 }
 

@@ -17,18 +17,18 @@ namespace {
 class Vessels : public test::DeviceTest {
  protected:
   struct HostMap {
-    Image<float> response, z, angle, scale_px;
+    Image<float> response, z, angle, scale_px, ridge;
   };
   static HostMap compute(const Stream& stream, const Image<float>& image, const VesselnessOptions& options,
                          const Image<std::uint8_t>* valid = nullptr) {
-    VesselnessMap map = make_vesselness_map(stream, image.height(), image.width());
+    VesselnessMap map = make_vesselness_map(stream, image.height(), image.width(), options.planes);
     const Image<float> input = to_device(stream, image.view());
     Image<std::uint8_t> field;
     if (valid) field = to_device(stream, valid->view());
     Vesselness vesselness = valid ? Vesselness(stream, field.view()) : Vesselness(stream, image.height(), image.width());
     vesselness.compute(stream, input, options, map);
     return {to_host(stream, map.response.view()), to_host(stream, map.z.view()), to_host(stream, map.angle.view()),
-            to_host(stream, map.scale_px.view())};
+            to_host(stream, map.scale_px.view()), to_host(stream, map.ridge.view())};
   }
   static Image<std::uint8_t> everywhere(int height, int width) {
     Image<std::uint8_t> valid(height, width);
@@ -247,28 +247,29 @@ TEST_P(Vessels, WantedSquaresAreTheSame) {
   mark_squares(stream, lines.view(), 12, wanted.view());
   const Image<std::int32_t> marks = to_host(stream, wanted.view());
   EXPECT_EQ(marks(1, 2), 1);
-  EXPECT_EQ(marks(2, 2), 1);  // within 3 px along the vessel
+  EXPECT_EQ(marks(2, 2), 1);  // within 8 px along the vessel
   EXPECT_EQ(marks(1, 1), 1);  // within 12 px across it
   EXPECT_EQ(marks(0, 1), 1);
   EXPECT_EQ(marks(0, 2), 0);
   EXPECT_EQ(marks(1, 4), 0);
-  for (const bool decimated : {false, true}) {
+  for (const VesselnessPlanes planes : {VesselnessPlanes::z_and_scale, VesselnessPlanes::ridge_and_scale}) {
     VesselnessOptions options;
-    options.planes = VesselnessPlanes::z_and_scale;
-    options.decimated = decimated;
-    VesselnessMap full = make_vesselness_map(stream, height, width), part = make_vesselness_map(stream, height, width);
+    options.planes = planes;
+    VesselnessMap full = make_vesselness_map(stream, height, width, planes), part = make_vesselness_map(stream, height, width, planes);
     Vesselness(stream, field.view()).compute(stream, image, options, full);
     Vesselness vesselness(stream, field.view());
     vesselness.compute(stream, other, options, part);
     options.wanted = wanted.view();
     vesselness.compute(stream, image, options, part);
-    const Image<float> z = to_host(stream, part.z.view()), expected_z = to_host(stream, full.z.view()),
-                       scale = to_host(stream, part.scale_px.view()), expected_scale = to_host(stream, full.scale_px.view());
-    for (int y = 0; y < height; ++y)
-      for (int x = 0; x < width; ++x) {
-        if (!marks(y / vesselness_square, x / vesselness_square)) continue;
-        ASSERT_EQ(z(y, x), expected_z(y, x)) << y << ", " << x;
-        ASSERT_EQ(scale(y, x), expected_scale(y, x)) << y << ", " << x;
+    const bool half = planes == VesselnessPlanes::ridge_and_scale;
+    const Image<float> value = to_host(stream, (half ? part.ridge : part.z).view()),
+                       expected = to_host(stream, (half ? full.ridge : full.z).view()), scale = to_host(stream, part.scale_px.view()),
+                       expected_scale = to_host(stream, full.scale_px.view());
+    for (int y = 0; y < value.height(); ++y)
+      for (int x = 0; x < value.width(); ++x) {
+        if (!marks(part.pixel_px * y / vesselness_square, part.pixel_px * x / vesselness_square)) continue;
+        ASSERT_EQ(value(y, x), expected(y, x)) << half << " " << y << ", " << x;
+        ASSERT_EQ(scale(y, x), expected_scale(y, x)) << half << " " << y << ", " << x;
       }
   }
 }
@@ -308,8 +309,8 @@ TEST_P(Vessels, RidgeStrengthIsAnalytic) {
       }
 }
 
-/// 2 px at half resolution, between its pixels, too; against the analytic answer over the bright ridge.
-TEST_P(Vessels, DecimatedStrengthIsNear) {
+/// 2 px at half resolution against the analytic answer over the bright ridge.
+TEST_P(Vessels, RidgeAtHalfResolutionIsNear) {
   const Stream stream = this->stream();
   const int side = stream.on_cuda() ? 64 : 128, edge = 20;
   for (const double width_px : {1.0, 1.5, 2.5})
@@ -319,21 +320,52 @@ TEST_P(Vessels, DecimatedStrengthIsNear) {
       VesselnessOptions options;
       options.noise_sd = 0.001f;
       options.min_scale_px = options.max_scale_px = 2;
-      options.planes = VesselnessPlanes::z_and_scale;
-      options.decimated = true;
+      options.planes = VesselnessPlanes::ridge_and_scale;
       const HostMap map = compute(stream, ridge.image(side), options);
-      const double sigma = 2, per_z = std::sqrt(3 / (16 * std::numbers::pi)) * options.noise_sd / sigma;
+      const double sigma = 2, per_ridge = std::sqrt(3 / (16 * std::numbers::pi)) * options.noise_sd;
+      ASSERT_EQ(map.ridge.height(), side / 2);
       double squares = 0;
       int count = 0;
-      for (int y = edge; y < side - edge; ++y)
-        for (int x = edge; x < side - edge; ++x) {
+      for (int y = edge; y < side - edge; y += 2)
+        for (int x = edge; x < side - edge; x += 2) {
           const double u = ridge.distance(y, x, side);
           if (u * u > width_px * width_px + sigma * sigma) continue;
-          squares += std::pow(map.z(y, x) * per_z - ridge.strength(u, sigma), 2);
+          squares += std::pow(map.ridge(y / 2, x / 2) * per_ridge - ridge.strength(u, sigma), 2);
           ++count;
         }
       ASSERT_GT(count, 10);
       EXPECT_LE(std::sqrt(squares / count) / ridge.strength(0, sigma), 0.1) << "width " << width_px << ", direction " << direction;
+    }
+}
+
+/// At half resolution: every second pixel of the scales that are worked out at half resolution anyway, with the field and the weights of
+/// those pixels.
+TEST_P(Vessels, RidgeHoldsEverySecondPixel) {
+  const Stream stream = this->stream();
+  const int height = 65, width = 78;
+  Image<float> image = Ridge{2.5, 0.4}.image(80), cut(height, width), weight(height, width);
+  Image<std::uint8_t> valid = everywhere(height, width);
+  for (int y = 0; y < height; ++y)
+    for (int x = 0; x < width; ++x) {
+      cut(y, x) = image(y, x);
+      weight(y, x) = 0.5f + 0.01f * static_cast<float>(x);
+      valid(y, x) = y + x > 30;
+    }
+  const Image<float> device_weight = to_device(stream, weight.view());
+  VesselnessOptions options;
+  options.min_scale_px = 2.8f;
+  options.planes = VesselnessPlanes::z_and_scale;
+  options.noise_weight = device_weight.view();
+  const HostMap full = compute(stream, cut, options, &valid);
+  options.planes = VesselnessPlanes::ridge_and_scale;
+  const HostMap half = compute(stream, cut, options, &valid);
+  ASSERT_EQ(half.ridge.height(), 33);
+  ASSERT_EQ(half.ridge.width(), 39);
+  for (int y = 0; y < 33; ++y)
+    for (int x = 0; x < 39; ++x) {
+      const float z = full.z(2 * y, 2 * x);
+      ASSERT_NEAR(half.ridge(y, x) * half.scale_px(y, x), z, 1e-5f * std::abs(z)) << y << ", " << x;
+      ASSERT_EQ(half.scale_px(y, x), full.scale_px(2 * y, 2 * x)) << y << ", " << x;
     }
 }
 
@@ -536,18 +568,12 @@ TEST_P(Vessels, ArgumentsAreChecked) {
     EXPECT_THROW(vesselness.compute(stream, image, options, map), std::invalid_argument);
   };
   refused([](VesselnessOptions& options) { options.noise_sd = 0; });
-  refused([](VesselnessOptions& options) { options.decimated = true; });
-  std::int32_t square = 1;
-  refused([&](VesselnessOptions& options) { options.wanted = {&square, 1, 1, 1}; });
-  refused([&](VesselnessOptions& options) {
-    options.planes = VesselnessPlanes::z_and_scale;
-    options.wanted = {&square, 2, 1, 1};
-  });
-  refused([](VesselnessOptions& options) {
-    options.planes = VesselnessPlanes::z_and_scale;
-    options.decimated = true;
-    options.min_scale_px = 1;
-  });
+  refused([](VesselnessOptions& options) { options.planes = VesselnessPlanes::ridge_and_scale; });  // the map lacks it
+  VesselnessOptions too_fine;
+  too_fine.planes = VesselnessPlanes::ridge_and_scale;
+  too_fine.min_scale_px = 1;
+  VesselnessMap half = make_vesselness_map(stream, image.height(), image.width(), too_fine.planes);
+  EXPECT_THROW(vesselness.compute(stream, image, too_fine, half), std::invalid_argument);
   refused([](VesselnessOptions& options) { options.noise_sd = std::numeric_limits<float>::quiet_NaN(); });
   refused([](VesselnessOptions& options) { options.correlation_factor[3] = -1; });
   refused([](VesselnessOptions& options) { options.min_scale_px = 12; });
