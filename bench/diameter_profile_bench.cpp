@@ -97,7 +97,8 @@ void re_snap(benchmark::State& state, const Stream& stream) {
   SegmentFollower follower(stream, scene.centrelines, {.search_px = 12}, {}, false);
   const Array<FramePlacement> placement = to_device_array(stream, FramePlacement{});
   const auto run = [&] {
-    follower.enqueue_snap(stream, map, side, side, placement.view());
+    follower.enqueue_place(stream, placement.view(), side, side);
+    follower.enqueue_snap(stream, map);
     stream.synchronize();
   };
   run();

@@ -242,6 +242,7 @@ void FrameSlot::follow(const SegmentFollower& follower, const MeasureSettings& s
   follower_.emplace(follower.another(stream_));
   if (!vesselness_) vesselness_.emplace(stream_, setup_.valid());
   map_ = make_vesselness_map(stream_, setup_.height(), setup_.width(), settings.vesselness.planes);
+  wanted_ = Image<std::int32_t>(stream_, squares_along(setup_.height()), squares_along(setup_.width()));
   stream_.synchronize();
 }
 
@@ -259,7 +260,10 @@ std::vector<Centreline> FrameSlot::centrelines_of(const Topology& topology) cons
 void FrameSlot::find_and_measure(const MeasureSettings& settings) {
   {
     const auto timed = clock_.measure("vesselness");
-    vesselness_->compute(stream_, filtered_, settings.vesselness, map_);
+    VesselnessOptions options = settings.vesselness;
+    follower_->enqueue_place(stream_, placement(), setup_.height(), setup_.width(), wanted_.view());
+    if (!settings.trace_every_frame) options.wanted = wanted_.view();
+    vesselness_->compute(stream_, filtered_, options, map_);
   }
   // Pictures leave while the vessels are measured.
   forked_.record(stream_);
@@ -268,7 +272,7 @@ void FrameSlot::find_and_measure(const MeasureSettings& settings) {
   copied_.record(beside_);
   {
     const auto timed = clock_.measure("re-snap");
-    follower_->enqueue_snap(stream_, map_, setup_.height(), setup_.width(), placement());
+    follower_->enqueue_snap(stream_, map_);
   }
   {
     const auto timed = clock_.measure("diameters");

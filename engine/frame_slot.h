@@ -198,6 +198,7 @@ class FrameSlot {
   std::vector<MaskRegistration> registrations_;  // one per mask
   std::optional<Vesselness> vesselness_;         // where vessels are followed
   VesselnessMap map_;
+  Image<std::int32_t> wanted_;  // squares of the frame where the map will be read
   std::optional<SegmentFollower> follower_;
   std::optional<CentrelineTracer> tracer_;
   std::map<int, Recorded> recordings_;

@@ -57,14 +57,19 @@ void SegmentFollower::make_memory(const Stream& stream) {
 void SegmentFollower::enqueue(const Stream& stream, const VesselnessMap& vesselness, ImageView<const float> subtracted,
                               const VarianceSource& variance, ImageView<const std::uint8_t> valid,
                               ArrayView<const FramePlacement> placement) {
-  enqueue_snap(stream, vesselness, subtracted.height, subtracted.width, placement);
+  enqueue_place(stream, placement, subtracted.height, subtracted.width);
+  enqueue_snap(stream, vesselness);
   enqueue_diameters(stream, subtracted, variance, valid);
   enqueue_contrast(stream, subtracted, valid);
 }
 
-void SegmentFollower::enqueue_snap(const Stream& stream, const VesselnessMap& vesselness, int height, int width,
-                                   ArrayView<const FramePlacement> placement) {
+void SegmentFollower::enqueue_place(const Stream& stream, ArrayView<const FramePlacement> placement, int height, int width,
+                                    ImageView<std::int32_t> wanted) {
   place_lines(stream, lines_.view(), placement, height, width, placed_.view());
+  if (wanted.data) mark_squares(stream, placed_.view(), ridges_.reach_px(), wanted);
+}
+
+void SegmentFollower::enqueue_snap(const Stream& stream, const VesselnessMap& vesselness) {
   ridges_.find(stream, ridge_image_of(vesselness), placed_.view());
   ridges_.move(stream, placed_.view(), least_found);
   copy<std::int32_t>(stream, ridges_.found(), found_.view());

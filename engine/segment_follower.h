@@ -21,13 +21,15 @@ class SegmentFollower {
   /// The same for another frame in flight: own memory, on the stream's device.
   SegmentFollower another(const Stream& stream) const;
 
-  /// The three steps below. All memory of the stream's device: the vesselness of the frame (ridge and scale, or z and scale), the
+  /// The steps below. All memory of the stream's device: the vesselness of the frame (ridge and scale, or z and scale), the
   /// subtracted frame in its own coordinates, the variance of its noise, where it may be read, and one element of placement.
   void enqueue(const Stream& stream, const VesselnessMap& vesselness, ImageView<const float> subtracted, const VarianceSource& variance,
                ImageView<const std::uint8_t> valid, ArrayView<const FramePlacement> placement);
-  /// Places the centrelines in the frame, which is of that size, and moves those onto their ridges of which half is found.
-  void enqueue_snap(const Stream& stream, const VesselnessMap& vesselness, int height, int width,
-                    ArrayView<const FramePlacement> placement);
+  /// Places the centrelines in a frame of that size, and marks the squares of it where its vesselness will be read (see mark_squares).
+  void enqueue_place(const Stream& stream, ArrayView<const FramePlacement> placement, int height, int width,
+                     ImageView<std::int32_t> wanted = {});
+  /// Moves those onto their ridges of which half is found.
+  void enqueue_snap(const Stream& stream, const VesselnessMap& vesselness);
   /// Measures the lumen where enqueue_snap() has left them.
   void enqueue_diameters(const Stream& stream, ImageView<const float> subtracted, const VarianceSource& variance,
                          ImageView<const std::uint8_t> valid);

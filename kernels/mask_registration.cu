@@ -142,9 +142,10 @@ struct CoefficientWindow {
     const int first_column = (static_cast<int>(left) - 1) / Step / 8 * 8,
               column_count = (static_cast<int>(right) + 3) / Step + 1 - first_column;
     if (row_count > rows || column_count > half_columns) return;
-    block.for_each_pixel(row_count, Step * column_count, [&](int y, int i) {
-      const int part = i < column_count ? 0 : 1, x = i - part * column_count;
-      at[y][part * half_columns + x] = coefficients.row(first_row + y)[part * (coefficients.width / 2) + first_column + x];
+    // Rows as wide as they lie apart: a warp that goes on in the next one finds other banks of shared memory.
+    block.for_each_pixel(row_count, columns, [&](int y, int i) {
+      const int part = i < half_columns ? 0 : 1, x = i - part * half_columns;
+      if (x < column_count) at[y][i] = coefficients.row(first_row + y)[part * (coefficients.width / 2) + first_column + x];
     });
     coefficients = {at[0], row_count, columns, columns};
     inverse.origin_y -= static_cast<float>(first_row);
@@ -214,9 +215,10 @@ struct NormalEquations {
     });
     if (now.slow) add_slow(block, scratch, rows, columns);
     // What decides a pixel's weight in float stays in float: names are the derivatives of the residual.
-    const Sums<sum_count> total = block.sum_pixels(rows, columns, scratch.lanes, [&](int y, int x) {
+    (void)block.sum_pixels(rows, columns, scratch.lanes, [&](int y, int x) {
       const float fy = static_cast<float>(block.y0 + y), fx = static_cast<float>(block.x0 + x);
       const float r = frame.row(block.y0 + y)[block.x0 + x] - scratch.value[y][x] - offset;
+      if constexpr (on_device) scratch.value[y][x] = r;  // so that the frame is read once
       const float u = r * (r > 0.0f ? inverse_cut_above : inverse_cut_below);
       const float t = 1.0f - u * u;
       const bool known = t == t, use = t > 0.0f;
@@ -232,11 +234,11 @@ struct NormalEquations {
       return Sums<sum_count>{{w, wy, wx, wt, wy * gy, wy * gx, wy * gt, wx * gx, wx * gt, wt * gt, we, we * gy, we * gx, we * gt,
                               use ? t * (1.0f - 5.0f * u * u) : 0.0f, known ? 1.0f : 0.0f}};
     });
-    block.for_each_pixel(1, sum_count, [&](int, int k) { partial.row(block.index)[k] = total.value[k]; });
+    block.for_each_pixel(1, sum_count, [&](int, int k) { partial.row(block.index)[k] = scratch.lanes.total(k); });
     if (!cells) return;
     // The same weights again, now per cell.
     block.for_each_pixel(rows, columns, [&](int y, int x) {
-      const float r = frame.row(block.y0 + y)[block.x0 + x] - scratch.value[y][x] - offset;
+      const float r = on_device ? scratch.value[y][x] : frame.row(block.y0 + y)[block.x0 + x] - scratch.value[y][x] - offset;
       const float u = r * (r > 0.0f ? inverse_cut_above : inverse_cut_below);
       const float t = 1.0f - u * u;
       const bool use = t > 0.0f;

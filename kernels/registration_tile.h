@@ -199,8 +199,8 @@ CINELUMEN_HOST_DEVICE int sample_residuals(const Block& block, const Round& roun
   const bool split = round.level.step == 2, slow = state.slow;
   const float last_y = static_cast<float>(coefficients.height) - 3.0f, last_x = static_cast<float>(coefficients.width) - 3.0f;
   std::int32_t* const key = sample.key;
-  block.for_each_pixel(rows, columns, [&](int row, int column) {
-    const int y = row * spacing, x = column * spacing;
+  // Columns [first, end) of the four that a sample needs; the whole of it is their sum.
+  const auto moved_mask = [&](int y, int x, int first, int end) {
     const float fy = static_cast<float>(y), fx = static_cast<float>(x);
     float q_y = inverse.origin_y - inverse.sine * fx + inverse.cosine * fy,
           q_x = inverse.origin_x + inverse.cosine * fx + inverse.sine * fy;
@@ -213,13 +213,30 @@ CINELUMEN_HOST_DEVICE int sample_residuals(const Block& block, const Round& roun
     bspline_weights(q_x - static_cast<float>(base_x), wx[0], wx[1], wx[2], wx[3]);
     for (int j = 0; j < 4; ++j) {
       const float* c = coefficients.row(base_y - 1 + j);
-      for (int k = 0; k < 4; ++k) {
+      for (int k = first; k < end; ++k) {
         const int at = base_x - 1 + k;
-        value += wy[j] * wx[k] * c[split ? coefficient_column<2>(at, coefficients.width) : at];
+        const float w = k < 2 ? (k < 1 ? wx[0] : wx[1]) : (k < 3 ? wx[2] : wx[3]);
+        value += wy[j] * w * c[split ? coefficient_column<2>(at, coefficients.width) : at];
       }
     }
-    key[row * columns + column] = std::bit_cast<std::int32_t>(frame.row(y)[x] - value);
+    return value;
+  };
+#ifdef __CUDA_ARCH__
+  // Four threads a sample, a column each: what lies side by side is asked for at once. All threads of a warp take part in the sum.
+  const int count = rows * columns, whole_warps = (4 * count + 31) / 32 * 32;
+  block.for_each_pixel(1, whole_warps, [&](int, int thread) {
+    const int i = thread / 4 < count ? thread / 4 : count - 1, y = i / columns * spacing, x = i % columns * spacing, column = thread % 4;
+    float value = moved_mask(y, x, column, column + 1);
+    value += __shfl_xor_sync(0xffffffffu, value, 1);
+    value += __shfl_xor_sync(0xffffffffu, value, 2);
+    if (column == 0 && thread / 4 < count) key[i] = std::bit_cast<std::int32_t>(frame.row(y)[x] - value);
   });
+#else
+  block.for_each_pixel(rows, columns, [&](int row, int column) {
+    const int y = row * spacing, x = column * spacing;
+    key[row * columns + column] = std::bit_cast<std::int32_t>(frame.row(y)[x] - moved_mask(y, x, 0, 4));
+  });
+#endif
   block.for_each_pixel(rows, columns, [&](int row, int column) {
     const int i = row * columns + column;
     const float off = slow ? slow_at(round.slow, row * spacing, column * spacing, round.cells_per_pixel) : 0.0f;

@@ -70,6 +70,8 @@ inline constexpr int sum_lanes = 16;       // one 512-bit register of floats; on
 template <int Count>
 struct alignas(64) SumLanes {
   float lane[Count][sum_lanes];
+  /// Total k of Block::sum_pixels, until the next phase: for a thread that needs no others.
+  CINELUMEN_HOST_DEVICE float total(int k) const { return on_device ? lane[0][block_threads / 32 * Count + k] : lane[k][0]; }
 };
 
 /// `Count` sums of one pixel, what the body of Block::sum_pixels returns.

@@ -1,10 +1,12 @@
 #include "vesselness.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <vector>
 
 #include "math.h"
+#include "ridge_points.h"
 #include "tile.h"
 
 // Vectors of 256 bits where the processor has 512, for filters along a row with more weights than registers: GCC then loads each value
@@ -290,6 +292,75 @@ CINELUMEN_HOST_DEVICE void load_mirrored(const BlockType& block, ImageView<const
     });
 }
 
+/// Marks squares of vesselness_square px along the sections.
+struct MarkSquares {
+  ArrayView<const CrossSection> sections;
+  float reach_px;
+  ImageView<std::int32_t> wanted;
+
+  CINELUMEN_HOST_DEVICE void operator()(int i) const {
+    constexpr float beside_px = 8, per_px = 1.0f / vesselness_square;
+    const CrossSection at = sections[i];
+    const float high = reach_px * fabsf(at.normal_y) + beside_px, wide = reach_px * fabsf(at.normal_x) + beside_px;
+    const auto square_at = [](float px, int end) {
+      const float square = floorf(px * per_px);
+      return square > 0 ? (square < static_cast<float>(end) ? static_cast<int>(square) : end) : 0;
+    };
+    const int bottom = at.y + high < 0 ? -1 : square_at(at.y + high, wanted.height - 1),
+              right = at.x + wide < 0 ? -1 : square_at(at.x + wide, wanted.width - 1);
+    for (int y = square_at(at.y - high, wanted.height); y <= bottom; ++y)
+      for (int x = square_at(at.x - wide, wanted.width); x <= right; ++x) mark(wanted.row(y)[x]);
+  }
+
+ private:
+  // Several may mark the same one at once.
+  CINELUMEN_HOST_DEVICE static void mark(std::int32_t& square) {
+#ifdef __CUDA_ARCH__
+    atomicOr(&square, 1);
+#else
+    std::atomic_ref<std::int32_t>(square).store(1, std::memory_order_relaxed);
+#endif
+  }
+};
+
+/// Of a level, in squares of its own pixels, those that wanted squares of the image need. Without data: all.
+struct NeededSquares {
+  ImageView<std::uint8_t> image, sum;  // its image; its sums over scales
+};
+/// Finds them.
+struct FindNeeded {
+  ImageView<const std::int32_t> wanted;
+  NeededSquares needed;
+  int scale;                   // pixels of the image per pixel of the level
+  int image_reach, sum_reach;  // pixels of the image
+
+  CINELUMEN_HOST_DEVICE void operator()(int i) const {
+    const int y = i / needed.sum.width, x = i % needed.sum.width;
+    needed.image.row(y)[x] = any_within(y, x, image_reach) ? 1 : 0;
+    needed.sum.row(y)[x] = any_within(y, x, sum_reach) ? 1 : 0;
+  }
+
+ private:
+  CINELUMEN_HOST_DEVICE bool any_within(int y, int x, int reach) const {
+    const int beside = (reach + vesselness_square - 1) / vesselness_square;
+    const int bottom = clamp_int((y + 1) * scale + beside, 0, wanted.height), right = clamp_int((x + 1) * scale + beside, 0, wanted.width);
+    bool any = false;
+    for (int v = clamp_int(y * scale - beside, 0, bottom); v < bottom; ++v)
+      for (int u = clamp_int(x * scale - beside, 0, right); u < right; ++u) any = any || wanted.row(v)[u] != 0;
+    return any;
+  }
+};
+
+/// Whether a tile has anything of marked squares; without data it has.
+template <class Mark>
+CINELUMEN_HOST_DEVICE inline bool any_marked(const ImageView<Mark>& marks, int y0, int x0, int rows, int columns) {
+  if (marks.data == nullptr) return true;
+  bool any = false;
+  for (int y = y0 / vesselness_square; y <= (y0 + rows - 1) / vesselness_square; ++y)
+    for (int x = x0 / vesselness_square; x <= (x0 + columns - 1) / vesselness_square; ++x) any = any || marks.row(y)[x] != 0;
+  return any;
+}
+
 /// An image that may be read around any tile: extended where that is near the field's edge.
 struct ReadableImage {
   ImageView<const float> image, extended;
@@ -306,6 +377,7 @@ struct ReadableImage {
 /// Gaussian, then every second pixel, from (0, 0) on.
 struct Decimate {
   ReadableImage input;
+  ImageView<const std::uint8_t> needed;  // squares of the output
   ImageView<float> output;
   float weight[decimation_radius + 1];
 
@@ -329,6 +401,7 @@ struct Decimate {
   CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>& scratch) const {
     constexpr int R = decimation_radius;
     const int rows = block.rows(output.height), columns = block.columns(output.width);
+    if (!any_marked(needed, block.y0, block.x0, rows, columns)) return;
     // Rows of the image often lie multiples of 4 KiB apart, in the same places of the cache: eleven of them at once only from a copy.
     load_mirrored(block, input.around(2 * block.y0, 2 * block.x0), 2 * block.y0 - R, 2 * block.x0 - side, 2 * rows + 2 * R,
                   2 * columns + 2 * side, scratch.input);
@@ -932,6 +1005,7 @@ struct AddScales {
 template <int Level, bool StrengthOnly, int Halo = level_halo(Level)>
 struct SumLevel {
   AddScales scales;
+  ImageView<const std::uint8_t> needed;  // squares
   SumPlanes<float> output;
 
   using CudaTile = std::conditional_t<StrengthOnly && Halo == 8, TileShape<48, 32>, DefaultCudaTile>;
@@ -940,6 +1014,7 @@ struct SumLevel {
   template <int Height, int Width>
   CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, AddTiles<Height, Width, Halo, StrengthOnly>& scratch) const {
     const int rows = block.rows(output.strength.height), columns = block.columns(output.strength.width);
+    if (!any_marked(needed, block.y0, block.x0, rows, columns)) return;
     scales.add<Level>(block, rows, columns, scratch);
     const auto& sum = scratch.sum;
     if constexpr (!StrengthOnly) {
@@ -1068,6 +1143,7 @@ template <int Halo>
 struct FinishHalfMap {
   AddScales scales;
   ImageView<const std::uint8_t> valid;
+  ImageView<const std::uint8_t> needed;  // squares
   WriteStrength write_strength;
 
   using CudaTile = typename SumLevel<1, true, Halo>::CudaTile;
@@ -1078,6 +1154,7 @@ struct FinishHalfMap {
   template <int Height, int Width>
   CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>& scratch) const {
     const int rows = block.rows(valid.height), columns = block.columns(valid.width);
+    if (!any_marked(needed, block.y0, block.x0, rows, columns)) return;
     scales.add<1>(block, rows, columns, scratch);
     read_inside(block, valid, rows, columns, scratch.inside);
     write_strength(block, rows, columns, scratch.inside, scratch.sum);
@@ -1093,6 +1170,7 @@ struct FinishMap {
   WriteStrength write_strength;
   ImageView<float> response, angle;
   VesselnessPlanes planes;
+  ImageView<const std::int32_t> wanted;  // squares
 
   template <int Height, int Width>
   struct ScratchOfAll : AddTiles<Height, Width, level_halo(0), false> {
@@ -1107,6 +1185,7 @@ struct FinishMap {
   template <int Height, int Width>
   CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>& scratch) const {
     const int rows = block.rows(valid.height), columns = block.columns(valid.width);
+    if (!any_marked(wanted, block.y0, block.x0, rows, columns)) return;
     scales.add<0>(block, rows, columns, scratch);
     read_inside(block, valid, rows, columns, scratch.inside);
     if (planes != VesselnessPlanes::response) write_strength(block, rows, columns, scratch.inside, scratch.sum);
@@ -1224,6 +1303,12 @@ std::vector<Image<float> VesselnessMap::*> planes_of(VesselnessPlanes planes) {
 
 }  // namespace
 
+void mark_squares(const Stream& stream, ArrayView<const CrossSection> sections, float reach_px, ImageView<std::int32_t> wanted) {
+  require(reach_px >= 0, "mark_squares: reach_px must not be negative");
+  set_zero(stream, wanted);
+  for_each_item(stream, sections.size, MarkSquares{sections, reach_px, wanted}, 1024);
+}
+
 VesselnessMap make_vesselness_map(const Stream& stream, int height, int width, VesselnessPlanes planes) {
   VesselnessMap map;
   const bool decimated = planes == VesselnessPlanes::ridge_and_scale;
@@ -1248,6 +1333,10 @@ struct Vesselness::Workspace {
   std::array<int, levels> level_height{}, level_width{};
   std::array<Image<float>, levels> image;  // level 0: beyond the field of view, and around it
   std::array<Sum, levels> sum;
+  struct Needed {
+    Image<std::uint8_t> image, sum;
+  };
+  std::array<Needed, levels> needed;  // squares
   Image<float> along;
   Image<std::uint8_t> everywhere;
   std::array<Image<std::uint8_t>, levels> field;  // of the coarser levels
@@ -1325,28 +1414,49 @@ struct Vesselness::Workspace {
     return level == 0 ? base : ReadableImage{image[level].view(), {}, nullptr, 0};
   }
 
+  /// What wanted squares need of each level.
+  std::array<NeededSquares, levels> find_needed(const Stream& stream, ImageView<const std::int32_t> wanted, int coarsest,
+                                                const LevelScales (&scales)[levels]) {
+    std::array<NeededSquares, levels> result{};
+    if (!wanted.data) return result;
+    // Pixels of the image. A pixel starts from those of the next level up to 5 of its own away; an image is filtered for its own scales,
+    // and decimated for the next level's.
+    int sum_reach[levels] = {}, image_reach[levels + 1] = {};
+    for (int level = 1; level <= coarsest; ++level) sum_reach[level] = sum_reach[level - 1] + 5 * (1 << (level - 1)) + 1;
+    for (int level = coarsest; level > 0; --level)
+      image_reach[level] = std::max(sum_reach[level] + (scales[level].radius + 1) * (1 << level),
+                                    level < coarsest ? image_reach[level + 1] + (decimation_radius + 1) * (1 << level) : 0);
+    for (int level = 1; level <= coarsest; ++level) {
+      result[level] = {needed[level].image.view(), needed[level].sum.view()};
+      for_each_item(stream, result[level].sum.height * result[level].sum.width,
+                    FindNeeded{wanted, result[level], 1 << level, image_reach[level], sum_reach[level]});
+    }
+    return result;
+  }
+
   /// Sums of a level's scales and all coarser ones.
-  void sum_level(const Stream& stream, int level, const AddScales& scales) {
+  void sum_level(const Stream& stream, int level, const AddScales& scales, ImageView<const std::uint8_t> squares) {
     const auto run = [&](auto kernel) { for_each_tile(stream, level_height[level], level_width[level], kernel); };
     const SumPlanes<float> to = sum[level].planes<float>();
     if (scales.wanted == Wanted::strength_only) {
       // Without the largest of its scales the half resolution's tiles have room for more pixels.
       if (level == 2)
-        run(SumLevel<2, true>{scales, to});
+        run(SumLevel<2, true>{scales, squares, to});
       else if (scales.level.radius <= 8)
-        run(SumLevel<1, true, 8>{scales, to});
+        run(SumLevel<1, true, 8>{scales, squares, to});
       else
-        run(SumLevel<1, true>{scales, to});
+        run(SumLevel<1, true>{scales, squares, to});
     } else if (level == 2) {
-      run(SumLevel<2, false>{scales, to});
+      run(SumLevel<2, false>{scales, squares, to});
     } else {
-      run(SumLevel<1, false>{scales, to});
+      run(SumLevel<1, false>{scales, squares, to});
     }
   }
 
   void finish_half_map(const Stream& stream, const FinishHalfMap<level_halo(1)>& kernel) const {
     if (kernel.scales.level.radius <= 8)
-      for_each_tile(stream, level_height[1], level_width[1], FinishHalfMap<8>{kernel.scales, kernel.valid, kernel.write_strength});
+      for_each_tile(stream, level_height[1], level_width[1],
+                    FinishHalfMap<8>{kernel.scales, kernel.valid, kernel.needed, kernel.write_strength});
     else
       for_each_tile(stream, level_height[1], level_width[1], kernel);
   }
@@ -1388,6 +1498,8 @@ Vesselness::Vesselness(const Stream& stream, int height, int width, ImageView<co
          {&Workspace::Sum::ratio, &Workspace::Sum::cosine, &Workspace::Sum::sine, &Workspace::Sum::strength})
       w.sum[level].*plane = Image<float>(stream, w.level_height[level], w.level_width[level]);
     w.sum[level].scale = Image<ScaleCode>(stream, w.level_height[level], w.level_width[level]);
+    for (Image<std::uint8_t> Workspace::Needed::*plane : {&Workspace::Needed::image, &Workspace::Needed::sum})
+      w.needed[level].*plane = Image<std::uint8_t>(stream, squares_along(w.level_height[level]), squares_along(w.level_width[level]));
   }
   w.along = Image<float>(stream, w.level_height[1], w.level_width[1]);
   w.set_field(stream, valid);
@@ -1437,13 +1549,11 @@ void Vesselness::compute(const Stream& stream, ImageView<const float> image, con
                         : options.planes == VesselnessPlanes::response               ? Wanted::classical_response
                                                                                      : Wanted::classical;
 
-  const ReadableImage base = w.extend(stream, image);
-  for (int level = 1; level <= coarsest; ++level) {
-    Decimate decimate{w.readable(base, level - 1), w.image[level].view(), {}};
-    for (int k = 0; k <= decimation_radius; ++k) decimate.weight[k] = w.decimation[k];
-    for_each_tile(stream, w.level_height[level], w.level_width[level], decimate);
-  }
+  require(!options.wanted.data || (wanted == Wanted::strength_only && options.wanted.height == squares_along(w.height) &&
+                                   options.wanted.width == squares_along(w.width)),
+          "Vesselness: wanted is for z or ridge and scale alone, and has an element per square of the image");
 
+  const ReadableImage base = w.extend(stream, image);
   LevelScales scales[levels] = {};
   int index[levels][scales_of_level];
   for (int level = 0; level < levels; ++level) scales[level].input = w.readable(base, level);
@@ -1453,6 +1563,12 @@ void Vesselness::compute(const Stream& stream, ImageView<const float> image, con
     index[level][own.count] = i;
     own.scale[own.count] = w.scale_kernels(i, level);
     own.radius = std::max(own.radius, own.scale[own.count++].radius);
+  }
+  const std::array<NeededSquares, levels> needed = w.find_needed(stream, options.wanted, coarsest, scales);
+  for (int level = 1; level <= coarsest; ++level) {
+    Decimate decimate{w.readable(base, level - 1), needed[level].image, w.image[level].view(), {}};
+    for (int k = 0; k <= decimation_radius; ++k) decimate.weight[k] = w.decimation[k];
+    for_each_tile(stream, w.level_height[level], w.level_width[level], decimate);
   }
 
   if (wanted == Wanted::calibrated) {
@@ -1482,9 +1598,9 @@ void Vesselness::compute(const Stream& stream, ImageView<const float> image, con
     write_strength.factor[i] = static_cast<float>((decimated ? 1.0f : vesselness_scales_px[i]) /
                                                   (white_noise_hessian_sd * options.noise_sd * options.correlation_factor[i]));
   }
-  for (int level = coarsest; level > (decimated ? 1 : 0); --level) w.sum_level(stream, level, scales_at(level));
+  for (int level = coarsest; level > (decimated ? 1 : 0); --level) w.sum_level(stream, level, scales_at(level), needed[level].sum);
   if (decimated) {
-    w.finish_half_map(stream, FinishHalfMap<level_halo(1)>{scales_at(1), w.field[1].view(), write_strength});
+    w.finish_half_map(stream, FinishHalfMap<level_halo(1)>{scales_at(1), w.field[1].view(), needed[1].sum, write_strength});
     return;
   }
 
@@ -1501,7 +1617,7 @@ void Vesselness::compute(const Stream& stream, ImageView<const float> image, con
   const auto finish = [&](auto kind) {
     for_each_tile(stream, w.height, w.width,
                   FinishMap<kind>{scales_at(0), along, w.valid, 0.5f / options.half_response_ratio, write_strength, map.response.view(),
-                                  map.angle.view(), options.planes});
+                                  map.angle.view(), options.planes, options.wanted});
   };
   if (wanted == Wanted::strength_only)
     finish(std::true_type{});

@@ -33,6 +33,16 @@ inline constexpr int vesselness_scale_count = 10;
 inline constexpr std::array<float, vesselness_scale_count> vesselness_scales_px = {1.0f, 1.4f, 2.0f, 2.8f, 3.0f,
                                                                                    4.0f, 6.0f, 5.6f, 8.0f, 11.2f};
 
+struct CrossSection;
+
+/// An image in squares of this side, from (0, 0) on: those at its end are cut off.
+inline constexpr int vesselness_square = 32;
+inline constexpr int squares_along(int extent) { return (extent + vesselness_square - 1) / vesselness_square; }
+
+/// Sets `wanted` (squares_along() of both sides of an image) to 1 for each square that is less than reach_px along a section's normal, and
+/// 8 px in any direction, from its centre, else to 0. All memory of the stream's device.
+void mark_squares(const Stream& stream, ArrayView<const CrossSection> sections, float reach_px, ImageView<std::int32_t> wanted);
+
 /// Settings; the defaults of the default response were fixed on the odd-numbered images of the DCA1 authors' training set (cinelumen_roc).
 struct VesselnessOptions {
   VesselnessResponse response = VesselnessResponse::noise_calibrated;
@@ -54,6 +64,9 @@ struct VesselnessOptions {
   bool elongation = true;
   /// Only what is asked for is worked out; other planes of the map are left as they are.
   VesselnessPlanes planes = VesselnessPlanes::all;
+  /// For z_and_scale or ridge_and_scale, nonzero for the squares of the image that are asked for (see mark_squares), memory of the stream's
+  /// device: pixels of others are left as they are, or set to anything. Without data: all.
+  ImageView<const std::int32_t> wanted;
   float frangi_beta = 0.5f;    ///< Frangi: blobness at which exp(-1/2)
   float frangi_c = 0.03f;      ///< Frangi: structureness at which 1 - exp(-1/2), the image's units; fixed, not half of a frame's maximum
   float jerman_lambda = 0.1f;  ///< Jerman: lambda_rho, the image's units; fixed, not tau times a frame's maximum

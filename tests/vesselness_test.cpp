@@ -6,6 +6,7 @@
 #include <limits>
 #include <numbers>
 
+#include "kernels/ridge_points.h"
 #include "reference/vesselness.h"
 #include "support/devices.h"
 #include "support/images.h"
@@ -226,6 +227,51 @@ TEST_P(Vessels, ZAloneIsTheSame) {
       ASSERT_EQ(response(y, x), 0);
       ASSERT_EQ(angle(y, x), 0);
     }
+}
+
+/// Where squares are wanted they are the same to the bit, whatever stood in the memory of the others.
+TEST_P(Vessels, WantedSquaresAreTheSame) {
+  const Stream stream = this->stream();
+  const int height = stream.on_cuda() ? 150 : 390, width = stream.on_cuda() ? 201 : 517;
+  const Image<float> image = to_device(stream, busy_image(height, width).view());
+  Image<float> other_on_host = busy_image(height, width);
+  for (int y = 0; y < height; ++y)
+    for (int x = 0; x < width; ++x) other_on_host(y, x) = 5 - 3 * other_on_host(y, x);
+  const Image<float> other = to_device(stream, other_on_host.view());
+  const Image<std::uint8_t> valid = round_field(height, width), field = to_device(stream, valid.view());
+  const CrossSection sections[] = {{61, 70.5f, 0, 1}, {static_cast<float>(height) - 20, 128, 1, 0}, {-9, 30, 0.6f, 0.8f}, {-80, 90, 0, 1}};
+  const int count = static_cast<int>(std::size(sections));
+  Array<CrossSection> lines(stream, count);
+  copy<CrossSection>(stream, ArrayView<const CrossSection>{sections, count}, lines.view());
+  Image<std::int32_t> wanted(stream, squares_along(height), squares_along(width));
+  mark_squares(stream, lines.view(), 12, wanted.view());
+  const Image<std::int32_t> marks = to_host(stream, wanted.view());
+  EXPECT_EQ(marks(1, 2), 1);
+  EXPECT_EQ(marks(2, 2), 1);  // within 8 px along the vessel
+  EXPECT_EQ(marks(1, 1), 1);  // within 12 px across it
+  EXPECT_EQ(marks(0, 1), 1);
+  EXPECT_EQ(marks(0, 2), 0);
+  EXPECT_EQ(marks(1, 4), 0);
+  for (const VesselnessPlanes planes : {VesselnessPlanes::z_and_scale, VesselnessPlanes::ridge_and_scale}) {
+    VesselnessOptions options;
+    options.planes = planes;
+    VesselnessMap full = make_vesselness_map(stream, height, width, planes), part = make_vesselness_map(stream, height, width, planes);
+    Vesselness(stream, field.view()).compute(stream, image, options, full);
+    Vesselness vesselness(stream, field.view());
+    vesselness.compute(stream, other, options, part);
+    options.wanted = wanted.view();
+    vesselness.compute(stream, image, options, part);
+    const bool half = planes == VesselnessPlanes::ridge_and_scale;
+    const Image<float> value = to_host(stream, (half ? part.ridge : part.z).view()),
+                       expected = to_host(stream, (half ? full.ridge : full.z).view()), scale = to_host(stream, part.scale_px.view()),
+                       expected_scale = to_host(stream, full.scale_px.view());
+    for (int y = 0; y < value.height(); ++y)
+      for (int x = 0; x < value.width(); ++x) {
+        if (!marks(part.pixel_px * y / vesselness_square, part.pixel_px * x / vesselness_square)) continue;
+        ASSERT_EQ(value(y, x), expected(y, x)) << half << " " << y << ", " << x;
+        ASSERT_EQ(scale(y, x), expected_scale(y, x)) << half << " " << y << ", " << x;
+      }
+  }
 }
 
 TEST_P(Vessels, RidgeStrengthIsAnalytic) {
