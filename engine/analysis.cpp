@@ -41,8 +41,9 @@ std::vector<int> noise_frames(const MaskChoice& mask, const Scene& scene) {
   return {mask.reference_frame};
 }
 
-// Up to `count` well-filled frames, spread over the run: where the vessels may be traced, and compared to see whether they move.
-std::vector<int> well_filled_frames(const MaskChoice& mask, const Scene& scene, int count) {
+// Up to `count` well-filled frames among those `of_picture`, spread over the run: where the vessels may be traced, and compared to see
+// whether they move.
+std::vector<int> well_filled_frames(const MaskChoice& mask, const Scene& scene, const std::vector<bool>& of_picture, int count) {
   const int first = scene.first, last = scene.last;
   std::vector<int> candidates;
   if (mask.contrast_score.empty() || mask.source == MaskSource::none) {
@@ -52,7 +53,7 @@ std::vector<int> well_filled_frames(const MaskChoice& mask, const Scene& scene, 
     for (int frame = first; frame <= last; ++frame)
       if (mask.contrast_score[frame - first] >= 0.75 * best) candidates.push_back(frame);
   }
-  std::erase_if(candidates, [&](int frame) { return scene.is_odd(frame); });
+  std::erase_if(candidates, [&](int frame) { return scene.is_odd(frame) || !of_picture[static_cast<std::size_t>(frame - first)]; });
   if (static_cast<int>(candidates.size()) <= count) return candidates;
   std::vector<int> chosen;
   for (int i = 0; i < count; ++i) chosen.push_back(candidates[(2 * i + 1) * candidates.size() / (2 * count)]);
@@ -140,8 +141,9 @@ Analysis analyze(const Stream& stream, const Run& run, const AnalysisOptions& op
   }
   FrameChain chain(stream, run, intensity, analysis.noise, mask, std::move(mask_frames), scene, options);
 
-  // Every frame once: register, subtract, filter, gather what the whole run shows.
-  Opacification opacification = chain.opacify(well_filled_frames(mask, scene, key_frame_count), observer);
+  // Every frame once: register; of those that make the picture, subtract, filter, gather what they show.
+  const std::vector<bool> of_picture = frames_of_picture(run.frame_times_ms, first, last, options.picture_frames);
+  Opacification opacification = chain.opacify(of_picture, well_filled_frames(mask, scene, of_picture, key_frame_count), observer);
 
   // The vessels: once per run.
   Topology topology;

@@ -32,7 +32,8 @@ struct AnalysisOptions {
   VesselnessResponse response = VesselnessResponse::noise_calibrated;
   std::vector<NamedRegion> regions;   ///< polygons in mask pixels
   bool topology_every_frame = false;  ///< benchmarks: also components, thinning and graph in every frame
-  int frames_in_flight = 0;           ///< at most; 0: as many as keep the device busy. Changes no result
+  int picture_frames = 60;   ///< at least these, of a long run, make the picture that vessels are looked for in; see frames_of_picture
+  int frames_in_flight = 0;  ///< at most; 0: as many as keep the device busy. Changes no result
 };
 
 /// How the background of one frame lies relative to the mask.

@@ -31,8 +31,7 @@ float region_mean(ImageView<const float> subtracted, const std::vector<std::arra
 
 }  // namespace
 
-std::vector<bool> frames_of_picture(const std::vector<double>& frame_times_ms, int first, int last) {
-  constexpr std::size_t enough = 60;
+std::vector<bool> frames_of_picture(const std::vector<double>& frame_times_ms, int first, int last, int least) {
   const std::size_t count = static_cast<std::size_t>(last - first + 1);
   const std::vector<bool> all(count, true);
   if (frame_times_ms.empty()) return all;
@@ -43,7 +42,7 @@ std::vector<bool> frames_of_picture(const std::vector<double>& frame_times_ms, i
     taken[i] = now - before >= picture_interval_ms;
     if (taken[i]) before = now;
   }
-  return static_cast<std::size_t>(std::count(taken.begin(), taken.end(), true)) < enough ? all : taken;
+  return std::count(taken.begin(), taken.end(), true) < least ? all : taken;
 }
 
 FrameChain::FrameChain(const Stream& stream, const Run& run, const IntensityModel& intensity, const NoiseModel& noise,
@@ -123,7 +122,7 @@ void FrameChain::take_times(FrameSlot& slot) {
   slot.clock() = {};
 }
 
-Opacification FrameChain::opacify(const std::vector<int>& key_frames, AnalysisObserver* observer) {
+Opacification FrameChain::opacify(const std::vector<bool>& of_picture, const std::vector<int>& key_frames, AnalysisObserver* observer) {
   const int height = run_.rows(), width = run_.columns(), count = scene_.last - scene_.first + 1;
   Opacification result;
   result.frames.resize(count);
@@ -132,12 +131,8 @@ Opacification FrameChain::opacify(const std::vector<int>& key_frames, AnalysisOb
   // In the mask's coordinates the background rests: the filter and the running statistics need no motion.
   TemporalFilter filter = make_filter();
   FlowStatistics statistics(stream_, height, width, {.area = !setup_.subtracting(), .mean_time = false});
-  std::vector<bool> taken = frames_of_picture(run_.frame_times_ms, scene_.first, scene_.last);
-  for (const int key : key_frames) {
-    taken[key - scene_.first] = true;
-    result.key_frames.push_back({key, Image<float>(stream_, height, width)});
-  }
-  const std::vector<Turn> turn = turns(filter, taken);
+  for (const int key : key_frames) result.key_frames.push_back({key, Image<float>(stream_, height, width)});
+  const std::vector<Turn> turn = turns(filter, of_picture);
   std::vector<FlowTime> counted(static_cast<std::size_t>(count));
   for (int i = 0; i < count; ++i)
     if (turn[i].filtering == Filtering::filtered)

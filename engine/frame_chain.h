@@ -29,9 +29,9 @@ struct Opacification {
 constexpr double picture_interval_ms = 90;
 
 /// Which of frames first..last the picture of a run is gathered from: true for the first and those that follow the one taken before by
-/// picture_interval_ms at least; for all of them where frame times (ms, of the whole run) are unknown, or where fewer than 60 would be
+/// picture_interval_ms at least; for all of them where frame times (ms, of the whole run) are unknown, or where fewer than `least` would be
 /// left.
-std::vector<bool> frames_of_picture(const std::vector<double>& frame_times_ms, int first, int last);
+std::vector<bool> frames_of_picture(const std::vector<double>& frame_times_ms, int first, int last, int least);
 
 /// Works through the frames of one scene, twice.
 class FrameChain {
@@ -41,9 +41,9 @@ class FrameChain {
   FrameChain(const Stream& stream, const Run& run, const IntensityModel& intensity, const NoiseModel& noise, const MaskChoice& choice,
              std::vector<MaskFrame> masks, const Scene& scene, const AnalysisOptions& options);
 
-  /// Goes through the scene's frames once: registers each, and gathers the picture of those that frames_of_picture() names and of
-  /// `key_frames`, of which it keeps copies.
-  Opacification opacify(const std::vector<int>& key_frames, AnalysisObserver* observer);
+  /// Goes through the scene's frames once: registers each, gathers the picture from those `of_picture`, and keeps copies of the key frames,
+  /// which are among these.
+  Opacification opacify(const std::vector<bool>& of_picture, const std::vector<int>& key_frames, AnalysisObserver* observer);
   /// Goes through them again, measuring the vessels of `topology` in each, and hands every frame to the observer in order.
   SegmentMeasurements measure(const Topology& topology, const Opacification& opacification, const Calibration& calibration,
                               AnalysisObserver* observer);

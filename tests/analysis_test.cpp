@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include "engine/frame_chain.h"
 #include "support/matching.h"
 
 namespace cinelumen {
@@ -57,13 +58,45 @@ TEST(Analysis, TheFootsVeinsAreFound) {
   EXPECT_FALSE(analysis.flow.inlet.empty());
 }
 
+TEST(Analysis, LongRunsMakeTheirPictureOfFramesAFewTenthsOfASecondApart) {
+  std::vector<double> times;
+  for (int i = 0; i < 12; ++i) times.push_back(40.0 * i);
+  times.push_back(1000);
+  const std::vector<bool> some = {true, false, false, true, false, false, true, false, false, true, false, false, true};
+  EXPECT_EQ(frames_of_picture(times, 0, 12, 5), some);
+  EXPECT_EQ(frames_of_picture(times, 0, 12, 6), std::vector<bool>(13, true));
+  EXPECT_EQ(frames_of_picture(times, 3, 8, 2), (std::vector<bool>{true, false, false, true, false, false}));
+  EXPECT_EQ(frames_of_picture({}, 0, 12, 1), std::vector<bool>(13, true));
+
+  // The vessels are the same ones, and every frame is measured.
+  const PhantomRun phantom = phantom_of("tubes", 256, 7005, 40);
+  cinelumen::Run run = make_run(phantom);
+  for (std::size_t i = 0; i < run.frame_times_ms.size(); ++i) run.frame_times_ms[i] = 1000.0 / 30 * static_cast<double>(i);
+  AnalysisOptions options;
+  const Analysis all = analyze(Stream::cpu(), run, options);
+  options.picture_frames = 8;
+  const Analysis few = analyze(Stream::cpu(), run, options);
+  for (const Analysis* analysis : {&all, &few}) {
+    const test::CentrelineFigures lines = test::compare_centrelines(*analysis, phantom.truth, 0.8);
+    EXPECT_GE(lines.recall, 0.88);  // 256 x 256: the smallest are hardly there
+    EXPECT_GE(lines.precision, 0.95);
+    EXPECT_LE(lines.error_rms_px, 0.15);
+    for (const SegmentResult& segment : analysis->segments) EXPECT_EQ(segment.flow.curve.contrast.size(), 40u);
+  }
+  ASSERT_EQ(all.segments.size(), few.segments.size());
+  EXPECT_NE(all.maximum_opacification(100, 100), few.maximum_opacification(100, 100));
+}
+
 TEST(Analysis, ResultsDoNotDependOnTheNumberOfThreads) {
   const PhantomRun phantom = phantom_of("tubes", 192, 7003, 14);
-  const cinelumen::Run run = make_run(phantom);
+  cinelumen::Run run = make_run(phantom);
+  for (int i = 0; i < 14; ++i) run.frame_times_ms[static_cast<std::size_t>(i)] = 50.0 * i;  // every second one makes the picture
   std::vector<Analysis> results;
+  AnalysisOptions options;
+  options.picture_frames = 1;
   for (int threads : {1, 2, 3}) {
     set_cpu_threads(threads);
-    results.push_back(analyze(threads == 1 ? Stream::cpu({.parallel = false}) : Stream::cpu(), run, {}));
+    results.push_back(analyze(threads == 1 ? Stream::cpu({.parallel = false}) : Stream::cpu(), run, options));
   }
   set_cpu_threads(0);
   for (std::size_t r = 1; r < results.size(); ++r) {
