@@ -46,7 +46,8 @@ void temporal_filter(benchmark::State& state, const Stream& stream, float shift_
     filter.step(stream, i % 2, frames[i % 2], placement);
     stream.synchronize();
   }
-  const double bytes = 5.0 * sizeof(float) * side * side;  // frame, state and precision in; state and precision out
+  // Frame, state and precision in; state and precision out.
+  const double bytes = (3.0 * sizeof(float) + 2.0 * sizeof(TemporalFilter::Precision)) * side * side;
   state.SetBytesProcessed(static_cast<std::int64_t>(bytes * static_cast<double>(state.iterations())));
   bench::add_limits(state, stream, bytes, 60.0 * side * side);
 }
@@ -70,7 +71,7 @@ void with_statistics(benchmark::State& state, const Stream& stream) {
     stream.synchronize();
   }
   // The filter's five; maximum, its frame and its neighbours in and out.
-  const double bytes = 13.0 * sizeof(float) * side * side;
+  const double bytes = (11.0 * sizeof(float) + 2.0 * sizeof(TemporalFilter::Precision)) * side * side;
   state.SetBytesProcessed(static_cast<std::int64_t>(bytes * static_cast<double>(state.iterations())));
   bench::add_limits(state, stream, bytes, 66.0 * side * side);
 }

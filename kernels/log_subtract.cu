@@ -76,7 +76,7 @@ template <class Weights, int Rows, int Columns, int Pitch = Columns + 4>
 struct Interpolation {
   Tile<float, Rows + 4, Pitch> input;
   Tile<float, Rows + 4, Columns> along_x;
-  float weight_x[Rows + 4][4], weight_y[5][Columns];
+  float weight_x[4][Rows + 4], weight_y[5][Columns];
   int shift_x[Rows + 4], row[Rows + 4];
 
   /// Source pixels that a region needs.
@@ -99,7 +99,9 @@ struct Interpolation {
       const float offset = offset_x(source_y.top + i);
       // Rounding may differ from that above by a hair; the cubics go on smoothly beyond their piece.
       const int shift = clamp_int(static_cast<int>(floorf(offset)) - whole_x, 0, 1);
-      Weights::at(offset - static_cast<float>(whole_x + shift), weight_x[i]);
+      float w[4];
+      Weights::at(offset - static_cast<float>(whole_x + shift), w);
+      for (int k = 0; k < 4; ++k) weight_x[k][i] = w[k];
       shift_x[i] = shift;
     });
     block.for_each_pixel(1, columns, [&](int, int j) {
@@ -145,7 +147,7 @@ struct Interpolation {
   CINELUMEN_HOST_DEVICE void interpolate_along_x(const Block& block, int rows, int columns, RowOf row_of) {
     block.for_each_pixel(rows + 4, columns, [&](int y, int x) {
       const float* in = row_of(y) + shift_x[y] + x;
-      along_x[y][x] = (weight_x[y][0] * in[0] + weight_x[y][1] * in[1]) + (weight_x[y][2] * in[2] + weight_x[y][3] * in[3]);
+      along_x[y][x] = (weight_x[0][y] * in[0] + weight_x[1][y] * in[1]) + (weight_x[2][y] * in[2] + weight_x[3][y] * in[3]);
     });
   }
 };

@@ -246,20 +246,24 @@ struct NormalEquations {
       scratch.slope_y[y][x] = w;
       scratch.slope_x[y][x] = w * e;
     });
+    // What a cell's threads add on CUDA lies in different banks of shared memory.
+    float* const of_column = scratch.value[0];
+    const auto at = [](int x) { return on_device ? x + x / 32 : x; };
+    static_assert(Height * Width >= 256 && Width <= 64);
     block.for_each_pixel(1, columns, [&](int, int x) {
       float weight = 0, sum = 0;
       for (int y = 0; y < rows; ++y) {
         weight += scratch.slope_y[y][x];
         sum += scratch.slope_x[y][x];
       }
-      scratch.slope_y[0][x] = weight;
-      scratch.slope_x[0][x] = sum;
+      of_column[at(x)] = weight;
+      of_column[128 + at(x)] = sum;
     });
     block.for_each_pixel(1, (columns + cell - 1) / cell, [&](int, int c) {
       float weight = 0, sum = 0;
       for (int x = c * cell; x < c * cell + cell && x < columns; ++x) {
-        weight += scratch.slope_y[0][x];
-        sum += scratch.slope_x[0][x];
+        weight += of_column[at(x)];
+        sum += of_column[128 + at(x)];
       }
       slow.weight.row(block.y0 / cell)[block.x0 / cell + c] = weight;
       slow.sum.row(block.y0 / cell)[block.x0 / cell + c] = sum;

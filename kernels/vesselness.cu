@@ -565,8 +565,12 @@ template <int Radius, int Sign, int Height, int Width, class From, class To>
 CINELUMEN_HOST_DEVICE void filter_along_y(const Block<Height, Width>& block, const float* weight, int rows, int columns, const From& from,
                                           To& to) {
   constexpr int step = rows_at_once<Height>;
+#ifdef __CUDA_ARCH__
+  const float* const w = weight;  // copies would take registers
+#else
   float w[Radius + 1];
   for (int k = 0; k <= Radius; ++k) w[k] = weight[k];
+#endif
   block.for_each_pixel((rows + step - 1) / step, columns, [&](int i, int x) {
     float sum[step];
     correlate_along_y<Radius, Sign, Height>(w, from, i * step, x, sum);
@@ -1131,8 +1135,8 @@ struct WriteStrength {
   }
 };
 
-// Where a tile may be read. Apart from the rest: with bytes among them, loops over floats go 64 pixels at a time, which is more than the
-// registers hold.
+// Where a tile may be read: in place of the input, which is no longer needed. Apart from the rest: with bytes among them, loops over floats
+// go 64 pixels at a time, which is more than the registers hold.
 template <class BlockType, class Inside>
 CINELUMEN_HOST_DEVICE void read_inside(const BlockType& block, ImageView<const std::uint8_t> valid, int rows, int columns, Inside& inside) {
   block.for_each_pixel(rows, columns, [&](int y, int x) { inside[y][x] = valid.row(block.y0 + y)[block.x0 + x] != 0 ? 1.0f : 0.0f; });
@@ -1148,16 +1152,14 @@ struct FinishHalfMap {
 
   using CudaTile = typename SumLevel<1, true, Halo>::CudaTile;
   template <int Height, int Width>
-  struct Scratch : AddTiles<Height, Width, Halo, true> {
-    SumTile<Height, Width> inside;
-  };
+  using Scratch = AddTiles<Height, Width, Halo, true>;
   template <int Height, int Width>
   CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>& scratch) const {
     const int rows = block.rows(valid.height), columns = block.columns(valid.width);
     if (!any_marked(needed, block.y0, block.x0, rows, columns)) return;
     scales.add<1>(block, rows, columns, scratch);
-    read_inside(block, valid, rows, columns, scratch.inside);
-    write_strength(block, rows, columns, scratch.inside, scratch.sum);
+    read_inside(block, valid, rows, columns, scratch.hessian.input);
+    write_strength(block, rows, columns, scratch.hessian.input, scratch.sum);
   }
 };
 
@@ -1174,22 +1176,18 @@ struct FinishMap {
 
   template <int Height, int Width>
   struct ScratchOfAll : AddTiles<Height, Width, level_halo(0), false> {
-    SumTile<Height, Width> along, inside;
+    SumTile<Height, Width> along;
   };
   template <int Height, int Width>
-  struct ScratchOfStrength : AddTiles<Height, Width, level_halo(0), true> {
-    SumTile<Height, Width> inside;
-  };
-  template <int Height, int Width>
-  using Scratch = std::conditional_t<StrengthOnly, ScratchOfStrength<Height, Width>, ScratchOfAll<Height, Width>>;
+  using Scratch = std::conditional_t<StrengthOnly, AddTiles<Height, Width, level_halo(0), true>, ScratchOfAll<Height, Width>>;
   template <int Height, int Width>
   CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>& scratch) const {
     const int rows = block.rows(valid.height), columns = block.columns(valid.width);
     if (!any_marked(wanted, block.y0, block.x0, rows, columns)) return;
     scales.add<0>(block, rows, columns, scratch);
-    read_inside(block, valid, rows, columns, scratch.inside);
-    if (planes != VesselnessPlanes::response) write_strength(block, rows, columns, scratch.inside, scratch.sum);
-    if constexpr (!StrengthOnly) write_response(block, rows, columns, scratch.inside, scratch);
+    read_inside(block, valid, rows, columns, scratch.hessian.input);
+    if (planes != VesselnessPlanes::response) write_strength(block, rows, columns, scratch.hessian.input, scratch.sum);
+    if constexpr (!StrengthOnly) write_response(block, rows, columns, scratch.hessian.input, scratch);
   }
 
  private:
