@@ -200,7 +200,7 @@ CINELUMEN_HOST_DEVICE int sample_residuals(const Block& block, const Round& roun
   const float last_y = static_cast<float>(coefficients.height) - 3.0f, last_x = static_cast<float>(coefficients.width) - 3.0f;
   std::int32_t* const key = sample.key;
   // Columns [first, end) of the four that a sample needs; the whole of it is their sum.
-  const auto moved_mask = [&](int y, int x, int first, int end) {
+  const auto moved_mask = [&](int y, int x, int first, int end) __attribute__((always_inline)) {
     const float fy = static_cast<float>(y), fx = static_cast<float>(x);
     float q_y = inverse.origin_y - inverse.sine * fx + inverse.cosine * fy,
           q_x = inverse.origin_x + inverse.cosine * fx + inverse.sine * fy;
@@ -213,6 +213,7 @@ CINELUMEN_HOST_DEVICE int sample_residuals(const Block& block, const Round& roun
     bspline_weights(q_x - static_cast<float>(base_x), wx[0], wx[1], wx[2], wx[3]);
     for (int j = 0; j < 4; ++j) {
       const float* c = coefficients.row(base_y - 1 + j);
+      CINELUMEN_UNROLL
       for (int k = first; k < end; ++k) {
         const int at = base_x - 1 + k;
         const float w = k < 2 ? (k < 1 ? wx[0] : wx[1]) : (k < 3 ? wx[2] : wx[3]);
