@@ -23,6 +23,7 @@ kernels = [
     ("Vesselness, Frangi", "vesselness/frangi", "vesselness/opencv_frangi"),
     ("Vesselness, default", "vesselness/default", None),
     ("Vesselness, z alone", "vesselness/z_alone", None),
+    ("Vesselness, ridge at half resolution", "vesselness/ridge_at_half_resolution", None),
     ("Hysteresis, components", "hysteresis", "hysteresis/opencv_components"),
     ("Thinning", "thinning", "thinning/opencv_guo_hall"),
     ("Re-snap of a frame", "re_snap_of_a_frame", None),
@@ -33,6 +34,7 @@ chains = [
     ("analyze, 32 frames", "chain/throughput"),
     ("analyze, 60 frames", "chain/throughput_60_frames"),
     ("analyze, 300 frames (sustained)", "chain/throughput_300_frames"),
+    ("the same with topology in every frame", "chain/throughput_300_frames_with_topology_in_every_frame"),
     ("with components, thinning, graph in every frame", "chain/throughput_with_topology_in_every_frame"),
     ("one frame in flight (latency mode)", "chain/latency"),
 ]

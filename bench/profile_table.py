@@ -163,8 +163,8 @@ class Report:
 
 
 def frames_seen(kernels, asked):
-    """Several frames are in flight when the profiler is turned on: those that it saw are as many as were filtered."""
-    return max((k.launches for name, k in kernels.items() if name.startswith("FilterFrame")), default=0) or asked
+    """Several frames are in flight when the profiler is turned on: those that it saw are as many as went through what all of them do."""
+    return max((k.launches for name, k in kernels.items() if name.startswith(("FilterFrame", "Smooth<2, StoredSource>"))), default=0) or asked
 
 
 def chain_tables(folder, report):
