@@ -224,8 +224,8 @@ CINELUMEN_HOST_DEVICE int sample_residuals(const Block& block, const Round& roun
   };
 #ifdef __CUDA_ARCH__
   // Four threads a sample, a column each: what lies side by side is asked for at once. All threads of a warp take part in the sum.
-  const int count = rows * columns, whole_warps = (4 * count + 31) / 32 * 32;
-  block.for_each_pixel(1, whole_warps, [&](int, int thread) {
+  const int count = rows * columns;
+  block.for_each_pixel(1, (4 * count + 31) / 32 * 32, [&](int, int thread) {
     const int i = thread / 4 < count ? thread / 4 : count - 1, y = i / columns * spacing, x = i % columns * spacing, column = thread % 4;
     float value = moved_mask(y, x, column, column + 1);
     value += __shfl_xor_sync(0xffffffffu, value, 1);
