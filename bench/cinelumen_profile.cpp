@@ -41,7 +41,7 @@ int run(int side, int frames, int look_from, int pass) {
   options.contrast_free_frames = 5;
   options.inlet_velocity_mm_s = 300;  // few frames: the vessels must fill at once
   Run foot = make_run(make_phantom(options));
-  // At a cine loop's rate, and as if it were long: every third frame makes the picture of the vessels.
+  // At a cine loop's rate, and as if it were long: every fourth frame makes the picture of the vessels.
   for (int i = 0; i < frames; ++i) foot.frame_times_ms[static_cast<std::size_t>(i)] = i * 1000.0 / 30;
   AnalysisOptions analysis_options;
   analysis_options.picture_frames = 1;

@@ -25,9 +25,9 @@ run=$CINELUMEN_PTXVM/run
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-# chain PASS: frames 9 to 14, of which two make the picture of the vessels: every figure there, memory made.
+# chain PASS: frames 9 to 16, of which two make the picture of the vessels: every figure there, memory made.
 chain() {
-  PTXVM_PROFILE_RANGE=1 "$run" --profile "$work/chain$1.jsonl" --gpu h100 -- "$build_dir/bin/cinelumen_profile" "$side" 14 9 "$1" \
+  PTXVM_PROFILE_RANGE=1 "$run" --profile "$work/chain$1.jsonl" --gpu h100 -- "$build_dir/bin/cinelumen_profile" "$side" 16 9 "$1" \
     >"$work/chain$1.json" 2>"$work/chain$1.err" || { cat "$work/chain$1.err" >&2; touch "$work/failed"; }
 }
 

@@ -25,8 +25,8 @@ struct Opacification {
   double noise_sd = 0;               ///< of `picture` and the filtered frames, log units
 };
 
-/// Contrast comes slowly: at this interval the picture that it makes has all of it.
-constexpr double picture_interval_ms = 90;
+/// Contrast comes slowly, and is usually taken at 2 to 7.5 frames/s: at this interval the picture that it makes has all of it.
+constexpr double picture_interval_ms = 130;
 
 /// Which of frames first..last the picture of a run is gathered from: true for the first and those that follow the one taken before by
 /// picture_interval_ms at least; for all of them where frame times (ms, of the whole run) are unknown, or where fewer than `least` would be

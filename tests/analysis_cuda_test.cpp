@@ -128,7 +128,7 @@ void expect_same_bits(const Analysis& a, const Analysis& b) {
 TEST(AnalysisCuda, SameBitsOnEveryDeviceAndForAnyFramesInFlight) {
   const int devices = cuda_device_count();
   if (devices == 0) GTEST_SKIP() << "no CUDA device";
-  const cinelumen::Run run = two_vessels(8, 3, 50);  // every second one makes the picture
+  const cinelumen::Run run = two_vessels(8, 3, 70);  // every second one makes the picture
   std::vector<Stream> streams;
   for (int device = 0; device < std::min(devices, 2); ++device) streams.push_back(Stream::cuda(device));
   std::vector<Analysis> analyses(2);
