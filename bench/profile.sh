@@ -25,9 +25,9 @@ run=$CINELUMEN_PTXVM/run
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-# chain PASS: frames 9 to 16, of which two make the picture of the vessels: every figure there, memory made.
+# chain PASS: frames 9 to 32, every figure there, memory made. One in four makes the picture of the vessels, as in a long run at 30 frames/s.
 chain() {
-  PTXVM_PROFILE_RANGE=1 "$run" --profile "$work/chain$1.jsonl" --gpu h100 -- "$build_dir/bin/cinelumen_profile" "$side" 16 9 "$1" \
+  PTXVM_PROFILE_RANGE=1 "$run" --profile "$work/chain$1.jsonl" --gpu h100 -- "$build_dir/bin/cinelumen_profile" "$side" 32 9 "$1" \
     >"$work/chain$1.json" 2>"$work/chain$1.err" || { cat "$work/chain$1.err" >&2; touch "$work/failed"; }
 }
 

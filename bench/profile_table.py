@@ -38,6 +38,11 @@ exceptions = {
         ),
         (r"LumenFitKernel", 12, "gathers profiles across vessels in any direction"),
         (r"SearchRidges|LocatePeaks", 25, "gathers along and across centrelines"),
+        (
+            r"ChooseStarts|JudgePoints",
+            7,
+            "a thread reads the record of a point, of 60 bytes and more, number by number: its neighbour's lies a record further",
+        ),
     ],
     "banks": [(r"LumenFitKernel", 0.2, "the normal equations of a profile are indexed by parameter")],
     "bytes": [
