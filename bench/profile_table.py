@@ -38,13 +38,17 @@ exceptions = {
         ),
         (r"LumenFitKernel", 12, "gathers profiles across vessels in any direction"),
         (r"SearchRidges|LocatePeaks", 25, "gathers along and across centrelines"),
+        (r"FindPaths", 8, "goes along a line row by row, of 25 to 51 samples each: a block has few numbers to read at a time"),
         (
             r"ChooseStarts|JudgePoints",
             7,
             "a thread reads the record of a point, of 60 bytes and more, number by number: its neighbour's lies a record further",
         ),
     ],
-    "banks": [(r"LumenFitKernel", 0.2, "the normal equations of a profile are indexed by parameter")],
+    "banks": [
+        (r"LumenFitKernel", 0.2, "the normal equations of a profile are indexed by parameter"),
+        (r"FindPaths", 0.3, "the way back along a line is one thread's, and what it reads depends on what it read before"),
+    ],
     "bytes": [
         (r"mask_registration", 10, "the minimum counts the frame once; its pyramid and every iteration come on top"),
         (r"vesselness", 3.5, "planes of coarse scales are kept between launches"),
