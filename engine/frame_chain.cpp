@@ -185,10 +185,9 @@ Opacification FrameChain::opacify(const std::vector<bool>& of_picture, const std
   const auto timed = clock_.measure("flow statistics");
   FlowImages images = statistics.finish(stream_, static_cast<float>(setup_.filtered_noise_sd()));
   result.picture = std::move(images.maximum);
-  if (!setup_.subtracting() && count > 1) {
+  if (!setup_.subtracting() && statistics.frame_count() > 1) {
     // Nothing comes and goes: the mean has less noise. Areas are in s.
-    const std::vector<double>& times = run_.frame_times_ms;
-    const double seconds = (times.empty() ? count - 1 : times[scene_.last] - times[scene_.first]) / 1000;
+    const double seconds = statistics.duration_ms() / 1000;
     Image<float> mean = to_host(stream_, images.area.view());
     for (int y = 0; y < height; ++y)
       for (int x = 0; x < width; ++x) mean(y, x) = static_cast<float>(mean(y, x) / seconds);

@@ -46,6 +46,8 @@ class FlowStatistics {
   FlowImages finish(const Stream& stream, float noise_sd, float threshold_sd = 5) const;
 
   int frame_count() const { return static_cast<int>(times_ms_.size()); }
+  /// From the first frame to the last, on the run's clock; 0 for fewer than two.
+  double duration_ms() const { return times_ms_.empty() ? 0 : times_ms_.back() - times_ms_.front(); }
   FlowOptions options() const { return options_; }
   int height() const { return maximum_.height(); }
   int width() const { return maximum_.width(); }
