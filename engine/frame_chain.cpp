@@ -33,8 +33,7 @@ float region_mean(ImageView<const float> subtracted, const std::vector<std::arra
 
 std::vector<bool> frames_of_picture(const std::vector<double>& frame_times_ms, int first, int last, int least) {
   const std::size_t count = static_cast<std::size_t>(last - first + 1);
-  const std::vector<bool> all(count, true);
-  if (frame_times_ms.empty()) return all;
+  if (frame_times_ms.empty()) return std::vector<bool>(count, true);
   std::vector<bool> taken(count, false);
   double before = -std::numeric_limits<double>::infinity();
   for (std::size_t i = 0; i < count; ++i) {
@@ -42,7 +41,8 @@ std::vector<bool> frames_of_picture(const std::vector<double>& frame_times_ms, i
     taken[i] = now - before >= picture_interval_ms;
     if (taken[i]) before = now;
   }
-  return std::count(taken.begin(), taken.end(), true) < least ? all : taken;
+  if (std::count(taken.begin(), taken.end(), true) < least) taken.assign(count, true);
+  return taken;
 }
 
 FrameChain::FrameChain(const Stream& stream, const Run& run, const IntensityModel& intensity, const NoiseModel& noise,
