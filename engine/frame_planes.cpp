@@ -6,6 +6,7 @@
 #include <limits>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 #include <utility>
 
 namespace cinelumen {
@@ -33,10 +34,15 @@ class Binner {
         const std::uint16_t* row = stored_.row(y * bin_ + j);
         for (std::size_t x = 0; x < sums_.size(); ++x) sums_[x] += row[x];
       }
-      add_columns(width);
+      if (bin_ == 2)
+        add_columns(width, std::integral_constant<int, 2>{});
+      else if (bin_ == 4)
+        add_columns(width, std::integral_constant<int, 4>{});
+      else
+        add_columns(width, bin_);
       float* to = result.row(y);
       for (int x = 0; x < width; ++x) {
-        const float mean = static_cast<float>(sums_[static_cast<std::size_t>(x)]) * weight;
+        const float mean = static_cast<float>(binned_[static_cast<std::size_t>(x)]) * weight;
         const int below = std::min(static_cast<int>(mean), last), above = std::min(below + 1, last);
         to[x] = attenuation_[below] + (mean - static_cast<float>(below)) * (attenuation_[above] - attenuation_[below]);
       }
@@ -45,28 +51,15 @@ class Binner {
   }
 
  private:
-  // Sums of `bin_` columns each, in the first `width` places. Bins of usual sizes are vector code.
-  void add_columns(int width) {
-    if (bin_ == 2)
-      add_columns_by<2>(width);
-    else if (bin_ == 4)
-      add_columns_by<4>(width);
-    else if (bin_ > 1)
-      for (int x = 0; x < width; ++x) {
-        int sum = 0;
-        for (int i = 0; i < bin_; ++i) sum += sums_[static_cast<std::size_t>(x * bin_ + i)];
-        sums_[static_cast<std::size_t>(x)] = sum;
-      }
-  }
-  template <int bin>
-  void add_columns_by(int width) {
+  // Sums of `bin` columns each: vector code where that is a constant.
+  template <class Bin>
+  void add_columns(int width, Bin bin) {
     for (int x = 0; x < width; ++x) {
       const int* const from = &sums_[static_cast<std::size_t>(x) * bin];
       int sum = 0;
       for (int i = 0; i < bin; ++i) sum += from[i];
       binned_[static_cast<std::size_t>(x)] = sum;
     }
-    std::copy_n(binned_.begin(), width, sums_.begin());
   }
 
   const std::vector<float>& attenuation_;
