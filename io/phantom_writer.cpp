@@ -63,6 +63,23 @@ Json segment_json(const PhantomSegment& segment, const PhantomTruth& truth) {
   return json;
 }
 
+Json warp_json(const PhantomWarp& warp) {
+  Json frames = Json::array();
+  for (const auto& field : warp.nodes) {
+    Json dy = Json::array(), dx = Json::array();
+    for (const auto& node : field) {
+      dy.push_back(number(static_cast<double>(node[0]), 4));
+      dx.push_back(number(static_cast<double>(node[1]), 4));
+    }
+    frames.push_back({{"frame", frames.size() + 1}, {"dy_px", std::move(dy)}, {"dx_px", std::move(dx)}});
+  }
+  return {{"note", "displacement of frame 1's scene before `motion`: cubic B-spline, coefficients row by row"},
+          {"spacing_px", warp.spacing_px},
+          {"origin_px", {warp.origin_y_px, warp.origin_x_px}},
+          {"nodes", {warp.rows, warp.columns}},
+          {"frames", std::move(frames)}};
+}
+
 /// JSON with objects and the outer arrays of segments and frames broken into lines, inner arrays not: megabytes that can still be read.
 void print(const Json& json, int indent, std::string& text) {
   const std::string margin(static_cast<std::size_t>(indent), ' ');
@@ -96,7 +113,14 @@ std::string identity(const PhantomOptions& o) {
                 static_cast<unsigned long long>(o.seed), *o.detector_pitch_mm, o.source_to_detector_mm, o.magnification,
                 static_cast<int>(o.encoding), o.bits_stored, *o.noise_log_sd, o.electronic_sd, *o.motion_px, *o.rotation_deg,
                 o.attenuation_per_mm, o.focal_spot_mm, o.scatter_fraction, o.bolus_duration_ms, o.inlet_velocity_mm_s);
-  return text;
+  std::string result = text;
+  const auto append = [&](const char* name, double value) {  // what older runs did not know leaves their UIDs alone
+    if (value == 0) return;
+    std::snprintf(text, sizeof text, " %s %.9g", name, value);
+    result += text;
+  };
+  append("warp", *o.warp_px);
+  return result;
 }
 
 std::string decimal(double value) {
@@ -117,7 +141,7 @@ void write_dicom(const PhantomRun& phantom, const std::filesystem::path& path) {
   derivation.description = identity(options);
   derivation.version = CINELUMEN_VERSION;
   const auto uid = [&](const char* purpose) { return derived_uid("cinelumen phantom", derivation, purpose); };
-  const bool foot = options.scenario == "foot";
+  const bool foot = truth.body_part == "FOOT";
 
   DcmFileFormat file;
   DcmDataset& data = *file.getDataset();
@@ -141,7 +165,7 @@ void write_dicom(const PhantomRun& phantom, const std::filesystem::path& path) {
   put(DCM_ReferringPhysicianName, "");
   put(DCM_StudyDescription, "Synthetic angiogram");
   put(DCM_SeriesDescription, "Phantom " + options.scenario + ", seed " + std::to_string(options.seed));
-  put(DCM_PatientName, foot ? "PHANTOM^FOOT" : "PHANTOM^TUBES");
+  put(DCM_PatientName, options.scenario == "tubes" ? "PHANTOM^TUBES" : "PHANTOM^" + truth.body_part);
   put(DCM_PatientID, "PHANTOM-" + std::to_string(options.seed));
   put(DCM_PatientBirthDate, "");
   put(DCM_PatientSex, "O");
@@ -151,7 +175,7 @@ void write_dicom(const PhantomRun& phantom, const std::filesystem::path& path) {
   put(DCM_SeriesNumber, "1");
   put(DCM_InstanceNumber, "1");
   put(DCM_PatientOrientation, "");
-  put(DCM_BodyPartExamined, foot ? "FOOT" : "PHANTOM");
+  put(DCM_BodyPartExamined, truth.body_part);
   put(DCM_Laterality, foot ? "R" : "");
   put(DCM_ContrastBolusAgent, "synthetic");
   put(DCM_KVP, "70");
@@ -272,6 +296,7 @@ std::string truth_json(const PhantomRun& phantom) {
     mass.push_back({{"frame", f + 1}, {"injected", contrast.injected}, {"in_vessels", contrast.in_vessels}, {"drained", contrast.drained}});
   }
   run["motion"] = std::move(motion);
+  if (!truth.warp.nodes.empty()) run["warp"] = warp_json(truth.warp);
   run["contrast_mm3"] = std::move(mass);
   Json nodes = Json::array();
   for (const PhantomNode& node : truth.nodes) {

@@ -254,23 +254,26 @@ TEST(PhantomTubes, CentrelinesLieWhereTheTruthSaysInAMovedFrame) {
   options.noise_log_sd = 0;
   options.attenuation_per_mm = 0.01;
   options.rotation_deg = 0.3;
+  options.warp_px = 1.8;
   options.contrast_free_frames = 2;
   const Image<float> filled = expected_counts(options, 19);
   PhantomOptions empty = options;
   empty.attenuation_per_mm = 1e-9;
   const Image<float> background = expected_counts(empty, 19);
   const PhantomTruth truth = make_phantom(options).truth;
-  const PhantomMotion& motion = truth.motion.back();
-  EXPECT_GT(std::hypot(motion.dy_px, motion.dx_px), 0.1);
+  const auto moved = [&](const PhantomPoint& p) {
+    const auto u = truth.displacement(19, p.y_px, p.x_px);
+    return std::array<double, 2>{p.y_px + u[0], p.x_px + u[1]};
+  };
+  EXPECT_GT(std::hypot(truth.motion.back().dy_px, truth.motion.back().dx_px), 0.1);
   for (const PhantomSegment& segment : truth.segments) {
     const PhantomPoint& p = segment.points[segment.points.size() / 2];
     const PhantomPoint &before = segment.points[segment.points.size() / 2 - 1], &after = segment.points[segment.points.size() / 2 + 1];
-    const double c = std::cos(motion.rotation_rad), s = std::sin(motion.rotation_rad), qy = p.y_px - 191.5, qx = p.x_px - 191.5;
-    const double y = 191.5 + c * qy + s * qx + motion.dy_px, x = 191.5 + c * qx - s * qy + motion.dx_px;
+    const auto [y, x] = moved(p);
+    const auto a = moved(before), b = moved(after);
     // Centre of gravity of the added attenuation in a window, across the tube.
     double sum = 0, first = 0;
-    const double dy = after.y_px - before.y_px, dx = after.x_px - before.x_px, norm = std::hypot(dy, dx);
-    const double ty = (c * dy + s * dx) / norm, tx = (c * dx - s * dy) / norm;
+    const double dy = b[0] - a[0], dx = b[1] - a[1], norm = std::hypot(dy, dx), ty = dy / norm, tx = dx / norm;
     const double reach = p.radius_px + 6;
     for (int j = static_cast<int>(y - reach - 4); j <= y + reach + 4; ++j)
       for (int i = static_cast<int>(x - reach - 4); i <= x + reach + 4; ++i) {
@@ -369,6 +372,7 @@ TEST(PhantomRuns, WithoutMotionAndNoiseContrastFreeFramesAreTheSame) {
     options.noise_log_sd = 0;
     options.motion_px = 0;
     options.rotation_deg = 0;
+    options.warp_px = 0;
     const PhantomRun run = make_phantom(options);
     for (int y = 0; y < 128; ++y)
       for (int x = 0; x < 128; ++x) {

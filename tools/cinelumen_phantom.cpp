@@ -19,21 +19,24 @@ void add_phantom_command(CLI::App& app, const GlobalOptions& global, Command& co
   };
   const auto options = std::make_shared<Options>();
   CLI::App* phantom = app.add_subcommand("phantom", "Write a synthetic run as DICOM, with truth.json beside it");
-  phantom->add_option("SCENARIO", options->phantom.scenario, "tubes: tubes of known diameter; foot: the veins of a foot filling")
-      ->required()
-      ->check(CLI::IsMember(phantom_scenarios()));
+  std::string listed;
+  for (const std::string& name : phantom_scenarios()) listed += (listed.empty() ? "" : "\n") + name + ": " + phantom_summary(name);
+  phantom->add_option("SCENARIO", options->phantom.scenario, listed)->required()->check(CLI::IsMember(phantom_scenarios()));
   phantom->add_option("-o,--output", options->output, "Folder for run_01.dcm, truth.json and events.json; default phantom_SCENARIO");
   phantom->add_option("--seed", options->phantom.seed, "Noise, motion and texture")->capture_default_str();
   phantom->add_option("--size", options->size, "Rows and columns, 64 to 4096; default 1024");
   phantom->add_option("--rows", options->phantom.rows, "Rows, 64 to 4096")->capture_default_str()->excludes("--size");
   phantom->add_option("--columns", options->phantom.columns, "Columns, 64 to 4096")->capture_default_str()->excludes("--size");
-  phantom->add_option("--frames", options->phantom.frames, "Number of frames; default tubes 24, foot 48");
+  phantom->add_option("--frames", options->phantom.frames, "Number of frames; default 24 or 48, by scenario");
   phantom->add_option("--frame-time", options->phantom.frame_time_ms, "ms from frame to frame")->capture_default_str();
   phantom->add_option("--contrast-free", options->phantom.contrast_free_frames, "Frames before contrast enters")->capture_default_str();
   phantom->add_option("--noise", options->phantom.noise_log_sd,
                       "SD of the log intensity at the object's median, 0 for none; default 0.01, or 0.03 for frame times below 100 ms");
-  phantom->add_option("--motion", options->phantom.motion_px, "Amplitude of the translation in px; default tubes 2, foot 1.5");
-  phantom->add_option("--rotation", options->phantom.rotation_deg, "Amplitude of the rotation in degrees; default tubes 0, foot 0.02");
+  phantom->add_option("--motion", options->phantom.motion_px,
+                      "Amplitude of the translation in px, 0 to 8; default by scenario: 2, feet 1.5, motion-rigid 4");
+  phantom->add_option("--rotation", options->phantom.rotation_deg, "Amplitude of the rotation in degrees, 0 to 0.3; default by scenario");
+  phantom->add_option("--warp", options->phantom.warp_px,
+                      "Largest non-rigid displacement in px; default 0, motion-nonrigid 3.5 at 1024 and in proportion at other sizes");
   phantom->add_option("--pitch", options->phantom.detector_pitch_mm,
                       "Detector pixel in mm; default 0.154 at 1024, else the same field of view");
   phantom->add_option("--attenuation", options->phantom.attenuation_per_mm, "Of undiluted contrast, per mm")->capture_default_str();

@@ -63,6 +63,9 @@ double distance(const RoundCone& cone, const Vec3& p) {
   return (std::sqrt(x2 * a2 * il2) + y * rr) * il2 - cone.ra;
 }
 
+/// What moves as one. Ankle, Chopart's, Lisfranc's and the basal joints of the toes; the leg turns about the knee.
+enum LimbIndex { crus, hindfoot, midfoot, medial_rays, lateral_rays, great_toe, lesser_toes };
+
 struct Ball {
   Vec3 centre;
   double radius = 0;
@@ -74,6 +77,7 @@ struct Solid {
   double melt_mm = 3, cortex_mm = 1;
   double cortex_per_mm = 0, filling_per_mm = 0;
   Ball bound;
+  LimbIndex limb = crus;
 
   double surface(const Vec3& p) const {
     double d = 1e9;
@@ -112,8 +116,10 @@ Solid solid(const std::vector<PartPlan>& parts, double part, double melt, double
 std::vector<Solid> make_bones() {
   constexpr double rind = 0.036, sponge = 0.0085;
   std::vector<Solid> bones;
+  LimbIndex limb = crus;
   const auto add = [&](double part, double melt, double cortex, double density, const std::vector<PartPlan>& parts) {
     bones.push_back(solid(parts, part, melt, cortex, rind * density, sponge * density));
+    bones.back().limb = limb;
   };
   // Tibia with plafond and medial malleolus; fibula with lateral malleolus.
   add(0, 3, 2.1, 0.9,
@@ -122,6 +128,7 @@ std::vector<Solid> make_bones() {
        {{-3, 108, -10}, {0, 108, 4}, 13.5, 13},
        {{3, 103, -21}, {5, 85, -24}, 7.5, 5.5}});
   add(0, 2, 1.8, 0.9, {{{-13, 330, 24}, {-11, 122, 23}, 6.5, 6}, {{-11, 122, 23}, {-9, 98, 25}, 6, 8}, {{-9, 98, 25}, {-7, 79, 26}, 8, 6}});
+  limb = hindfoot;
   // Talus: trochlea, neck, head, posterior process.
   add(1, 7, 1.4, 1.1,
       {{{-8, 75, -7}, {-8, 75, 6}, 10.5, 10.5},
@@ -135,6 +142,7 @@ std::vector<Solid> make_bones() {
        {{-40, 36, 2}, {4, 45, 5}, 16, 12},
        {{4, 47, 4}, {33, 36, 12}, 11.5, 10},
        {{8, 51, -4}, {12, 51, -13}, 6.5, 5.5}});
+  limb = midfoot;
   add(1, 4, 1.2, 1.1, {{{52, 58, -22}, {51, 56, -5}, 6, 6}, {{52, 63, -14}, {51, 49, -13}, 6, 5.5}});   // navicular
   add(1, 6, 1.2, 1, {{{54, 32, 14}, {63, 31, 16}, 9.5, 9}, {{56, 38, 11}, {63, 36, 13}, 7.5, 7}});      // cuboid
   add(1, 4, 1.1, 1, {{{67, 55, -21}, {78, 52, -22}, 6.5, 6.5}, {{67, 44, -19}, {79, 40, -19}, 6, 7}});  // medial cuneiform
@@ -153,6 +161,7 @@ std::vector<Solid> make_bones() {
                       {{78, 29, 25}, {124, 11, 29}, 7.5, 3.9, 6, {162, 7, 31}, false}};
   for (const Ray& ray : rays) {
     const Vec3 axis = ray.head - ray.base;
+    limb = ray.base.z < 0 ? medial_rays : lateral_rays;
     const auto at = [&](double f) { return ray.base + axis * f; };
     add(1, 5, 1.1, 1, {{at(0), at(0.10), ray.base_r, ray.base_r * 0.9}, {at(0.08), at(0.3), ray.base_r * 0.82, ray.shaft_r}});
     bones.back().parts.push_back({to_room(at(0.3), 1), to_room(at(0.72), 1), ray.shaft_r * foot_scale, ray.shaft_r * 0.95 * foot_scale});
@@ -160,6 +169,7 @@ std::vector<Solid> make_bones() {
         {to_room(at(0.72), 1), to_room(at(0.94), 1), ray.shaft_r * 0.95 * foot_scale, ray.head_r * 0.86 * foot_scale});
     bones.back().parts.push_back({to_room(at(0.95), 1), to_room(at(1.0), 1), ray.head_r * foot_scale, ray.head_r * 0.93 * foot_scale});
     bones.back().bound = {to_room(at(0.5), 1), (norm(axis) / 2 + 12) * foot_scale + 1};
+    limb = ray.big ? great_toe : lesser_toes;
     // Phalanges: two for the great toe, three for the others, with joint spaces between.
     const Vec3 start = ray.head + unit(axis) * (ray.head_r * 1.25), toe = ray.toe - start;
     const auto phalanx = [&](double f0, double f1, double r, double lift) {
@@ -175,7 +185,9 @@ std::vector<Solid> make_bones() {
       phalanx(0.90, 1.0, 2.8, 0);
     }
   }
-  add(1, 5, 1.1, 1, {{{77, 27, 28}, {68, 25, 31}, 6.5, 4.5}});    // styloid of the fifth
+  limb = lateral_rays;
+  add(1, 5, 1.1, 1, {{{77, 27, 28}, {68, 25, 31}, 6.5, 4.5}});  // styloid of the fifth
+  limb = medial_rays;
   add(1, 2, 1, 1.1, {{{130, 6, -22}, {136, 6, -22}, 4.6, 4.6}});  // sesamoids
   add(1, 2, 1, 1.1, {{{130, 6, -31}, {136, 6, -31}, 4.6, 4.6}});
   return bones;
@@ -224,6 +236,27 @@ double line_integral(const Solid& body, const Vec3& source, const Vec3& ray, dou
     t += d > skin ? std::max(0.15, d - 0.9 * skin) : std::clamp(0.7 * std::min(std::abs(d), std::abs(d + body.cortex_mm)), 0.22, 2.0);
   }
   return sum;
+}
+
+std::vector<Limb> make_limbs(const std::vector<Solid>& bones, const ConeBeam& beam) {
+  const auto limb = [&](const char* name, int parent, const Vec3& joint, double swing_deg) {
+    const auto at = beam.project(to_room(joint, parent < 0 ? 0 : 1));
+    return Limb{name, parent, at[0], at[1], swing_deg, {}};
+  };
+  std::vector<Limb> limbs = {limb("crus", -1, {-5, 330, 0}, 0.12),
+                             limb("hindfoot", crus, ankle, 0.4),
+                             limb("midfoot", hindfoot, {45, 50, -2}, 0.4),
+                             limb("medial rays", midfoot, {88, 48, -15}, 0.7),
+                             limb("lateral rays", midfoot, {80, 34, 20}, 0.7),
+                             limb("great toe", medial_rays, {140, 16, -27}, 2.5),
+                             limb("lesser toes", lateral_rays, {140, 13, 4}, 2.5)};
+  const double px_per_mm = 1 / beam.mm_per_px();
+  for (const Solid& bone : bones)
+    for (const RoundCone& part : bone.parts) {
+      const auto a = beam.project(part.a), b = beam.project(part.b);
+      limbs[bone.limb].bones.push_back({a[0], a[1], b[0], b[1], part.ra * px_per_mm, part.rb * px_per_mm});
+    }
+  return limbs;
 }
 
 // ---- vessels ----
@@ -431,6 +464,7 @@ Scene make_foot(const ConeBeam& beam, int rows, int columns, std::uint64_t seed)
     }
     return total;
   });
+  scene.limbs = make_limbs(bones, beam);
   scene.attenuation = Image<float>(rows + 2 * scene.margin, columns + 2 * scene.margin);
   parallel_for(scene.attenuation.height(), [&](int j) {
     for (int i = 0; i < scene.attenuation.width(); ++i)

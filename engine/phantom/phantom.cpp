@@ -31,17 +31,23 @@ void check(bool valid, const char* option, const Value& value, const char* expec
   throw std::invalid_argument(text.str());
 }
 
+const Scenario& scenario_of(const PhantomOptions& options) {
+  const auto& all = scenarios();
+  return *std::find_if(all.begin(), all.end(), [&](const Scenario& s) { return options.scenario == s.name; });
+}
+
 PhantomOptions complete(PhantomOptions options) {
   const auto& names = phantom_scenarios();
   std::string known;
   for (const std::string& name : names) known += (known.empty() ? "" : " or ") + name;
   check(std::find(names.begin(), names.end(), options.scenario) != names.end(), "scenario", options.scenario, known.c_str());
-  const bool tubes = options.scenario == "tubes";
-  if (!options.frames) options.frames = tubes ? 24 : 48;
+  const Scenario& scenario = scenario_of(options);
+  if (!options.frames) options.frames = scenario.frames;
   if (!options.detector_pitch_mm) options.detector_pitch_mm = 0.154 * 1024 / std::max(1, std::max(options.rows, options.columns));
   if (!options.noise_log_sd) options.noise_log_sd = options.frame_time_ms < 100 ? 0.03 : 0.01;
-  if (!options.motion_px) options.motion_px = tubes ? 2 : 1.5;
-  if (!options.rotation_deg) options.rotation_deg = tubes ? 0 : 0.02;
+  if (!options.motion_px) options.motion_px = scenario.motion_px;
+  if (!options.rotation_deg) options.rotation_deg = scenario.rotation_deg;
+  if (!options.warp_px) options.warp_px = scenario.warp_px * std::max(options.rows, options.columns) / 1024;
   check(options.rows >= 64 && options.rows <= 4096, "rows", options.rows, "64 to 4096");
   check(options.columns >= 64 && options.columns <= 4096, "columns", options.columns, "64 to 4096");
   check(*options.frames >= 1 && *options.frames <= 10000, "frames", *options.frames, "1 to 10000");
@@ -58,6 +64,9 @@ PhantomOptions complete(PhantomOptions options) {
   check(options.electronic_sd >= 0 && options.electronic_sd <= 100, "electronic noise", options.electronic_sd, "0 to 100 counts");
   check(*options.motion_px >= 0 && *options.motion_px <= 8, "motion", *options.motion_px, "0 to 8 px");
   check(*options.rotation_deg >= 0 && *options.rotation_deg <= 0.3, "rotation", *options.rotation_deg, "0 to 0.3 degrees");
+  const double most_warp = 5.0 * std::max(options.rows, options.columns) / 1024;
+  check(*options.warp_px >= 0 && *options.warp_px <= most_warp, "warp", *options.warp_px,
+        ("0 to " + std::to_string(most_warp) + " px, 5 at 1024 px").c_str());
   check(options.attenuation_per_mm > 0 && options.attenuation_per_mm <= 2, "attenuation", options.attenuation_per_mm,
         "above 0, to 2 per mm");
   check(options.focal_spot_mm >= 0 && options.focal_spot_mm <= 2, "focal spot", options.focal_spot_mm, "0 to 2 mm");
@@ -71,7 +80,12 @@ PhantomOptions complete(PhantomOptions options) {
 
 double full_scale(const PhantomOptions& options) { return std::ldexp(1.0, options.bits_stored) - 1; }
 
+double jolt_frame(const PhantomOptions& options) {
+  return options.contrast_free_frames + 0.25 * (*options.frames - options.contrast_free_frames);
+}
+
 std::vector<PhantomMotion> make_motion(const PhantomOptions& options) {
+  const Scenario& scenario = scenario_of(options);
   const double amplitude = *options.motion_px, angle = *options.rotation_deg * std::numbers::pi / 180;
   RandomStream random(options.seed, Purpose::motion, 0, 0);
   const double phase_y = 6.28 * random.uniform(), phase_x = 6.28 * random.uniform(), phase_r = 6.28 * random.uniform();
@@ -80,13 +94,13 @@ std::vector<PhantomMotion> make_motion(const PhantomOptions& options) {
   for (int f = 0; f < *options.frames; ++f) {
     RandomStream jitter(options.seed, Purpose::motion, static_cast<std::uint32_t>(f), 1);
     PhantomMotion m;
-    m.dy_px = amplitude * (0.55 * (std::sin(0.31 * f + phase_y) - std::sin(phase_y)) + (f > 0 ? 0.12 * jitter.normal() : 0));
-    m.dx_px = amplitude * (0.55 * (std::sin(0.23 * f + phase_x) - std::sin(phase_x)) + (f > 0 ? 0.12 * jitter.normal() : 0));
+    m.dy_px = amplitude * (0.55 * (std::sin(0.31 * f + phase_y) - std::sin(phase_y)) + (f > 0 ? scenario.jitter * jitter.normal() : 0));
+    m.dx_px = amplitude * (0.55 * (std::sin(0.23 * f + phase_x) - std::sin(phase_x)) + (f > 0 ? scenario.jitter * jitter.normal() : 0));
     m.rotation_rad = angle * 0.5 * (std::sin(0.4 * f + phase_r) - std::sin(phase_r));
-    if (options.scenario == "foot") {
+    if (scenario.jerky && f > 0) m.rotation_rad += angle * scenario.jitter * jitter.normal();
+    if (scenario.jolts) {
       // The patient starts at the warmth of the contrast, and comes to rest a little beside where he was.
-      const double since = f - options.contrast_free_frames - 0.25 * (*options.frames - options.contrast_free_frames);
-      const double jolt = since < 0 ? 0 : 1.1 + 0.9 * std::exp(-since / 1.5);
+      const double jolt = jolt_at(f, jolt_frame(options));
       m.dy_px += amplitude * jolt * std::sin(towards);
       m.dx_px += amplitude * jolt * std::cos(towards);
     }
@@ -138,10 +152,11 @@ class Studio {
     beam_.pitch_mm = *options_.detector_pitch_mm;
     beam_.centre_y_px = (options_.rows - 1) / 2.0;
     beam_.centre_x_px = (options_.columns - 1) / 2.0;
-    Scene scene = options_.scenario == "tubes" ? make_tubes(beam_, options_.rows, options_.columns, options_.seed)
-                                               : make_foot(beam_, options_.rows, options_.columns, options_.seed);
+    const Scene scene = scenario_of(options_).make(beam_, options_.rows, options_.columns, options_.seed);
+    truth_.warp =
+        make_warp(scene.limbs, options_.rows, options_.columns, *options_.frames, *options_.warp_px, jolt_frame(options_), options_.seed);
     tree_ = grow(scene);
-    fill();
+    fill(scene);
     build_projector(scene);
     describe_detector();
     describe_vessels();
@@ -151,7 +166,8 @@ class Studio {
 
   /// Linear counts without noise, scatter included.
   Image<float> expected(int frame) const {
-    Image<float> counts = projector_->transmission(truth_.motion[static_cast<std::size_t>(frame)], attenuation(frame));
+    const Displacement displacement(truth_.motion[static_cast<std::size_t>(frame)], options_.rows, options_.columns, truth_.warp, frame);
+    Image<float> counts = projector_->transmission(displacement, attenuation(frame));
     for (int y = 0; y < options_.rows; ++y)
       for (int x = 0; x < options_.columns; ++x) counts(y, x) = static_cast<float>(truth_.air_count) * (counts(y, x) + scatter(y, x));
     return counts;
@@ -211,7 +227,7 @@ class Studio {
   }
 
  private:
-  void fill() {
+  void fill(const Scene& scene) {
     std::vector<Conduit> conduits;
     for (const Edge& edge : tree_.edges) conduits.push_back({edge.from, edge.to, edge.length_mm, edge.radius_mm});
     double area = 0, shares = 0;
@@ -225,7 +241,7 @@ class Studio {
     const int nodes = static_cast<int>(tree_.node_names.size());
     flow_ = solve_flow(nodes, conduits, tree_.terminals);
     const double start = options_.contrast_free_frames * options_.frame_time_ms, rise = 500, decay = 1500;
-    const double stop = options_.scenario == "tubes" ? std::numeric_limits<double>::infinity() : start + rise + options_.bolus_duration_ms;
+    const double stop = scene.endless_bolus ? std::numeric_limits<double>::infinity() : start + rise + options_.bolus_duration_ms;
     const auto inlet = [=](double time_ms) {
       const double f = std::clamp((time_ms - start) / rise, 0.0, 1.0);
       return f * f * (3 - 2 * f) * (time_ms > stop ? std::exp(-(time_ms - stop) / decay) : 1);
@@ -275,8 +291,9 @@ class Studio {
 
   void describe_detector() {
     truth_.options = options_;
+    truth_.body_part = scenario_of(options_).foot ? "FOOT" : "PHANTOM";
     truth_.motion = make_motion(options_);
-    const Image<float> background = projector_->transmission({}, no_contrast());
+    const Image<float> background = projector_->transmission(Displacement({}, options_.rows, options_.columns), no_contrast());
     std::vector<float> values;
     for (int y = 0; y < options_.rows; ++y) values.insert(values.end(), background.row(y), background.row(y) + options_.columns);
     make_scatter(background);
@@ -479,11 +496,6 @@ class FramesInMemory : public FrameSource {
 
 }  // namespace
 
-const std::vector<std::string>& phantom_scenarios() {
-  static const std::vector<std::string> names = {"tubes", "foot"};
-  return names;
-}
-
 PhantomRun make_phantom(const PhantomOptions& options) {
   const Studio studio(options);
   PhantomRun run;
@@ -514,7 +526,7 @@ Run make_run(const PhantomRun& phantom) {
   run.description.modality = "XA";
   run.description.manufacturer = "CineLumen phantom";
   run.description.series_description = options.scenario;
-  run.description.body_part = options.scenario == "foot" ? "FOOT" : "PHANTOM";
+  run.description.body_part = phantom.truth.body_part;
   run.intensity.relationship = IntensityRelationship::linear;
   run.intensity.relationship_as_stored = options.encoding == IntensityRelationship::logarithmic ? "LOG" : "LIN";
   run.intensity.bits_stored = options.bits_stored;

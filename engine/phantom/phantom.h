@@ -34,6 +34,7 @@ struct PhantomOptions {
   std::optional<double> noise_log_sd;  ///< SD of log intensity at the object's median; 0.01, or 0.03 for frame times below 100 ms; 0: none
   double electronic_sd = 1;            ///< of 4096 counts, scaled with bits_stored; none where noise_log_sd is 0
   std::optional<double> motion_px;     ///< amplitude of the translation; tubes 2, foot 1.5
+  std::optional<double> warp_px;       ///< largest non-rigid displacement; motion-nonrigid 3.5 x larger side / 1024, else 0
   std::optional<double> rotation_deg;  ///< amplitude of the rotation about the image centre; tubes 0, foot 0.02
   double attenuation_per_mm = 0.15;    ///< kappa: of undiluted contrast medium in blood, above blood
   double focal_spot_mm = 0.6;          ///< side of the square focal spot
@@ -80,6 +81,17 @@ struct PhantomMotion {
   double dy_px = 0, dx_px = 0, rotation_rad = 0;
 };
 
+/// How frame 0's scene is bent before it is moved as a whole: a twice differentiable displacement, a cubic B-spline on a grid.
+struct PhantomWarp {
+  double spacing_px = 0;                    ///< from node to node
+  double origin_y_px = 0, origin_x_px = 0;  ///< of node (0, 0); the grid reaches beyond the image by a tenth of its larger side
+  int rows = 0, columns = 0;                ///< nodes
+  std::vector<std::vector<std::array<float, 2>>> nodes;  ///< [frame][row x columns + column]: coefficients (dy, dx), px; empty: none
+
+  /// (dy, dx) at (y, x) of frame 0; constant beyond the grid.
+  std::array<double, 2> at(int frame, double y_px, double x_px) const;
+};
+
 /// Where the injected contrast is at one frame, mm^3 of undiluted medium.
 struct PhantomMass {
   double injected = 0, in_vessels = 0, drained = 0;
@@ -88,10 +100,12 @@ struct PhantomMass {
 /// Everything there is to know about a synthetic run.
 struct PhantomTruth {
   PhantomOptions options;  ///< with all defaults filled in
+  std::string body_part;   ///< "FOOT" or "PHANTOM"
   std::vector<PhantomSegment> segments;
   std::vector<PhantomNode> nodes;
   std::vector<double> frame_times_ms;
   std::vector<PhantomMotion> motion;  ///< per frame
+  PhantomWarp warp;                   ///< per frame, before `motion`
   std::vector<PhantomMass> mass;      ///< per frame, whole vessel tree, also outside the image
   int first_contrast_frame = 0;       ///< 0-based: the first frame in which any vessel holds contrast in view; frame count: none
   double mm_per_px = 0;               ///< in the plane of calibration, through the isocentre
@@ -106,6 +120,9 @@ struct PhantomTruth {
   double electronic_sd = 0;  ///< linear counts
   std::array<std::array<double, 5>, 5> noise_autocorrelation{};  ///< of quantum noise; [dy + 2][dx + 2]
   double log_offset = 0, log_slope = 0;                          ///< LOG: stored = offset + slope ln(linear count), clipped; 0 for LIN
+
+  /// (dy, dx), px: the scene's point (y, x) of frame 0 lies at (y + dy, x + dx) in `frame` (0-based, in range): warp, then motion.
+  std::array<double, 2> displacement(int frame, double y_px, double x_px) const;
 };
 
 /// A finished run.
@@ -116,6 +133,9 @@ struct PhantomRun {
 
 /// Names that make_phantom() knows.
 const std::vector<std::string>& phantom_scenarios();
+
+/// One line about a scenario; empty for a name that is not known.
+std::string phantom_summary(const std::string& scenario);
 
 /// Makes a run. The same options give the same bytes on any number of threads. Throws std::invalid_argument "phantom: <option> ..., value,
 /// expected".

@@ -191,13 +191,12 @@ double Projector::background(ImageView<const float> coefficients, double y, doub
   return sum;
 }
 
-Image<float> Projector::transmission(const PhantomMotion& motion, const std::vector<std::vector<float>>& attenuation_per_mm) const {
+Image<float> Projector::transmission(const Displacement& motion, const std::vector<std::vector<float>>& attenuation_per_mm) const {
   Image<float> image(rows_, columns_);
-  const double cy = (rows_ - 1) / 2.0, cx = (columns_ - 1) / 2.0, c = std::cos(motion.rotation_rad), s = std::sin(motion.rotation_rad);
   for (int y = 0; y < rows_; ++y)
     for (int x = 0; x < columns_; ++x) {
-      const double qy = y - cy - motion.dy_px, qx = x - cx - motion.dx_px;
-      image(y, x) = static_cast<float>(background(blurred_.view(), cy + c * qy - s * qx, cx + c * qx + s * qy));
+      const auto [py, px] = motion.inverse(y, x);
+      image(y, x) = static_cast<float>(background(blurred_.view(), py, px));
     }
   subtract_vessels(motion, attenuation_per_mm, image);
   return image;
@@ -213,16 +212,14 @@ struct Projector::Scratch {
 
 // Transmission T W = T - T (1 - W): what the vessels take away is zero outside them, so only tiles that a vessel touches are worked on, and
 // a frame without contrast is the background to the last bit.
-void Projector::subtract_vessels(const PhantomMotion& motion, const std::vector<std::vector<float>>& attenuation_per_mm,
+void Projector::subtract_vessels(const Displacement& motion, const std::vector<std::vector<float>>& attenuation_per_mm,
                                  Image<float>& image) const {
-  const double cy = (rows_ - 1) / 2.0, cx = (columns_ - 1) / 2.0, c = std::cos(motion.rotation_rad), s = std::sin(motion.rotation_rad);
   const auto move = [&](ProjectedPoint p) {
-    const double qy = p.y - cy, qx = p.x - cx;
-    p.y = cy + c * qy + s * qx + motion.dy_px;
-    p.x = cx + c * qx - s * qy + motion.dx_px;
-    const double ty = p.tangent_y, tx = p.tangent_x;
-    p.tangent_y = c * ty + s * tx;
-    p.tangent_x = c * tx - s * ty;
+    const auto moved = motion.forward(p.y, p.x), direction = motion.turned(p.y, p.x, p.tangent_y, p.tangent_x);
+    p.y = moved[0];
+    p.x = moved[1];
+    p.tangent_y = direction[0];
+    p.tangent_x = direction[1];
     return p;
   };
   std::vector<std::vector<ProjectedPoint>> moved;
@@ -343,9 +340,8 @@ void Projector::subtract_vessels(const PhantomMotion& motion, const std::vector<
     }
     std::stable_sort(scratch.more.begin(), scratch.more.end(), [](const Interval& p, const Interval& q) { return p.sample < q.sample; });
     const auto store = [&](int sample, double attenuation) {
-      const double qy = position(sample / side, tile_y) - cy - motion.dy_px, qx = position(sample % side, tile_x) - cx - motion.dx_px;
-      scratch.deficit[static_cast<std::size_t>(sample)] =
-          static_cast<float>(-std::expm1(-attenuation) * background(sharp_.view(), cy + c * qy - s * qx, cx + c * qx + s * qy));
+      const auto [py, px] = motion.inverse(position(sample / side, tile_y), position(sample % side, tile_x));
+      scratch.deficit[static_cast<std::size_t>(sample)] = static_cast<float>(-std::expm1(-attenuation) * background(sharp_.view(), py, px));
     };
     for (std::size_t n = 0; n < scratch.count.size(); ++n)
       if (scratch.count[n] == 1) {

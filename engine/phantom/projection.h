@@ -4,6 +4,7 @@
 #include <memory>
 #include <vector>
 
+#include "engine/phantom/displacement.h"
 #include "engine/phantom/phantom.h"
 #include "engine/phantom/scene.h"
 
@@ -46,12 +47,12 @@ class Projector {
 
   /// Transmitted fraction of the primary beam in each pixel (rows x columns). `attenuation_per_mm`: at each point of each vessel, zero
   /// where there is no contrast.
-  Image<float> transmission(const PhantomMotion& motion, const std::vector<std::vector<float>>& attenuation_per_mm) const;
+  Image<float> transmission(const Displacement& motion, const std::vector<std::vector<float>>& attenuation_per_mm) const;
 
  private:
   struct Scratch;
   double background(ImageView<const float> coefficients, double y, double x) const;
-  void subtract_vessels(const PhantomMotion& motion, const std::vector<std::vector<float>>& attenuation_per_mm, Image<float>& image) const;
+  void subtract_vessels(const Displacement& motion, const std::vector<std::vector<float>>& attenuation_per_mm, Image<float>& image) const;
 
   Image<float> sharp_, blurred_;
   int margin_, rows_, columns_;

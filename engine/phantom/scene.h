@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "engine/phantom/bolus.h"
+#include "engine/phantom/displacement.h"
 #include "engine/phantom/phantom.h"
 #include "kernels/image.h"
 
@@ -71,7 +72,25 @@ struct Scene {
   double calibre_variation = 0;  ///< SD of the radius about its plan, relative
   Image<float> attenuation;      ///< background, (rows + 2 margin) x (columns + 2 margin), pixel (0, 0) of the image at (margin, margin)
   int margin = 32;
+  bool endless_bolus = false;  ///< contrast flows in to the end, whatever PhantomOptions::bolus_duration_ms says
+  std::vector<Limb> limbs;     ///< what moves as one in a non-rigid motion
 };
+
+/// What a scenario's empty options mean, and how its scene is made.
+struct Scenario {
+  const char *name, *summary;
+  Scene (*make)(const ConeBeam& beam, int rows, int columns, std::uint64_t seed);
+  bool foot;   ///< a patient's foot
+  bool jolts;  ///< the patient starts at the warmth of the contrast
+  int frames;
+  double motion_px, rotation_deg;
+  double warp_px;  ///< at a larger side of 1024 px
+  double jitter;   ///< SD of the translation from step to step, of motion_px; rotation: the same of rotation_deg where `jerky`
+  bool jerky;
+};
+
+/// All of them, in the order of the documentation.
+const std::vector<Scenario>& scenarios();
 
 /// Tubes of constant diameter, 0.6 to 5 mm, in several orientations and depths over a smooth, finely textured background.
 Scene make_tubes(const ConeBeam& beam, int rows, int columns, std::uint64_t seed);

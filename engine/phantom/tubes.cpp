@@ -17,6 +17,7 @@ Scene make_tubes(const ConeBeam& beam, int rows, int columns, std::uint64_t seed
       {1.5, 0.165, 0.190, -28, 0.30, 0.000, 20}, {0.7, 0.170, 0.310, -33, 0.36, 0.006, 0},   {3.5, 0.410, 0.250, 105, 0.36, -0.010, 0},
   };
   Scene scene;
+  scene.endless_bolus = true;
   const double side = beam.mm_per_px() * std::min(rows, columns);
   int number = 0;
   for (const Tube& tube : tubes) {

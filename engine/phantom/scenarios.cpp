@@ -1,0 +1,36 @@
+#include "engine/phantom/scene.h"
+
+namespace cinelumen::phantom {
+
+const std::vector<Scenario>& scenarios() {
+  static const std::vector<Scenario> all = {
+      {"tubes", "tubes of known diameter", make_tubes, false, false, 24, 2, 0, 0, 0.12, false},
+      {"foot", "the veins of a foot filling; the patient starts once", make_foot, true, true, 48, 1.5, 0.02, 0, 0.12, false},
+      {"motion-rigid", "the foot, shifted and turned by several px from frame to frame", make_foot, true, false, 48, 4, 0.25, 0, 0.45,
+       true},
+      {"motion-nonrigid", "the foot, its bones turning about their joints and soft tissue giving", make_foot, true, true, 48, 1.5, 0.02,
+       3.5, 0.12, false},
+  };
+  return all;
+}
+
+}  // namespace cinelumen::phantom
+
+namespace cinelumen {
+
+const std::vector<std::string>& phantom_scenarios() {
+  static const std::vector<std::string> names = [] {
+    std::vector<std::string> result;
+    for (const auto& scenario : phantom::scenarios()) result.emplace_back(scenario.name);
+    return result;
+  }();
+  return names;
+}
+
+std::string phantom_summary(const std::string& scenario) {
+  for (const auto& known : phantom::scenarios())
+    if (scenario == known.name) return known.summary;
+  return "";
+}
+
+}  // namespace cinelumen
