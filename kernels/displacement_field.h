@@ -1,8 +1,8 @@
 #pragma once
 /// Smooth displacements over an image, as cubic B-splines on a lattice.
 
-#include "image.h"
 #include "bspline_tile.h"
+#include "image.h"
 
 namespace cinelumen {
 

@@ -18,19 +18,17 @@ using namespace registration;
 constexpr int least_extent_px = 64;
 constexpr int unused_border_px = 4;
 constexpr int components = 3;  // y, x and brightness
-// What a displacement's and the brightness's second differences are believed to be between nodes 16 px apart, one SD: joints bend the
-// field by a third of a pixel from node to node, shading by a fraction of the noise. Further apart, as smooth curves do, by the square.
-constexpr float bend_sd_px = 0.15f, bend_sd_brightness = 0.002f;
+// What a displacement's and the brightness's second differences are believed to be between nodes 16 px apart, one SD; between nodes
+// further apart by the power 1.5: more than what is rough from node to node, less than what is smooth.
+constexpr float bend_sd_px = 0.025f, bend_sd_brightness = 0.0003f;
 constexpr float displacement_sd_px = 3;  // the rigid motion has taken the rest
 constexpr float brightness_sd = 0.1f;
 // Noise of the smoothed frame two pixels apart is not independent: what the normal equations promise is that much too good.
-// Of a position in the mask, finest level first: interpolation, and on the coarser one aliasing.
-constexpr float position_sd_px[] = {0.03f, 0.2f};
+constexpr float position_sd_px = 0.03f;  // of a place in the mask, by interpolation: no edge tells more
 constexpr float noise_correlation = 2.7f;
-constexpr float most_above = 0.4f;          // of a cell: more is contrast, not background
-constexpr float least_determinant = 0.3f;   // below, the field folds
+constexpr float most_above = 0.4f;         // of a cell: more is contrast, not background
+constexpr float least_determinant = 0.3f;  // below, the field folds
 constexpr float least_sigma = 1e-5f;
-constexpr int cell_px_of_field = field_spacing_px;
 
 // Sums over a cell.
 enum Sum { of_yy, of_yx, of_xx, of_yb, of_xb, of_bb, of_ry, of_rx, of_rb, of_below_square, of_below, of_above, of_known, cell_sums };
@@ -45,9 +43,9 @@ struct WarpState {
 
 /// A lattice and what solving for it needs. Planes of a component stand one above the other.
 struct Stage {
-  int spacing_px, rows, columns;    // nodes
-  int cell_rows, cell_columns;      // of spacing_px
-  ImageView<float> values;          // coefficients of the field
+  int spacing_px, rows, columns;                                // nodes
+  int cell_rows, cell_columns;                                  // of spacing_px
+  ImageView<float> values;                                      // coefficients of the field
   ImageView<float> step, residual, direction, image, diagonal;  // of the conjugate gradients
   ImageView<float> along_x, of_cells;                           // nodes by cells, cells
   ImageView<float> bend_xx, bend_yy, bend_xy;                   // with a border of zeros
@@ -60,9 +58,8 @@ struct CellTaps {
 };
 
 CINELUMEN_HOST_DEVICE inline float bend_information(int component, int spacing_px) {
-  const float wider = static_cast<float>(spacing_px / field_spacing_px);
-  const float sd = (component < 2 ? bend_sd_px : bend_sd_brightness) * wider * wider;
-  return 1 / (sd * sd);
+  const float wider = static_cast<float>(spacing_px / field_spacing_px), sd = component < 2 ? bend_sd_px : bend_sd_brightness;
+  return 1 / (sd * sd * wider * wider * wider);
 }
 CINELUMEN_HOST_DEVICE inline float size_information(int component) {
   const float sd = component < 2 ? displacement_sd_px : brightness_sd;
@@ -153,8 +150,8 @@ template <class Block>
 CINELUMEN_HOST_DEVICE void solve(const Block& block, const Stage& s, const CellTaps& taps, int iterations, SumLanes<2>& lanes) {
   const int rows = components * s.rows, columns = s.columns;
   // The diagonal: squared taps of the information, and the prior's own.
-  const CellTaps squared{{taps.weight[0] * taps.weight[0], taps.weight[1] * taps.weight[1], taps.weight[2] * taps.weight[2],
-                          taps.weight[3] * taps.weight[3]}};
+  const CellTaps squared{
+      {taps.weight[0] * taps.weight[0], taps.weight[1] * taps.weight[1], taps.weight[2] * taps.weight[2], taps.weight[3] * taps.weight[3]}};
   block.for_each_pixel(s.cell_rows, s.cell_columns, [&](int y, int x) {
     s.of_cells.row(y)[x] = s.system.row(of_yy * s.cell_rows + y)[x];
     s.of_cells.row(s.cell_rows + y)[x] = s.system.row(of_xx * s.cell_rows + y)[x];
@@ -181,12 +178,12 @@ CINELUMEN_HOST_DEVICE void solve(const Block& block, const Stage& s, const CellT
   float now = residual_product();
   for (int k = 0; k < iterations && now > 0; ++k) {
     multiply(block, s, taps, s.direction);
-    const float along = block
-                            .sum_pixels(rows, columns, lanes,
-                                        [&](int y, int x) {
-                                          return Sums<2>{{s.direction.row(y)[x] * s.image.row(y)[x], 0.0f}};
-                                        })
-                            .value[0];
+    const float along =
+        block.sum_pixels(rows, columns, lanes,
+                         [&](int y, int x) {
+                           return Sums<2>{{s.direction.row(y)[x] * s.image.row(y)[x], 0.0f}};
+                         })
+            .value[0];
     if (!(along > 0)) break;
     const float alpha = now / along;
     block.for_each_pixel(rows, columns, [&](int y, int x) {
@@ -209,8 +206,8 @@ enum class Task { measure, step, judge };
 /// What happens once all cells are summed.
 struct Between {
   Task task;
-  int iterations;            // of the conjugate gradients
-  float first_tap;           // where a cell's middle lies beyond its first node, in spacings
+  int iterations;   // of the conjugate gradients
+  float first_tap;  // where a cell's middle lies beyond its first node, in spacings
   Stage stage;
   ImageView<float> refined;  // the next stage's values; without data: none follows
   int refined_rows;
@@ -280,9 +277,7 @@ struct Between {
   CINELUMEN_HOST_DEVICE void update_scale(const Block& block, const WarpState& state) const {
     constexpr float believed = 4;  // pixels that the usual scale counts for
     const float usual = state.sigma * state.sigma;
-    const auto square = [&](int y, int x) {
-      return (sum(of_below_square, y, x) + believed * usual) / (sum(of_below, y, x) + believed);
-    };
+    const auto square = [&](int y, int x) { return (sum(of_below_square, y, x) + believed * usual) / (sum(of_below, y, x) + believed); };
     block.for_each_pixel(cell_rows, cell_columns, [&](int y, int x) {
       const int a = x > 0 ? x - 1 : 0, b = x + 1 < cell_columns ? x + 1 : x;
       scale_along_x.row(y)[x] = 0.25f * (square(y, a) + square(y, b)) + 0.5f * square(y, x);
@@ -297,7 +292,7 @@ struct Between {
   /// Cells of the stage's spacing from those of 16 px, in units of information.
   template <class Block>
   CINELUMEN_HOST_DEVICE void make_system(const Block& block, const WarpState& state) const {
-    const int times = stage.spacing_px / cell_px_of_field;
+    const int times = stage.spacing_px / field_spacing_px;
     const float information = 1 / (noise_correlation * state.sigma * state.sigma);
     block.for_each_pixel(stage.cell_rows, stage.cell_columns, [&](int y, int x) {
       float total[system_sums] = {};
@@ -389,8 +384,8 @@ struct Between {
       float least = 1e30f, largest = 0;
       for (int x = 0; x < nodes_x; ++x) {
         const int j = y + 1, i = x + 1;
-        const float determinant = (cosine + slope_y(0, j, i)) * (cosine + slope_x(1, j, i)) -
-                                  (slope_x(0, j, i) - sine) * (slope_y(1, j, i) + sine);
+        const float determinant =
+            (cosine + slope_y(0, j, i)) * (cosine + slope_x(1, j, i)) - (slope_x(0, j, i) - sine) * (slope_y(1, j, i) + sine);
         const float size = size2(j, i);
         least = determinant < least ? determinant : least;
         largest = size > largest ? size : largest;
@@ -419,25 +414,23 @@ struct Between {
   }
 };
 
-/// Normal equations and scales of every cell, at the field as it stands; then what follows. CellSide: grid pixels of a 16-px cell.
-template <int CellSide>
+/// Normal equations and scales of every cell, at the field as it stands; then what follows.
 struct CellEquations {
-  ImageView<const float> frame, coefficients;  // grid of the frame, padded plane of the mask
-  float grid_px, mask_px;                      // full-resolution pixels per pixel of each
-  float position_sd_px;
+  ImageView<const float> frame, coefficients;  // every second pixel of the frame; padded plane of the mask
   Between between;
   ArrayView<WarpState> state;
 
   using CpuTile = TileShape<8, 64>;
   using CudaTile = CpuTile;
-  static constexpr int most_nodes = 64 * field_spacing_px / CellSide / field_spacing_px + 5;
+  static constexpr int cell_side = field_spacing_px / 2;  // grid pixels
+  static constexpr int most_nodes = CpuTile::width / cell_side + 5;
 
   template <int Height, int Width>
   struct Scratch {
     struct Equations {
       Tile<float, components * Height, most_nodes> along_y;
       Tile<float, Height, Width> residual, slope_y, slope_x;
-      Tile<float, cell_sums * (Height / CellSide), Width> of_columns;
+      Tile<float, cell_sums*(Height / cell_side), Width> of_columns;
     };
     union {
       Equations equations;
@@ -450,13 +443,14 @@ struct CellEquations {
     auto& scratch = memory.equations;
     const int rows = block.rows(frame.height), columns = block.columns(frame.width);
     const Stage& stage = between.stage;
+    constexpr float grid = 2;
     const float nodes_per_px = 1.0f / static_cast<float>(stage.spacing_px);
-    const int first_node = lattice_position(static_cast<float>(block.x0) * grid_px, nodes_per_px, stage.columns).first;
+    const int first_node = lattice_position(static_cast<float>(block.x0) * grid, nodes_per_px, stage.columns).first;
     const int nodes =
-        lattice_position(static_cast<float>(block.x0 + columns - 1) * grid_px, nodes_per_px, stage.columns).first + 4 - first_node;
+        lattice_position(static_cast<float>(block.x0 + columns - 1) * grid, nodes_per_px, stage.columns).first + 4 - first_node;
     block.for_each_pixel(components * rows, nodes, [&](int row, int k) {
       const int c = row / rows, y = row - c * rows;
-      const LatticePosition at = lattice_position(static_cast<float>(block.y0 + y) * grid_px, nodes_per_px, stage.rows);
+      const LatticePosition at = lattice_position(static_cast<float>(block.y0 + y) * grid, nodes_per_px, stage.rows);
       float w[4];
       bspline_weights(at.fraction, w[0], w[1], w[2], w[3]);
       float sum = 0;
@@ -465,28 +459,28 @@ struct CellEquations {
     });
     const InverseMotion inverse = state[0].inverse;
     const float last_y = static_cast<float>(coefficients.height) - 3.0f, last_x = static_cast<float>(coefficients.width) - 3.0f;
-    const float per_mask_px = 1 / mask_px, grid = grid_px;
     const float* __restrict const plane = coefficients.data;
     const int pitch = static_cast<int>(coefficients.pitch), y0 = block.y0, x0 = block.x0, lattice_columns = stage.columns;
     // In three loops: where to look, the mask there, the residual. Each is short enough for the vectoriser.
-    block.for_each_pixel(rows, columns, [&](int y, int x) {
-      const float q_y = static_cast<float>(y0 + y) * grid, q_x = static_cast<float>(x0 + x) * grid;
-      const LatticePosition at = lattice_position(q_x, nodes_per_px, lattice_columns);
-      float v0, v1, v2, v3;
-      bspline_weights(at.fraction, v0, v1, v2, v3);
-      const int k = at.first - first_node;
-      const float *__restrict c0 = scratch.along_y[y], *__restrict c1 = scratch.along_y[Height + y],
+    block.for_each_pixel(rows, columns,
+                         [&](int y, int x) {
+                           const float q_y = static_cast<float>(y0 + y) * grid, q_x = static_cast<float>(x0 + x) * grid;
+                           const LatticePosition at = lattice_position(q_x, nodes_per_px, lattice_columns);
+                           float v0, v1, v2, v3;
+                           bspline_weights(at.fraction, v0, v1, v2, v3);
+                           const int k = at.first - first_node;
+                           const float *__restrict c0 = scratch.along_y[y], *__restrict c1 = scratch.along_y[Height + y],
                   *__restrict c2 = scratch.along_y[2 * Height + y];
-      const float d_y = (v0 * c0[k] + v1 * c0[k + 1]) + (v2 * c0[k + 2] + v3 * c0[k + 3]);
-      const float d_x = (v0 * c1[k] + v1 * c1[k + 1]) + (v2 * c1[k + 2] + v3 * c1[k + 3]);
-      const float p_y = (inverse.origin_y - inverse.sine * q_x + inverse.cosine * q_y + d_y) * per_mask_px + padding;
-      const float p_x = (inverse.origin_x + inverse.cosine * q_x + inverse.sine * q_y + d_x) * per_mask_px + padding;
-      // What lies off the mask lies on its border of NaN.
-      const float low_y = p_y > 1.0f ? p_y : 1.0f, low_x = p_x > 1.0f ? p_x : 1.0f;
-      scratch.slope_y[y][x] = low_y < last_y ? low_y : last_y;
-      scratch.slope_x[y][x] = low_x < last_x ? low_x : last_x;
-      scratch.residual[y][x] = (v0 * c2[k] + v1 * c2[k + 1]) + (v2 * c2[k + 2] + v3 * c2[k + 3]);
-    });
+                           const float d_y = (v0 * c0[k] + v1 * c0[k + 1]) + (v2 * c0[k + 2] + v3 * c0[k + 3]);
+                           const float d_x = (v0 * c1[k] + v1 * c1[k + 1]) + (v2 * c1[k + 2] + v3 * c1[k + 3]);
+                           const float p_y = inverse.origin_y - inverse.sine * q_x + inverse.cosine * q_y + d_y + padding;
+                           const float p_x = inverse.origin_x + inverse.cosine * q_x + inverse.sine * q_y + d_x + padding;
+                           // What lies off the mask lies on its border of NaN.
+                           const float low_y = p_y > 1.0f ? p_y : 1.0f, low_x = p_x > 1.0f ? p_x : 1.0f;
+                           scratch.slope_y[y][x] = low_y < last_y ? low_y : last_y;
+                           scratch.slope_x[y][x] = low_x < last_x ? low_x : last_x;
+                           scratch.residual[y][x] = (v0 * c2[k] + v1 * c2[k + 1]) + (v2 * c2[k + 2] + v3 * c2[k + 3]);
+                         });
     block.for_each_pixel(rows, columns, [&](int y, int x) {
       const float p_y = scratch.slope_y[y][x], p_x = scratch.slope_x[y][x];
       const int base_y = static_cast<int>(p_y), base_x = static_cast<int>(p_x);
@@ -510,11 +504,10 @@ struct CellEquations {
       add_row(k + 2 * pitch, u2, t2);
       add_row(k + 3 * pitch, u3, t3);
       scratch.residual[y][x] += value;
-      scratch.slope_y[y][x] = slope_y * per_mask_px;
-      scratch.slope_x[y][x] = slope_x * per_mask_px;
+      scratch.slope_y[y][x] = slope_y;
+      scratch.slope_x[y][x] = slope_x;
     });
-    block.for_each_pixel(rows, columns,
-                         [&](int y, int x) { scratch.residual[y][x] = frame.row(y0 + y)[x0 + x] - scratch.residual[y][x]; });
+    block.for_each_pixel(rows, columns, [&](int y, int x) { scratch.residual[y][x] = frame.row(y0 + y)[x0 + x] - scratch.residual[y][x]; });
     // Rows beyond the image say nothing: a constant number of them goes into each cell.
     block.for_each_pixel(Height - rows, columns, [&](int y, int x) { scratch.residual[rows + y][x] = unknown; });
     sum_cells(block, scratch, rows, columns);
@@ -529,20 +522,19 @@ struct CellEquations {
   /// Down the columns of each cell, then across them.
   template <int Height, int Width, class Memory>
   CINELUMEN_HOST_DEVICE void sum_cells(const Block<Height, Width>& block, Memory& scratch, int rows, int columns) const {
-    constexpr int cells_down = Height / CellSide;
-    const int first_row = block.y0 / CellSide, first_column = block.x0 / CellSide;
+    constexpr int cells_down = Height / cell_side;
+    const int first_row = block.y0 / cell_side, first_column = block.x0 / cell_side;
     for (int cell = 0; cell < cells_down; ++cell) {
-      const int top = cell * CellSide;
+      const int top = cell * cell_side;
       if (top >= rows) break;
-      // A position is known to a few hundredths of a pixel at best, by interpolation: no edge tells more.
-      const float blur = position_sd_px * position_sd_px;
+      constexpr float blur = position_sd_px * position_sd_px;
       const float* const scale = between.inverse_scale.row(first_row + cell) + first_column;
       block.for_each_pixel(1, columns, [&](int, int x) {
         float sum[cell_sums] = {};
-        const float inverse = scale[static_cast<unsigned>(x) / CellSide];
+        const float inverse = scale[static_cast<unsigned>(x) / cell_side];
         const float above = inverse * static_cast<float>(1 / cut_above), below = inverse * static_cast<float>(1 / cut_below);
         CINELUMEN_UNROLL
-        for (int j = 0; j < CellSide; ++j) {
+        for (int j = 0; j < cell_side; ++j) {
           const int y = top + j;
           const float r = scratch.residual[y][x];
           const float u = r * (r > 0.0f ? above : below), t = 1.0f - u * u;
@@ -567,11 +559,11 @@ struct CellEquations {
         for (int k = 0; k < cell_sums; ++k) scratch.of_columns[cell * cell_sums + k][x] = sum[k];
       });
     }
-    const int cells_across = (columns + CellSide - 1) / CellSide, down = (rows + CellSide - 1) / CellSide;
+    const int cells_across = (columns + cell_side - 1) / cell_side, down = (rows + cell_side - 1) / cell_side;
     block.for_each_pixel(cell_sums * down, cells_across, [&](int row, int c) {
       const int cell = row / cell_sums, k = row - cell * cell_sums;
       float sum = 0;
-      for (int x = c * CellSide; x < c * CellSide + CellSide && x < columns; ++x) sum += scratch.of_columns[row][x];
+      for (int x = c * cell_side; x < c * cell_side + cell_side && x < columns; ++x) sum += scratch.of_columns[row][x];
       between.sums.row(k * between.cell_rows + first_row + cell)[first_column + c] = sum;
     });
   }
@@ -592,8 +584,8 @@ struct Begin {
   CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>&) const {
     block.once([&] {
       const FramePlacement now = placement[0];
-      state[0].inverse = invert(now.motion.shift_y_px, now.motion.shift_x_px, now.motion.rotation_rad, (height - 1) / 2.0,
-                                (width - 1) / 2.0, 1);
+      state[0].inverse =
+          invert(now.motion.shift_y_px, now.motion.shift_x_px, now.motion.rotation_rad, (height - 1) / 2.0, (width - 1) / 2.0, 1);
       state[0].usable = true;
       state[0].sigma = 1;
     });
@@ -636,8 +628,7 @@ struct Invert {
       constexpr int rounds = 12;  // displacements change by a fifth of a pixel per pixel at most times
       for (int k = 0; k < rounds; ++k) {
         const float dy = p_y + e.y - centre_y, dx = p_x + e.x - centre_x;
-        const Displacement d =
-            displacement_at(to_mask, centre_y + s * dx + c * dy + shift_y, centre_x + c * dx - s * dy + shift_x);
+        const Displacement d = displacement_at(to_mask, centre_y + s * dx + c * dy + shift_y, centre_x + c * dx - s * dy + shift_x);
         e = {-d.y, -d.x};
       }
       at_nodes.row(j)[i] = e.y;
@@ -647,12 +638,13 @@ struct Invert {
 };
 
 struct WarpRound {
-  int stage, level;
+  int stage;
   Task task;
 };
-// On smoothed pixels 4 px apart until the field is right to a fraction of one, then on those of full resolution.
-constexpr WarpRound rounds[] = {{0, 0, Task::measure}, {0, 0, Task::step}, {0, 0, Task::step}, {1, 0, Task::step}, {1, 0, Task::step}, {2, 0, Task::step}, {2, 0, Task::step}, {2, 0, Task::judge}};
-constexpr int stage_count = 3, level_count = 2;
+// All on the finest grid: on a decimated one aliasing looks like motion, and what no edge contradicts would stay.
+constexpr WarpRound rounds[] = {{0, Task::measure}, {0, Task::step}, {0, Task::step}, {1, Task::step},
+                                {1, Task::step},    {2, Task::step}, {2, Task::step}, {2, Task::judge}};
+constexpr int stage_count = 3;
 constexpr int spacing_of[stage_count] = {64, 32, 16};
 constexpr int iterations_of[stage_count] = {24, 24, 30};
 static_assert(spacing_of[stage_count - 1] == field_spacing_px);
@@ -663,15 +655,15 @@ int cells_along(int extent_px, int spacing_px) { return (extent_px + spacing_px 
 
 struct WarpRegistration::Mask {
   int height = 0, width = 0;
-  std::array<Image<float>, level_count> coefficients;  // padded, of planes smoothed at full resolution, and every fourth pixel
-  Image<std::uint8_t> valid;                           // on the finest grid, device
+  Image<float> coefficients;  // padded, of the smoothed mask
+  Image<std::uint8_t> valid;  // every second pixel, device
 };
 
 struct WarpRegistration::Workspace {
   struct StageMemory {
     Image<float> values, step, residual, direction, image, diagonal, along_x, of_cells, bend_xx, bend_yy, bend_xy, system;
   };
-  std::array<Image<float>, level_count> frame;
+  Image<float> frame;
   std::array<StageMemory, stage_count> stages;
   Image<float> sums, inverse_scale, scale_along_x, at_nodes;
   Array<float> of_rows;
@@ -679,8 +671,7 @@ struct WarpRegistration::Workspace {
   Array<unsigned> ticket;
 
   Workspace(const Stream& stream, int height, int width) : state(stream, 1), ticket(stream, 1) {
-    frame[0] = Image<float>(stream, half(height), half(width));
-    frame[1] = Image<float>(stream, half(half(height)), half(half(width)));
+    frame = Image<float>(stream, half(height), half(width));
     for (int s = 0; s < stage_count; ++s) {
       const int spacing = spacing_of[s], rows = field_nodes(height, spacing), columns = field_nodes(width, spacing);
       const int cell_rows = cells_along(height, spacing), cell_columns = cells_along(width, spacing);
@@ -695,7 +686,7 @@ struct WarpRegistration::Workspace {
         set_zero(stream, plane->view());
       }
     }
-    const int cell_rows = cells_along(height, cell_px_of_field), cell_columns = cells_along(width, cell_px_of_field);
+    const int cell_rows = cells_along(height, field_spacing_px), cell_columns = cells_along(width, field_spacing_px);
     sums = Image<float>(stream, cell_sums * cell_rows, cell_columns);
     inverse_scale = Image<float>(stream, cell_rows, cell_columns);
     scale_along_x = Image<float>(stream, cell_rows, cell_columns);
@@ -707,10 +698,23 @@ struct WarpRegistration::Workspace {
   Stage stage(int s, int height, int width) {
     StageMemory& of = stages[s];
     const int spacing = spacing_of[s];
-    return {spacing,    field_nodes(height, spacing), field_nodes(width, spacing), cells_along(height, spacing), cells_along(width, spacing),
-            of.values,  of.step,                      of.residual,                 of.direction,                 of.image,
-            of.diagonal, of.along_x,                  of.of_cells,                 of.bend_xx,                   of.bend_yy,
-            of.bend_xy, of.system};
+    return {spacing,
+            field_nodes(height, spacing),
+            field_nodes(width, spacing),
+            cells_along(height, spacing),
+            cells_along(width, spacing),
+            of.values,
+            of.step,
+            of.residual,
+            of.direction,
+            of.image,
+            of.diagonal,
+            of.along_x,
+            of.of_cells,
+            of.bend_xx,
+            of.bend_yy,
+            of.bend_xy,
+            of.system};
   }
 };
 
@@ -723,13 +727,9 @@ WarpRegistration::WarpRegistration(const Stream& stream, ImageView<const float> 
   const Image<std::uint8_t> usable = erode(to_host(stream, valid).view(), unused_border_px);
   const Image<std::uint8_t> second = every_second(usable.view());
   mask->valid = to_device(stream, second.view());
-  Image<float> smooth(stream, height, width), every_2(stream, half(height), half(width)),
-      every_4(stream, half(half(height)), half(half(width)));
+  Image<float> smooth(stream, height, width);
   for_each_tile(stream, height, width, Smooth<1>{{mask_attenuation}, {}, smooth});
-  for_each_tile(stream, every_2.height(), every_2.width(), Smooth<2>{{mask_attenuation}, {}, every_2});
-  for_each_tile(stream, every_4.height(), every_4.width(), Smooth<2>{{every_2}, {}, every_4});
-  mask->coefficients[0] = padded_coefficients<1>(stream, smooth.view(), usable.view());
-  mask->coefficients[1] = padded_coefficients<1>(stream, every_4.view(), every_second(erode(second.view(), 2).view()).view());
+  mask->coefficients = padded_coefficients<1>(stream, smooth.view(), usable.view());
   mask_ = std::move(mask);
   workspace_ = std::make_unique<Workspace>(stream, height, width);
   stream.synchronize();
@@ -754,21 +754,17 @@ void WarpRegistration::enqueue(const Stream& stream, const StoredFrame& frame, A
   require(placement.size == 1 && estimate.size == 1, "WarpRegistration::enqueue: placement and estimate must have one element");
   require(same_size(to_mask, work.at_nodes.view()) && same_size(to_frame, work.at_nodes.view()),
           "WarpRegistration::enqueue: the fields are not of the mask's size");
-  for_each_tile(stream, work.frame[0].height(), work.frame[0].width(), Smooth<2, StoredSource>{{frame}, mask.valid, work.frame[0]});
-  for_each_tile(stream, work.frame[1].height(), work.frame[1].width(), Smooth<2>{{work.frame[0]}, {}, work.frame[1]});
+  for_each_tile(stream, work.frame.height(), work.frame.width(), Smooth<2, StoredSource>{{frame}, mask.valid, work.frame});
   for_each_tile(stream, 1, 1, Begin{placement, height, width, work.stages[0].values, work.inverse_scale, work.state});
 
-  const auto sum_and_finish = [&](const WarpRound& round, const auto& kernel) {
-    for_each_tile_then_finish(stream, work.frame[round.level].height(), work.frame[round.level].width(), kernel, work.ticket);
-  };
   for (std::size_t k = 0; k < std::size(rounds); ++k) {
     const WarpRound& round = rounds[k];
-    const float grid_px = round.level == 0 ? 2.0f : 4.0f, spacing = static_cast<float>(spacing_of[round.stage]);
+    const float spacing = static_cast<float>(spacing_of[round.stage]);
     const bool refine = k + 1 < std::size(rounds) && rounds[k + 1].stage != round.stage;
     Between between{};
     between.task = round.task;
     between.iterations = iterations_of[round.stage];
-    between.first_tap = 0.5f * (spacing - grid_px) / spacing;
+    between.first_tap = 0.5f * (spacing - 2) / spacing;  // of every second pixel
     between.stage = work.stage(round.stage, height, width);
     if (refine) {
       between.refined = work.stages[round.stage + 1].values;
@@ -784,10 +780,8 @@ void WarpRegistration::enqueue(const Stream& stream, const StoredFrame& frame, A
     between.to_mask = to_mask;
     between.of_rows = work.of_rows;
     between.estimate = estimate;
-    if (round.level == 0)
-      sum_and_finish(round, CellEquations<8>{work.frame[0], mask.coefficients[0], 2, 1, position_sd_px[0], between, work.state});
-    else
-      sum_and_finish(round, CellEquations<4>{work.frame[1], mask.coefficients[1], 4, 4, position_sd_px[1], between, work.state});
+    for_each_tile_then_finish(stream, work.frame.height(), work.frame.width(),
+                              CellEquations{work.frame, mask.coefficients, between, work.state}, work.ticket);
   }
   const int rows = field_nodes(height);
   for_each_tile(stream, rows, to_frame.width, Invert{to_mask, placement, height, width, rows, work.at_nodes});
