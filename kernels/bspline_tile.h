@@ -80,13 +80,17 @@ CINELUMEN_HOST_DEVICE inline int coefficient_column(int x, int width) {
     return x;
 }
 
-/// One polynomial piece of the spline along a strip: second coefficient at (base_y, base_x + Step * i) for all its pixels. With `All`
-/// false only positions whose fractions lie in [low, high) are written.
-template <int Step, bool Slopes, bool All>
-CINELUMEN_HOST_DEVICE inline void evaluate_piece(const ImageView<const float>& coefficients, int base_y, int base_x, float from_y,
-                                                 float from_x, float sine, float cosine, float low_y, float high_y, float low_x,
-                                                 float high_x, float* __restrict value, float* __restrict slope_y,
-                                                 float* __restrict slope_x) {
+/// Cubic B-splines: what evaluate_piece takes coefficients for.
+struct BSpline {
+  CINELUMEN_HOST_DEVICE static void weights(float f, float& w0, float& w1, float& w2, float& w3) { bspline_weights(f, w0, w1, w2, w3); }
+};
+
+/// One polynomial piece of the spline along a strip: second coefficient at (base_y, base_x + Step * i) for all its pixels. position(i): where
+/// pixel i lies beyond that, (y, x). With `All` false only positions whose fractions lie in [low, high) are written.
+template <int Step, bool Slopes, bool All, class Weights, class Position>
+CINELUMEN_HOST_DEVICE inline void evaluate_piece(const ImageView<const float>& coefficients, int base_y, int base_x, Position position,
+                                                 float low_y, float high_y, float low_x, float high_x, float* __restrict value,
+                                                 float* __restrict slope_y, float* __restrict slope_x) {
   const float* __restrict c0 = coefficients.row(base_y - 1);
   const float* __restrict c1 = c0 + coefficients.pitch;
   const float* __restrict c2 = c1 + coefficients.pitch;
@@ -96,12 +100,11 @@ CINELUMEN_HOST_DEVICE inline void evaluate_piece(const ImageView<const float>& c
             k2 = coefficient_column<Step>(base_x + 1, width), k3 = coefficient_column<Step>(base_x + 2, width);
 #pragma GCC ivdep
   for (int i = 0; i < bspline_strip; ++i) {
-    const float fi = static_cast<float>(i);
-    const float part_y = bspline_strip == 1 ? from_y : from_y - sine * fi,
-                part_x = bspline_strip == 1 ? from_x : from_x + (cosine - Step) * fi;
+    float part_y, part_x;
+    position(i, part_y, part_x);
     float wx0, wx1, wx2, wx3, wy0, wy1, wy2, wy3;
-    bspline_weights(part_x, wx0, wx1, wx2, wx3);
-    bspline_weights(part_y, wy0, wy1, wy2, wy3);
+    Weights::weights(part_x, wx0, wx1, wx2, wx3);
+    Weights::weights(part_y, wy0, wy1, wy2, wy3);
     const float a0 = wx0 * c0[k0 + i] + wx1 * c0[k1 + i] + wx2 * c0[k2 + i] + wx3 * c0[k3 + i];
     const float a1 = wx0 * c1[k0 + i] + wx1 * c1[k1 + i] + wx2 * c1[k2 + i] + wx3 * c1[k3 + i];
     const float a2 = wx0 * c2[k0 + i] + wx1 * c2[k1 + i] + wx2 * c2[k2 + i] + wx3 * c2[k3 + i];
@@ -142,17 +145,24 @@ CINELUMEN_HOST_DEVICE inline void evaluate_strip(const ImageView<const float>& c
             xb = n == 1 ? xa : whole(first_x + cosine * (n - 1)) - Step * (n - 1);
   const int y_low = ya < yb ? ya : yb, y_high = ya < yb ? yb : ya, x_low = xa < xb ? xa : xb, x_high = xa < xb ? xb : xa;
   const bool within = y_low >= 1 && y_high + 2 < height && x_low >= 1 && x_high + Step * (n - 1) + 2 < width;
+  const auto along = [=](int base_y, int base_x) {
+    const float from_y = first_y - base_y, from_x = first_x - base_x;
+    return [=](int i, float& part_y, float& part_x) {
+      const float fi = static_cast<float>(i);
+      part_y = n == 1 ? from_y : from_y - sine * fi;
+      part_x = n == 1 ? from_x : from_x + (cosine - Step) * fi;
+    };
+  };
   if (within && y_low == y_high && x_low == x_high) {
-    evaluate_piece<Step, Slopes, true>(coefficients, y_low, x_low, first_y - y_low, first_x - x_low, sine, cosine, 0, 0, 0, 0, value,
-                                       slope_y, slope_x);
+    evaluate_piece<Step, Slopes, true, BSpline>(coefficients, y_low, x_low, along(y_low, x_low), 0, 0, 0, 0, value, slope_y, slope_x);
   } else if (within) {
     // Open at the ends: a position that rounds differently in evaluate_piece still finds its piece.
     constexpr float open = 1.0e9f;
     for (int base_y = y_low; base_y <= y_high; ++base_y)
       for (int base_x = x_low; base_x <= x_high; ++base_x)
-        evaluate_piece<Step, Slopes, false>(coefficients, base_y, base_x, first_y - base_y, first_x - base_x, sine, cosine,
-                                            base_y == y_low ? -open : 0, base_y == y_high ? open : 1, base_x == x_low ? -open : 0,
-                                            base_x == x_high ? open : 1, value, slope_y, slope_x);
+        evaluate_piece<Step, Slopes, false, BSpline>(coefficients, base_y, base_x, along(base_y, base_x), base_y == y_low ? -open : 0,
+                                                     base_y == y_high ? open : 1, base_x == x_low ? -open : 0,
+                                                     base_x == x_high ? open : 1, value, slope_y, slope_x);
   } else {
     for (int i = 0; i < n; ++i) {
       const float q_y = first_y - sine * i, q_x = first_x + cosine * i;
@@ -187,6 +197,36 @@ CINELUMEN_HOST_DEVICE inline void evaluate_strip(const ImageView<const float>& c
       }
     }
   }
+}
+
+/// The same at given positions of a strip, in pixels of the coefficients, all at least 1 from the first and 3 from the last of both axes.
+/// Neighbours lie about `Step` apart along x: where they all share one piece, it costs no more than evaluate_strip.
+template <int Step, bool Slopes, class Weights>
+CINELUMEN_HOST_DEVICE inline void evaluate_positions(const ImageView<const float>& coefficients, const float* __restrict position_y,
+                                                     const float* __restrict position_x, float* value, float* slope_y, float* slope_x) {
+  constexpr int n = bspline_strip;
+  // Of integers: the least of floats GCC finds one by one.
+  int y_low = static_cast<int>(position_y[0]), y_high = y_low, x_low = static_cast<int>(position_x[0]), x_high = x_low;
+  for (int i = 1; i < n; ++i) {
+    const int y = static_cast<int>(position_y[i]), x = static_cast<int>(position_x[i]) - Step * i;
+    y_low = y < y_low ? y : y_low;
+    y_high = y > y_high ? y : y_high;
+    x_low = x < x_low ? x : x_low;
+    x_high = x > x_high ? x : x_high;
+  }
+  const auto at = [=](int base_y, int base_x) {
+    return [=](int i, float& part_y, float& part_x) {
+      part_y = position_y[i] - static_cast<float>(base_y);
+      part_x = position_x[i] - static_cast<float>(base_x + Step * i);
+    };
+  };
+  if (n == 1 || (y_low == y_high && x_low == x_high)) {
+    evaluate_piece<Step, Slopes, true, Weights>(coefficients, y_low, x_low, at(y_low, x_low), 0, 0, 0, 0, value, slope_y, slope_x);
+    return;
+  }
+  for (int base_y = y_low; base_y <= y_high; ++base_y)
+    for (int base_x = x_low; base_x <= x_high; ++base_x)
+      evaluate_piece<Step, Slopes, false, Weights>(coefficients, base_y, base_x, at(base_y, base_x), 0, 1, 0, 1, value, slope_y, slope_x);
 }
 
 }  // namespace cinelumen

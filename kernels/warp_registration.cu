@@ -429,7 +429,7 @@ struct CellEquations {
   struct Scratch {
     struct Equations {
       Tile<float, components * Height, most_nodes> along_y;
-      Tile<float, Height, Width> residual, slope_y, slope_x;
+      Tile<float, Height, Width> position_y, position_x, value, residual, slope_y, slope_x;
       Tile<float, cell_sums*(Height / cell_side), Width> of_columns;
     };
     union {
@@ -459,10 +459,10 @@ struct CellEquations {
     });
     const InverseMotion inverse = state[0].inverse;
     const float last_y = static_cast<float>(coefficients.height) - 3.0f, last_x = static_cast<float>(coefficients.width) - 3.0f;
-    const float* __restrict const plane = coefficients.data;
-    const int pitch = static_cast<int>(coefficients.pitch), y0 = block.y0, x0 = block.x0, lattice_columns = stage.columns;
-    // In three loops: where to look, the mask there, the residual. Each is short enough for the vectoriser.
-    block.for_each_pixel(rows, columns,
+    const int y0 = block.y0, x0 = block.x0, lattice_columns = stage.columns;
+    // Whole strips: what lies beyond the last column is thrown away.
+    const int strips = (columns + bspline_strip - 1) / bspline_strip;
+    block.for_each_pixel(rows, strips * bspline_strip,
                          [&](int y, int x) {
                            const float q_y = static_cast<float>(y0 + y) * grid, q_x = static_cast<float>(x0 + x) * grid;
                            const LatticePosition at = lattice_position(q_x, nodes_per_px, lattice_columns);
@@ -477,37 +477,18 @@ struct CellEquations {
                            const float p_x = inverse.origin_x + inverse.cosine * q_x + inverse.sine * q_y + d_x + padding;
                            // What lies off the mask lies on its border of NaN.
                            const float low_y = p_y > 1.0f ? p_y : 1.0f, low_x = p_x > 1.0f ? p_x : 1.0f;
-                           scratch.slope_y[y][x] = low_y < last_y ? low_y : last_y;
-                           scratch.slope_x[y][x] = low_x < last_x ? low_x : last_x;
+                           scratch.position_y[y][x] = low_y < last_y ? low_y : last_y;
+                           scratch.position_x[y][x] = low_x < last_x ? low_x : last_x;
                            scratch.residual[y][x] = (v0 * c2[k] + v1 * c2[k + 1]) + (v2 * c2[k + 2] + v3 * c2[k + 3]);
                          });
-    block.for_each_pixel(rows, columns, [&](int y, int x) {
-      const float p_y = scratch.slope_y[y][x], p_x = scratch.slope_x[y][x];
-      const int base_y = static_cast<int>(p_y), base_x = static_cast<int>(p_x);
-      const float f_y = p_y - static_cast<float>(base_y), f_x = p_x - static_cast<float>(base_x);
-      const int k = (base_y - 1) * pitch + base_x - 1;
-      float w0, w1, w2, w3, s0, s1, s2, s3, u0, u1, u2, u3, t0, t1, t2, t3;
-      bspline_weights(f_x, w0, w1, w2, w3);
-      bspline_slopes(f_x, s0, s1, s2, s3);
-      bspline_weights(f_y, u0, u1, u2, u3);
-      bspline_slopes(f_y, t0, t1, t2, t3);
-      float value = 0, slope_y = 0, slope_x = 0;
-      const auto add_row = [&](int from, float u, float t) {
-        const float a = plane[from], b = plane[from + 1], c = plane[from + 2], d = plane[from + 3];
-        const float along = (w0 * a + w1 * b) + (w2 * c + w3 * d);
-        value += u * along;
-        slope_y += t * along;
-        slope_x += u * ((s0 * a + s1 * b) + (s2 * c + s3 * d));
-      };
-      add_row(k, u0, t0);
-      add_row(k + pitch, u1, t1);
-      add_row(k + 2 * pitch, u2, t2);
-      add_row(k + 3 * pitch, u3, t3);
-      scratch.residual[y][x] += value;
-      scratch.slope_y[y][x] = slope_y;
-      scratch.slope_x[y][x] = slope_x;
+    block.for_each_pixel(rows, strips, [&](int y, int strip) {
+      const int x = strip * bspline_strip;
+      evaluate_positions<2, true, BSpline>(coefficients, scratch.position_y[y] + x, scratch.position_x[y] + x, scratch.value[y] + x,
+                                           scratch.slope_y[y] + x, scratch.slope_x[y] + x);
     });
-    block.for_each_pixel(rows, columns, [&](int y, int x) { scratch.residual[y][x] = frame.row(y0 + y)[x0 + x] - scratch.residual[y][x]; });
+    block.for_each_pixel(rows, columns, [&](int y, int x) {
+      scratch.residual[y][x] = frame.row(y0 + y)[x0 + x] - scratch.value[y][x] - scratch.residual[y][x];
+    });
     // Rows beyond the image say nothing: a constant number of them goes into each cell.
     block.for_each_pixel(Height - rows, columns, [&](int y, int x) { scratch.residual[rows + y][x] = unknown; });
     sum_cells(block, scratch, rows, columns);
@@ -729,7 +710,7 @@ WarpRegistration::WarpRegistration(const Stream& stream, ImageView<const float> 
   mask->valid = to_device(stream, second.view());
   Image<float> smooth(stream, height, width);
   for_each_tile(stream, height, width, Smooth<1>{{mask_attenuation}, {}, smooth});
-  mask->coefficients = padded_coefficients<1>(stream, smooth.view(), usable.view());
+  mask->coefficients = padded_coefficients<2>(stream, smooth.view(), usable.view());
   mask_ = std::move(mask);
   workspace_ = std::make_unique<Workspace>(stream, height, width);
   stream.synchronize();
