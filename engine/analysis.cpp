@@ -13,6 +13,7 @@
 #include "engine/topology.h"
 
 namespace cinelumen {
+
 namespace {
 
 constexpr int key_frame_count = 6;  // enough for a median of how they agree, and for one of them to be sharp
@@ -137,7 +138,7 @@ Analysis analyze(const Stream& stream, const Run& run, const AnalysisOptions& op
   std::vector<MaskFrame> mask_frames;
   if (mask.source != MaskSource::none) {
     const auto timed = clock.measure("mask");
-    mask_frames = make_mask_frames(stream, run, intensity, mask, options.registration == Registration::rigid);
+    mask_frames = make_mask_frames(stream, run, intensity, mask, options.registration);
   }
   FrameChain chain(stream, run, intensity, analysis.noise, mask, std::move(mask_frames), scene, options);
 

@@ -16,13 +16,11 @@
 #include "engine/flow.h"
 #include "engine/mask_selection.h"
 #include "engine/noise_model.h"
+#include "engine/registration.h"
 #include "engine/run.h"
 #include "kernels/vesselness.h"
 
 namespace cinelumen {
-
-/// How the background is laid on the mask before it is subtracted.
-enum class Registration { none, rigid };
 
 /// What the caller may choose. Defaults are what `cinelumen analyze` does.
 struct AnalysisOptions {
@@ -40,7 +38,11 @@ struct AnalysisOptions {
 struct FrameSubtraction {
   int frame = 0;  ///< 0-based
   double shift_y_px = 0, shift_x_px = 0, rotation_rad = 0;
-  double residual_sd = 0;     ///< of the subtracted background, log units
+  double residual_sd = 0;  ///< of the subtracted background, log units
+  /// Non-rigid registration only. Displacement beyond the rigid motion at the nodes of its field: rms and largest; rms motion that is left;
+  /// true where the field folded and was refused: the frame is then subtracted rigidly.
+  double displacement_rms_px = 0, displacement_largest_px = 0, residual_motion_px = 0;
+  bool field_refused = false;
   double contrast_score = 0;  ///< noise SDs
 };
 

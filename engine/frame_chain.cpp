@@ -14,13 +14,14 @@ constexpr float unknown = std::numeric_limits<float>::quiet_NaN();
 constexpr int most_slots = 16;
 
 // Mean over a polygon's pixels, moved with the background. At most a few thousand samples: enough for a mean, quick for any size.
-float region_mean(ImageView<const float> subtracted, const std::vector<std::array<int, 2>>& pixels, const RigidMotion& motion) {
+float region_mean(ImageView<const float> subtracted, const std::vector<std::array<int, 2>>& pixels, const RigidMotion& motion,
+                  const FrameWarp& warp) {
   double sum = 0;
   int count = 0;
   const std::size_t step = pixels.size() / 4000 + 1;
   for (std::size_t i = 0; i < pixels.size(); i += step) {
-    const PixelPosition to =
-        move(motion, {static_cast<double>(pixels[i][0]), static_cast<double>(pixels[i][1])}, subtracted.height, subtracted.width);
+    const PixelPosition to = place_in_frame(motion, warp, {static_cast<double>(pixels[i][0]), static_cast<double>(pixels[i][1])},
+                                            subtracted.height, subtracted.width);
     const int y = static_cast<int>(std::lround(to.y)), x = static_cast<int>(std::lround(to.x));
     if (y < 0 || x < 0 || y >= subtracted.height || x >= subtracted.width) continue;
     sum += subtracted(y, x);
@@ -127,6 +128,7 @@ Opacification FrameChain::opacify(const std::vector<bool>& of_picture, const std
   Opacification result;
   result.frames.resize(count);
   result.motions.resize(count);
+  result.warps.resize(count);
   result.offsets.resize(count);
   // In the mask's coordinates the background rests: the filter and the running statistics need no motion.
   TemporalFilter filter = make_filter();
@@ -176,6 +178,7 @@ Opacification FrameChain::opacify(const std::vector<bool>& of_picture, const std
     result.frames[i] = slot.subtraction();
     result.frames[i].contrast_score = choice_.contrast_score.empty() ? 0 : choice_.contrast_score[i];
     result.motions[i] = slot.motion();
+    result.warps[i] = slot.copy_of_warp();
     result.offsets[i] = slot.offset();
     take_times(slot);
     if (observer) observer->progress("subtracting", i + 1, count);
@@ -209,7 +212,7 @@ MeasureSettings FrameChain::settings_for(const Topology& topology, const Opacifi
   if (topology.frame < 0 && !score.empty()) i = static_cast<int>(std::max_element(score.begin(), score.end()) - score.begin());
   FrameSlot& slot = *slots_[0];
   load(slot, i);
-  slot.place(opacification.frames[i], opacification.motions[i], opacification.offsets[i]);
+  slot.place(opacification.frames[i], opacification.motions[i], opacification.offsets[i], opacification.warps[i]);
   slot.send_numbers();
   slot.subtract();
   slot.estimate_point_spread(topology, settings.lumen);
@@ -276,7 +279,7 @@ SegmentMeasurements FrameChain::measure(const Topology& topology, const Opacific
   const auto begin = [&](int i, int place) {
     FrameSlot& slot = *slots_[place];
     load(slot, i);
-    slot.place(opacification.frames[i], opacification.motions[i], opacification.offsets[i]);
+    slot.place(opacification.frames[i], opacification.motions[i], opacification.offsets[i], opacification.warps[i]);
     if (!recorded) subtract(slot);
   };
   const auto go_on_in_order = [&](int i, int place) {
@@ -324,8 +327,8 @@ SegmentMeasurements FrameChain::measure(const Topology& topology, const Opacific
       result.contrast[s].push_back(std::move(slot.contrast()[s]));
     }
     for (std::size_t r = 0; r < regions.size(); ++r)
-      result.region_contrast[r].push_back(scene_.is_odd(slot.frame()) ? unknown
-                                                                      : region_mean(slot.subtracted_on_host(), regions[r], slot.motion()));
+      result.region_contrast[r].push_back(
+          scene_.is_odd(slot.frame()) ? unknown : region_mean(slot.subtracted_on_host(), regions[r], slot.motion(), slot.warp()));
     if (observer) {
       const auto timed = slot.clock().measure("write");
       observer->frame_done(results[place].frame);

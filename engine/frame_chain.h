@@ -21,6 +21,7 @@ struct Opacification {
   std::vector<KeyFrame> key_frames;
   std::vector<FrameSubtraction> frames;
   std::vector<RigidMotion> motions;  ///< mask to frame
+  std::vector<FrameWarp> warps;      ///< before it; empty without non-rigid registration
   std::vector<float> offsets;        ///< log units: frame minus mask, off the vessels
   double noise_sd = 0;               ///< of `picture` and the filtered frames, log units
 };

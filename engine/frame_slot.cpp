@@ -7,6 +7,7 @@
 #include "engine/segment_measurement.h"
 #include "kernels/bspline.h"
 #include "kernels/log_subtract.h"
+#include "kernels/warped_subtract.h"
 
 namespace cinelumen {
 namespace {
@@ -34,7 +35,30 @@ float median_attenuation(const Run& run, const IntensityModel& intensity, int fr
   return values[values.size() / 2];
 }
 
+void set_to_zero(Image<float>& image) {
+  for (int y = 0; y < image.height(); ++y) std::fill_n(image.row(y), image.width(), 0.0f);
+}
+
+Image<float> copy_of(const Image<float>& image) {
+  Image<float> result(image.height(), image.width());
+  for (int y = 0; y < image.height(); ++y) std::copy_n(image.row(y), image.width(), result.row(y));
+  return result;
+}
+
+void copy_or_zero(const Image<float>& from, Image<float>& to) {
+  if (from.empty()) {
+    set_to_zero(to);
+    return;
+  }
+  for (int y = 0; y < to.height(); ++y) std::copy_n(from.row(y), to.width(), to.row(y));
+}
+
 }  // namespace
+
+FrameWarp FrameSlot::copy_of_warp() const {
+  if (!warping()) return {};
+  return {copy_of(warp_.to_mask), copy_of(warp_.to_frame)};
+}
 
 FrameSetup::FrameSetup(const Stream& stream, const Run& run, const IntensityModel& intensity, const NoiseModel& noise, int reference_frame,
                        std::vector<MaskFrame> masks, Registration registration)
@@ -52,9 +76,13 @@ FrameSetup::FrameSetup(const Stream& stream, const Run& run, const IntensityMode
   };
   for (MaskFrame& mask : masks) {
     Array<float> variance = variance_with(mask.noise_factor);
-    masks_.push_back({std::move(mask), std::move(variance), {}});
-    if (registration == Registration::rigid)
-      masks_.back().registration.emplace(stream, masks_.back().frame.attenuation.view(), valid_.view());
+    masks_.push_back({std::move(mask), std::move(variance), {}, {}, {}});
+    Mask& made = masks_.back();
+    if (registration == Registration::none) continue;
+    made.registration.emplace(stream, made.frame.attenuation.view(), valid_.view());
+    if (registration == Registration::rigid) continue;
+    made.warp.emplace(stream, made.frame.attenuation.view(), valid_.view());
+    made.bordered = bordered_coefficients(stream, made.frame.coefficients.view());
   }
   if (!subtracting()) {
     variance_table_ = variance_with(1);
@@ -138,8 +166,20 @@ FrameSlot::FrameSlot(const Stream& stream, const FrameSetup& setup)
     host_filtered_ = Image<float>::staging(stream, setup.height(), setup.width());
   }
   numbers_host_[0] = {};
-  for (const FrameSetup::Mask& mask : setup.masks_)
+  for (const FrameSetup::Mask& mask : setup.masks_) {
     if (mask.registration) registrations_.push_back(mask.registration->another(stream));
+    if (mask.warp) warps_.push_back(mask.warp->another(stream));
+  }
+  if (warping()) {
+    for (Image<float>* field : {&to_mask_, &to_frame_}) *field = make_displacement_field(stream, setup.height(), setup.width());
+    for (Image<float>* field : {&warp_.to_mask, &warp_.to_frame}) {
+      *field = Image<float>::staging(stream, to_mask_.height(), to_mask_.width());
+      set_to_zero(*field);
+    }
+    difference_ = Image<float>(stream, setup.height(), setup.width());
+    warp_estimate_ = Array<WarpEstimate>(stream, 1);
+    warp_estimate_host_ = Array<WarpEstimate>::staging(stream, 1);
+  }
   stream.synchronize();  // the copies' stream may use what was allocated
 }
 
@@ -170,20 +210,38 @@ void FrameSlot::ingest(int frame, int mask) {
   arrived_.hold(stream_);
 }
 
-void FrameSlot::place(const FrameSubtraction& subtraction, const RigidMotion& motion, float offset) {
+void FrameSlot::place(const FrameSubtraction& subtraction, const RigidMotion& motion, float offset, const FrameWarp& warp) {
+  if (warping()) {
+    copy_or_zero(warp.to_mask, warp_.to_mask);
+    copy_or_zero(warp.to_frame, warp_.to_frame);
+  }
+  set_place(subtraction, motion, offset);
+}
+
+void FrameSlot::set_place(const FrameSubtraction& subtraction, const RigidMotion& motion, float offset) {
   subtraction_ = subtraction;
   motion_ = motion;
   offset_ = setup_.subtracting() ? offset : setup_.no_mask_offset_;
   numbers_host_[0].placement = {motion_, offset_};
 }
 
-void FrameSlot::send_numbers() { copy<Numbers>(stream_, numbers_host_.view(), numbers_.view()); }
+void FrameSlot::send_numbers() {
+  copy<Numbers>(stream_, numbers_host_.view(), numbers_.view());
+  if (!warping()) return;
+  copy<float>(stream_, warp_.to_mask.view(), to_mask_.view());
+  copy<float>(stream_, warp_.to_frame.view(), to_frame_.view());
+}
 
 void FrameSlot::find_motion() {
   if (registrations_.empty()) return;
   const auto timed = clock_.measure("registration");
   registrations_[mask_].enqueue(stream_, stored_frame(), estimate_.view(), placement());
   copy<RigidEstimate>(stream_, estimate_.view(), estimate_host_.view());
+  if (!warping()) return;
+  warps_[mask_].enqueue(stream_, stored_frame(), estimate_.view(), placement(), to_mask_.view(), to_frame_.view(), warp_estimate_.view());
+  copy<WarpEstimate>(stream_, warp_estimate_.view(), warp_estimate_host_.view());
+  copy<float>(stream_, to_mask_.view(), warp_.to_mask.view());
+  copy<float>(stream_, to_frame_.view(), warp_.to_frame.view());
 }
 
 bool FrameSlot::take_motion() {
@@ -197,7 +255,14 @@ bool FrameSlot::take_motion() {
     subtraction.shift_x_px = estimate.motion.shift_x_px;
     subtraction.rotation_rad = estimate.motion.rotation_rad;
   }
-  place(subtraction, estimate.converged ? estimate.motion : RigidMotion{}, estimate.offset);
+  if (warping()) {
+    const WarpEstimate& warp = warp_estimate_host_[0];
+    subtraction.displacement_rms_px = warp.folded ? 0 : warp.rms_px;
+    subtraction.displacement_largest_px = warp.folded ? 0 : warp.largest_px;
+    subtraction.residual_motion_px = warp.residual_px;
+    subtraction.field_refused = warp.folded != 0;
+  }
+  set_place(subtraction, estimate.converged ? estimate.motion : RigidMotion{}, estimate.offset);
   return estimate.converged;
 }
 
@@ -214,12 +279,25 @@ ImageView<const float> FrameSlot::mask_coefficients() const {
 
 void FrameSlot::subtract() {
   const auto timed = clock_.measure("subtraction");
-  log_subtract(stream_, stored_frame(), mask_coefficients(), setup_.valid(), placement(), subtracted_.view());
+  if (warping())
+    subtract_warped(subtracted_.view());
+  else
+    log_subtract(stream_, stored_frame(), mask_coefficients(), setup_.valid(), placement(), subtracted_.view());
 }
 
 void FrameSlot::subtract_onto_mask() {
   const auto timed = clock_.measure("opacification");
+  if (warping()) {
+    subtract_warped(difference_.view());
+    carry_onto_mask(stream_, difference_.view(), placement(), to_frame_.view(), subtracted_.view());
+    return;
+  }
   log_subtract_onto_mask(stream_, stored_frame(), mask_coefficients(), setup_.valid(), placement(), subtracted_.view());
+}
+
+void FrameSlot::subtract_warped(ImageView<float> subtracted) {
+  log_subtract_warped(stream_, stored_frame(), setup_.masks_[mask_].bordered.view(), setup_.valid(), placement(), to_mask_.view(),
+                      subtracted);
 }
 
 void FrameSlot::filter(TemporalFilter& filter, int place) {
@@ -252,8 +330,17 @@ StoredFrame FrameSlot::variance() const {
 
 std::vector<Centreline> FrameSlot::centrelines_of(const Topology& topology) const {
   std::vector<Centreline> centrelines;
-  for (const VesselGraph::Segment& segment : topology.graph.segments)
+  for (const VesselGraph::Segment& segment : topology.graph.segments) {
     centrelines.push_back(move_centreline(segment.centreline, motion_, setup_.height(), setup_.width()));
+    if (!warping()) continue;
+    std::vector<CentrelinePoint>& points = centrelines.back().points;
+    for (std::size_t i = 0; i < points.size(); ++i) {
+      const CentrelinePoint& from = segment.centreline.points[i];
+      const PixelPosition to = place_in_frame(motion_, warp_, {from.y, from.x}, setup_.height(), setup_.width());
+      points[i].y = static_cast<float>(to.y);
+      points[i].x = static_cast<float>(to.x);
+    }
+  }
   return centrelines;
 }
 
@@ -261,7 +348,7 @@ void FrameSlot::find_and_measure(const MeasureSettings& settings) {
   {
     const auto timed = clock_.measure("vesselness");
     VesselnessOptions options = settings.vesselness;
-    follower_->enqueue_place(stream_, placement(), setup_.height(), setup_.width(), wanted_.view());
+    follower_->enqueue_place(stream_, placement(), setup_.height(), setup_.width(), wanted_.view(), to_frame_.view());
     if (!settings.trace_every_frame) options.wanted = wanted_.view();
     vesselness_->compute(stream_, filtered_, options, map_);
   }

@@ -8,6 +8,7 @@
 
 #include "engine/analysis.h"
 #include "engine/diameter_profile.h"
+#include "engine/frame_warp.h"
 #include "engine/mask_frame.h"
 #include "engine/segment_follower.h"
 #include "engine/stage_clock.h"
@@ -17,6 +18,7 @@
 #include "kernels/mask_registration.h"
 #include "kernels/rigid_motion.h"
 #include "kernels/temporal_filter.h"
+#include "kernels/warp_registration.h"
 
 namespace cinelumen {
 
@@ -54,6 +56,8 @@ class FrameSetup {
     MaskFrame frame;
     Array<float> variance_table;  ///< of frame minus mask, by stored value
     std::optional<MaskRegistration> registration;
+    std::optional<WarpRegistration> warp;
+    Image<float> bordered;  ///< coefficients for log_subtract_warped
   };
   const IntensityModel& intensity_;
   const NoiseModel& noise_;
@@ -102,14 +106,14 @@ class FrameSlot {
   /// Takes what stands in stored() as frame `frame` (0-based) of the run, to be measured against mask `mask` of the setup, which is at rest
   /// until something else is known. On CUDA the copy runs beside what other streams do.
   void ingest(int frame, int mask);
-  /// Sets motion(), offset() and subtraction() as they are known from before.
-  void place(const FrameSubtraction& subtraction, const RigidMotion& motion, float offset);
+  /// Sets motion(), offset(), subtraction() and warp() as they are known from before.
+  void place(const FrameSubtraction& subtraction, const RigidMotion& motion, float offset, const FrameWarp& warp = {});
   /// When the frame was taken, for statistics.
   void set_time(const FlowTime& time) { numbers_host_[0].time = time; }
 
   /// Brings place and time to the device: first of what is queued.
   void send_numbers();
-  /// Finds how the mask moved; without registration, or where the estimate does not converge, it stays.
+  /// Finds how the mask moved, and bent where that is asked for; without registration, or where the estimate does not converge, it stays.
   void find_motion();
   /// subtracted() = frame - mask in the frame's coordinates, or in the mask's.
   void subtract();
@@ -155,6 +159,9 @@ class FrameSlot {
   int mask() const { return mask_; }
   const RigidMotion& motion() const { return motion_; }  ///< mask to frame
   float offset() const { return offset_; }               ///< frame minus mask, off the vessels, log units
+  const FrameWarp& warp() const { return warp_; }        ///< valid until the slot takes another frame
+  /// A copy of it, to be kept.
+  FrameWarp copy_of_warp() const;
   const FrameSubtraction& subtraction() const { return subtraction_; }
   ImageView<const float> subtracted() const { return subtracted_.view(); }  ///< device
   ImageView<const float> filtered() const { return filtered_; }             ///< device
@@ -168,6 +175,9 @@ class FrameSlot {
   StageClock& clock() { return clock_; }
 
  private:
+  bool warping() const { return !warps_.empty(); }
+  void set_place(const FrameSubtraction& subtraction, const RigidMotion& motion, float offset);
+  void subtract_warped(ImageView<float> subtracted);
   StoredFrame stored_frame() const;
   void copy_to_host(const Stream& stream);
   StoredFrame variance() const;
@@ -196,7 +206,12 @@ class FrameSlot {
   Array<Numbers> numbers_, numbers_host_;
   Array<RigidEstimate> estimate_, estimate_host_;
   std::vector<MaskRegistration> registrations_;  // one per mask
-  std::optional<Vesselness> vesselness_;         // where vessels are followed
+  std::vector<WarpRegistration> warps_;          // likewise, for non-rigid registration
+  Image<float> to_mask_, to_frame_;              // its fields, and the difference before it is carried onto the mask
+  Image<float> difference_;
+  FrameWarp warp_;
+  Array<WarpEstimate> warp_estimate_, warp_estimate_host_;
+  std::optional<Vesselness> vesselness_;  // where vessels are followed
   VesselnessMap map_;
   Image<std::int32_t> wanted_;  // squares of the frame where the map will be read
   std::optional<SegmentFollower> follower_;

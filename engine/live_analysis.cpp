@@ -339,8 +339,9 @@ void LiveAnalysis::gather(ImageView<const std::uint16_t> stored) {
     }
     const std::vector<int> used = choice.frames();
     prepared->noise = estimate_noise(run, intensity_, used);
-    prepared->setup = std::make_unique<FrameSetup>(stream, run, intensity_, prepared->noise, choice.reference_frame,
-                                                   make_mask_frames(stream, run, intensity_, choice), options_.registration);
+    prepared->setup =
+        std::make_unique<FrameSetup>(stream, run, intensity_, prepared->noise, choice.reference_frame,
+                                     make_mask_frames(stream, run, intensity_, choice, options_.registration), options_.registration);
     Image<std::uint16_t> last(run.rows(), run.columns());
     run.frames->read_frame(count - 1, last.view());
     prepared->warm_up(stream_, last.view());

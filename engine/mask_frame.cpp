@@ -2,12 +2,16 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <stdexcept>
 
+#include "engine/frame_warp.h"
 #include "kernels/bspline.h"
 #include "kernels/log_attenuation.h"
 #include "kernels/log_subtract.h"
 #include "kernels/mask_registration.h"
+#include "kernels/warp_registration.h"
+#include "kernels/warped_subtract.h"
 
 namespace cinelumen {
 namespace {
@@ -32,6 +36,8 @@ class AttenuationReader {
     log_attenuation(stream_, stored_, table_, attenuation);
     stream_.synchronize();
   }
+  /// The frame that was read last.
+  StoredFrame stored() const { return {stored_.view(), table_.view()}; }
 
  private:
   Stream stream_;
@@ -114,28 +120,34 @@ double moved_px(const RigidMotion& motion, int height, int width) {
 // Lays frames on the reference, one at a time.
 class FrameLayer {
  public:
+  // `warp`: not null for non-rigid registration.
   FrameLayer(const Stream& stream, const Run& run, const IntensityModel& intensity, const MaskRegistration& registration,
-             const Image<float>& reference)
+             const WarpRegistration* warp, const Image<float>& reference)
       : stream_(stream),
         reader_(stream, run, intensity),
         registration_(registration.another(stream)),
         reference_(reference),
-        attenuation_(stream, run.rows(), run.columns()) {}
+        attenuation_(stream, run.rows(), run.columns()) {
+    if (!warp) return;
+    warp_.emplace(warp->another(stream));
+    for (Image<float>* field : {&to_mask_, &to_frame_}) *field = make_displacement_field(stream, run.rows(), run.columns());
+    warp_estimate_ = Array<WarpEstimate>(stream, 1);
+    rigid_ = Array<RigidEstimate>(stream, 1);
+    placement_ = Array<FramePlacement>(stream, 1);
+  }
 
   // Attenuation in the reference's coordinates, host memory; what the moved frame does not show, the reference does.
   ImageView<const float> lay(int frame) {
     reader_.read(frame, attenuation_);
+    if (warp_) return lay_bent();
     const RigidEstimate estimate = registration_.estimate(stream_, attenuation_);
     const int height = attenuation_.height(), width = attenuation_.width();
     if (!estimate.converged || moved_px(estimate.motion, height, width) < still_px) return on_host(attenuation_);
-    if (moved_.empty()) {
-      coefficients_ = Image<float>(stream_, height, width);
-      moved_ = Image<float>(stream_, height, width);
-    }
+    make_planes(height, width);
     bspline_coefficients(stream_, attenuation_, coefficients_);
     warp(stream_, coefficients_, inverse(estimate.motion), moved_);
     on_host(moved_);
-    Image<float>& host = stream_.on_cuda() ? host_ : moved_;
+    Image<float>& host = moved_on_host();
     for (int y = 0; y < height; ++y) {
       const ShownRow shown(estimate.motion, y, height, width);
       float* row = host.row(y);
@@ -148,6 +160,47 @@ class FrameLayer {
   }
 
  private:
+  void make_planes(int height, int width) {
+    if (!moved_.empty()) return;
+    coefficients_ = Image<float>(stream_, height, width);
+    moved_ = Image<float>(stream_, height, width);
+  }
+  Image<float>& moved_on_host() { return stream_.on_cuda() ? host_ : moved_; }
+
+  // The same with what bends on the way.
+  ImageView<const float> lay_bent() {
+    const int height = attenuation_.height(), width = attenuation_.width();
+    registration_.enqueue(stream_, reader_.stored(), rigid_.view(), placement_.view());
+    warp_->enqueue(stream_, reader_.stored(), rigid_.view(), placement_.view(), to_mask_, to_frame_, warp_estimate_.view());
+    make_planes(height, width);
+    bspline_coefficients(stream_, attenuation_, coefficients_);
+    warp_onto_mask(stream_, coefficients_, placement_.view(), to_frame_.view(), moved_);
+    const RigidEstimate rigid = one_of(rigid_);
+    const WarpEstimate estimate = one_of(warp_estimate_);
+    if (!rigid.converged) return on_host(attenuation_);
+    on_host(moved_);
+    Image<float>& host = moved_on_host();
+    const FrameWarp field{{}, to_host(stream_, to_frame_.view())};
+    // Only near the border does the frame not reach.
+    const int reach = static_cast<int>(std::ceil(moved_px(rigid.motion, height, width) + 1.5 * estimate.largest_px)) + 4;
+    const auto shown = [&](int y, int x) {
+      if (y >= reach && x >= reach && y < height - reach && x < width - reach) return true;
+      const PixelPosition there = place_in_frame(rigid.motion, field, {static_cast<double>(y), static_cast<double>(x)}, height, width);
+      return there.y >= 1 && there.y <= height - 3 && there.x >= 1 && there.x <= width - 3;
+    };
+    for (int y = 0; y < height; ++y)
+      for (int x = 0; x < width; ++x) host(y, x) = shown(y, x) ? host(y, x) - rigid.offset : reference_(y, x);
+    return host.view();
+  }
+
+  template <class T>
+  T one_of(const Array<T>& array) {
+    Array<T> host = Array<T>::staging(stream_, 1);
+    copy<T>(stream_, array.view(), host.view());
+    stream_.synchronize();
+    return host[0];
+  }
+
   ImageView<const float> on_host(const Image<float>& image) {
     if (!stream_.on_cuda()) return image.view();
     host_ = to_host(stream_, image.view());
@@ -159,16 +212,25 @@ class FrameLayer {
   MaskRegistration registration_;
   const Image<float>& reference_;
   Image<float> attenuation_, coefficients_, moved_, host_;
+  std::optional<WarpRegistration> warp_;
+  Image<float> to_mask_, to_frame_;
+  Array<WarpEstimate> warp_estimate_;
+  Array<RigidEstimate> rigid_;
+  Array<FramePlacement> placement_;
 };
 
 // The average, or the envelope, of frames that are first laid on the reference.
-MaskFrame registered_mask_frame(const Stream& stream, const Run& run, const IntensityModel& intensity, const MaskChoice& choice) {
+MaskFrame registered_mask_frame(const Stream& stream, const Run& run, const IntensityModel& intensity, const MaskChoice& choice,
+                                Registration how) {
   const int height = run.rows(), width = run.columns();
   const bool envelope = choice.source == MaskSource::envelope;
   Image<float> attenuation(stream, height, width);
   AttenuationReader(stream, run, intensity).read(choice.reference_frame, attenuation);
   const Image<float> reference = to_host(stream, attenuation.view());
-  const MaskRegistration registration(stream, attenuation, to_device(stream, run.field.valid()));
+  const Image<std::uint8_t> valid = to_device(stream, run.field.valid());
+  const MaskRegistration registration(stream, attenuation, valid);
+  std::optional<WarpRegistration> bending;
+  if (how == Registration::nonrigid) bending.emplace(stream, attenuation, valid);
   // Envelope: the two least values so far; average: their sum, in the first.
   Image<float> least(height, width), second(height, width);
   int count = 0;
@@ -201,7 +263,8 @@ MaskFrame registered_mask_frame(const Stream& stream, const Run& run, const Inte
   const std::vector<int>& frames = choice.masks.front().frames;
   std::vector<FrameLayer> layers;
   for (int i = 0; i < (one ? 1 : std::clamp(cpu_threads(), 1, static_cast<int>(frames.size()))); ++i)
-    layers.emplace_back(one ? stream : Stream::cpu({.parallel = false}), run, intensity, registration, reference);
+    layers.emplace_back(one ? stream : Stream::cpu({.parallel = false}), run, intensity, registration, bending ? &*bending : nullptr,
+                        reference);
   const auto at_once = static_cast<int>(layers.size());
   std::vector<ImageView<const float>> laid(layers.size());
   for (int from = 0; from < static_cast<int>(frames.size()); from += at_once) {
@@ -248,17 +311,17 @@ void lay_on(const Stream& stream, const MaskFrame& first, const Image<std::uint8
 }  // namespace
 
 std::vector<MaskFrame> make_mask_frames(const Stream& stream, const Run& run, const IntensityModel& intensity, const MaskChoice& choice,
-                                        bool registered) {
+                                        Registration registration) {
   if (choice.source == MaskSource::none) throw std::invalid_argument("make_mask_frames: the choice is to have no mask");
   if (choice.masks.empty() || choice.masks.front().frames.empty())
     throw std::invalid_argument("make_mask_frames: the choice names no frames");
   std::vector<MaskFrame> frames;
   if (choice.source == MaskSource::dicom || choice.masks.front().frames.size() == 1) {
     for (const MaskAverage& mask : choice.masks) frames.push_back(average_mask_frames(stream, run, intensity, mask));
-    if (registered)
+    if (registration != Registration::none)
       for (std::size_t i = 1; i < frames.size(); ++i) lay_on(stream, frames.front(), to_device(stream, run.field.valid()), frames[i]);
   } else {
-    frames.push_back(registered_mask_frame(stream, run, intensity, choice));
+    frames.push_back(registered_mask_frame(stream, run, intensity, choice, registration));
   }
   return frames;
 }

@@ -64,8 +64,8 @@ void SegmentFollower::enqueue(const Stream& stream, const VesselnessMap& vesseln
 }
 
 void SegmentFollower::enqueue_place(const Stream& stream, ArrayView<const FramePlacement> placement, int height, int width,
-                                    ImageView<std::int32_t> wanted) {
-  place_lines(stream, lines_.view(), placement, height, width, placed_.view());
+                                    ImageView<std::int32_t> wanted, const DisplacementField& to_frame) {
+  place_lines(stream, lines_.view(), placement, height, width, placed_.view(), to_frame);
   if (wanted.data) mark_squares(stream, placed_.view(), ridges_.reach_px(), wanted);
 }
 

@@ -26,8 +26,9 @@ class SegmentFollower {
   void enqueue(const Stream& stream, const VesselnessMap& vesselness, ImageView<const float> subtracted, const VarianceSource& variance,
                ImageView<const std::uint8_t> valid, ArrayView<const FramePlacement> placement);
   /// Places the centrelines in a frame of that size, and marks the squares of it where its vesselness will be read (see mark_squares).
+  /// to_frame: how the mask is bent before it is moved, of WarpRegistration; without data: not at all.
   void enqueue_place(const Stream& stream, ArrayView<const FramePlacement> placement, int height, int width,
-                     ImageView<std::int32_t> wanted = {});
+                     ImageView<std::int32_t> wanted = {}, const DisplacementField& to_frame = {});
   /// Moves those onto their ridges of which half is found.
   void enqueue_snap(const Stream& stream, const VesselnessMap& vesselness);
   /// Measures the lumen where enqueue_snap() has left them.

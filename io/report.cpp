@@ -34,6 +34,31 @@ std::string fixed(double value, int decimals) {
   if (std::strtod(text, nullptr) == 0 && text[0] == '-') return text + 1;  // no "-0.0"
   return text[0] == '-' ? "−" + std::string(text + 1) : text;
 }
+
+// How the frames were laid on the mask, in words.
+std::string registration_words(const SubtractionSummary& subtraction) {
+  const std::string moved =
+      "The mask was moved onto each frame by a robust sub-pixel fit that takes added attenuation for contrast, not for error, so that "
+      "vessels filling do not pull it.";
+  if (subtraction.registration == Registration::none) return "None: the mask was subtracted where it lay.";
+  if (subtraction.registration == Registration::rigid) return moved;
+  std::vector<double> residual;
+  double largest = 0;
+  int refused = 0;
+  for (const FrameSubtraction& frame : subtraction.frames) {
+    residual.push_back(frame.residual_motion_px);
+    largest = std::max(largest, frame.displacement_largest_px);
+    refused += frame.field_refused;
+  }
+  std::sort(residual.begin(), residual.end());
+  std::string text = moved + " Then it was bent by a smooth displacement, fitted in the same way, of up to " + fixed(largest, 2) + " px";
+  if (!residual.empty()) text += "; what is left moves by " + fixed(residual[residual.size() / 2], 3) + " px (median over frames, rms)";
+  text += ".";
+  if (refused > 0)
+    text += " In " + std::to_string(refused) + (refused == 1 ? " frame" : " frames") +
+            " the displacement would have folded the picture: there it was refused, and the mask only moved.";
+  return text;
+}
 std::string fixed(const std::optional<double>& value, int decimals) { return fixed(value.value_or(nan), decimals); }
 
 /// For SVG coordinates and attributes.
@@ -340,8 +365,8 @@ class Page {
     if (!residual.empty() && analysis_.subtracted) {
       std::nth_element(residual.begin(), residual.begin() + static_cast<std::ptrdiff_t>(residual.size() / 2), residual.end());
       fact("Background left", fixed(residual[residual.size() / 2], 4) + " <small>log units</small>",
-           analysis_.subtraction.registration == Registration::rigid ? "median SD, mask moved by up to " + fixed(farthest, 1) + " px"
-                                                                     : "median SD, mask not moved");
+           analysis_.subtraction.registration != Registration::none ? "median SD, mask moved by up to " + fixed(farthest, 1) + " px"
+                                                                    : "median SD, mask not moved");
     }
     fact("Noise", analysis_.noise.log_sd_at_median > 0 ? fixed(analysis_.noise.log_sd_at_median, 4) + " <small>log units</small>" : "–",
          std::string("SD of one frame, ") + (analysis_.noise.temporal ? "from frame differences" : "from one frame's flat parts"));
@@ -442,7 +467,7 @@ class Page {
       const bool next_known = i + 1 < input_.frames.size() && std::isfinite(input_.frames[i + 1].time_ms - frame.time_ms);
       std::string text = "frame " + std::to_string(frame.frame + 1);
       if (std::isfinite(frame.time_ms)) text += " · " + fixed(frame.time_ms / 1000, 2) + " s";
-      if (analysis_.subtraction.registration == Registration::rigid && analysis_.subtracted)
+      if (analysis_.subtraction.registration != Registration::none && analysis_.subtracted)
         text += " · background " + fixed(frame.shift_y_px, 2) + " px down, " + fixed(frame.shift_x_px, 2) + " px right of the mask's";
       data += std::string(i ? "," : "") + "\n{src:\"" + data_uri("image/jpeg", frame.jpeg) + "\",text:\"" + text +
               "\",wait:" + coordinate(next_known ? input_.frames[i + 1].time_ms - frame.time_ms : 100) +
@@ -727,7 +752,7 @@ class Page {
         for (const int frame : mask.frames())
           if (frame + 1 >= first && frame + 1 <= last) plot.shade(std::max(first, frame + 0.5), std::min(last, frame + 1.5), "#eef1f4");
     };
-    if (analysis_.subtraction.registration == Registration::rigid) {
+    if (analysis_.subtraction.registration != Registration::none) {
       Plot plot(380, 210, first, last, -reach * 1.1, reach * 1.1, "frame", "shift, px");
       shade(plot);
       plot.level(0, "stroke=#9aa4ad");
@@ -802,11 +827,7 @@ class Page {
     text += ".";
     for (const std::string& note : s.mask.notes) text += " " + sentence(note);
     step("Mask", text);
-    if (analysis_.subtracted)
-      step("Registration", s.registration == Registration::rigid
-                               ? "The mask was moved onto each frame by a robust sub-pixel fit that takes added attenuation for contrast, "
-                                 "not for error, so that vessels filling do not pull it."
-                               : "None: the mask was subtracted where it lay.");
+    if (analysis_.subtracted) step("Registration", registration_words(s));
     text = escape_html(s.topology_note);
     if (text.empty())
       text = s.topology_frame >= 0 ? "Vessels were traced in frame " + std::to_string(s.topology_frame + 1) + "."

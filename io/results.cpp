@@ -107,7 +107,9 @@ Derivation derivation_of(const Analysis& so_far, const AnalysisOptions& options,
   if (so_far.subtracted) {
     derivation.description = "log subtraction; mask " + std::string(to_string(mask.source));
     if (!mask.frames().empty() && mask.frames().size() < 32) derivation.description += ", frames " + frame_list(mask.frames());
-    derivation.description += options.registration == Registration::rigid ? "; mask registered to every frame (rigid)" : "; not registered";
+    derivation.description += options.registration == Registration::none
+                                  ? std::string("; not registered")
+                                  : std::string("; mask registered to every frame (") + to_string(options.registration) + ")";
   } else {
     derivation.description = "log attenuation of each frame; nothing was subtracted";
   }
@@ -169,12 +171,19 @@ std::string analysis_json(const Run& run, const Analysis& analysis) {
 
   Json mask_frames = Json::array(), frames = Json::array();
   for (const int frame : subtraction.mask.frames()) mask_frames.push_back(frame + 1);
-  for (const FrameSubtraction& frame : subtraction.frames)
+  const bool bent = subtraction.registration == Registration::nonrigid;
+  for (const FrameSubtraction& frame : subtraction.frames) {
     frames.push_back({{"frame", frame.frame + 1},
                       {"shift_px", Json::array({number(frame.shift_y_px), number(frame.shift_x_px)})},
                       {"rotation_rad", number(frame.rotation_rad)},
                       {"residual_sd", number(frame.residual_sd)},
                       {"contrast_score", number(frame.contrast_score)}});
+    if (!bent) continue;
+    frames.back()["displacement_rms_px"] = number(frame.displacement_rms_px);
+    frames.back()["displacement_largest_px"] = number(frame.displacement_largest_px);
+    frames.back()["residual_motion_px"] = number(frame.residual_motion_px);
+    frames.back()["field_refused"] = frame.field_refused;
+  }
   root["subtraction"] = {{"reference_frame", subtraction.reference_frame + 1},
                          {"topology_frame", subtraction.topology_frame < 0 ? Json(nullptr) : Json(subtraction.topology_frame + 1)},
                          {"topology_note", words(subtraction.topology_note)},
@@ -183,7 +192,7 @@ std::string analysis_json(const Run& run, const Analysis& analysis) {
                          {"mask_frames", mask_frames},
                          {"mask_notes", texts(subtraction.mask.notes)},
                          {"inflow_frame", subtraction.mask.inflow_frame < 0 ? Json(nullptr) : Json(subtraction.mask.inflow_frame + 1)},
-                         {"registration", subtraction.registration == Registration::rigid ? "rigid" : "none"},
+                         {"registration", to_string(subtraction.registration)},
                          {"frames", frames}};
 
   root["segments"] = Json::array();

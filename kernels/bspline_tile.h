@@ -85,8 +85,8 @@ struct BSpline {
   CINELUMEN_HOST_DEVICE static void weights(float f, float& w0, float& w1, float& w2, float& w3) { bspline_weights(f, w0, w1, w2, w3); }
 };
 
-/// One polynomial piece of the spline along a strip: second coefficient at (base_y, base_x + Step * i) for all its pixels. position(i): where
-/// pixel i lies beyond that, (y, x). With `All` false only positions whose fractions lie in [low, high) are written.
+/// One polynomial piece of the spline along a strip: second coefficient at (base_y, base_x + Step * i) for all its pixels. position(i):
+/// where pixel i lies beyond that, (y, x). With `All` false only positions whose fractions lie in [low, high) are written.
 template <int Step, bool Slopes, bool All, class Weights, class Position>
 CINELUMEN_HOST_DEVICE inline void evaluate_piece(const ImageView<const float>& coefficients, int base_y, int base_x, Position position,
                                                  float low_y, float high_y, float low_x, float high_x, float* __restrict value,
@@ -161,8 +161,8 @@ CINELUMEN_HOST_DEVICE inline void evaluate_strip(const ImageView<const float>& c
     for (int base_y = y_low; base_y <= y_high; ++base_y)
       for (int base_x = x_low; base_x <= x_high; ++base_x)
         evaluate_piece<Step, Slopes, false, BSpline>(coefficients, base_y, base_x, along(base_y, base_x), base_y == y_low ? -open : 0,
-                                                     base_y == y_high ? open : 1, base_x == x_low ? -open : 0,
-                                                     base_x == x_high ? open : 1, value, slope_y, slope_x);
+                                                     base_y == y_high ? open : 1, base_x == x_low ? -open : 0, base_x == x_high ? open : 1,
+                                                     value, slope_y, slope_x);
   } else {
     for (int i = 0; i < n; ++i) {
       const float q_y = first_y - sine * i, q_x = first_x + cosine * i;

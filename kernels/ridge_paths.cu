@@ -27,7 +27,20 @@ struct PlaceLines {
   ArrayView<const CrossSection> lines;
   ArrayView<const FramePlacement> placement;
   int height, width;
+  DisplacementField field;
   ArrayView<CrossSection> placed;
+
+  /// The section moved by the field, its normal turned with the line through it.
+  CINELUMEN_HOST_DEVICE CrossSection displaced(const CrossSection& at) const {
+    constexpr float reach = 2;
+    const float along_y = at.normal_x, along_x = -at.normal_y;
+    const Displacement here = displacement_at(field, at.y, at.x);
+    const Displacement ahead = displacement_at(field, at.y + reach * along_y, at.x + reach * along_x);
+    const Displacement behind = displacement_at(field, at.y - reach * along_y, at.x - reach * along_x);
+    const float t_y = along_y + (ahead.y - behind.y) / (2 * reach), t_x = along_x + (ahead.x - behind.x) / (2 * reach);
+    const float length = sqrtf(t_y * t_y + t_x * t_x);
+    return {at.y + here.y, at.x + here.x, -t_x / length, t_y / length};
+  }
 
   using CpuTile = TileShape<1, 1024>;
   using CudaTile = TileShape<1, 256>;
@@ -47,7 +60,7 @@ struct PlaceLines {
     });
     const float c = scratch.c, s = scratch.s;
     block.for_each_pixel(1, block.columns(lines.size), [&](int, int i) {
-      const CrossSection from = lines[block.x0 + i];
+      const CrossSection from = field.data ? displaced(lines[block.x0 + i]) : lines[block.x0 + i];
       const float dy = from.y - cy, dx = from.x - cx;
       CrossSection to;
       to.y = cy + (s * dx + c * dy) + scratch.shift_y;
@@ -398,10 +411,10 @@ struct MoveToPeaks {
 }  // namespace
 
 void place_lines(const Stream& stream, ArrayView<const CrossSection> lines, ArrayView<const FramePlacement> placement, int height,
-                 int width, ArrayView<CrossSection> placed) {
+                 int width, ArrayView<CrossSection> placed, const DisplacementField& field) {
   require(placement.size == 1, "place_lines: one placement is needed");
   require(lines.size == placed.size, "place_lines: lines and placed differ in size");
-  for_each_tile(stream, 1, lines.size, PlaceLines{lines, placement, height, width, placed});
+  for_each_tile(stream, 1, lines.size, PlaceLines{lines, placement, height, width, field, placed});
 }
 
 RidgePathScratch::RidgePathScratch(const Stream& stream, ArrayView<const int> first) {

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 
+#include "displacement_field.h"
 #include "image.h"
 #include "ridge_points.h"
 #include "rigid_motion.h"
@@ -14,7 +15,7 @@ namespace cinelumen {
 
 /// placed[i] = where `lines[i]` of the mask lies in a frame of that size. placement: one element. May alias.
 void place_lines(const Stream& stream, ArrayView<const CrossSection> lines, ArrayView<const FramePlacement> placement, int height,
-                 int width, ArrayView<CrossSection> placed);
+                 int width, ArrayView<CrossSection> placed, const DisplacementField& field = {});
 
 /// How far and how strictly ridges are looked for.
 struct RidgePathOptions {

@@ -266,7 +266,7 @@ struct Between {
     const int known = known_keys(block, sample, rows * columns);
     const float square = known > 0 ? from_order_key(key_of_rank(block, sample, rows * columns, known / 2)) : 0;
     block.once([&] {
-      state.usable = known > 0;
+      state.usable = state.usable && known > 0;
       const float sigma = std::sqrt(square);
       state.sigma = sigma > least_sigma ? sigma : least_sigma;
     });
@@ -552,6 +552,7 @@ struct CellEquations {
 
 /// The state before the first round. One tile.
 struct Begin {
+  ArrayView<const RigidEstimate> rigid;
   ArrayView<const FramePlacement> placement;
   int height, width;
   ImageView<float> values, inverse_scale;
@@ -567,7 +568,7 @@ struct Begin {
       const FramePlacement now = placement[0];
       state[0].inverse =
           invert(now.motion.shift_y_px, now.motion.shift_x_px, now.motion.rotation_rad, (height - 1) / 2.0, (width - 1) / 2.0, 1);
-      state[0].usable = true;
+      state[0].usable = rigid[0].converged;
       state[0].sigma = 1;
     });
     const float offset = placement[0].offset;
@@ -725,18 +726,20 @@ WarpRegistration::WarpRegistration(WarpRegistration&&) noexcept = default;
 WarpRegistration& WarpRegistration::operator=(WarpRegistration&&) noexcept = default;
 WarpRegistration::~WarpRegistration() = default;
 
-void WarpRegistration::enqueue(const Stream& stream, const StoredFrame& frame, ArrayView<const FramePlacement> placement,
-                               ImageView<float> to_mask, ImageView<float> to_frame, ArrayView<WarpEstimate> estimate) {
+void WarpRegistration::enqueue(const Stream& stream, const StoredFrame& frame, ArrayView<const RigidEstimate> rigid,
+                               ArrayView<const FramePlacement> placement, ImageView<float> to_mask, ImageView<float> to_frame,
+                               ArrayView<WarpEstimate> estimate) {
   const Mask& mask = *mask_;
   Workspace& work = *workspace_;
   const int height = mask.height, width = mask.width;
   require(frame.stored.height == height && frame.stored.width == width, "WarpRegistration::enqueue: frame and mask differ in size");
   require(frame.table.size > 0, "WarpRegistration::enqueue: the table is empty");
-  require(placement.size == 1 && estimate.size == 1, "WarpRegistration::enqueue: placement and estimate must have one element");
+  require(rigid.size == 1 && placement.size == 1 && estimate.size == 1,
+          "WarpRegistration::enqueue: rigid, placement and estimate must have one element");
   require(same_size(to_mask, work.at_nodes.view()) && same_size(to_frame, work.at_nodes.view()),
           "WarpRegistration::enqueue: the fields are not of the mask's size");
   for_each_tile(stream, work.frame.height(), work.frame.width(), Smooth<2, StoredSource>{{frame}, mask.valid, work.frame});
-  for_each_tile(stream, 1, 1, Begin{placement, height, width, work.stages[0].values, work.inverse_scale, work.state});
+  for_each_tile(stream, 1, 1, Begin{rigid, placement, height, width, work.stages[0].values, work.inverse_scale, work.state});
 
   for (std::size_t k = 0; k < std::size(rounds); ++k) {
     const WarpRound& round = rounds[k];

@@ -47,7 +47,7 @@ std::string bash_completion(const CLI::App& app) {
          "  done\n"
          "  case $previous in\n"
          "    --device) COMPREPLY=($(compgen -W \"auto cpu cuda cuda:0\" -- \"$current\")); return ;;\n"
-         "    --registration) COMPREPLY=($(compgen -W \"none rigid\" -- \"$current\")); return ;;\n"
+         "    --registration) COMPREPLY=($(compgen -W \"none rigid nonrigid\" -- \"$current\")); return ;;\n"
          "    --response) COMPREPLY=($(compgen -W \"noise-calibrated frangi sato jerman\" -- \"$current\")); return ;;\n"
          "    completion) COMPREPLY=($(compgen -W \"bash\" -- \"$current\")); return ;;\n"
          "    phantom) COMPREPLY=($(compgen -W \"tubes foot\" -- \"$current\")); return ;;\n"

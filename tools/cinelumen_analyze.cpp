@@ -133,7 +133,7 @@ void print_summary(const Run& run, const Analysis& analysis, const std::filesyst
     std::string frames;
     for (const int frame : analysis.subtraction.mask.frames()) frames += (frames.empty() ? "" : ",") + std::to_string(frame + 1);
     std::printf("mask: %s%s%s, registration %s\n", to_string(analysis.subtraction.mask.source), frames.empty() ? "" : ", frames ",
-                frames.c_str(), analysis.subtraction.registration == Registration::rigid ? "rigid" : "none");
+                frames.c_str(), to_string(analysis.subtraction.registration));
   } else {
     std::printf("mask: none, nothing was subtracted\n");
   }
@@ -209,7 +209,9 @@ AnalysisOptions analysis_options_of(const Options& options) {
   result.mm_per_px = options.mm_per_px;
   result.mm_per_px_relative_sd = options.mm_per_px_sd;
   if (options.mm_per_px_sd && !options.mm_per_px) throw std::invalid_argument("--mm-per-px-sd: expected together with --mm-per-px");
-  result.registration = options.registration == "none" ? Registration::none : Registration::rigid;
+  result.registration = options.registration == "none"    ? Registration::none
+                        : options.registration == "rigid" ? Registration::rigid
+                                                          : Registration::nonrigid;
   result.response = parse_response(options.response);
   if (!options.roi.empty()) result.regions = read_regions(options.roi);
   return result;
@@ -359,8 +361,10 @@ void add_analyze_command(CLI::App& app, const GlobalOptions& global, Command& co
       ->check(CLI::PositiveNumber);
   analyze->add_option("--spacing", options->read.spacing_mm, "mm per pixel at the vessels of a video or image sequence")
       ->check(CLI::PositiveNumber);
-  analyze->add_option("--registration", options->registration, "Move the mask onto each frame: none or rigid")
-      ->check(CLI::IsMember({"none", "rigid"}))
+  analyze
+      ->add_option("--registration", options->registration,
+                   "Lay the mask on each frame: none, rigid (moved as a whole) or nonrigid (bent bone by bone as well)")
+      ->check(CLI::IsMember({"none", "rigid", "nonrigid"}))
       ->capture_default_str();
   analyze->add_option("--response", options->response, "Vesselness: noise-calibrated, frangi, sato or jerman")
       ->check(CLI::IsMember({"noise-calibrated", "frangi", "sato", "jerman"}))

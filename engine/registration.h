@@ -1,0 +1,22 @@
+#pragma once
+/// The choice of how the background of a frame is laid on the mask.
+
+namespace cinelumen {
+
+/// How the background is laid on the mask before it is subtracted: as it comes, moved as a whole, or also bent, bone by bone.
+enum class Registration { none, rigid, nonrigid };
+
+/// "none", "rigid" or "nonrigid", as written to analysis.json and given on the command line.
+constexpr const char* to_string(Registration registration) {
+  switch (registration) {
+    case Registration::none:
+      return "none";
+    case Registration::rigid:
+      return "rigid";
+    case Registration::nonrigid:
+      return "nonrigid";
+  }
+  return "none";
+}
+
+}  // namespace cinelumen

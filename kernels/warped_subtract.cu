@@ -1,0 +1,226 @@
+#include "warped_subtract.h"
+
+#include "bspline_tile.h"
+#include "frame_source.h"
+#include "tile.h"
+
+namespace cinelumen {
+namespace {
+
+constexpr int border = 4;  // of the bordered coefficients: a position may lie a pixel off the mask
+
+/// Keys' cubic convolution, a = -1/2.
+struct Convolution {
+  CINELUMEN_HOST_DEVICE static void weights(float f, float& w0, float& w1, float& w2, float& w3) {
+    const float g = 1 - f;
+    w0 = -0.5f * f * g * g;
+    w1 = 1 + f * f * (1.5f * f - 2.5f);
+    w2 = 1 + g * g * (1.5f * g - 2.5f);
+    w3 = -0.5f * g * f * f;
+  }
+};
+
+struct Border {
+  ImageView<const float> inside;
+  ImageView<float> whole;
+  template <int Height, int Width>
+  struct Scratch {};
+  template <int Height, int Width>
+  CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>&) const {
+    block.for_each_pixel(block.rows(whole.height), block.columns(whole.width), [&](int y, int x) {
+      const int from_y = mirror_near(block.y0 + y - border, inside.height), from_x = mirror_near(block.x0 + x - border, inside.width);
+      whole.row(block.y0 + y)[block.x0 + x] = inside.row(from_y)[from_x];
+    });
+  }
+};
+
+/// Positions in one image of the pixels of another's tile, and whether they are reached.
+template <int Height, int Width>
+struct Positions {
+  static constexpr int nodes = Width / field_spacing_px + 5;
+  Tile<float, 2 * Height, nodes> along_y;
+  Tile<float, Height, Width> y, x;
+  FramePlacement placement;
+  InverseMotion motion;
+  float cosine, sine;
+
+  /// The field down the rows of the tile, at each column of nodes.
+  CINELUMEN_HOST_DEVICE int interpolate_nodes(const Block<Height, Width>& block, const DisplacementField& field, int rows, int columns) {
+    constexpr float nodes_per_px = 1.0f / field_spacing_px;
+    const int field_rows = field.height / 2;
+    const int first = lattice_position(static_cast<float>(block.x0), nodes_per_px, field.width).first;
+    const int count = lattice_position(static_cast<float>(block.x0 + columns - 1), nodes_per_px, field.width).first + 4 - first;
+    block.for_each_pixel(2 * rows, count, [&](int row, int k) {
+      const int part = row / rows, j = row - part * rows;
+      const LatticePosition at = lattice_position(static_cast<float>(block.y0 + j), nodes_per_px, field_rows);
+      float w[4], sum = 0;
+      bspline_weights(at.fraction, w[0], w[1], w[2], w[3]);
+      for (int i = 0; i < 4; ++i) sum += w[i] * field.row(part * field_rows + at.first + i)[first + k];
+      along_y[part * Height + j][k] = sum;
+    });
+    return first;
+  }
+
+  /// The field at a pixel of the tile, in column `column` of the image.
+  CINELUMEN_HOST_DEVICE Displacement at(int row, int column, int first, int field_width) const {
+    const LatticePosition position = lattice_position(static_cast<float>(column), 1.0f / field_spacing_px, field_width);
+    float v0, v1, v2, v3;
+    bspline_weights(position.fraction, v0, v1, v2, v3);
+    const int k = position.first - first;
+    const float *a = along_y[row], *b = along_y[Height + row];
+    return {(v0 * a[k] + v1 * a[k + 1]) + (v2 * a[k + 2] + v3 * a[k + 3]), (v0 * b[k] + v1 * b[k + 1]) + (v2 * b[k + 2] + v3 * b[k + 3])};
+  }
+};
+
+CINELUMEN_HOST_DEVICE inline float limited(float position, float low, float high) {
+  const float above = position > low ? position : low;  // NaN gives `low`
+  return above < high ? above : high;
+}
+
+struct WarpedDifference {
+  ImageView<const float> coefficients;
+  StoredSource frame;
+  ImageView<const std::uint8_t> valid;
+  PerFrame<FramePlacement> placement;
+  DisplacementField field;
+  ImageView<float> image;
+
+  using CpuTile = TileShape<16, 128>;
+  using CudaTile = TileShape<16, 64>;
+  template <int Height, int Width>
+  struct Scratch {
+    Positions<Height, Width> position;
+    Tile<float, Height, Width> moved, attenuation;
+  };
+  template <int Height, int Width>
+  CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>& scratch) const {
+    static_assert(Width % bspline_strip == 0);
+    const int height = image.height, width = image.width, rows = block.rows(height), columns = block.columns(width);
+    auto& position = scratch.position;
+    block.once([&] {
+      position.placement = placement.read();
+      const RigidMotion& motion = position.placement.motion;
+      position.motion = invert(motion.shift_y_px, motion.shift_x_px, motion.rotation_rad, (height - 1) / 2.0, (width - 1) / 2.0, 1);
+    });
+    const InverseMotion motion = position.motion;
+    const int first = position.interpolate_nodes(block, field, rows, columns);
+    const int strips = (columns + bspline_strip - 1) / bspline_strip;
+    const float last_y = static_cast<float>(height + 1), last_x = static_cast<float>(width + 1);
+    block.for_each_pixel(rows, strips * bspline_strip, [&](int y, int x) {
+      const float q_y = static_cast<float>(block.y0 + y), q_x = static_cast<float>(block.x0 + x);
+      const Displacement d = position.at(y, block.x0 + x, first, field.width);
+      position.y[y][x] = limited(motion.origin_y - motion.sine * q_x + motion.cosine * q_y + d.y, -2.0f, last_y) + border;
+      position.x[y][x] = limited(motion.origin_x + motion.cosine * q_x + motion.sine * q_y + d.x, -2.0f, last_x) + border;
+    });
+    block.for_each_pixel(rows, strips, [&](int y, int strip) {
+      const int x = strip * bspline_strip;
+      evaluate_positions<1, false, BSpline>(coefficients, position.y[y] + x, position.x[y] + x, scratch.moved[y] + x, nullptr, nullptr);
+    });
+    load_inside(block, frame, block.y0, block.x0, rows, columns, [&](int y) -> float* { return scratch.attenuation[y]; });
+    const float offset = position.placement.offset;
+    block.for_each_pixel(rows, columns, [&](int y, int x) {
+      const float p_y = position.y[y][x] - border, p_x = position.x[y][x] - border;
+      const bool reaches = (p_y >= -1) & (p_y <= static_cast<float>(height)) & (p_x >= -1) & (p_x <= static_cast<float>(width));
+      const bool use = reaches & (valid.row(block.y0 + y)[block.x0 + x] != 0);
+      const float value = scratch.attenuation[y][x] - scratch.moved[y][x] - offset;
+      image.row(block.y0 + y)[block.x0 + x] = use ? value : 0.0f;
+    });
+  }
+};
+
+template <class Weights>
+struct Carry {
+  ImageView<const float> from;
+  PerFrame<FramePlacement> placement;
+  DisplacementField field;
+  ImageView<float> image;
+
+  using CpuTile = TileShape<16, 128>;
+  using CudaTile = TileShape<16, 64>;
+  template <int Height, int Width>
+  struct Scratch {
+    Positions<Height, Width> position;
+    Tile<float, Height, Width> moved;
+    Tile<std::uint8_t, Height, Width> reaches;
+  };
+  template <int Height, int Width>
+  CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>& scratch) const {
+    static_assert(Width % bspline_strip == 0);
+    const int height = image.height, width = image.width, rows = block.rows(height), columns = block.columns(width);
+    auto& position = scratch.position;
+    block.once([&] {
+      position.placement = placement.read();
+      const auto [s, c] = sine_cosine(position.placement.motion.rotation_rad);
+      position.sine = static_cast<float>(s);
+      position.cosine = static_cast<float>(c);
+    });
+    const int first = position.interpolate_nodes(block, field, rows, columns);
+    const int strips = (columns + bspline_strip - 1) / bspline_strip;
+    const float c = position.cosine, s = position.sine, shift_y = position.placement.motion.shift_y_px,
+                shift_x = position.placement.motion.shift_x_px;
+    const float centre_y = 0.5f * static_cast<float>(height - 1), centre_x = 0.5f * static_cast<float>(width - 1);
+    const float last_y = static_cast<float>(height - 3), last_x = static_cast<float>(width - 3);
+    block.for_each_pixel(rows, strips * bspline_strip, [&](int y, int x) {
+      const Displacement e = position.at(y, block.x0 + x, first, field.width);
+      const float dy = static_cast<float>(block.y0 + y) + e.y - centre_y, dx = static_cast<float>(block.x0 + x) + e.x - centre_x;
+      const float q_y = centre_y + s * dx + c * dy + shift_y, q_x = centre_x + c * dx - s * dy + shift_x;
+      const bool reaches = (q_y >= 1.0f) & (q_y <= last_y) & (q_x >= 1.0f) & (q_x <= last_x);
+      scratch.reaches[y][x] = reaches ? 1 : 0;
+      position.y[y][x] = limited(q_y, 1.0f, last_y);
+      position.x[y][x] = limited(q_x, 1.0f, last_x);
+    });
+    block.for_each_pixel(rows, strips, [&](int y, int strip) {
+      const int x = strip * bspline_strip;
+      evaluate_positions<1, false, Weights>(from, position.y[y] + x, position.x[y] + x, scratch.moved[y] + x, nullptr, nullptr);
+    });
+    block.for_each_pixel(rows, columns, [&](int y, int x) {
+      image.row(block.y0 + y)[block.x0 + x] = scratch.reaches[y][x] != 0 ? scratch.moved[y][x] : 0.0f;
+    });
+  }
+};
+
+void check_field(const DisplacementField& field, int height, int width) {
+  require(field.height == 2 * field_nodes(height) && field.width == field_nodes(width), "warp: the field is not of the image's size");
+}
+
+void check_carried(ImageView<const float> image, const DisplacementField& to_frame, ImageView<float> carried) {
+  require(same_size(image, carried), "carry_onto_mask: image and carried differ in size");
+  require(image.height > border && image.width > border, "carry_onto_mask: the image is too small");
+  check_field(to_frame, image.height, image.width);
+}
+
+}  // namespace
+
+Image<float> bordered_coefficients(const Stream& stream, ImageView<const float> coefficients) {
+  require(coefficients.height > border && coefficients.width > border, "bordered_coefficients: the image is too small");
+  Image<float> result(stream, coefficients.height + 2 * border, coefficients.width + 2 * border);
+  for_each_tile(stream, result.height(), result.width(), Border{coefficients, result});
+  return result;
+}
+
+void log_subtract_warped(const Stream& stream, const StoredFrame& frame, ImageView<const float> coefficients,
+                         ImageView<const std::uint8_t> valid, const PerFrame<FramePlacement>& placement, const DisplacementField& to_mask,
+                         ImageView<float> subtracted) {
+  require(same_size(frame.stored, valid) && same_size(frame.stored, subtracted),
+          "log_subtract_warped: frame, valid and subtracted differ in size");
+  require(coefficients.height == valid.height + 2 * border && coefficients.width == valid.width + 2 * border,
+          "log_subtract_warped: the coefficients are not bordered ones of the frame's size");
+  require(frame.table.size > 0, "log_subtract_warped: the table is empty");
+  check_field(to_mask, valid.height, valid.width);
+  for_each_tile(stream, subtracted.height, subtracted.width,
+                WarpedDifference{coefficients, {frame}, valid, placement, to_mask, subtracted});
+}
+
+void carry_onto_mask(const Stream& stream, ImageView<const float> image, const PerFrame<FramePlacement>& placement,
+                     const DisplacementField& to_frame, ImageView<float> carried) {
+  check_carried(image, to_frame, carried);
+  for_each_tile(stream, carried.height, carried.width, Carry<Convolution>{image, placement, to_frame, carried});
+}
+
+void warp_onto_mask(const Stream& stream, ImageView<const float> coefficients, const PerFrame<FramePlacement>& placement,
+                    const DisplacementField& to_frame, ImageView<float> carried) {
+  check_carried(coefficients, to_frame, carried);
+  for_each_tile(stream, carried.height, carried.width, Carry<BSpline>{coefficients, placement, to_frame, carried});
+}
+
+}  // namespace cinelumen
