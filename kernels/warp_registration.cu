@@ -462,25 +462,35 @@ struct CellEquations {
     const int y0 = block.y0, x0 = block.x0, lattice_columns = stage.columns;
     // Whole strips: what lies beyond the last column is thrown away.
     const int strips = (columns + bspline_strip - 1) / bspline_strip;
-    block.for_each_pixel(rows, strips * bspline_strip,
-                         [&](int y, int x) {
-                           const float q_y = static_cast<float>(y0 + y) * grid, q_x = static_cast<float>(x0 + x) * grid;
-                           const LatticePosition at = lattice_position(q_x, nodes_per_px, lattice_columns);
-                           float v0, v1, v2, v3;
-                           bspline_weights(at.fraction, v0, v1, v2, v3);
-                           const int k = at.first - first_node;
-                           const float *__restrict c0 = scratch.along_y[y], *__restrict c1 = scratch.along_y[Height + y],
-                  *__restrict c2 = scratch.along_y[2 * Height + y];
-                           const float d_y = (v0 * c0[k] + v1 * c0[k + 1]) + (v2 * c0[k + 2] + v3 * c0[k + 3]);
-                           const float d_x = (v0 * c1[k] + v1 * c1[k + 1]) + (v2 * c1[k + 2] + v3 * c1[k + 3]);
-                           const float p_y = inverse.origin_y - inverse.sine * q_x + inverse.cosine * q_y + d_y + padding;
-                           const float p_x = inverse.origin_x + inverse.cosine * q_x + inverse.sine * q_y + d_x + padding;
-                           // What lies off the mask lies on its border of NaN.
-                           const float low_y = p_y > 1.0f ? p_y : 1.0f, low_x = p_x > 1.0f ? p_x : 1.0f;
-                           scratch.position_y[y][x] = low_y < last_y ? low_y : last_y;
-                           scratch.position_x[y][x] = low_x < last_x ? low_x : last_x;
-                           scratch.residual[y][x] = (v0 * c2[k] + v1 * c2[k + 1]) + (v2 * c2[k + 2] + v3 * c2[k + 3]);
-                         });
+    // Pieces of a row whose pixels see the same nodes.
+    constexpr int piece = on_device ? 1 : cell_side;
+    block.for_each_pixel(rows, strips * bspline_strip / piece, [&](int y, int part) {
+      const int from = part * piece;
+      const float q_y = static_cast<float>(y0 + y) * grid, first_x = static_cast<float>(x0 + from) * grid;
+      const LatticePosition at = lattice_position(first_x, nodes_per_px, lattice_columns);
+      const int k = at.first - first_node;
+      const float* __restrict c0 = scratch.along_y[y] + k, * __restrict c1 = scratch.along_y[Height + y] + k;
+      const float* __restrict c2 = scratch.along_y[2 * Height + y] + k;
+      const float base_y = inverse.origin_y + inverse.cosine * q_y + padding, base_x = inverse.origin_x + inverse.sine * q_y + padding;
+      const float a0 = c0[0], a1 = c0[1], a2 = c0[2], a3 = c0[3], b0 = c1[0], b1 = c1[1], b2 = c1[2], b3 = c1[3];
+      const float d0 = c2[0], d1 = c2[1], d2 = c2[2], d3 = c2[3];
+      float* __restrict const to_y = scratch.position_y[y] + from;
+      float* __restrict const to_x = scratch.position_x[y] + from;
+      float* __restrict const to = scratch.residual[y] + from;
+#pragma GCC ivdep
+      for (int i = 0; i < piece; ++i) {
+        const float q_x = first_x + grid * static_cast<float>(i);
+        float v0, v1, v2, v3;
+        bspline_weights(at.fraction + grid * nodes_per_px * static_cast<float>(i), v0, v1, v2, v3);
+        const float p_y = base_y - inverse.sine * q_x + ((v0 * a0 + v1 * a1) + (v2 * a2 + v3 * a3));
+        const float p_x = base_x + inverse.cosine * q_x + ((v0 * b0 + v1 * b1) + (v2 * b2 + v3 * b3));
+        // What lies off the mask lies on its border of NaN.
+        const float low_y = p_y > 1.0f ? p_y : 1.0f, low_x = p_x > 1.0f ? p_x : 1.0f;
+        to_y[i] = low_y < last_y ? low_y : last_y;
+        to_x[i] = low_x < last_x ? low_x : last_x;
+        to[i] = (v0 * d0 + v1 * d1) + (v2 * d2 + v3 * d3);
+      }
+    });
     block.for_each_pixel(rows, strips, [&](int y, int strip) {
       const int x = strip * bspline_strip;
       evaluate_positions<2, true, BSpline>(coefficients, scratch.position_y[y] + x, scratch.position_x[y] + x, scratch.value[y] + x,

@@ -39,7 +39,7 @@ template <int Height, int Width>
 struct Positions {
   static constexpr int nodes = Width / field_spacing_px + 5;
   Tile<float, 2 * Height, nodes> along_y;
-  Tile<float, Height, Width> y, x;
+  Tile<float, Height, Width> at_y, at_x;
   FramePlacement placement;
   InverseMotion motion;
   float cosine, sine;
@@ -61,14 +61,25 @@ struct Positions {
     return first;
   }
 
-  /// The field at a pixel of the tile, in column `column` of the image.
-  CINELUMEN_HOST_DEVICE Displacement at(int row, int column, int first, int field_width) const {
-    const LatticePosition position = lattice_position(static_cast<float>(column), 1.0f / field_spacing_px, field_width);
-    float v0, v1, v2, v3;
-    bspline_weights(position.fraction, v0, v1, v2, v3);
-    const int k = position.first - first;
-    const float *a = along_y[row], *b = along_y[Height + row];
-    return {(v0 * a[k] + v1 * a[k + 1]) + (v2 * a[k + 2] + v3 * a[k + 3]), (v0 * b[k] + v1 * b[k + 1]) + (v2 * b[k + 2] + v3 * b[k + 3])};
+  /// set(y, x, displacement) for all pixels of whole strips of the tile. Ends with the barrier.
+  template <class Set>
+  CINELUMEN_HOST_DEVICE void for_each_displacement(const Block<Height, Width>& block, int rows, int strips, int first, int field_width,
+                                                   Set set) const {
+    // Pieces of a row whose pixels see the same nodes.
+    constexpr int piece = on_device ? 1 : field_spacing_px;
+    static_assert(Width % piece == 0 && bspline_strip % piece == 0);
+    block.for_each_pixel(rows, strips * (bspline_strip / piece), [&](int y, int part) {
+      const int from = part * piece;
+      const LatticePosition at = lattice_position(static_cast<float>(block.x0 + from), 1.0f / field_spacing_px, field_width);
+      const float *const a = along_y[y] + (at.first - first), *const b = along_y[Height + y] + (at.first - first);
+      const float a0 = a[0], a1 = a[1], a2 = a[2], a3 = a[3], b0 = b[0], b1 = b[1], b2 = b[2], b3 = b[3];
+#pragma GCC ivdep
+      for (int i = 0; i < piece; ++i) {
+        float v0, v1, v2, v3;
+        bspline_weights(at.fraction + static_cast<float>(i) / field_spacing_px, v0, v1, v2, v3);
+        set(y, from + i, Displacement{(v0 * a0 + v1 * a1) + (v2 * a2 + v3 * a3), (v0 * b0 + v1 * b1) + (v2 * b2 + v3 * b3)});
+      }
+    });
   }
 };
 
@@ -106,20 +117,19 @@ struct WarpedDifference {
     const int first = position.interpolate_nodes(block, field, rows, columns);
     const int strips = (columns + bspline_strip - 1) / bspline_strip;
     const float last_y = static_cast<float>(height + 1), last_x = static_cast<float>(width + 1);
-    block.for_each_pixel(rows, strips * bspline_strip, [&](int y, int x) {
+    position.for_each_displacement(block, rows, strips, first, field.width, [&](int y, int x, const Displacement& d) {
       const float q_y = static_cast<float>(block.y0 + y), q_x = static_cast<float>(block.x0 + x);
-      const Displacement d = position.at(y, block.x0 + x, first, field.width);
-      position.y[y][x] = limited(motion.origin_y - motion.sine * q_x + motion.cosine * q_y + d.y, -2.0f, last_y) + border;
-      position.x[y][x] = limited(motion.origin_x + motion.cosine * q_x + motion.sine * q_y + d.x, -2.0f, last_x) + border;
+      position.at_y[y][x] = limited(motion.origin_y - motion.sine * q_x + motion.cosine * q_y + d.y, -2.0f, last_y) + border;
+      position.at_x[y][x] = limited(motion.origin_x + motion.cosine * q_x + motion.sine * q_y + d.x, -2.0f, last_x) + border;
     });
     block.for_each_pixel(rows, strips, [&](int y, int strip) {
       const int x = strip * bspline_strip;
-      evaluate_positions<1, false, BSpline>(coefficients, position.y[y] + x, position.x[y] + x, scratch.moved[y] + x, nullptr, nullptr);
+      evaluate_positions<1, false, BSpline>(coefficients, position.at_y[y] + x, position.at_x[y] + x, scratch.moved[y] + x, nullptr, nullptr);
     });
     load_inside(block, frame, block.y0, block.x0, rows, columns, [&](int y) -> float* { return scratch.attenuation[y]; });
     const float offset = position.placement.offset;
     block.for_each_pixel(rows, columns, [&](int y, int x) {
-      const float p_y = position.y[y][x] - border, p_x = position.x[y][x] - border;
+      const float p_y = position.at_y[y][x] - border, p_x = position.at_x[y][x] - border;
       const bool reaches = (p_y >= -1) & (p_y <= static_cast<float>(height)) & (p_x >= -1) & (p_x <= static_cast<float>(width));
       const bool use = reaches & (valid.row(block.y0 + y)[block.x0 + x] != 0);
       const float value = scratch.attenuation[y][x] - scratch.moved[y][x] - offset;
@@ -160,18 +170,17 @@ struct Carry {
                 shift_x = position.placement.motion.shift_x_px;
     const float centre_y = 0.5f * static_cast<float>(height - 1), centre_x = 0.5f * static_cast<float>(width - 1);
     const float last_y = static_cast<float>(height - 3), last_x = static_cast<float>(width - 3);
-    block.for_each_pixel(rows, strips * bspline_strip, [&](int y, int x) {
-      const Displacement e = position.at(y, block.x0 + x, first, field.width);
+    position.for_each_displacement(block, rows, strips, first, field.width, [&](int y, int x, const Displacement& e) {
       const float dy = static_cast<float>(block.y0 + y) + e.y - centre_y, dx = static_cast<float>(block.x0 + x) + e.x - centre_x;
       const float q_y = centre_y + s * dx + c * dy + shift_y, q_x = centre_x + c * dx - s * dy + shift_x;
       const bool reaches = (q_y >= 1.0f) & (q_y <= last_y) & (q_x >= 1.0f) & (q_x <= last_x);
       scratch.reaches[y][x] = reaches ? 1 : 0;
-      position.y[y][x] = limited(q_y, 1.0f, last_y);
-      position.x[y][x] = limited(q_x, 1.0f, last_x);
+      position.at_y[y][x] = limited(q_y, 1.0f, last_y);
+      position.at_x[y][x] = limited(q_x, 1.0f, last_x);
     });
     block.for_each_pixel(rows, strips, [&](int y, int strip) {
       const int x = strip * bspline_strip;
-      evaluate_positions<1, false, Weights>(from, position.y[y] + x, position.x[y] + x, scratch.moved[y] + x, nullptr, nullptr);
+      evaluate_positions<1, false, Weights>(from, position.at_y[y] + x, position.at_x[y] + x, scratch.moved[y] + x, nullptr, nullptr);
     });
     block.for_each_pixel(rows, columns, [&](int y, int x) {
       image.row(block.y0 + y)[block.x0 + x] = scratch.reaches[y][x] != 0 ? scratch.moved[y][x] : 0.0f;
