@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <numbers>
 #include <numeric>
 
@@ -452,6 +453,119 @@ TEST(PhantomFoot, VeinsFillDownToTheArch) {
   for (std::size_t f = 1; f < truth.motion.size(); ++f)
     jump = std::max(jump, std::hypot(truth.motion[f].dy_px - truth.motion[f - 1].dy_px, truth.motion[f].dx_px - truth.motion[f - 1].dx_px));
   EXPECT_GT(jump, 2);
+}
+
+TEST(PhantomStenoses, LesionsAreWhatTheyAreCalled) {
+  const PhantomTruth truth = make_phantom(small("stenoses", 512, 1)).truth;
+  int kinds[5] = {};
+  const std::vector<std::string> names = {"smooth", "concentric", "eccentric", "web", "occlusion"};
+  for (const PhantomLesion& lesion : truth.lesions) {
+    const auto kind = std::find(names.begin(), names.end(), lesion.kind);
+    ASSERT_NE(kind, names.end()) << lesion.kind;
+    ++kinds[kind - names.begin()];
+    const PhantomSegment& segment = truth.segments[static_cast<std::size_t>(lesion.segment - 1)];
+    if (lesion.kind == "occlusion") {
+      EXPECT_EQ(truth.segments[static_cast<std::size_t>(lesion.beyond - 1)].name, "vessel beyond the occlusion");
+      continue;
+    }
+    EXPECT_GT(lesion.from_mm, 0) << "a piece of healthy vessel before and beyond";
+    EXPECT_LT(lesion.to_mm, segment.points.back().arc_length_mm);
+    const double length = lesion.to_mm - lesion.from_mm;
+    EXPECT_TRUE(lesion.kind == "smooth" ? length > 10 : length < (lesion.kind == "web" ? 3 : 10)) << length;
+    EXPECT_TRUE(lesion.nominal_percent == 30 || lesion.nominal_percent == 50 || lesion.nominal_percent == 70);
+    if (lesion.kind == "eccentric") {
+      EXPECT_LE(lesion.diameter_percent, lesion.nominal_percent + 0.5);
+      EXPECT_GE(lesion.diameter_percent, 0.35 * lesion.nominal_percent - 3) << "sampled once a pixel";
+    } else {
+      EXPECT_NEAR(lesion.diameter_percent, lesion.nominal_percent, lesion.kind == "web" ? 2.5 : 0.8) << lesion.kind;
+      EXPECT_NEAR(lesion.area_percent, 100 * (1 - std::pow(1 - lesion.diameter_percent / 100, 2)), 0.5);
+    }
+    EXPECT_GE(lesion.reference_diameter_mm, 0.95);
+    EXPECT_LE(lesion.reference_diameter_mm, 4.1);
+  }
+  for (const int count : kinds) EXPECT_GT(count, 0);
+  EXPECT_EQ(truth.lesions.size(), 19u);
+}
+
+TEST(PhantomStenoses, ContrastGoesRoundTheOcclusion) {
+  PhantomOptions options = small("stenoses", 256, 28);
+  options.contrast_free_frames = 2;
+  const PhantomTruth truth = make_phantom(options).truth;
+  double round = 0, beyond = 0;
+  for (const PhantomSegment& segment : truth.segments) {
+    if (segment.name == "collateral") round = segment.points.back().arrival_ms;
+    if (segment.name == "vessel beyond the occlusion") beyond = segment.points[segment.points.size() / 2].arrival_ms;
+  }
+  EXPECT_GT(round, 0);
+  EXPECT_GT(beyond, round);
+}
+
+TEST(PhantomOverlap, CrossingsAreListedAndConnectNothing) {
+  const PhantomTruth truth = make_phantom(small("overlap", 512, 1)).truth;
+  ASSERT_EQ(truth.crossings.size(), 6u);
+  const double angles[] = {90, 65, 45, 30, 20, 12};
+  for (std::size_t i = 0; i < 6; ++i) {
+    const PhantomCrossing& crossing = truth.crossings[i];
+    EXPECT_NEAR(crossing.angle_deg, angles[i], 2.5);
+    EXPECT_GT(crossing.depth_mm, 10);
+    for (const int id : crossing.segments) {
+      double nearest = 1e9, gap = 1e9;
+      for (const PhantomPoint& p : truth.segments[static_cast<std::size_t>(id - 1)].points) {
+        nearest = std::min(nearest, std::hypot(p.y_px - crossing.y_px, p.x_px - crossing.x_px));
+        gap = std::min(gap, p.gap_px);
+      }
+      EXPECT_LT(nearest, 1);
+      EXPECT_LT(gap, 0) << "they overlap";
+    }
+  }
+  int bifurcations = 0;
+  for (const PhantomNode& node : truth.nodes) bifurcations += node.segments.size() == 3;
+  EXPECT_EQ(bifurcations, 1);
+}
+
+TEST(PhantomPartialFill, CalibreIsConstantAndFillingIsNot) {
+  PhantomOptions options = small("partial-fill", 256, 24);
+  const PhantomTruth truth = make_phantom(options).truth;
+  ASSERT_GE(truth.segments.size(), 40u);
+  std::map<std::string, int> mechanisms;
+  for (const PhantomSegment& segment : truth.segments) {
+    ++mechanisms[segment.mechanism];
+    EXPECT_GE(segment.points[0].radius_mm, 0.4);
+    EXPECT_LE(segment.points[0].radius_mm, 2);
+    double least = 1;
+    for (std::size_t i = 0; i < segment.points.size(); ++i) {
+      ASSERT_NEAR(segment.points[i].radius_mm, segment.points[0].radius_mm, 1e-9);
+      const double share = segment.filled_share.empty() ? 1 : static_cast<double>(segment.filled_share.back()[i]);
+      const double rest = segment.rest.empty() ? 0 : static_cast<double>(segment.rest.back()[i]);
+      least = std::min(least, share * static_cast<double>(segment.filling.back()[i]) + (1 - share) * rest);
+    }
+    EXPECT_TRUE(segment.mechanism == "full" ? least > 0.99 : least < 0.96) << segment.mechanism << " " << least;
+  }
+  for (const char* const name : {"full", "core front", "layering", "dilution", "streaming", "incomplete arrival"})
+    EXPECT_GE(mechanisms[name], 5) << name;
+  EXPECT_TRUE(std::isnan(truth.mass.back().injected)) << "not what was injected";
+  options.seed = 2;
+  const PhantomTruth other = make_phantom(options).truth;
+  int same = 0;
+  for (std::size_t s = 0; s < truth.segments.size(); ++s) same += truth.segments[s].mechanism == other.segments[s].mechanism;
+  EXPECT_LT(same, 30) << "the seed says which";
+}
+
+TEST(PhantomSteal, PerforatorsTakeTheFlowAndTheArchFillsLate) {
+  const auto arch_arrival = [](const PhantomTruth& truth) {
+    double latest = 0;
+    for (const PhantomSegment& segment : truth.segments)
+      if (segment.role == "arch")
+        for (const PhantomPoint& p : segment.points) latest = std::max(latest, std::isnan(p.arrival_ms) ? 1e9 : p.arrival_ms);
+    return latest;
+  };
+  const PhantomTruth foot = make_phantom(small("foot", 128, 48)).truth, steal = make_phantom(small("steal", 128, 48)).truth;
+  ASSERT_TRUE(foot.flow_split && steal.flow_split);
+  EXPECT_LT(foot.flow_split->perforators, 0.2);
+  EXPECT_GT(foot.flow_split->arch, 0.3);
+  EXPECT_GT(steal.flow_split->perforators, 0.6);
+  EXPECT_LT(steal.flow_split->arch, 0.15);
+  EXPECT_GT(arch_arrival(steal), arch_arrival(foot) + 1500);
 }
 
 TEST(PhantomRuns, RunInMemoryIsComplete) {

@@ -304,9 +304,17 @@ VesselPlan vessel(const char* name, const char* role, const std::vector<Via>& ro
   return plan;
 }
 
-}  // namespace
+/// Perforators before the arch, and the vein that they lead to, opened: blood takes the short way home.
+void open_perforators(Scene& scene) {
+  for (VesselPlan& plan : scene.vessels) {
+    const double wider = plan.name == "posterior tibial perforator" ? 2.6 : (plan.name == "medial perforator" ? 2.2 : 1);
+    for (ControlPoint& point : plan.points) point.radius_mm *= plan.name == "great saphenous vein" ? 1.35 : wider;
+  }
+  for (TerminalPlan& terminal : scene.terminals)
+    if (terminal.node == "gsv out") terminal.conductance *= 40;
+}
 
-Scene make_foot(const ConeBeam& beam, int rows, int columns, std::uint64_t seed) {
+Scene build(const ConeBeam& beam, int rows, int columns, std::uint64_t seed, bool steal) {
   Scene scene;
   auto& v = scene.vessels;
   // Deep veins, filled backwards from the arterialised posterior tibial vein behind the medial malleolus.
@@ -434,6 +442,7 @@ Scene make_foot(const ConeBeam& beam, int rows, int columns, std::uint64_t seed)
                                                                                                {"heel tip 3", 0.0018}})
     scene.terminals.push_back({node, 0, conductance});
 
+  if (steal) open_perforators(scene);
   scene.tortuosity_mm = 0.45;
   scene.calibre_variation = 0.04;
 
@@ -472,5 +481,11 @@ Scene make_foot(const ConeBeam& beam, int rows, int columns, std::uint64_t seed)
   });
   return scene;
 }
+
+}  // namespace
+
+Scene make_foot(const ConeBeam& beam, int rows, int columns, std::uint64_t seed) { return build(beam, rows, columns, seed, false); }
+
+Scene make_steal(const ConeBeam& beam, int rows, int columns, std::uint64_t seed) { return build(beam, rows, columns, seed, true); }
 
 }  // namespace cinelumen::phantom

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <numbers>
 #include <sstream>
 #include <stdexcept>
@@ -21,6 +22,7 @@ using namespace phantom;
 constexpr std::array<double, 2> scintillator_sigma_mm = {0.10, 0.25};
 constexpr std::array<double, 2> scintillator_weight = {0.75, 0.25};
 constexpr double dispersion_mm2_s = 30;
+constexpr double inlet_rise_ms = 500;
 constexpr double log_range = 256;  // LOG spans this ratio of linear counts
 
 template <class Value>
@@ -159,7 +161,7 @@ class Studio {
     fill(scene);
     build_projector(scene);
     describe_detector();
-    describe_vessels();
+    describe_vessels(scene);
   }
 
   const PhantomTruth& truth() const { return truth_; }
@@ -167,7 +169,7 @@ class Studio {
   /// Linear counts without noise, scatter included.
   Image<float> expected(int frame) const {
     const Displacement displacement(truth_.motion[static_cast<std::size_t>(frame)], options_.rows, options_.columns, truth_.warp, frame);
-    Image<float> counts = projector_->transmission(displacement, attenuation(frame));
+    Image<float> counts = projector_->transmission(displacement, attenuation(frame), fills(frame));
     for (int y = 0; y < options_.rows; ++y)
       for (int x = 0; x < options_.columns; ++x) counts(y, x) = static_cast<float>(truth_.air_count) * (counts(y, x) + scatter(y, x));
     return counts;
@@ -237,17 +239,18 @@ class Studio {
       for (const Edge& edge : tree_.edges)
         if (edge.from == terminal.node) area += std::numbers::pi * edge.radius_mm.front() * edge.radius_mm.front();
     }
-    for (Terminal& terminal : tree_.terminals) terminal.inflow_mm3_s *= options_.inlet_velocity_mm_s * area / shares;
+    const double per_share = scene.area_per_share_mm2 > 0 ? scene.area_per_share_mm2 : area / shares;
+    for (Terminal& terminal : tree_.terminals) terminal.inflow_mm3_s *= options_.inlet_velocity_mm_s * per_share;
     const int nodes = static_cast<int>(tree_.node_names.size());
     flow_ = solve_flow(nodes, conduits, tree_.terminals);
-    const double start = options_.contrast_free_frames * options_.frame_time_ms, rise = 500, decay = 1500;
+    const double start = options_.contrast_free_frames * options_.frame_time_ms, rise = inlet_rise_ms, decay = 1500;
     const double stop = scene.endless_bolus ? std::numeric_limits<double>::infinity() : start + rise + options_.bolus_duration_ms;
-    const auto inlet = [=](double time_ms) {
+    inlet_ = [=](double time_ms) {
       const double f = std::clamp((time_ms - start) / rise, 0.0, 1.0);
       return f * f * (3 - 2 * f) * (time_ms > stop ? std::exp(-(time_ms - stop) / decay) : 1);
     };
     const double duration = std::max(1.0, (*options_.frames - 1) * options_.frame_time_ms);
-    bolus_ = run_bolus(nodes, conduits, tree_.terminals, flow_, inlet, duration, dispersion_mm2_s);
+    bolus_ = run_bolus(nodes, conduits, tree_.terminals, flow_, inlet_, duration, dispersion_mm2_s);
   }
 
   void build_projector(const Scene& scene) {
@@ -274,7 +277,8 @@ class Studio {
           found = true;
         }
       }
-      if (found) joints.push_back(widest);
+      // A ball would stand out of a vessel that is not filled all over.
+      if (found && tree_.edges[static_cast<std::size_t>(widest.edge)].filling.mechanism == Mechanism::full) joints.push_back(widest);
     }
     PointSpread spread;
     spread.focal_px = options_.focal_spot_mm * (options_.magnification - 1) / *options_.detector_pitch_mm;
@@ -321,7 +325,7 @@ class Studio {
     }
   }
 
-  void describe_vessels() {
+  void describe_vessels(const Scene& scene) {
     truth_.mm_per_px = beam_.mm_per_px();
     truth_.attenuation_per_mm = options_.attenuation_per_mm;
     const int frames = *options_.frames;
@@ -329,7 +333,9 @@ class Studio {
       truth_.frame_times_ms.push_back(f * options_.frame_time_ms);
       const std::size_t s =
           std::min(bolus_.injected.size() - 1, static_cast<std::size_t>(std::lround(f * options_.frame_time_ms / bolus_.step_ms)));
-      truth_.mass.push_back({bolus_.injected[s], bolus_.in_vessels[s], bolus_.drained[s]});
+      constexpr double unknown = std::numeric_limits<double>::quiet_NaN();
+      truth_.mass.push_back(partly_filled() ? PhantomMass{unknown, unknown, unknown}
+                                            : PhantomMass{bolus_.injected[s], bolus_.in_vessels[s], bolus_.drained[s]});
     }
     const auto inside = [&](const ProjectedPoint& p) {
       return p.y >= 0 && p.x >= 0 && p.y <= options_.rows - 1 && p.x <= options_.columns - 1;
@@ -372,22 +378,29 @@ class Studio {
         point.arc_length_mm = p.arc_mm - projected[first].arc_mm;
         point.depth_mm = p.depth_mm;
         point.radius_mm = p.radius_mm;
+        point.area_mm2 = p.area_mm2;
         point.radius_px = p.radius_px;
         point.diameter_calibration_mm = 2 * p.radius_px * truth_.mm_per_px;
         point.path_factor = p.path_factor;
-        point.velocity_mm_s = segment.flow_mm3_s / (std::numbers::pi * p.radius_mm * p.radius_mm);
-        point.arrival_ms = bolus_.arrival_ms(static_cast<int>(e), conduit_arc(e, p.arc_mm));
+        point.velocity_mm_s = segment.flow_mm3_s / p.area_mm2;
+        point.arrival_ms = arrival_ms(e, p);
         segment.points.push_back(point);
       }
       for (int f = 0; f < frames; ++f) {
         auto& filling = segment.filling.emplace_back();
         for (std::size_t i = first; i < first + count; ++i) {
           filling.push_back(concentration(e, i, f));
+          if (edge.filling.mechanism != Mechanism::full) describe_filling(segment, e, i, f);
           if (filling.back() > 0.01f) truth_.first_contrast_frame = std::min(truth_.first_contrast_frame, f);
         }
       }
+      segment.mechanism = name_of(edge.filling.mechanism);
+      for (const LesionPlan& lesion : edge.lesions) describe_lesion(segment, lesion, projected[first].arc_mm);
       truth_.segments.push_back(std::move(segment));
     }
+    describe_occlusions(scene);
+    describe_crossings();
+    describe_flow_split();
     parallel_for(static_cast<int>(truth_.segments.size()), [&](int k) {
       PhantomSegment& segment = truth_.segments[static_cast<std::size_t>(k)];
       for (PhantomPoint& point : segment.points)
@@ -400,6 +413,117 @@ class Studio {
           if (point.gap_px > 50) point.gap_px = std::numeric_limits<double>::infinity();
         }
     });
+  }
+
+  void describe_filling(PhantomSegment& segment, std::size_t e, std::size_t point, int frame) const {
+    const SectionFill fill = fill_at(e, point, frame);
+    float& filled = segment.filling.back().back();
+    segment.filled_share.resize(segment.filling.size());
+    segment.filled_share.back().push_back(static_cast<float>(filled_share(fill)));
+    if (tree_.edges[e].filling.mechanism == Mechanism::streaming) {
+      segment.rest.resize(segment.filling.size());
+      segment.rest.back().push_back(filled * fill.rest);
+    }
+    filled *= fill.filled;
+  }
+
+  /// Edges with lesions are drawn in the direction of flow.
+  void describe_lesion(const PhantomSegment& segment, const LesionPlan& plan, double first_arc_mm) {
+    const double low = plan.centre_mm - 0.5 * plan.length_mm - first_arc_mm, high = low + plan.length_mm;
+    PhantomLesion lesion;
+    lesion.kind = plan.kind;
+    lesion.segment = segment.id;
+    lesion.from_mm = low;
+    lesion.to_mm = high;
+    lesion.nominal_percent = 100 * plan.narrowing;
+    const auto& points = segment.points;
+    const auto nearest = [&](double arc) {
+      return *std::min_element(points.begin(), points.end(), [&](const PhantomPoint& p, const PhantomPoint& q) {
+        return std::abs(p.arc_length_mm - arc) < std::abs(q.arc_length_mm - arc);
+      });
+    };
+    const PhantomPoint before = nearest(low), beyond = nearest(high);
+    PhantomPoint narrowest = before, smallest = before;
+    for (const PhantomPoint& p : points) {
+      if (p.arc_length_mm < low || p.arc_length_mm > high) continue;
+      if (p.radius_px < narrowest.radius_px) narrowest = p;
+      if (p.area_mm2 < smallest.area_mm2) smallest = p;
+    }
+    lesion.at_mm = narrowest.arc_length_mm;
+    lesion.reference_diameter_mm = 0.5 * (before.diameter_calibration_mm + beyond.diameter_calibration_mm);
+    lesion.minimal_diameter_mm = narrowest.diameter_calibration_mm;
+    lesion.diameter_percent = 100 * (1 - lesion.minimal_diameter_mm / lesion.reference_diameter_mm);
+    lesion.area_percent = 100 * (1 - smallest.area_mm2 / (0.5 * (before.area_mm2 + beyond.area_mm2)));
+    truth_.lesions.push_back(std::move(lesion));
+  }
+
+  void describe_occlusions(const Scene& scene) {
+    const auto find = [&](const std::string& name) -> const PhantomSegment* {
+      for (const PhantomSegment& segment : truth_.segments)
+        if (segment.name == name) return &segment;
+      return nullptr;
+    };
+    for (const auto& [stump, distal] : scene.occlusions) {
+      const PhantomSegment *before = find(stump), *beyond = find(distal);
+      if (before == nullptr || beyond == nullptr) continue;
+      PhantomLesion lesion;
+      lesion.kind = "occlusion";
+      lesion.segment = before->id;
+      lesion.beyond = beyond->id;
+      lesion.from_mm = lesion.to_mm = lesion.at_mm = before->points.back().arc_length_mm;
+      lesion.reference_diameter_mm = before->points.front().diameter_calibration_mm;
+      lesion.diameter_percent = lesion.nominal_percent = lesion.area_percent = 100;
+      truth_.lesions.push_back(std::move(lesion));
+    }
+  }
+
+  void describe_crossings() {
+    const auto connected = [&](const PhantomSegment& a, const PhantomSegment& b) {
+      for (const int m : {a.start, a.end})
+        for (const int n : {b.start, b.end})
+          if (m >= 0 && m == n) return true;
+      return false;
+    };
+    for (std::size_t s = 0; s < truth_.segments.size(); ++s)
+      for (std::size_t t = s + 1; t < truth_.segments.size(); ++t) {
+        const PhantomSegment &a = truth_.segments[s], &b = truth_.segments[t];
+        if (connected(a, b)) continue;
+        for (std::size_t i = 0; i + 1 < a.points.size(); ++i) {
+          const PhantomPoint &p = a.points[i], &q = a.points[i + 1];
+          for (std::size_t j = 0; j + 1 < b.points.size(); ++j) {
+            const PhantomPoint &r = b.points[j], &u = b.points[j + 1];
+            if (std::abs(p.y_px - r.y_px) > 4 || std::abs(p.x_px - r.x_px) > 4) continue;
+            const double ay = q.y_px - p.y_px, ax = q.x_px - p.x_px, by = u.y_px - r.y_px, bx = u.x_px - r.x_px;
+            const double det = ay * bx - ax * by, gy = r.y_px - p.y_px, gx = r.x_px - p.x_px;
+            if (det == 0) continue;
+            const double f = (gy * bx - gx * by) / det, g = (gy * ax - gx * ay) / det;
+            if (f < 0 || f >= 1 || g < 0 || g >= 1) continue;
+            const double cosine = std::abs(ay * by + ax * bx) / (std::hypot(ay, ax) * std::hypot(by, bx));
+            truth_.crossings.push_back({{a.id, b.id},
+                                        p.y_px + f * ay,
+                                        p.x_px + f * ax,
+                                        std::acos(std::min(1.0, cosine)) * 180 / std::numbers::pi,
+                                        std::abs(p.depth_mm - r.depth_mm)});
+          }
+        }
+      }
+  }
+
+  void describe_flow_split() {
+    if (truth_.body_part != "FOOT") return;
+    double inflow = 0;
+    for (const Terminal& terminal : tree_.terminals) inflow += terminal.inflow_mm3_s;
+    std::vector<bool> of_arch(tree_.node_names.size());
+    for (const Edge& edge : tree_.edges)
+      if (edge.role == "arch") of_arch[static_cast<std::size_t>(edge.from)] = of_arch[static_cast<std::size_t>(edge.to)] = true;
+    PhantomFlowSplit split;
+    for (std::size_t e = 0; e < tree_.edges.size(); ++e) {
+      const Edge& edge = tree_.edges[e];
+      const bool from = of_arch[static_cast<std::size_t>(edge.from)], to = of_arch[static_cast<std::size_t>(edge.to)];
+      if (edge.role == "perforator" && !from && !to) split.perforators += std::abs(flow_[e]) / inflow;
+      if (edge.role != "arch" && from != to && (flow_[e] > 0) == to) split.arch += std::abs(flow_[e]) / inflow;
+    }
+    truth_.flow_split = split;
   }
 
   void make_scatter(const Image<float>& background) {
@@ -442,8 +566,35 @@ class Studio {
   float scatter(int y, int x) const { return scatter_(y, x); }
   double conduit_arc(std::size_t e, double arc_mm) const { return flow_[e] < 0 ? tree_.edges[e].length_mm - arc_mm : arc_mm; }
   float concentration(std::size_t e, std::size_t point, int frame) const {
-    return static_cast<float>(
-        bolus_.concentration(static_cast<int>(e), conduit_arc(e, points_[e][point].arc_mm), frame * options_.frame_time_ms));
+    const double arc = points_[e][point].arc_mm, time = frame * options_.frame_time_ms;
+    // The core's front is the flow's fastest part: what is there has just come from the inlet.
+    if (tree_.edges[e].filling.mechanism == Mechanism::core_front) return static_cast<float>(inlet_(time - core_delay_ms(e, arc)));
+    return static_cast<float>(bolus_.concentration(static_cast<int>(e), conduit_arc(e, arc), time));
+  }
+  double mean_velocity(std::size_t e) const { return std::abs(flow_[e]) / points_[e].front().area_mm2; }
+  double core_delay_ms(std::size_t e, double arc_mm) const { return 1000 * arc_mm / (2 * mean_velocity(e)); }
+  /// Contrast is at half its height at the inlet.
+  double entry_ms() const { return options_.contrast_free_frames * options_.frame_time_ms + inlet_rise_ms / 2; }
+  double arrival_ms(std::size_t e, const ProjectedPoint& p) const {
+    if (tree_.edges[e].filling.mechanism != Mechanism::core_front) return bolus_.arrival_ms(static_cast<int>(e), conduit_arc(e, p.arc_mm));
+    const double arrival = entry_ms() + core_delay_ms(e, p.arc_mm);
+    return arrival <= (*options_.frames - 1) * options_.frame_time_ms ? arrival : std::numeric_limits<double>::quiet_NaN();
+  }
+  SectionFill fill_at(std::size_t e, std::size_t point, int frame) const {
+    return section_fill(tree_.edges[e].filling, points_[e][point].arc_mm, frame * options_.frame_time_ms - entry_ms(), mean_velocity(e));
+  }
+  bool partly_filled() const {
+    return std::any_of(tree_.edges.begin(), tree_.edges.end(), [](const Edge& edge) { return edge.filling.mechanism != Mechanism::full; });
+  }
+  std::vector<std::vector<SectionFill>> fills(int frame) const {
+    std::vector<std::vector<SectionFill>> result;
+    if (!partly_filled()) return result;
+    for (std::size_t e = 0; e < tree_.edges.size(); ++e) {
+      auto& of_edge = result.emplace_back();
+      if (tree_.edges[e].filling.mechanism == Mechanism::full) continue;
+      for (std::size_t i = 0; i < points_[e].size(); ++i) of_edge.push_back(fill_at(e, i, frame));
+    }
+    return result;
   }
   std::vector<std::vector<float>> no_contrast() const {
     std::vector<std::vector<float>> none;
@@ -466,6 +617,7 @@ class Studio {
   VesselTree tree_;
   std::vector<double> flow_;
   BolusHistory bolus_;
+  std::function<double(double)> inlet_;
   std::vector<std::vector<ProjectedPoint>> points_;
   std::optional<Projector> projector_;
   Image<float> scatter_;

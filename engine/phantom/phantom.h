@@ -48,10 +48,11 @@ struct PhantomPoint {
   double y_px = 0, x_px = 0;
   double arc_length_mm = 0;            ///< along the 3-D curve
   double depth_mm = 0;                 ///< towards the source, 0 in the plane of calibration
-  double radius_mm = 0;                ///< of the lumen, in space
+  double radius_mm = 0;                ///< of the lumen, in space; of an ellipse: half its width across the ray
+  double area_mm2 = 0;                 ///< of the lumen's section
   double radius_px = 0;                ///< half the width of the projected lumen, perpendicular to the projected centreline
   double diameter_calibration_mm = 0;  ///< 2 radius_px x mm_per_px: the lumen in the plane of calibration
-  double path_factor = 1;              ///< chord of the ray through the axis / lumen diameter: 1 / sin(angle between ray and axis)
+  double path_factor = 1;              ///< chord of the ray through the axis / lumen width; round: 1 / sin(angle between ray and axis)
   double velocity_mm_s = 0;            ///< mean over the cross-section, along the stored direction of the segment (the way it fills)
   double arrival_ms = std::numeric_limits<double>::quiet_NaN();  ///< concentration first reaches half its maximum; NaN: never opacified
   double gap_px =
@@ -66,7 +67,35 @@ struct PhantomSegment {
   int start = -1, end = -1;  ///< index into PhantomTruth::nodes; -1 where cut off by the image's edge
   double flow_mm3_s = 0;
   std::vector<PhantomPoint> points;         ///< about 1 px apart, in the direction of flow
-  std::vector<std::vector<float>> filling;  ///< [frame][point]: concentration of contrast, 1 = undiluted
+  std::vector<std::vector<float>> filling;  ///< [frame][point]: concentration of contrast, 1 = undiluted, where the section is filled
+  std::string mechanism = "full";           ///< how contrast fills it: full, core front, layering, dilution, streaming, incomplete arrival
+  std::vector<std::vector<float>> filled_share;  ///< [frame][point]: part of the section's area that `filling` is of; empty: all of it
+  std::vector<std::vector<float>> rest;          ///< [frame][point]: concentration in the rest of the section; empty: none
+};
+
+/// A narrowing of known size.
+struct PhantomLesion {
+  std::string kind;                          ///< "smooth", "concentric", "eccentric", "web" or "occlusion"
+  int segment = 0;                           ///< id; of an occlusion: of the stump before it
+  int beyond = 0;                            ///< id of the segment beyond an occlusion; else 0
+  double from_mm = 0, to_mm = 0, at_mm = 0;  ///< along the segment; `at`: the least projected diameter. Occlusion: the segment's end
+  double reference_diameter_mm = 0, minimal_diameter_mm = 0;  ///< projected, in the plane of calibration
+  double diameter_percent = 0;                                ///< reduction of the projected diameter at `at`
+  double nominal_percent = 0;                                 ///< reduction of the smaller axis: what a view along the larger one shows
+  double area_percent = 0;                                    ///< reduction of the section's area at its least
+};
+
+/// Centrelines that cross in projection, at frame 0, without being connected.
+struct PhantomCrossing {
+  std::array<int, 2> segments{};             ///< ids
+  double y_px = 0, x_px = 0, angle_deg = 0;  ///< 0 to 90
+  double depth_mm = 0;                       ///< between their axes
+};
+
+/// How the inflow divides in the foot, parts of one.
+struct PhantomFlowSplit {
+  double arch = 0;         ///< enters the deep plantar arch
+  double perforators = 0;  ///< leaves through perforators before it
 };
 
 /// Where vessels meet or end.
@@ -103,10 +132,13 @@ struct PhantomTruth {
   std::string body_part;   ///< "FOOT" or "PHANTOM"
   std::vector<PhantomSegment> segments;
   std::vector<PhantomNode> nodes;
+  std::vector<PhantomLesion> lesions;
+  std::vector<PhantomCrossing> crossings;
+  std::optional<PhantomFlowSplit> flow_split;  ///< of a foot
   std::vector<double> frame_times_ms;
   std::vector<PhantomMotion> motion;  ///< per frame
   PhantomWarp warp;                   ///< per frame, before `motion`
-  std::vector<PhantomMass> mass;      ///< per frame, whole vessel tree, also outside the image
+  std::vector<PhantomMass> mass;      ///< per frame, whole vessel tree, also outside the image; NaN where vessels fill partly
   int first_contrast_frame = 0;       ///< 0-based: the first frame in which any vessel holds contrast in view; frame count: none
   double mm_per_px = 0;               ///< in the plane of calibration, through the isocentre
   double attenuation_per_mm = 0;      ///< kappa of undiluted contrast
