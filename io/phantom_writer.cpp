@@ -42,6 +42,23 @@ Json by_frame(const std::vector<std::vector<float>>& of_points) {
   return frames;
 }
 
+Json device_json(const PhantomDevice& device) {
+  const auto places = [](const std::vector<std::array<double, 2>>& points) {
+    Json result = Json::array();
+    for (const auto& p : points) result.push_back({number(p[0], 3), number(p[1], 3)});
+    return result;
+  };
+  const auto known = [](double value) { return value > 0 ? number(value, 3) : Json(nullptr); };
+  return {{"kind", device.kind},
+          {"outer_diameter_mm", known(device.outer_diameter_mm)},
+          {"inner_diameter_mm", known(device.inner_diameter_mm)},
+          {"length_mm", known(device.length_mm)},
+          {"marker_distance_mm", known(device.marker_distance_mm)},
+          {"depth_mm", number(device.depth_mm, 3)},
+          {"markers_px", places(device.markers_px)},
+          {"centreline_px", places(device.centreline_px)}};
+}
+
 Json lesion_json(const PhantomLesion& lesion) {
   return {{"kind", lesion.kind},
           {"segment", lesion.segment},
@@ -141,6 +158,8 @@ std::string identity(const PhantomOptions& o) {
     result += text;
   };
   append("warp", *o.warp_px);
+  append("glare", o.glare_fraction);
+  append("lag", o.lag_fraction);
   return result;
 }
 
@@ -307,6 +326,8 @@ std::string truth_json(const PhantomRun& phantom) {
                   {"gain", truth.noise_gain},
                   {"electronic_sd", truth.electronic_sd},
                   {"scatter_fraction", options.scatter_fraction},
+                  {"glare_fraction", options.glare_fraction},
+                  {"lag_fraction", options.lag_fraction},
                   {"autocorrelation", truth.noise_autocorrelation}};
   Json motion = Json::array(), mass = Json::array();
   for (std::size_t f = 0; f < truth.motion.size(); ++f) {
@@ -331,6 +352,10 @@ std::string truth_json(const PhantomRun& phantom) {
       nodes.push_back({{"name", node.name}, {"at_px", {number(node.y_px, 4), number(node.x_px, 4)}}, {"segments", std::move(ids)}});
   }
   run["branch_points"] = std::move(nodes);
+  run["open_field_px"] = truth.open_field_px;
+  Json devices = Json::array();
+  for (const PhantomDevice& device : truth.devices) devices.push_back(device_json(device));
+  run["devices"] = std::move(devices);
   Json lesions = Json::array(), crossings = Json::array();
   for (const PhantomLesion& lesion : truth.lesions) lesions.push_back(lesion_json(lesion));
   run["lesions"] = std::move(lesions);

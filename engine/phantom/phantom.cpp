@@ -6,6 +6,7 @@
 #include <numbers>
 #include <sstream>
 #include <stdexcept>
+#include <utility>
 
 #include "engine/phantom/bolus.h"
 #include "engine/phantom/projection.h"
@@ -73,6 +74,8 @@ PhantomOptions complete(PhantomOptions options) {
         "above 0, to 2 per mm");
   check(options.focal_spot_mm >= 0 && options.focal_spot_mm <= 2, "focal spot", options.focal_spot_mm, "0 to 2 mm");
   check(options.scatter_fraction >= 0 && options.scatter_fraction <= 2, "scatter", options.scatter_fraction, "0 to 2");
+  check(options.glare_fraction >= 0 && options.glare_fraction <= 0.5, "glare", options.glare_fraction, "0 to 0.5");
+  check(options.lag_fraction >= 0 && options.lag_fraction <= 0.9, "lag", options.lag_fraction, "0 to 0.9");
   check(options.bolus_duration_ms >= 0, "bolus duration", options.bolus_duration_ms, "0 or more ms");
   check(options.inlet_velocity_mm_s >= 1 && options.inlet_velocity_mm_s <= 1000, "inlet velocity", options.inlet_velocity_mm_s,
         "1 to 1000 mm/s");
@@ -143,6 +146,58 @@ struct LightSpread {
   }
 };
 
+Image<float> copy(const Image<float>& image) {
+  Image<float> result(image.height(), image.width());
+  for (int y = 0; y < image.height(); ++y) std::copy(image.row(y), image.row(y) + image.width(), result.row(y));
+  return result;
+}
+
+/// Lag: what is left of the frames before joins each. `lagged` is empty before the first frame, which has stood for long.
+void add_lag(double fraction, const Image<float>& lagged, Image<float>& signal) {
+  if (fraction == 0 || lagged.height() == 0) return;
+  const auto left = static_cast<float>(fraction);
+  for (int y = 0; y < signal.height(); ++y)
+    for (int x = 0; x < signal.width(); ++x) signal(y, x) = (1 - left) * signal(y, x) + left * lagged(y, x);
+}
+
+/// `fraction` of the light, spread over about a tenth of the field.
+Image<float> veil(const Image<float>& light, double fraction) {
+  const int rows = light.height(), columns = light.width();
+  Image<float> result(rows, columns);
+  // Means of blocks, spread over about a tenth of the field, then interpolated.
+  const int block = std::max(8, std::max(rows, columns) / 32), reach = 10;
+  const int height = (rows + block - 1) / block, width = (columns + block - 1) / block;
+  Image<float> mean(height, width), spread(height, width);
+  for (int j = 0; j < height; ++j)
+    for (int i = 0; i < width; ++i) {
+      double sum = 0;
+      int count = 0;
+      for (int y = j * block; y < std::min(rows, (j + 1) * block); ++y)
+        for (int x = i * block; x < std::min(columns, (i + 1) * block); ++x, ++count) sum += light(y, x);
+      mean(j, i) = static_cast<float>(sum / count);
+    }
+  for (int j = 0; j < height; ++j)
+    for (int i = 0; i < width; ++i) {
+      double sum = 0, weights = 0;
+      for (int dy = -reach; dy <= reach; ++dy)
+        for (int dx = -reach; dx <= reach; ++dx) {
+          const double weight = std::exp(-(dy * dy + dx * dx) / (2 * 3.2 * 3.2));
+          sum += weight * mean(std::clamp(j + dy, 0, height - 1), std::clamp(i + dx, 0, width - 1));
+          weights += weight;
+        }
+      spread(j, i) = static_cast<float>(fraction * sum / weights);
+    }
+  for (int y = 0; y < rows; ++y)
+    for (int x = 0; x < columns; ++x) {
+      const double v = std::clamp((y + 0.5) / block - 0.5, 0.0, height - 1.0), u = std::clamp((x + 0.5) / block - 0.5, 0.0, width - 1.0);
+      const int j = static_cast<int>(v), i = static_cast<int>(u), j1 = std::min(j + 1, height - 1), i1 = std::min(i + 1, width - 1);
+      const double fv = v - j, fu = u - i;
+      result(y, x) = static_cast<float>((1 - fv) * ((1 - fu) * spread(j, i) + fu * spread(j, i1)) +
+                                        fv * ((1 - fu) * spread(j1, i) + fu * spread(j1, i1)));
+    }
+  return result;
+}
+
 /// The scene projected, the bolus run, the truth written: all but the frames.
 class Studio {
  public:
@@ -160,8 +215,11 @@ class Studio {
     tree_ = grow(scene);
     fill(scene);
     build_projector(scene);
+    close_shutter(scene.shutter);
+    scene_shutter_ = scene.shutter;
     describe_detector();
     describe_vessels(scene);
+    truth_.devices = scene.devices;
   }
 
   const PhantomTruth& truth() const { return truth_; }
@@ -171,12 +229,34 @@ class Studio {
     const Displacement displacement(truth_.motion[static_cast<std::size_t>(frame)], options_.rows, options_.columns, truth_.warp, frame);
     Image<float> counts = projector_->transmission(displacement, attenuation(frame), fills(frame));
     for (int y = 0; y < options_.rows; ++y)
-      for (int x = 0; x < options_.columns; ++x) counts(y, x) = static_cast<float>(truth_.air_count) * (counts(y, x) + scatter(y, x));
+      for (int x = 0; x < options_.columns; ++x) {
+        counts(y, x) = static_cast<float>(truth_.air_count) * (counts(y, x) + scatter(y, x));
+        if (scene_shutter_ > 0)
+          counts(y, x) *= std::min(open_rows_[static_cast<std::size_t>(y)], open_columns_[static_cast<std::size_t>(x)]);
+      }
     return counts;
   }
 
-  Image<std::uint16_t> expose(int frame) const {
-    Image<float> counts = expected(frame);
+  /// With its own veil, which takes its light from the picture. The veil is too broad to carry noise: it is that of `expected`.
+  void glare(const Image<float>& expected, Image<float>& signal) const {
+    if (options_.glare_fraction == 0) return;
+    const Image<float> spread = veil(expected, options_.glare_fraction);
+    const auto kept = static_cast<float>(1 - options_.glare_fraction);
+    for (int y = 0; y < options_.rows; ++y)
+      for (int x = 0; x < options_.columns; ++x) signal(y, x) = kept * signal(y, x) + spread(y, x);
+  }
+
+  /// Mean linear counts of a frame by itself, before lag.
+  Image<float> expected_light(int frame) const {
+    Image<float> counts = expected(frame), signal = copy(counts);
+    glare(counts, signal);
+    return signal;
+  }
+
+  /// One frame's light with its quanta, before lag.
+  Image<float> light(int frame) const {
+    const Image<float> mean_counts = expected(frame);
+    Image<float> counts = copy(mean_counts);
     const int rows = options_.rows, columns = options_.columns;
     if (*options_.noise_log_sd > 0) {
       // Quanta around the field too, or noise would be another at the edge.
@@ -208,14 +288,21 @@ class Studio {
             for (int x = 0; x < columns; ++x) to[x] += tap * from[x];
           }
       }
-      if (truth_.electronic_sd > 0)
-        for (int y = 0; y < rows; ++y)
-          for (int x = 0; x < columns; ++x) {
-            RandomStream random(options_.seed, Purpose::electronics, static_cast<std::uint32_t>(frame),
-                                static_cast<std::uint32_t>(y * columns + x));
-            counts(y, x) += static_cast<float>(truth_.electronic_sd * random.normal());
-          }
     }
+    glare(mean_counts, counts);
+    return counts;
+  }
+
+  /// What the detector reads and stores.
+  Image<std::uint16_t> read_out(int frame, Image<float> counts) const {
+    const int rows = options_.rows, columns = options_.columns;
+    if (truth_.electronic_sd > 0)
+      for (int y = 0; y < rows; ++y)
+        for (int x = 0; x < columns; ++x) {
+          RandomStream random(options_.seed, Purpose::electronics, static_cast<std::uint32_t>(frame),
+                              static_cast<std::uint32_t>(y * columns + x));
+          counts(y, x) += static_cast<float>(truth_.electronic_sd * random.normal());
+        }
     Image<std::uint16_t> stored(rows, columns);
     const double top = full_scale(options_);
     const bool logarithmic = options_.encoding == IntensityRelationship::logarithmic;
@@ -338,7 +425,8 @@ class Studio {
                                             : PhantomMass{bolus_.injected[s], bolus_.in_vessels[s], bolus_.drained[s]});
     }
     const auto inside = [&](const ProjectedPoint& p) {
-      return p.y >= 0 && p.x >= 0 && p.y <= options_.rows - 1 && p.x <= options_.columns - 1;
+      const auto& [y0, x0, y1, x1] = truth_.open_field_px;
+      return p.y >= y0 && p.x >= x0 && p.y <= y1 && p.x <= x1;
     };
     for (std::size_t n = 0; n < tree_.node_names.size(); ++n) {
       const auto at = beam_.project(tree_.node_positions[n]);
@@ -529,38 +617,23 @@ class Studio {
   void make_scatter(const Image<float>& background) {
     scatter_ = Image<float>(options_.rows, options_.columns);
     for (int y = 0; y < options_.rows; ++y) std::fill(scatter_.row(y), scatter_.row(y) + options_.columns, 0.0f);
-    if (options_.scatter_fraction == 0) return;
-    // Means of blocks, spread over about a tenth of the field, then interpolated.
-    const int block = std::max(8, std::max(options_.rows, options_.columns) / 32), reach = 10;
-    const int height = (options_.rows + block - 1) / block, width = (options_.columns + block - 1) / block;
-    Image<float> mean(height, width), spread(height, width);
-    for (int j = 0; j < height; ++j)
-      for (int i = 0; i < width; ++i) {
-        double sum = 0;
-        int count = 0;
-        for (int y = j * block; y < std::min(options_.rows, (j + 1) * block); ++y)
-          for (int x = i * block; x < std::min(options_.columns, (i + 1) * block); ++x, ++count) sum += background(y, x);
-        mean(j, i) = static_cast<float>(sum / count);
+    if (options_.scatter_fraction > 0) scatter_ = veil(background, options_.scatter_fraction);
+  }
+
+  /// The edges that shade the border, blurred by the focal spot; what gets through lead is a little. Column by column, row by row.
+  void close_shutter(double share) {
+    const double width = share * std::min(options_.rows, options_.columns), blur = 1.5, leak = 0.015;
+    const auto open = [&](int size) {
+      std::vector<float> profile;
+      for (int k = 0; k < size; ++k) {
+        const auto edge = [&](double inside) { return 0.5 * std::erfc(-inside / (std::numbers::sqrt2 * blur)); };
+        profile.push_back(static_cast<float>(share > 0 ? std::max(leak, edge(k - width) * edge(size - 1 - width - k)) : 1));
       }
-    for (int j = 0; j < height; ++j)
-      for (int i = 0; i < width; ++i) {
-        double sum = 0, weights = 0;
-        for (int dy = -reach; dy <= reach; ++dy)
-          for (int dx = -reach; dx <= reach; ++dx) {
-            const double weight = std::exp(-(dy * dy + dx * dx) / (2 * 3.2 * 3.2));
-            sum += weight * mean(std::clamp(j + dy, 0, height - 1), std::clamp(i + dx, 0, width - 1));
-            weights += weight;
-          }
-        spread(j, i) = static_cast<float>(options_.scatter_fraction * sum / weights);
-      }
-    for (int y = 0; y < options_.rows; ++y)
-      for (int x = 0; x < options_.columns; ++x) {
-        const double v = std::clamp((y + 0.5) / block - 0.5, 0.0, height - 1.0), u = std::clamp((x + 0.5) / block - 0.5, 0.0, width - 1.0);
-        const int j = static_cast<int>(v), i = static_cast<int>(u), j1 = std::min(j + 1, height - 1), i1 = std::min(i + 1, width - 1);
-        const double fv = v - j, fu = u - i;
-        scatter_(y, x) = static_cast<float>((1 - fv) * ((1 - fu) * spread(j, i) + fu * spread(j, i1)) +
-                                            fv * ((1 - fu) * spread(j1, i) + fu * spread(j1, i1)));
-      }
+      return profile;
+    };
+    open_rows_ = open(options_.rows);
+    open_columns_ = open(options_.columns);
+    truth_.open_field_px = {width, width, options_.rows - 1 - width, options_.columns - 1 - width};
   }
 
   float scatter(int y, int x) const { return scatter_(y, x); }
@@ -621,6 +694,8 @@ class Studio {
   std::vector<std::vector<ProjectedPoint>> points_;
   std::optional<Projector> projector_;
   Image<float> scatter_;
+  std::vector<float> open_rows_, open_columns_;
+  double scene_shutter_ = 0;
   PhantomTruth truth_;
 };
 
@@ -653,7 +728,27 @@ PhantomRun make_phantom(const PhantomOptions& options) {
   PhantomRun run;
   run.truth = studio.truth();
   run.frames.resize(run.truth.frame_times_ms.size());
-  parallel_for(static_cast<int>(run.frames.size()), [&](int frame) { run.frames[static_cast<std::size_t>(frame)] = studio.expose(frame); });
+  const int frames = static_cast<int>(run.frames.size());
+  const auto store = [&](int frame, Image<float> counts) {
+    run.frames[static_cast<std::size_t>(frame)] = studio.read_out(frame, std::move(counts));
+  };
+  const double lag = run.truth.options.lag_fraction;
+  if (lag == 0) {
+    parallel_for(frames, [&](int frame) { store(frame, studio.light(frame)); });
+    return run;
+  }
+  // Each frame waits for the one before: as many at a time as keep the machine busy.
+  constexpr int at_a_time = 16;
+  Image<float> lagged;
+  for (int first = 0; first < frames; first += at_a_time) {
+    std::vector<Image<float>> signals(static_cast<std::size_t>(std::min(at_a_time, frames - first)));
+    parallel_for(static_cast<int>(signals.size()), [&](int k) { signals[static_cast<std::size_t>(k)] = studio.light(first + k); });
+    for (std::size_t k = 0; k < signals.size(); ++k) {
+      add_lag(lag, lagged, signals[k]);
+      lagged = copy(signals[k]);
+      store(first + static_cast<int>(k), std::move(signals[k]));
+    }
+  }
   return run;
 }
 
@@ -661,7 +756,16 @@ Image<float> expected_counts(const PhantomOptions& options, int frame) {
   const Studio studio(options);
   const int frames = static_cast<int>(studio.truth().frame_times_ms.size());
   check(frame >= 0 && frame < frames, "frame", frame, "0 to the number of frames less one");
-  return studio.expected(frame);
+  const double lag = studio.truth().options.lag_fraction;
+  // What is left of frames long past is less than a float holds.
+  const int first = lag == 0 ? frame : std::max(0, frame - static_cast<int>(std::ceil(std::log(1e-8) / std::log(lag))));
+  Image<float> signal;
+  for (int f = first; f <= frame; ++f) {
+    Image<float> next = studio.expected_light(f);
+    add_lag(lag, signal, next);
+    signal = std::move(next);
+  }
+  return signal;
 }
 
 std::vector<float> linear_counts(const PhantomTruth& truth) {

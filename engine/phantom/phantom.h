@@ -39,6 +39,8 @@ struct PhantomOptions {
   double attenuation_per_mm = 0.15;    ///< kappa: of undiluted contrast medium in blood, above blood
   double focal_spot_mm = 0.6;          ///< side of the square focal spot
   double scatter_fraction = 0;         ///< scattered over primary intensity, blurred over the field, noise-free; 0 to 2
+  double glare_fraction = 0;           ///< part of the light that a veil of about a tenth of the field takes up; 0 to 0.5
+  double lag_fraction = 0;             ///< part of a frame's signal that is the frame before's, with its lag; 0 to 0.9
   double bolus_duration_ms = 6000;     ///< foot only: length of the plateau at the inlet
   double inlet_velocity_mm_s = 90;     ///< mean velocity where contrast enters
 };
@@ -92,6 +94,17 @@ struct PhantomCrossing {
   double depth_mm = 0;                       ///< between their axes
 };
 
+/// A device in the background, at frame 0; it moves with the scene.
+struct PhantomDevice {
+  std::string kind;  ///< "guide wire", "balloon", "stent-graft", "catheter 5F", "introducer sheath 5F", "ruler"
+  double outer_diameter_mm = 0, inner_diameter_mm = 0;
+  double length_mm = 0;                              ///< as its maker states it; 0: none
+  double marker_distance_mm = 0;                     ///< between neighbouring markers, along the device; 0: none
+  double depth_mm = 0;                               ///< of its middle
+  std::vector<std::array<double, 2>> centreline_px;  ///< (y, x), also outside the image
+  std::vector<std::array<double, 2>> markers_px;     ///< (y, x) of their middles
+};
+
 /// How the inflow divides in the foot, parts of one.
 struct PhantomFlowSplit {
   double arch = 0;         ///< enters the deep plantar arch
@@ -135,6 +148,8 @@ struct PhantomTruth {
   std::vector<PhantomLesion> lesions;
   std::vector<PhantomCrossing> crossings;
   std::optional<PhantomFlowSplit> flow_split;  ///< of a foot
+  std::vector<PhantomDevice> devices;
+  std::array<double, 4> open_field_px{};  ///< y0, x0, y1, x1: the shutter's edges, or the image's outermost pixel centres
   std::vector<double> frame_times_ms;
   std::vector<PhantomMotion> motion;  ///< per frame
   PhantomWarp warp;                   ///< per frame, before `motion`

@@ -17,6 +17,8 @@ const std::vector<Scenario>& scenarios() {
        3.5, 0.12, false},
       {"steal", "the foot, most of its flow leaving through perforators before the arch", make_steal, true, true, 48, 1.5, 0.02, 0, 0.12,
        false},
+      {"devices", "the foot with wire, balloon markers, stent-graft, catheter, sheath, ruler and shutter", make_devices, true, true, 48,
+       1.5, 0.02, 0, 0.12, false},
   };
   return all;
 }

@@ -88,7 +88,9 @@ struct Scene {
   double area_per_share_mm2 = 0;  ///< > 0: a terminal's inflow is its share x this x inlet velocity; 0: shares of that through all inlets
   bool endless_bolus = false;     ///< contrast flows in to the end, whatever PhantomOptions::bolus_duration_ms says
   std::vector<std::array<std::string, 2>> occlusions;  ///< vessels that end at one, and those that begin beyond it
-  std::vector<Limb> limbs;                             ///< what moves as one in a non-rigid motion
+  std::vector<PhantomDevice> devices;                  ///< they are in `attenuation` already
+  double shutter = 0;       ///< width of the shuttered border, of the smaller side; it does not move with the scene
+  std::vector<Limb> limbs;  ///< what moves as one in a non-rigid motion
 };
 
 /// What a scenario's empty options mean, and how its scene is made.
@@ -122,6 +124,10 @@ Scene make_partial_fill(const ConeBeam& beam, int rows, int columns, std::uint64
 
 /// The foot with wide perforators before the arch, which take most of the flow.
 Scene make_steal(const ConeBeam& beam, int rows, int columns, std::uint64_t seed);
+
+/// The foot with a guide wire and a balloon's markers in the arterialised vein, a stent-graft about it, a contrast-empty 5F catheter, an
+/// introducer sheath, a ruler, and the shutter's edges.
+Scene make_devices(const ConeBeam& beam, int rows, int columns, std::uint64_t seed);
 
 /// The background of make_tubes(): smooth, finely textured.
 Image<float> plain_background(const ConeBeam& beam, int rows, int columns, int margin, std::uint64_t seed);
