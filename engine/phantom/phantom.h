@@ -5,7 +5,9 @@
 /// averaged over cells of 1/4 pixel; where tubes meet, the attenuation of their union. The background is a smooth function of continuous
 /// position (a cubic B-spline in transmission), so that motion moves the scene and never resamples pixels. Both pass focal spot,
 /// scintillator (a sum of two Gaussians) and pixel aperture in intensity, not in attenuation. Quanta are Poisson; the scintillator spreads
-/// their deviation over neighbouring pixels, which correlates the noise. Then scatter, electronic noise, and quantisation, LIN or LOG.
+/// their deviation over neighbouring pixels, which correlates the noise. Scattered quanta are quanta like others: they are counted with
+/// them, spread over the field. Then glare, lag, electronic noise, and quantisation, LIN or LOG. A warp moves vessels and background after
+/// blur.
 
 #include <array>
 #include <cstdint>
@@ -23,7 +25,7 @@ namespace cinelumen {
 struct PhantomOptions {
   std::string scenario = "foot";            ///< one of phantom_scenarios()
   int rows = 1024, columns = 1024;          ///< 64 to 4096
-  std::optional<int> frames;                ///< 1 to 10000; tubes 24, foot 48
+  std::optional<int> frames;                ///< 1 to 10000; 24, scenarios of the foot 48
   double frame_time_ms = 250;               ///< > 0
   int contrast_free_frames = 8;             ///< frames before the bolus enters; >= 0
   std::uint64_t seed = 1;                   ///< noise, motion and texture; the vessels are the same for every seed
@@ -33,9 +35,9 @@ struct PhantomOptions {
   int bits_stored = 12;                                            ///< 8 to 16
   std::optional<double> noise_log_sd;  ///< SD of log intensity at the object's median; 0.01, or 0.03 for frame times below 100 ms; 0: none
   double electronic_sd = 1;            ///< of 4096 counts, scaled with bits_stored; none where noise_log_sd is 0
-  std::optional<double> motion_px;     ///< amplitude of the translation; tubes 2, foot 1.5
+  std::optional<double> motion_px;     ///< amplitude of the translation; tubes 2, foot 1.5, motion-rigid 4, without a patient 1
   std::optional<double> warp_px;       ///< largest non-rigid displacement; motion-nonrigid 3.5 x larger side / 1024, else 0
-  std::optional<double> rotation_deg;  ///< amplitude of the rotation about the image centre; tubes 0, foot 0.02
+  std::optional<double> rotation_deg;  ///< amplitude of the rotation about the image centre; foot 0.02, motion-rigid 0.25, else 0
   double attenuation_per_mm = 0.15;    ///< kappa: of undiluted contrast medium in blood, above blood
   double focal_spot_mm = 0.6;          ///< side of the square focal spot
   double scatter_fraction = 0;         ///< scattered over primary intensity, blurred over the field, noise-free; 0 to 2

@@ -213,15 +213,54 @@ double Projector::background(ImageView<const float> coefficients, double y, doub
   return sum;
 }
 
+// A rigid motion is inverted as it is asked for; a warp once for each pixel, linear between them: its curvature leaves 0.001 px.
+class Projector::SceneMap {
+ public:
+  SceneMap(const Displacement& motion, int rows, int columns, int margin) : motion_(motion), margin_(margin) {
+    if (motion.rigid()) return;
+    dy_ = Image<float>(rows + 2 * margin + 1, columns + 2 * margin + 1);
+    dx_ = Image<float>(rows + 2 * margin + 1, columns + 2 * margin + 1);
+    for (int j = 0; j < dy_.height(); ++j)
+      for (int i = 0; i < dy_.width(); ++i) {
+        const double y = j - margin, x = i - margin;
+        const auto [py, px] = motion.inverse(y, x);
+        dy_(j, i) = static_cast<float>(py - y);
+        dx_(j, i) = static_cast<float>(px - x);
+      }
+  }
+  std::array<double, 2> at_pixel(int y, int x) const {
+    if (motion_.rigid()) return motion_.inverse(y, x);
+    return {y + static_cast<double>(dy_(y + margin_, x + margin_)), x + static_cast<double>(dx_(y + margin_, x + margin_))};
+  }
+  std::array<double, 2> at(double y, double x) const {
+    if (motion_.rigid()) return motion_.inverse(y, x);
+    const double v = y + margin_, u = x + margin_;
+    const int j = std::clamp(static_cast<int>(v), 0, dy_.height() - 2), i = std::clamp(static_cast<int>(u), 0, dy_.width() - 2);
+    const double f = v - j, g = u - i;
+    const auto between = [&](const Image<float>& of) {
+      const float *above = of.row(j) + i, *below = of.row(j + 1) + i;
+      return (1 - f) * ((1 - g) * static_cast<double>(above[0]) + g * static_cast<double>(above[1])) +
+             f * ((1 - g) * static_cast<double>(below[0]) + g * static_cast<double>(below[1]));
+    };
+    return {y + between(dy_), x + between(dx_)};
+  }
+
+ private:
+  const Displacement& motion_;
+  int margin_;
+  Image<float> dy_, dx_;
+};
+
 Image<float> Projector::transmission(const Displacement& motion, const std::vector<std::vector<float>>& attenuation_per_mm,
                                      const std::vector<std::vector<SectionFill>>& fills) const {
   Image<float> image(rows_, columns_);
+  const SceneMap scene(motion, rows_, columns_, reach_px_ + 1);
   for (int y = 0; y < rows_; ++y)
     for (int x = 0; x < columns_; ++x) {
-      const auto [py, px] = motion.inverse(y, x);
+      const auto [py, px] = scene.at_pixel(y, x);
       image(y, x) = static_cast<float>(background(blurred_.view(), py, px));
     }
-  subtract_vessels(motion, attenuation_per_mm, fills, image);
+  subtract_vessels(motion, attenuation_per_mm, fills, scene, image);
   return image;
 }
 
@@ -236,7 +275,7 @@ struct Projector::Scratch {
 // Transmission T W = T - T (1 - W): what the vessels take away is zero outside them, so only tiles that a vessel touches are worked on, and
 // a frame without contrast is the background to the last bit.
 void Projector::subtract_vessels(const Displacement& motion, const std::vector<std::vector<float>>& attenuation_per_mm,
-                                 const std::vector<std::vector<SectionFill>>& fills, Image<float>& image) const {
+                                 const std::vector<std::vector<SectionFill>>& fills, const SceneMap& scene, Image<float>& image) const {
   const auto move = [&](ProjectedPoint p) {
     const auto moved = motion.forward(p.y, p.x), direction = motion.turned(p.y, p.x, p.tangent_y, p.tangent_x);
     p.y = moved[0];
@@ -393,7 +432,7 @@ void Projector::subtract_vessels(const Displacement& motion, const std::vector<s
     }
     std::stable_sort(scratch.more.begin(), scratch.more.end(), [](const Interval& p, const Interval& q) { return p.sample < q.sample; });
     const auto store = [&](int sample, double attenuation) {
-      const auto [py, px] = motion.inverse(position(sample / side, tile_y), position(sample % side, tile_x));
+      const auto [py, px] = scene.at(position(sample / side, tile_y), position(sample % side, tile_x));
       scratch.deficit[static_cast<std::size_t>(sample)] = static_cast<float>(-std::expm1(-attenuation) * background(sharp_.view(), py, px));
     };
     for (std::size_t n = 0; n < scratch.count.size(); ++n)

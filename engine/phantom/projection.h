@@ -59,9 +59,11 @@ class Projector {
 
  private:
   struct Scratch;
+  /// What of the scene lies at each pixel of a frame.
+  class SceneMap;
   double background(ImageView<const float> coefficients, double y, double x) const;
   void subtract_vessels(const Displacement& motion, const std::vector<std::vector<float>>& attenuation_per_mm,
-                        const std::vector<std::vector<SectionFill>>& fills, Image<float>& image) const;
+                        const std::vector<std::vector<SectionFill>>& fills, const SceneMap& scene, Image<float>& image) const;
 
   Image<float> sharp_, blurred_;
   int margin_, rows_, columns_;
