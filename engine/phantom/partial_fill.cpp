@@ -27,7 +27,7 @@ Scene make_partial_fill(const ConeBeam& beam, int rows, int columns, std::uint64
     std::swap(mechanisms[i], mechanisms[static_cast<std::size_t>(random.uniform() * static_cast<double>(i + 1))]);
   for (int i = 0; i < across_count * down; ++i) {
     // Small vessels are the many.
-    const double diameter = 0.8 * std::pow(5, between(0, 1)), length = 21;
+    const double diameter = 0.8 * std::pow(5, between(0, 1)), length = 22 - diameter;
     const double x = (i % across_count - 2) * 25.2, y = (i / across_count - 4) * 13.6, angle = between(-14, 14) * std::numbers::pi / 180;
     const bool backwards = random.uniform() < 0.5;
     VesselPlan vessel{"vessel " + std::to_string(i + 1), "tube", {}};
