@@ -347,6 +347,8 @@ class Studio {
       if (flow_[e] < 0) {
         std::reverse(edge.curve.begin(), edge.curve.end());
         std::reverse(edge.radius_mm.begin(), edge.radius_mm.end());
+        std::reverse(edge.sections.begin(), edge.sections.end());
+        for (Section& section : edge.sections) section.angle_rad = -section.angle_rad;
       }
       points_.push_back(project(edge, beam_, 1));
     }
@@ -537,6 +539,11 @@ class Studio {
       if (p.radius_px < narrowest.radius_px) narrowest = p;
       if (p.area_mm2 < smallest.area_mm2) smallest = p;
     }
+    // The middle of where it is as narrow as that.
+    const double middle = 0.5 * (low + high);
+    for (const PhantomPoint& p : points)
+      if (p.radius_px <= 1.001 * narrowest.radius_px && std::abs(p.arc_length_mm - middle) < std::abs(narrowest.arc_length_mm - middle))
+        narrowest = p;
     lesion.at_mm = narrowest.arc_length_mm;
     lesion.reference_diameter_mm = 0.5 * (before.diameter_calibration_mm + beyond.diameter_calibration_mm);
     lesion.minimal_diameter_mm = narrowest.diameter_calibration_mm;

@@ -39,7 +39,7 @@ Scene make_stenoses(const ConeBeam& beam, int rows, int columns, std::uint64_t s
                              {1.25, 50, "eccentric"}, {1, 30, "smooth"}};
   int number = 0;
   const auto add = [&](const Tube& tube, double x0, double x1, double y, double longest) {
-    VesselPlan vessel = across("tube " + std::to_string(++number), scale * x0, scale * x1, scale * y, between(-0.9, 0.9), between(-12, 12),
+    VesselPlan vessel = across("tube " + std::to_string(++number), scale * x0, scale * x1, scale * y, between(-1.6, 1.6), between(-12, 12),
                                tube.diameter_mm);
     const std::string kind = tube.kind;
     LesionPlan lesion;
