@@ -45,9 +45,9 @@ TEST(PhantomDevices, PartsAreDrawnWithTheirSection) {
 
 TEST(PhantomDevices, LieInTheBackgroundWhereTheTruthSays) {
   const PhantomOptions options = noiseless("devices", 320, 1);
-  const PhantomTruth truth = make_phantom(options).truth;
+  const PhantomTruth truth = phantom_truth(options);
   const Image<float> picture = expected_counts(options, 0), bare = expected_counts(noiseless("foot", 320, 1), 0);
-  const double foot_air = make_phantom(noiseless("foot", 320, 1)).truth.air_count;
+  const double foot_air = phantom_truth(noiseless("foot", 320, 1)).air_count;
   const auto darker = [&](const std::array<double, 2>& at) {
     const int y = static_cast<int>(std::lround(at[0])), x = static_cast<int>(std::lround(at[1]));
     return std::log(static_cast<double>(bare(y, x)) / foot_air) - std::log(static_cast<double>(picture(y, x)) / truth.air_count);
@@ -80,7 +80,7 @@ TEST(PhantomDevices, LieInTheBackgroundWhereTheTruthSays) {
 TEST(PhantomDevices, ShutterStaysWhereItIsAndHidesVessels) {
   PhantomOptions options = noiseless("devices", 192, 12);
   options.motion_px = 3;
-  const PhantomTruth truth = make_phantom(options).truth;
+  const PhantomTruth truth = phantom_truth(options);
   const auto& [y0, x0, y1, x1] = truth.open_field_px;
   EXPECT_NEAR(y0, 0.035 * 192, 1e-9);
   EXPECT_NEAR(x1, 191 - 0.035 * 192, 1e-9);
@@ -119,7 +119,7 @@ TEST(PhantomDetector, LagIsTheFramesBefore) {
   options.lag_fraction = 0.3;
   options.bits_stored = 16;
   const PhantomRun run = make_phantom(options);
-  const double gain = run.truth.air_count / make_phantom(noiseless("tubes", 96, 1)).truth.air_count;
+  const double gain = run.truth.air_count / phantom_truth(noiseless("tubes", 96, 1)).air_count;
   Image<float> lagged;
   double worst = 0;
   for (std::size_t f = 0; f < 14; ++f) {

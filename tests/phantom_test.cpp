@@ -209,7 +209,7 @@ TEST(PhantomTubes, IntegralIsThatOfTheLumen) {
   options.motion_px = 0;
   options.bits_stored = 16;
   const Image<float> before = expected_counts(options, 0), after = expected_counts(options, 19);
-  const PhantomTruth truth = make_phantom(options).truth;
+  const PhantomTruth truth = phantom_truth(options);
   const double kappa = options.attenuation_per_mm;
   double drawn = 0, from_truth = 0, from_radius = 0;
   for (int y = 0; y < 384; ++y)
@@ -235,7 +235,7 @@ TEST(PhantomTubes, IntegralIsThatOfTheLumen) {
 }
 
 TEST(PhantomTubes, DiametersInThePlaneOfCalibration) {
-  const PhantomTruth truth = make_phantom(small("tubes", 256, 1)).truth;
+  const PhantomTruth truth = phantom_truth(small("tubes", 256, 1));
   ASSERT_EQ(truth.segments.size(), 12u);
   EXPECT_NEAR(truth.mm_per_px, 0.154 * 4 / 1.2, 1e-12);
   bool raised = false;
@@ -261,7 +261,7 @@ TEST(PhantomTubes, CentrelinesLieWhereTheTruthSaysInAMovedFrame) {
   PhantomOptions empty = options;
   empty.attenuation_per_mm = 1e-9;
   const Image<float> background = expected_counts(empty, 19);
-  const PhantomTruth truth = make_phantom(options).truth;
+  const PhantomTruth truth = phantom_truth(options);
   const auto moved = [&](const PhantomPoint& p) {
     const auto u = truth.displacement(19, p.y_px, p.x_px);
     return std::array<double, 2>{p.y_px + u[0], p.x_px + u[1]};
@@ -412,7 +412,7 @@ TEST(PhantomRuns, SameSeedSameBytesOnAnyNumberOfThreads) {
 
 TEST(PhantomFoot, VeinsFillDownToTheArch) {
   PhantomOptions options = small("foot", 192, 48);
-  const PhantomTruth truth = make_phantom(options).truth;
+  const PhantomTruth truth = phantom_truth(options);
   EXPECT_GE(truth.segments.size(), 30u);
   EXPECT_GE(truth.first_contrast_frame, 8) << "contrast-free frames come first";
   EXPECT_LE(truth.first_contrast_frame, 12);
@@ -456,7 +456,7 @@ TEST(PhantomFoot, VeinsFillDownToTheArch) {
 }
 
 TEST(PhantomStenoses, LesionsAreWhatTheyAreCalled) {
-  const PhantomTruth truth = make_phantom(small("stenoses", 512, 1)).truth;
+  const PhantomTruth truth = phantom_truth(small("stenoses", 512, 1));
   int kinds[5] = {};
   const std::vector<std::string> names = {"smooth", "concentric", "eccentric", "web", "occlusion"};
   for (const PhantomLesion& lesion : truth.lesions) {
@@ -487,10 +487,53 @@ TEST(PhantomStenoses, LesionsAreWhatTheyAreCalled) {
   EXPECT_EQ(truth.lesions.size(), 19u);
 }
 
+// The volume that is drawn between 3 mm before a lesion and 3 mm beyond it, and its least section where that is long enough to be seen.
+TEST(PhantomStenoses, LesionsAreDrawnAsLargeAsTheTruthSays) {
+  PhantomOptions options = small("stenoses", 512, 20);
+  options.attenuation_per_mm = 2e-4;
+  options.noise_log_sd = 0;
+  options.motion_px = 0;
+  options.seed = 3;
+  const Image<float> before = expected_counts(options, 0), after = expected_counts(options, 19);
+  const PhantomTruth truth = phantom_truth(options);
+  for (const PhantomLesion& lesion : truth.lesions) {
+    if (lesion.kind == "occlusion") continue;
+    const auto& points = truth.segments[static_cast<std::size_t>(lesion.segment - 1)].points;
+    // All tubes run from left to right: a column is a section.
+    const auto column = [&](int x) {
+      const auto nearest = std::min_element(points.begin(), points.end(), [&](const PhantomPoint& a, const PhantomPoint& b) {
+        return std::abs(a.x_px - x) < std::abs(b.x_px - x);
+      });
+      double drawn = 0;
+      for (int y = static_cast<int>(nearest->y_px) - 15; y <= nearest->y_px + 15; ++y)
+        if (y >= 0 && y < 512) drawn += 1 - static_cast<double>(after(y, x)) / static_cast<double>(before(y, x));
+      return std::array{drawn / options.attenuation_per_mm, pi * nearest->radius_mm * nearest->radius_px * nearest->path_factor};
+    };
+    double drawn = 0, expected = 0, least = 0;
+    int first = 512, last = 0;
+    for (const PhantomPoint& p : points) {
+      if (p.arc_length_mm < lesion.from_mm - 3 || p.arc_length_mm > lesion.to_mm + 3) continue;
+      first = std::min(first, static_cast<int>(std::lround(p.x_px)));
+      last = std::max(last, static_cast<int>(std::lround(p.x_px)));
+      if (std::abs(p.arc_length_mm - lesion.at_mm) < 0.2) least = p.x_px;
+    }
+    for (int x = first; x <= last; ++x) {
+      const auto [seen, true_area] = column(x);
+      drawn += seen;
+      expected += true_area;
+    }
+    EXPECT_NEAR(drawn / expected, 1, 0.015) << lesion.kind << " in segment " << lesion.segment;
+    if (lesion.kind == "smooth") {
+      const auto [seen, true_area] = column(static_cast<int>(std::lround(least)));
+      EXPECT_NEAR(seen / true_area, 1, 0.03) << "segment " << lesion.segment;
+    }
+  }
+}
+
 TEST(PhantomStenoses, ContrastGoesRoundTheOcclusion) {
   PhantomOptions options = small("stenoses", 256, 28);
   options.contrast_free_frames = 2;
-  const PhantomTruth truth = make_phantom(options).truth;
+  const PhantomTruth truth = phantom_truth(options);
   double round = 0, beyond = 0;
   for (const PhantomSegment& segment : truth.segments) {
     if (segment.name == "collateral") round = segment.points.back().arrival_ms;
@@ -501,7 +544,7 @@ TEST(PhantomStenoses, ContrastGoesRoundTheOcclusion) {
 }
 
 TEST(PhantomOverlap, CrossingsAreListedAndConnectNothing) {
-  const PhantomTruth truth = make_phantom(small("overlap", 512, 1)).truth;
+  const PhantomTruth truth = phantom_truth(small("overlap", 512, 1));
   ASSERT_EQ(truth.crossings.size(), 6u);
   const double angles[] = {90, 65, 45, 30, 20, 12};
   for (std::size_t i = 0; i < 6; ++i) {
@@ -525,7 +568,7 @@ TEST(PhantomOverlap, CrossingsAreListedAndConnectNothing) {
 
 TEST(PhantomPartialFill, CalibreIsConstantAndFillingIsNot) {
   PhantomOptions options = small("partial-fill", 256, 24);
-  const PhantomTruth truth = make_phantom(options).truth;
+  const PhantomTruth truth = phantom_truth(options);
   ASSERT_GE(truth.segments.size(), 40u);
   std::map<std::string, int> mechanisms;
   for (const PhantomSegment& segment : truth.segments) {
@@ -545,7 +588,7 @@ TEST(PhantomPartialFill, CalibreIsConstantAndFillingIsNot) {
     EXPECT_GE(mechanisms[name], 5) << name;
   EXPECT_TRUE(std::isnan(truth.mass.back().injected)) << "not what was injected";
   options.seed = 2;
-  const PhantomTruth other = make_phantom(options).truth;
+  const PhantomTruth other = phantom_truth(options);
   int same = 0;
   for (std::size_t s = 0; s < truth.segments.size(); ++s) same += truth.segments[s].mechanism == other.segments[s].mechanism;
   EXPECT_LT(same, 30) << "the seed says which";
@@ -558,7 +601,7 @@ TEST(PhantomPartialFill, IntegralIsThatOfWhatIsFilled) {
   options.noise_log_sd = 0;
   options.motion_px = 0;
   const Image<float> before = expected_counts(options, 0);
-  const PhantomTruth truth = make_phantom(options).truth;
+  const PhantomTruth truth = phantom_truth(options);
   for (const int frame : {14, 23}) {
     const Image<float> after = expected_counts(options, frame);
     for (const PhantomSegment& segment : truth.segments) {
@@ -602,7 +645,7 @@ TEST(PhantomSteal, PerforatorsTakeTheFlowAndTheArchFillsLate) {
         for (const PhantomPoint& p : segment.points) latest = std::max(latest, std::isnan(p.arrival_ms) ? 1e9 : p.arrival_ms);
     return latest;
   };
-  const PhantomTruth foot = make_phantom(small("foot", 96, 48)).truth, steal = make_phantom(small("steal", 96, 48)).truth;
+  const PhantomTruth foot = phantom_truth(small("foot", 96, 48)), steal = phantom_truth(small("steal", 96, 48));
   ASSERT_TRUE(foot.flow_split && steal.flow_split);
   EXPECT_LT(foot.flow_split->perforators, 0.2);
   EXPECT_GT(foot.flow_split->arch, 0.3);

@@ -759,6 +759,8 @@ PhantomRun make_phantom(const PhantomOptions& options) {
   return run;
 }
 
+PhantomTruth phantom_truth(const PhantomOptions& options) { return Studio(options).truth(); }
+
 Image<float> expected_counts(const PhantomOptions& options, int frame) {
   const Studio studio(options);
   const int frames = static_cast<int>(studio.truth().frame_times_ms.size());

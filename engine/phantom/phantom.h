@@ -190,6 +190,9 @@ std::string phantom_summary(const std::string& scenario);
 /// expected".
 PhantomRun make_phantom(const PhantomOptions& options);
 
+/// The truth alone, without exposing a frame. Throws as make_phantom() does.
+PhantomTruth phantom_truth(const PhantomOptions& options);
+
 /// The expected linear counts of one frame: all of the chain but quanta, electronic noise and quantisation.
 Image<float> expected_counts(const PhantomOptions& options, int frame);
 
