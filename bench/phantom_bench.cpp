@@ -23,7 +23,7 @@ void phantom(benchmark::State& state, const char* scenario) {
 }
 
 const bool registered = [] {
-  for (const char* const scenario : {"tubes", "foot"})
+  for (const char* const scenario : {"tubes", "foot", "motion-nonrigid"})
     bench::register_row(
         std::string("phantom/") + scenario, [scenario](benchmark::State& state) { phantom(state, scenario); }, bench::sides_up_to(1024));
   return true;

@@ -32,6 +32,46 @@ Json column(const PhantomSegment& segment, int decimals, const std::function<dou
   return values;
 }
 
+Json by_frame(const std::vector<std::vector<float>>& of_points) {
+  Json frames = Json::array();
+  for (const auto& frame : of_points) {
+    Json values = Json::array();
+    for (const float value : frame) values.push_back(number(value, 4));
+    frames.push_back(std::move(values));
+  }
+  return frames;
+}
+
+Json device_json(const PhantomDevice& device) {
+  const auto places = [](const std::vector<std::array<double, 2>>& points) {
+    Json result = Json::array();
+    for (const auto& p : points) result.push_back({number(p[0], 3), number(p[1], 3)});
+    return result;
+  };
+  const auto known = [](double value) { return value > 0 ? number(value, 3) : Json(nullptr); };
+  return {{"kind", device.kind},
+          {"outer_diameter_mm", known(device.outer_diameter_mm)},
+          {"inner_diameter_mm", known(device.inner_diameter_mm)},
+          {"length_mm", known(device.length_mm)},
+          {"marker_distance_mm", known(device.marker_distance_mm)},
+          {"depth_mm", number(device.depth_mm, 3)},
+          {"markers_px", places(device.markers_px)},
+          {"centreline_px", places(device.centreline_px)}};
+}
+
+Json lesion_json(const PhantomLesion& lesion) {
+  return {{"kind", lesion.kind},
+          {"segment", lesion.segment},
+          {"beyond", lesion.beyond > 0 ? Json(lesion.beyond) : Json(nullptr)},
+          {"range_mm", {number(lesion.from_mm, 3), number(lesion.to_mm, 3)}},
+          {"at_mm", number(lesion.at_mm, 3)},
+          {"reference_diameter_mm", number(lesion.reference_diameter_mm, 4)},
+          {"minimal_diameter_mm", number(lesion.minimal_diameter_mm, 4)},
+          {"diameter_percent", number(lesion.diameter_percent, 2)},
+          {"nominal_percent", number(lesion.nominal_percent, 2)},
+          {"area_percent", number(lesion.area_percent, 2)}};
+}
+
 Json segment_json(const PhantomSegment& segment, const PhantomTruth& truth) {
   const auto node = [&](int index) -> Json { return index < 0 ? Json(nullptr) : Json(truth.nodes[static_cast<std::size_t>(index)].name); };
   Json json = {{"id", segment.id},
@@ -47,19 +87,17 @@ Json segment_json(const PhantomSegment& segment, const PhantomTruth& truth) {
   json["arc_length_mm"] = column(segment, 4, [](const PhantomPoint& p) { return p.arc_length_mm; });
   json["depth_mm"] = column(segment, 3, [](const PhantomPoint& p) { return p.depth_mm; });
   json["radius_mm"] = column(segment, 5, [](const PhantomPoint& p) { return p.radius_mm; });
+  json["area_mm2"] = column(segment, 5, [](const PhantomPoint& p) { return p.area_mm2; });
   json["radius_px"] = column(segment, 5, [](const PhantomPoint& p) { return p.radius_px; });
   json["diameter_mm"] = column(segment, 5, [](const PhantomPoint& p) { return p.diameter_calibration_mm; });
   json["path_factor"] = column(segment, 5, [](const PhantomPoint& p) { return p.path_factor; });
   json["velocity_mm_s"] = column(segment, 2, [](const PhantomPoint& p) { return p.velocity_mm_s; });
   json["arrival_ms"] = column(segment, 2, [](const PhantomPoint& p) { return p.arrival_ms; });
   json["gap_px"] = column(segment, 2, [](const PhantomPoint& p) { return p.gap_px; });
-  Json filling = Json::array();
-  for (const auto& frame : segment.filling) {
-    Json values = Json::array();
-    for (const float value : frame) values.push_back(number(value, 4));
-    filling.push_back(std::move(values));
-  }
-  json["filling"] = std::move(filling);
+  json["filling"] = by_frame(segment.filling);
+  json["mechanism"] = segment.mechanism;
+  if (!segment.filled_share.empty()) json["filled_share"] = by_frame(segment.filled_share);
+  if (!segment.rest.empty()) json["rest"] = by_frame(segment.rest);
   return json;
 }
 
@@ -120,6 +158,8 @@ std::string identity(const PhantomOptions& o) {
     result += text;
   };
   append("warp", *o.warp_px);
+  append("glare", o.glare_fraction);
+  append("lag", o.lag_fraction);
   return result;
 }
 
@@ -286,6 +326,8 @@ std::string truth_json(const PhantomRun& phantom) {
                   {"gain", truth.noise_gain},
                   {"electronic_sd", truth.electronic_sd},
                   {"scatter_fraction", options.scatter_fraction},
+                  {"glare_fraction", options.glare_fraction},
+                  {"lag_fraction", options.lag_fraction},
                   {"autocorrelation", truth.noise_autocorrelation}};
   Json motion = Json::array(), mass = Json::array();
   for (std::size_t f = 0; f < truth.motion.size(); ++f) {
@@ -293,7 +335,11 @@ std::string truth_json(const PhantomRun& phantom) {
     motion.push_back(
         {{"frame", f + 1}, {"shift_px", {number(m.dy_px, 6), number(m.dx_px, 6)}}, {"rotation_rad", number(m.rotation_rad, 9)}});
     const PhantomMass& contrast = truth.mass[f];
-    mass.push_back({{"frame", f + 1}, {"injected", contrast.injected}, {"in_vessels", contrast.in_vessels}, {"drained", contrast.drained}});
+    const auto known = [](double value) { return std::isfinite(value) ? Json(value) : Json(nullptr); };
+    mass.push_back({{"frame", f + 1},
+                    {"injected", known(contrast.injected)},
+                    {"in_vessels", known(contrast.in_vessels)},
+                    {"drained", known(contrast.drained)}});
   }
   run["motion"] = std::move(motion);
   if (!truth.warp.nodes.empty()) run["warp"] = warp_json(truth.warp);
@@ -306,6 +352,22 @@ std::string truth_json(const PhantomRun& phantom) {
       nodes.push_back({{"name", node.name}, {"at_px", {number(node.y_px, 4), number(node.x_px, 4)}}, {"segments", std::move(ids)}});
   }
   run["branch_points"] = std::move(nodes);
+  run["open_field_px"] = truth.open_field_px;
+  Json devices = Json::array();
+  for (const PhantomDevice& device : truth.devices) devices.push_back(device_json(device));
+  run["devices"] = std::move(devices);
+  Json lesions = Json::array(), crossings = Json::array();
+  for (const PhantomLesion& lesion : truth.lesions) lesions.push_back(lesion_json(lesion));
+  run["lesions"] = std::move(lesions);
+  for (const PhantomCrossing& crossing : truth.crossings)
+    crossings.push_back({{"segments", crossing.segments},
+                         {"at_px", {number(crossing.y_px, 3), number(crossing.x_px, 3)}},
+                         {"angle_deg", number(crossing.angle_deg, 2)},
+                         {"depth_mm", number(crossing.depth_mm, 2)}});
+  run["crossings"] = std::move(crossings);
+  if (truth.flow_split)
+    run["flow_split"] = {{"arch", number(truth.flow_split->arch, 4)},
+                         {"perforators_before_arch", number(truth.flow_split->perforators, 4)}};
   Json segments = Json::array();
   for (const PhantomSegment& segment : truth.segments) segments.push_back(segment_json(segment, truth));
   run["segments"] = std::move(segments);

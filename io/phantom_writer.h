@@ -9,8 +9,9 @@
 namespace cinelumen {
 
 /// truth.json, one line per array: {"schema": "cinelumen.phantom/1", "scenario", "seed", "events", "runs": [{"file", calibration, PSF,
-/// noise, motion and contrast mass per frame, "branch_points", "segments"}]}. Frame numbers are 1-based, positions (y, x) those of frame 1,
-/// diameters those in the plane of calibration; null where a thing does not exist.
+/// noise, motion and contrast mass per frame, "warp" (the spline's coefficients per frame, where there is one), "branch_points",
+/// "open_field_px", "devices", "lesions", "crossings", "flow_split" (of a foot), "segments"}]}. Frame numbers are 1-based, positions (y, x)
+/// those of frame 1, diameters those in the plane of calibration; null where a thing does not exist.
 std::string truth_json(const PhantomRun& phantom);
 
 /// Writes run_01.dcm, events.json and truth.json into `folder`, all or none; truth.json comes last. run_01.dcm is an X-Ray Angiographic

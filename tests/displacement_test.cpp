@@ -27,7 +27,7 @@ Displacement at_frame(const PhantomTruth& truth, int frame) {
 }
 
 TEST(PhantomDisplacement, RestsInFrameZeroAndReachesWhatIsAskedFor) {
-  const PhantomTruth truth = make_phantom(moving("motion-nonrigid", 128, 24, 3)).truth;
+  const PhantomTruth truth = phantom_truth(moving("motion-nonrigid", 128, 24, 3));
   EXPECT_NEAR(*truth.options.warp_px, 3.5 / 8, 1e-12);
   double largest = 0;
   for (int f = 0; f < 24; ++f)
@@ -49,7 +49,7 @@ TEST(PhantomDisplacement, NeverFoldsAndIsInverted) {
     PhantomOptions options = moving("motion-nonrigid", 96, 20, seed);
     options.rotation_deg = 0.2;
     options.warp_px = 5.0 * 96 / 1024;  // the most
-    const PhantomTruth truth = make_phantom(options).truth;
+    const PhantomTruth truth = phantom_truth(options);
     double smallest = 9, worst = 0;
     for (int f = 1; f < 20; ++f) {
       const Displacement displacement = at_frame(truth, f);
@@ -71,7 +71,7 @@ TEST(PhantomDisplacement, NeverFoldsAndIsInverted) {
 }
 
 TEST(PhantomDisplacement, IsTwiceDifferentiable) {
-  const PhantomTruth truth = make_phantom(moving("motion-nonrigid", 128, 12, 4)).truth;
+  const PhantomTruth truth = phantom_truth(moving("motion-nonrigid", 128, 12, 4));
   // The second difference across a node's line goes on where it was.
   const double h = 0.02, step = truth.warp.spacing_px;
   double jump = 0, curvature = 0;
@@ -110,7 +110,7 @@ TEST(PhantomDisplacement, LimbsMoveRigidlyAboutTheirJoints) {
 
 TEST(PhantomDisplacement, IsTheRigidMotionElsewhere) {
   for (const char* const scenario : {"tubes", "foot", "motion-rigid"}) {
-    const PhantomTruth truth = make_phantom(moving(scenario, 96, 6, 2)).truth;
+    const PhantomTruth truth = phantom_truth(moving(scenario, 96, 6, 2));
     EXPECT_TRUE(truth.warp.nodes.empty()) << scenario;
     const PhantomMotion& m = truth.motion[5];
     const auto centre = truth.displacement(5, 47.5, 47.5), corner = truth.displacement(5, 0, 0);
@@ -124,7 +124,7 @@ TEST(PhantomDisplacement, IsTheRigidMotionElsewhere) {
 }
 
 TEST(PhantomDisplacement, RigidMotionIsSeveralPixelsFromFrameToFrame) {
-  const PhantomTruth truth = make_phantom(moving("motion-rigid", 96, 30, 2)).truth;
+  const PhantomTruth truth = phantom_truth(moving("motion-rigid", 96, 30, 2));
   double sum = 0, turned = 0;
   for (std::size_t f = 1; f < 30; ++f) {
     sum += std::hypot(truth.motion[f].dy_px - truth.motion[f - 1].dy_px, truth.motion[f].dx_px - truth.motion[f - 1].dx_px);
@@ -140,7 +140,7 @@ TEST(PhantomDisplacement, BackgroundMovesByIt) {
   options.contrast_free_frames = 16;
   options.warp_px = 0.9;
   options.noise_log_sd = 0;
-  const PhantomTruth truth = make_phantom(options).truth;
+  const PhantomTruth truth = phantom_truth(options);
   const int f = 12;
   const Image<float> rest = expected_counts(options, 0), moved = expected_counts(options, f);
   const auto sample = [&](double y, double x) {

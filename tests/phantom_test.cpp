@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <numbers>
 #include <numeric>
 
@@ -208,7 +209,7 @@ TEST(PhantomTubes, IntegralIsThatOfTheLumen) {
   options.motion_px = 0;
   options.bits_stored = 16;
   const Image<float> before = expected_counts(options, 0), after = expected_counts(options, 19);
-  const PhantomTruth truth = make_phantom(options).truth;
+  const PhantomTruth truth = phantom_truth(options);
   const double kappa = options.attenuation_per_mm;
   double drawn = 0, from_truth = 0, from_radius = 0;
   for (int y = 0; y < 384; ++y)
@@ -234,7 +235,7 @@ TEST(PhantomTubes, IntegralIsThatOfTheLumen) {
 }
 
 TEST(PhantomTubes, DiametersInThePlaneOfCalibration) {
-  const PhantomTruth truth = make_phantom(small("tubes", 256, 1)).truth;
+  const PhantomTruth truth = phantom_truth(small("tubes", 256, 1));
   ASSERT_EQ(truth.segments.size(), 12u);
   EXPECT_NEAR(truth.mm_per_px, 0.154 * 4 / 1.2, 1e-12);
   bool raised = false;
@@ -260,7 +261,7 @@ TEST(PhantomTubes, CentrelinesLieWhereTheTruthSaysInAMovedFrame) {
   PhantomOptions empty = options;
   empty.attenuation_per_mm = 1e-9;
   const Image<float> background = expected_counts(empty, 19);
-  const PhantomTruth truth = make_phantom(options).truth;
+  const PhantomTruth truth = phantom_truth(options);
   const auto moved = [&](const PhantomPoint& p) {
     const auto u = truth.displacement(19, p.y_px, p.x_px);
     return std::array<double, 2>{p.y_px + u[0], p.x_px + u[1]};
@@ -411,7 +412,7 @@ TEST(PhantomRuns, SameSeedSameBytesOnAnyNumberOfThreads) {
 
 TEST(PhantomFoot, VeinsFillDownToTheArch) {
   PhantomOptions options = small("foot", 192, 48);
-  const PhantomTruth truth = make_phantom(options).truth;
+  const PhantomTruth truth = phantom_truth(options);
   EXPECT_GE(truth.segments.size(), 30u);
   EXPECT_GE(truth.first_contrast_frame, 8) << "contrast-free frames come first";
   EXPECT_LE(truth.first_contrast_frame, 12);
@@ -452,6 +453,205 @@ TEST(PhantomFoot, VeinsFillDownToTheArch) {
   for (std::size_t f = 1; f < truth.motion.size(); ++f)
     jump = std::max(jump, std::hypot(truth.motion[f].dy_px - truth.motion[f - 1].dy_px, truth.motion[f].dx_px - truth.motion[f - 1].dx_px));
   EXPECT_GT(jump, 2);
+}
+
+TEST(PhantomStenoses, LesionsAreWhatTheyAreCalled) {
+  const PhantomTruth truth = phantom_truth(small("stenoses", 512, 1));
+  int kinds[5] = {};
+  const std::vector<std::string> names = {"smooth", "concentric", "eccentric", "web", "occlusion"};
+  for (const PhantomLesion& lesion : truth.lesions) {
+    const auto kind = std::find(names.begin(), names.end(), lesion.kind);
+    ASSERT_NE(kind, names.end()) << lesion.kind;
+    ++kinds[kind - names.begin()];
+    const PhantomSegment& segment = truth.segments[static_cast<std::size_t>(lesion.segment - 1)];
+    if (lesion.kind == "occlusion") {
+      EXPECT_EQ(truth.segments[static_cast<std::size_t>(lesion.beyond - 1)].name, "vessel beyond the occlusion");
+      continue;
+    }
+    EXPECT_GT(lesion.from_mm, 0) << "a piece of healthy vessel before and beyond";
+    EXPECT_LT(lesion.to_mm, segment.points.back().arc_length_mm);
+    const double length = lesion.to_mm - lesion.from_mm;
+    EXPECT_TRUE(lesion.kind == "smooth" ? length > 10 : length < (lesion.kind == "web" ? 3 : 10)) << length;
+    EXPECT_TRUE(lesion.nominal_percent == 30 || lesion.nominal_percent == 50 || lesion.nominal_percent == 70);
+    if (lesion.kind == "eccentric") {
+      EXPECT_LE(lesion.diameter_percent, lesion.nominal_percent + 0.5);
+      EXPECT_GE(lesion.diameter_percent, 0.35 * lesion.nominal_percent - 3) << "sampled once a pixel";
+    } else {
+      EXPECT_NEAR(lesion.diameter_percent, lesion.nominal_percent, lesion.kind == "web" ? 2.5 : 0.8) << lesion.kind;
+      EXPECT_NEAR(lesion.area_percent, 100 * (1 - std::pow(1 - lesion.diameter_percent / 100, 2)), 0.5);
+    }
+    EXPECT_GE(lesion.reference_diameter_mm, 0.95);
+    EXPECT_LE(lesion.reference_diameter_mm, 4.1);
+  }
+  for (const int count : kinds) EXPECT_GT(count, 0);
+  EXPECT_EQ(truth.lesions.size(), 19u);
+}
+
+// The volume that is drawn between 3 mm before a lesion and 3 mm beyond it, and its least section where that is long enough to be seen.
+TEST(PhantomStenoses, LesionsAreDrawnAsLargeAsTheTruthSays) {
+  PhantomOptions options = small("stenoses", 512, 20);
+  options.attenuation_per_mm = 2e-4;
+  options.noise_log_sd = 0;
+  options.motion_px = 0;
+  options.seed = 3;
+  const Image<float> before = expected_counts(options, 0), after = expected_counts(options, 19);
+  const PhantomTruth truth = phantom_truth(options);
+  for (const PhantomLesion& lesion : truth.lesions) {
+    if (lesion.kind == "occlusion") continue;
+    const auto& points = truth.segments[static_cast<std::size_t>(lesion.segment - 1)].points;
+    // All tubes run from left to right: a column is a section.
+    const auto column = [&](int x) {
+      const auto nearest = std::min_element(points.begin(), points.end(), [&](const PhantomPoint& a, const PhantomPoint& b) {
+        return std::abs(a.x_px - x) < std::abs(b.x_px - x);
+      });
+      double drawn = 0;
+      for (int y = static_cast<int>(nearest->y_px) - 15; y <= nearest->y_px + 15; ++y)
+        if (y >= 0 && y < 512) drawn += 1 - static_cast<double>(after(y, x)) / static_cast<double>(before(y, x));
+      return std::array{drawn / options.attenuation_per_mm, pi * nearest->radius_mm * nearest->radius_px * nearest->path_factor};
+    };
+    double drawn = 0, expected = 0, least = 0;
+    int first = 512, last = 0;
+    for (const PhantomPoint& p : points) {
+      if (p.arc_length_mm < lesion.from_mm - 3 || p.arc_length_mm > lesion.to_mm + 3) continue;
+      first = std::min(first, static_cast<int>(std::lround(p.x_px)));
+      last = std::max(last, static_cast<int>(std::lround(p.x_px)));
+      if (std::abs(p.arc_length_mm - lesion.at_mm) < 0.2) least = p.x_px;
+    }
+    for (int x = first; x <= last; ++x) {
+      const auto [seen, true_area] = column(x);
+      drawn += seen;
+      expected += true_area;
+    }
+    EXPECT_NEAR(drawn / expected, 1, 0.015) << lesion.kind << " in segment " << lesion.segment;
+    if (lesion.kind == "smooth") {
+      const auto [seen, true_area] = column(static_cast<int>(std::lround(least)));
+      EXPECT_NEAR(seen / true_area, 1, 0.03) << "segment " << lesion.segment;
+    }
+  }
+}
+
+TEST(PhantomStenoses, ContrastGoesRoundTheOcclusion) {
+  PhantomOptions options = small("stenoses", 256, 28);
+  options.contrast_free_frames = 2;
+  const PhantomTruth truth = phantom_truth(options);
+  double round = 0, beyond = 0;
+  for (const PhantomSegment& segment : truth.segments) {
+    if (segment.name == "collateral") round = segment.points.back().arrival_ms;
+    if (segment.name == "vessel beyond the occlusion") beyond = segment.points[segment.points.size() / 2].arrival_ms;
+  }
+  EXPECT_GT(round, 0);
+  EXPECT_GT(beyond, round);
+}
+
+TEST(PhantomOverlap, CrossingsAreListedAndConnectNothing) {
+  const PhantomTruth truth = phantom_truth(small("overlap", 512, 1));
+  ASSERT_EQ(truth.crossings.size(), 6u);
+  const double angles[] = {90, 65, 45, 30, 20, 12};
+  for (std::size_t i = 0; i < 6; ++i) {
+    const PhantomCrossing& crossing = truth.crossings[i];
+    EXPECT_NEAR(crossing.angle_deg, angles[i], 2.5);
+    EXPECT_GT(crossing.depth_mm, 10);
+    for (const int id : crossing.segments) {
+      double nearest = 1e9, gap = 1e9;
+      for (const PhantomPoint& p : truth.segments[static_cast<std::size_t>(id - 1)].points) {
+        nearest = std::min(nearest, std::hypot(p.y_px - crossing.y_px, p.x_px - crossing.x_px));
+        gap = std::min(gap, p.gap_px);
+      }
+      EXPECT_LT(nearest, 1);
+      EXPECT_LT(gap, 0) << "they overlap";
+    }
+  }
+  int bifurcations = 0;
+  for (const PhantomNode& node : truth.nodes) bifurcations += node.segments.size() == 3;
+  EXPECT_EQ(bifurcations, 1);
+}
+
+TEST(PhantomPartialFill, CalibreIsConstantAndFillingIsNot) {
+  PhantomOptions options = small("partial-fill", 256, 24);
+  const PhantomTruth truth = phantom_truth(options);
+  ASSERT_GE(truth.segments.size(), 40u);
+  std::map<std::string, int> mechanisms;
+  for (const PhantomSegment& segment : truth.segments) {
+    ++mechanisms[segment.mechanism];
+    EXPECT_GE(segment.points[0].radius_mm, 0.4);
+    EXPECT_LE(segment.points[0].radius_mm, 2);
+    double least = 1;
+    for (std::size_t i = 0; i < segment.points.size(); ++i) {
+      ASSERT_NEAR(segment.points[i].radius_mm, segment.points[0].radius_mm, 1e-9);
+      const double share = segment.filled_share.empty() ? 1 : static_cast<double>(segment.filled_share.back()[i]);
+      const double rest = segment.rest.empty() ? 0 : static_cast<double>(segment.rest.back()[i]);
+      least = std::min(least, share * static_cast<double>(segment.filling.back()[i]) + (1 - share) * rest);
+    }
+    EXPECT_TRUE(segment.mechanism == "full" ? least > 0.99 : least < 0.96) << segment.mechanism << " " << least;
+  }
+  for (const char* const name : {"full", "core front", "layering", "dilution", "streaming", "incomplete arrival"})
+    EXPECT_GE(mechanisms[name], 5) << name;
+  EXPECT_TRUE(std::isnan(truth.mass.back().injected)) << "not what was injected";
+  options.seed = 2;
+  const PhantomTruth other = phantom_truth(options);
+  int same = 0;
+  for (std::size_t s = 0; s < truth.segments.size(); ++s) same += truth.segments[s].mechanism == other.segments[s].mechanism;
+  EXPECT_LT(same, 30) << "the seed says which";
+}
+
+// What the picture has lost to contrast is what the truth says is in the sections, vessel by vessel summed up.
+TEST(PhantomPartialFill, IntegralIsThatOfWhatIsFilled) {
+  PhantomOptions options = small("partial-fill", 384, 24);
+  options.attenuation_per_mm = 2e-4;  // so thin that intensity and attenuation are proportional
+  options.noise_log_sd = 0;
+  options.motion_px = 0;
+  const Image<float> before = expected_counts(options, 0);
+  const PhantomTruth truth = phantom_truth(options);
+  for (const int frame : {14, 23}) {
+    const Image<float> after = expected_counts(options, frame);
+    for (const PhantomSegment& segment : truth.segments) {
+      double expected = 0, low_y = 1e9, high_y = -1e9, low_x = 1e9, high_x = -1e9;
+      const auto f = static_cast<std::size_t>(frame);
+      const auto content = [&](std::size_t i) {
+        const PhantomPoint& p = segment.points[i];
+        const double share = segment.filled_share.empty() ? 1 : static_cast<double>(segment.filled_share[f][i]);
+        const double rest = segment.rest.empty() ? 0 : static_cast<double>(segment.rest[f][i]);
+        return (share * static_cast<double>(segment.filling[f][i]) + (1 - share) * rest) * pi * p.radius_px * p.radius_mm * p.path_factor;
+      };
+      for (std::size_t i = 0; i < segment.points.size(); ++i) {
+        const PhantomPoint& p = segment.points[i];
+        low_y = std::min(low_y, p.y_px - p.radius_px);
+        high_y = std::max(high_y, p.y_px + p.radius_px);
+        low_x = std::min(low_x, p.x_px - p.radius_px);
+        high_x = std::max(high_x, p.x_px + p.radius_px);
+        if (i == 0) continue;
+        const PhantomPoint& q = segment.points[i - 1];
+        expected += 0.5 * (content(i) + content(i - 1)) * std::hypot(p.y_px - q.y_px, p.x_px - q.x_px);
+      }
+      if (segment.mechanism == "full") {
+        const PhantomPoint &start = segment.points.front(), &end = segment.points.back();
+        for (const PhantomPoint& p : {start, end}) expected += 2.0 / 3 * pi * p.radius_mm * p.radius_px * p.radius_px;
+      }
+      double drawn = 0;
+      for (int y = static_cast<int>(low_y) - 4; y <= high_y + 5; ++y)
+        for (int x = static_cast<int>(low_x) - 4; x <= high_x + 5; ++x)
+          if (y >= 0 && x >= 0 && y < 384 && x < 384) drawn += 1 - static_cast<double>(after(y, x)) / static_cast<double>(before(y, x));
+      drawn /= options.attenuation_per_mm;
+      EXPECT_NEAR(drawn, expected, 0.015 * expected + 0.3) << segment.name << ", " << segment.mechanism << ", frame " << frame;
+    }
+  }
+}
+
+TEST(PhantomSteal, PerforatorsTakeTheFlowAndTheArchFillsLate) {
+  const auto arch_arrival = [](const PhantomTruth& truth) {
+    double latest = 0;
+    for (const PhantomSegment& segment : truth.segments)
+      if (segment.role == "arch")
+        for (const PhantomPoint& p : segment.points) latest = std::max(latest, std::isnan(p.arrival_ms) ? 1e9 : p.arrival_ms);
+    return latest;
+  };
+  const PhantomTruth foot = phantom_truth(small("foot", 96, 48)), steal = phantom_truth(small("steal", 96, 48));
+  ASSERT_TRUE(foot.flow_split && steal.flow_split);
+  EXPECT_LT(foot.flow_split->perforators, 0.2);
+  EXPECT_GT(foot.flow_split->arch, 0.3);
+  EXPECT_GT(steal.flow_split->perforators, 0.6);
+  EXPECT_LT(steal.flow_split->arch, 0.15);
+  EXPECT_GT(arch_arrival(steal), arch_arrival(foot) + 1500);
 }
 
 TEST(PhantomRuns, RunInMemoryIsComplete) {

@@ -121,6 +121,37 @@ TEST_F(PhantomWriter, TruthComesBack) {
   EXPECT_EQ(listed, ends);
 }
 
+TEST_F(PhantomWriter, EachScenarioTellsWhatItIsMadeFor) {
+  const auto written = [&](const std::string& scenario) {
+    PhantomOptions options = small(scenario);
+    options.frames = 2;
+    write_phantom(make_phantom(options), folder_);
+    return nlohmann::json::parse(bytes(folder_ / "truth.json")).at("runs").at(0);
+  };
+  const auto stenoses = written("stenoses");
+  ASSERT_EQ(stenoses.at("lesions").size(), 19u);
+  EXPECT_EQ(stenoses.at("lesions")[0].at("kind"), "smooth");
+  EXPECT_EQ(stenoses.at("lesions")[0].at("nominal_percent"), 50);
+  EXPECT_TRUE(stenoses.at("lesions")[0].at("beyond").is_null());
+  EXPECT_EQ(stenoses.at("lesions")[18].at("kind"), "occlusion");
+  EXPECT_EQ(written("overlap").at("crossings").size(), 6u);
+  const auto partial = written("partial-fill");
+  EXPECT_TRUE(partial.at("contrast_mm3")[0].at("injected").is_null());
+  for (const auto& segment : partial.at("segments"))
+    EXPECT_EQ(segment.contains("filled_share"), segment.at("mechanism") != "full") << segment.at("mechanism");
+  const auto warp = written("motion-nonrigid").at("warp");
+  ASSERT_EQ(warp.at("frames").size(), 2u);
+  EXPECT_EQ(warp.at("frames")[1].at("dy_px").size(), warp.at("nodes")[0].get<std::size_t>() * warp.at("nodes")[1].get<std::size_t>());
+  EXPECT_GT(written("steal").at("flow_split").at("perforators_before_arch"), 0.6);
+  const auto devices = written("devices");
+  ASSERT_EQ(devices.at("devices").size(), 6u);
+  for (const auto& device : devices.at("devices"))
+    if (device.at("kind") == "catheter 5F") {
+      EXPECT_EQ(device.at("outer_diameter_mm"), 1.67);
+    }
+  EXPECT_GT(devices.at("open_field_px")[0], 0);
+}
+
 TEST_F(PhantomWriter, SameRunSameBytesAndAnotherSeedAnotherInstance) {
   PhantomOptions options = small("tubes");
   write_phantom(make_phantom(options), folder_ / "a");

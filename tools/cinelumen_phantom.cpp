@@ -15,6 +15,7 @@ void add_phantom_command(CLI::App& app, const GlobalOptions& global, Command& co
     PhantomOptions phantom;
     std::string output;
     std::string encoding = "LIN";
+    std::string dose;
     int size = 0;
   };
   const auto options = std::make_shared<Options>();
@@ -41,9 +42,21 @@ void add_phantom_command(CLI::App& app, const GlobalOptions& global, Command& co
                       "Detector pixel in mm; default 0.154 at 1024, else the same field of view");
   phantom->add_option("--attenuation", options->phantom.attenuation_per_mm, "Of undiluted contrast, per mm")->capture_default_str();
   phantom->add_option("--scatter", options->phantom.scatter_fraction, "Scattered over primary intensity")->capture_default_str();
+  phantom->add_option("--glare", options->phantom.glare_fraction, "Part of the light that a broad veil takes up, 0 to 0.5")
+      ->capture_default_str();
+  phantom->add_option("--lag", options->phantom.lag_fraction, "Part of a frame's signal that is the frame before's, 0 to 0.9")
+      ->capture_default_str();
+  phantom
+      ->add_option("--dose", options->dose,
+                   "dsa: noise 0.01 at 250 ms from frame to frame; fluoroscopy: 0.03 at 66.7 ms; --noise and --frame-time override it")
+      ->check(CLI::IsMember({"dsa", "fluoroscopy"}));
   phantom->add_option("--encoding", options->encoding, "LIN or LOG")->check(CLI::IsMember({"LIN", "LOG"}))->capture_default_str();
   phantom->add_option("--bits", options->phantom.bits_stored, "Bits stored, 8 to 16")->capture_default_str();
-  phantom->callback([&global, &command, options] {
+  phantom->callback([&global, &command, options, phantom] {
+    PhantomOptions& asked = options->phantom;
+    const bool fluoroscopy = options->dose == "fluoroscopy";
+    if (!options->dose.empty() && phantom->count("--frame-time") == 0) asked.frame_time_ms = fluoroscopy ? 66.7 : 250;
+    if (!options->dose.empty() && !asked.noise_log_sd) asked.noise_log_sd = fluoroscopy ? 0.03 : 0.01;
     command = [&global, options] {
       PhantomOptions& wanted = options->phantom;
       if (options->size != 0) wanted.rows = wanted.columns = options->size;

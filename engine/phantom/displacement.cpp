@@ -210,7 +210,12 @@ Displacement::Displacement(const PhantomMotion& motion, int rows, int columns, c
       const double y = back_.origin_y_px + j * back_.spacing_px, x = back_.origin_x_px + i * back_.spacing_px;
       // The field's gradients are far below one: each step gains a digit or so.
       std::array<double, 2> u{};
-      for (int k = 0; k < 25; ++k) u = there_.at(0, y - u[0], x - u[1]);
+      for (int k = 0; k < 25; ++k) {
+        const auto next = there_.at(0, y - u[0], x - u[1]);
+        const double change = std::abs(next[0] - u[0]) + std::abs(next[1] - u[1]);
+        u = next;
+        if (change < 1e-6) break;
+      }
       field.push_back({static_cast<float>(-u[0]), static_cast<float>(-u[1])});
     }
   for (std::size_t axis = 0; axis < 2; ++axis) {

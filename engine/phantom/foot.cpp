@@ -47,20 +47,21 @@ Vec3 to_room(const Vec3& p, double part = -1) {
 struct RoundCone {
   Vec3 a, b;
   double ra = 1, rb = 1;
+  // Of the distance's closed form: the same at every point.
+  Vec3 ba = b - a;
+  double l2 = dot(ba, ba), rr = ra - rb, a2 = l2 - rr * rr, il2 = 1 / l2;
 };
 
 /// Distance to the surface, negative inside (Quilez's closed form).
 double distance(const RoundCone& cone, const Vec3& p) {
-  const Vec3 ba = cone.b - cone.a;
-  const double l2 = dot(ba, ba), rr = cone.ra - cone.rb, a2 = l2 - rr * rr, il2 = 1 / l2;
   const Vec3 pa = p - cone.a;
-  const double y = dot(pa, ba), z = y - l2;
-  const Vec3 side = pa * l2 - ba * y;
-  const double x2 = dot(side, side), y2 = y * y * l2, z2 = z * z * l2;
-  const double k = (rr > 0 ? 1 : -1) * rr * rr * x2;
-  if ((z > 0 ? 1 : -1) * a2 * z2 > k) return std::sqrt(x2 + z2) * il2 - cone.rb;
-  if ((y > 0 ? 1 : -1) * a2 * y2 < k) return std::sqrt(x2 + y2) * il2 - cone.ra;
-  return (std::sqrt(x2 * a2 * il2) + y * rr) * il2 - cone.ra;
+  const double y = dot(pa, cone.ba), z = y - cone.l2;
+  const Vec3 side = pa * cone.l2 - cone.ba * y;
+  const double x2 = dot(side, side), y2 = y * y * cone.l2, z2 = z * z * cone.l2;
+  const double k = (cone.rr > 0 ? 1 : -1) * cone.rr * cone.rr * x2;
+  if ((z > 0 ? 1 : -1) * cone.a2 * z2 > k) return std::sqrt(x2 + z2) * cone.il2 - cone.rb;
+  if ((y > 0 ? 1 : -1) * cone.a2 * y2 < k) return std::sqrt(x2 + y2) * cone.il2 - cone.ra;
+  return (std::sqrt(x2 * cone.a2 * cone.il2) + y * cone.rr) * cone.il2 - cone.ra;
 }
 
 /// What moves as one. Ankle, Chopart's, Lisfranc's and the basal joints of the toes; the leg turns about the knee.
@@ -82,8 +83,11 @@ struct Solid {
   double surface(const Vec3& p) const {
     double d = 1e9;
     for (const RoundCone& part : parts) {
-      const double e = distance(part, p), h = std::max(melt_mm - std::abs(d - e), 0.0) / melt_mm;
-      d = std::min(d, e) - h * h * melt_mm * 0.25;
+      const double e = distance(part, p), overlap = melt_mm - std::abs(d - e);
+      d = std::min(d, e);
+      if (overlap <= 0) continue;
+      const double h = overlap / melt_mm;
+      d -= h * h * melt_mm * 0.25;
     }
     return d;
   }
@@ -304,9 +308,17 @@ VesselPlan vessel(const char* name, const char* role, const std::vector<Via>& ro
   return plan;
 }
 
-}  // namespace
+/// Perforators before the arch, and the vein that they lead to, opened: blood takes the short way home.
+void open_perforators(Scene& scene) {
+  for (VesselPlan& plan : scene.vessels) {
+    const double wider = plan.name == "posterior tibial perforator" ? 2.6 : (plan.name == "medial perforator" ? 2.2 : 1);
+    for (ControlPoint& point : plan.points) point.radius_mm *= plan.name == "great saphenous vein" ? 1.35 : wider;
+  }
+  for (TerminalPlan& terminal : scene.terminals)
+    if (terminal.node == "gsv out") terminal.conductance *= 40;
+}
 
-Scene make_foot(const ConeBeam& beam, int rows, int columns, std::uint64_t seed) {
+Scene build(const ConeBeam& beam, int rows, int columns, std::uint64_t seed, bool steal) {
   Scene scene;
   auto& v = scene.vessels;
   // Deep veins, filled backwards from the arterialised posterior tibial vein behind the medial malleolus.
@@ -434,6 +446,7 @@ Scene make_foot(const ConeBeam& beam, int rows, int columns, std::uint64_t seed)
                                                                                                {"heel tip 3", 0.0018}})
     scene.terminals.push_back({node, 0, conductance});
 
+  if (steal) open_perforators(scene);
   scene.tortuosity_mm = 0.45;
   scene.calibre_variation = 0.04;
 
@@ -472,5 +485,11 @@ Scene make_foot(const ConeBeam& beam, int rows, int columns, std::uint64_t seed)
   });
   return scene;
 }
+
+}  // namespace
+
+Scene make_foot(const ConeBeam& beam, int rows, int columns, std::uint64_t seed) { return build(beam, rows, columns, seed, false); }
+
+Scene make_steal(const ConeBeam& beam, int rows, int columns, std::uint64_t seed) { return build(beam, rows, columns, seed, true); }
 
 }  // namespace cinelumen::phantom

@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <numbers>
 #include <sstream>
 #include <stdexcept>
+#include <utility>
 
 #include "engine/phantom/bolus.h"
 #include "engine/phantom/projection.h"
@@ -21,6 +23,7 @@ using namespace phantom;
 constexpr std::array<double, 2> scintillator_sigma_mm = {0.10, 0.25};
 constexpr std::array<double, 2> scintillator_weight = {0.75, 0.25};
 constexpr double dispersion_mm2_s = 30;
+constexpr double inlet_rise_ms = 500;
 constexpr double log_range = 256;  // LOG spans this ratio of linear counts
 
 template <class Value>
@@ -71,6 +74,8 @@ PhantomOptions complete(PhantomOptions options) {
         "above 0, to 2 per mm");
   check(options.focal_spot_mm >= 0 && options.focal_spot_mm <= 2, "focal spot", options.focal_spot_mm, "0 to 2 mm");
   check(options.scatter_fraction >= 0 && options.scatter_fraction <= 2, "scatter", options.scatter_fraction, "0 to 2");
+  check(options.glare_fraction >= 0 && options.glare_fraction <= 0.5, "glare", options.glare_fraction, "0 to 0.5");
+  check(options.lag_fraction >= 0 && options.lag_fraction <= 0.9, "lag", options.lag_fraction, "0 to 0.9");
   check(options.bolus_duration_ms >= 0, "bolus duration", options.bolus_duration_ms, "0 or more ms");
   check(options.inlet_velocity_mm_s >= 1 && options.inlet_velocity_mm_s <= 1000, "inlet velocity", options.inlet_velocity_mm_s,
         "1 to 1000 mm/s");
@@ -141,6 +146,58 @@ struct LightSpread {
   }
 };
 
+Image<float> copy(const Image<float>& image) {
+  Image<float> result(image.height(), image.width());
+  for (int y = 0; y < image.height(); ++y) std::copy(image.row(y), image.row(y) + image.width(), result.row(y));
+  return result;
+}
+
+/// Lag: what is left of the frames before joins each. `lagged` is empty before the first frame, which has stood for long.
+void add_lag(double fraction, const Image<float>& lagged, Image<float>& signal) {
+  if (fraction == 0 || lagged.height() == 0) return;
+  const auto left = static_cast<float>(fraction);
+  for (int y = 0; y < signal.height(); ++y)
+    for (int x = 0; x < signal.width(); ++x) signal(y, x) = (1 - left) * signal(y, x) + left * lagged(y, x);
+}
+
+/// `fraction` of the light, spread over about a tenth of the field.
+Image<float> veil(const Image<float>& light, double fraction) {
+  const int rows = light.height(), columns = light.width();
+  Image<float> result(rows, columns);
+  // Means of blocks, spread over about a tenth of the field, then interpolated.
+  const int block = std::max(8, std::max(rows, columns) / 32), reach = 10;
+  const int height = (rows + block - 1) / block, width = (columns + block - 1) / block;
+  Image<float> mean(height, width), spread(height, width);
+  for (int j = 0; j < height; ++j)
+    for (int i = 0; i < width; ++i) {
+      double sum = 0;
+      int count = 0;
+      for (int y = j * block; y < std::min(rows, (j + 1) * block); ++y)
+        for (int x = i * block; x < std::min(columns, (i + 1) * block); ++x, ++count) sum += light(y, x);
+      mean(j, i) = static_cast<float>(sum / count);
+    }
+  for (int j = 0; j < height; ++j)
+    for (int i = 0; i < width; ++i) {
+      double sum = 0, weights = 0;
+      for (int dy = -reach; dy <= reach; ++dy)
+        for (int dx = -reach; dx <= reach; ++dx) {
+          const double weight = std::exp(-(dy * dy + dx * dx) / (2 * 3.2 * 3.2));
+          sum += weight * mean(std::clamp(j + dy, 0, height - 1), std::clamp(i + dx, 0, width - 1));
+          weights += weight;
+        }
+      spread(j, i) = static_cast<float>(fraction * sum / weights);
+    }
+  for (int y = 0; y < rows; ++y)
+    for (int x = 0; x < columns; ++x) {
+      const double v = std::clamp((y + 0.5) / block - 0.5, 0.0, height - 1.0), u = std::clamp((x + 0.5) / block - 0.5, 0.0, width - 1.0);
+      const int j = static_cast<int>(v), i = static_cast<int>(u), j1 = std::min(j + 1, height - 1), i1 = std::min(i + 1, width - 1);
+      const double fv = v - j, fu = u - i;
+      result(y, x) = static_cast<float>((1 - fv) * ((1 - fu) * spread(j, i) + fu * spread(j, i1)) +
+                                        fv * ((1 - fu) * spread(j1, i) + fu * spread(j1, i1)));
+    }
+  return result;
+}
+
 /// The scene projected, the bolus run, the truth written: all but the frames.
 class Studio {
  public:
@@ -158,8 +215,11 @@ class Studio {
     tree_ = grow(scene);
     fill(scene);
     build_projector(scene);
+    close_shutter(scene.shutter);
+    scene_shutter_ = scene.shutter;
     describe_detector();
-    describe_vessels();
+    describe_vessels(scene);
+    truth_.devices = scene.devices;
   }
 
   const PhantomTruth& truth() const { return truth_; }
@@ -167,14 +227,36 @@ class Studio {
   /// Linear counts without noise, scatter included.
   Image<float> expected(int frame) const {
     const Displacement displacement(truth_.motion[static_cast<std::size_t>(frame)], options_.rows, options_.columns, truth_.warp, frame);
-    Image<float> counts = projector_->transmission(displacement, attenuation(frame));
+    Image<float> counts = projector_->transmission(displacement, attenuation(frame), fills(frame));
     for (int y = 0; y < options_.rows; ++y)
-      for (int x = 0; x < options_.columns; ++x) counts(y, x) = static_cast<float>(truth_.air_count) * (counts(y, x) + scatter(y, x));
+      for (int x = 0; x < options_.columns; ++x) {
+        counts(y, x) = static_cast<float>(truth_.air_count) * (counts(y, x) + scatter(y, x));
+        if (scene_shutter_ > 0)
+          counts(y, x) *= std::min(open_rows_[static_cast<std::size_t>(y)], open_columns_[static_cast<std::size_t>(x)]);
+      }
     return counts;
   }
 
-  Image<std::uint16_t> expose(int frame) const {
-    Image<float> counts = expected(frame);
+  /// With its own veil, which takes its light from the picture. The veil is too broad to carry noise: it is that of `expected`.
+  void glare(const Image<float>& expected, Image<float>& signal) const {
+    if (options_.glare_fraction == 0) return;
+    const Image<float> spread = veil(expected, options_.glare_fraction);
+    const auto kept = static_cast<float>(1 - options_.glare_fraction);
+    for (int y = 0; y < options_.rows; ++y)
+      for (int x = 0; x < options_.columns; ++x) signal(y, x) = kept * signal(y, x) + spread(y, x);
+  }
+
+  /// Mean linear counts of a frame by itself, before lag.
+  Image<float> expected_light(int frame) const {
+    Image<float> counts = expected(frame), signal = copy(counts);
+    glare(counts, signal);
+    return signal;
+  }
+
+  /// One frame's light with its quanta, before lag.
+  Image<float> light(int frame) const {
+    const Image<float> mean_counts = expected(frame);
+    Image<float> counts = copy(mean_counts);
     const int rows = options_.rows, columns = options_.columns;
     if (*options_.noise_log_sd > 0) {
       // Quanta around the field too, or noise would be another at the edge.
@@ -206,14 +288,21 @@ class Studio {
             for (int x = 0; x < columns; ++x) to[x] += tap * from[x];
           }
       }
-      if (truth_.electronic_sd > 0)
-        for (int y = 0; y < rows; ++y)
-          for (int x = 0; x < columns; ++x) {
-            RandomStream random(options_.seed, Purpose::electronics, static_cast<std::uint32_t>(frame),
-                                static_cast<std::uint32_t>(y * columns + x));
-            counts(y, x) += static_cast<float>(truth_.electronic_sd * random.normal());
-          }
     }
+    glare(mean_counts, counts);
+    return counts;
+  }
+
+  /// What the detector reads and stores.
+  Image<std::uint16_t> read_out(int frame, Image<float> counts) const {
+    const int rows = options_.rows, columns = options_.columns;
+    if (truth_.electronic_sd > 0)
+      for (int y = 0; y < rows; ++y)
+        for (int x = 0; x < columns; ++x) {
+          RandomStream random(options_.seed, Purpose::electronics, static_cast<std::uint32_t>(frame),
+                              static_cast<std::uint32_t>(y * columns + x));
+          counts(y, x) += static_cast<float>(truth_.electronic_sd * random.normal());
+        }
     Image<std::uint16_t> stored(rows, columns);
     const double top = full_scale(options_);
     const bool logarithmic = options_.encoding == IntensityRelationship::logarithmic;
@@ -237,17 +326,18 @@ class Studio {
       for (const Edge& edge : tree_.edges)
         if (edge.from == terminal.node) area += std::numbers::pi * edge.radius_mm.front() * edge.radius_mm.front();
     }
-    for (Terminal& terminal : tree_.terminals) terminal.inflow_mm3_s *= options_.inlet_velocity_mm_s * area / shares;
+    const double per_share = scene.area_per_share_mm2 > 0 ? scene.area_per_share_mm2 : area / shares;
+    for (Terminal& terminal : tree_.terminals) terminal.inflow_mm3_s *= options_.inlet_velocity_mm_s * per_share;
     const int nodes = static_cast<int>(tree_.node_names.size());
     flow_ = solve_flow(nodes, conduits, tree_.terminals);
-    const double start = options_.contrast_free_frames * options_.frame_time_ms, rise = 500, decay = 1500;
+    const double start = options_.contrast_free_frames * options_.frame_time_ms, rise = inlet_rise_ms, decay = 1500;
     const double stop = scene.endless_bolus ? std::numeric_limits<double>::infinity() : start + rise + options_.bolus_duration_ms;
-    const auto inlet = [=](double time_ms) {
+    inlet_ = [=](double time_ms) {
       const double f = std::clamp((time_ms - start) / rise, 0.0, 1.0);
       return f * f * (3 - 2 * f) * (time_ms > stop ? std::exp(-(time_ms - stop) / decay) : 1);
     };
     const double duration = std::max(1.0, (*options_.frames - 1) * options_.frame_time_ms);
-    bolus_ = run_bolus(nodes, conduits, tree_.terminals, flow_, inlet, duration, dispersion_mm2_s);
+    bolus_ = run_bolus(nodes, conduits, tree_.terminals, flow_, inlet_, duration, dispersion_mm2_s);
   }
 
   void build_projector(const Scene& scene) {
@@ -257,6 +347,8 @@ class Studio {
       if (flow_[e] < 0) {
         std::reverse(edge.curve.begin(), edge.curve.end());
         std::reverse(edge.radius_mm.begin(), edge.radius_mm.end());
+        std::reverse(edge.sections.begin(), edge.sections.end());
+        for (Section& section : edge.sections) section.angle_rad = -section.angle_rad;
       }
       points_.push_back(project(edge, beam_, 1));
     }
@@ -274,7 +366,8 @@ class Studio {
           found = true;
         }
       }
-      if (found) joints.push_back(widest);
+      // A ball would stand out of a vessel that is not filled all over.
+      if (found && tree_.edges[static_cast<std::size_t>(widest.edge)].filling.mechanism == Mechanism::full) joints.push_back(widest);
     }
     PointSpread spread;
     spread.focal_px = options_.focal_spot_mm * (options_.magnification - 1) / *options_.detector_pitch_mm;
@@ -321,7 +414,7 @@ class Studio {
     }
   }
 
-  void describe_vessels() {
+  void describe_vessels(const Scene& scene) {
     truth_.mm_per_px = beam_.mm_per_px();
     truth_.attenuation_per_mm = options_.attenuation_per_mm;
     const int frames = *options_.frames;
@@ -329,10 +422,13 @@ class Studio {
       truth_.frame_times_ms.push_back(f * options_.frame_time_ms);
       const std::size_t s =
           std::min(bolus_.injected.size() - 1, static_cast<std::size_t>(std::lround(f * options_.frame_time_ms / bolus_.step_ms)));
-      truth_.mass.push_back({bolus_.injected[s], bolus_.in_vessels[s], bolus_.drained[s]});
+      constexpr double unknown = std::numeric_limits<double>::quiet_NaN();
+      truth_.mass.push_back(partly_filled() ? PhantomMass{unknown, unknown, unknown}
+                                            : PhantomMass{bolus_.injected[s], bolus_.in_vessels[s], bolus_.drained[s]});
     }
     const auto inside = [&](const ProjectedPoint& p) {
-      return p.y >= 0 && p.x >= 0 && p.y <= options_.rows - 1 && p.x <= options_.columns - 1;
+      const auto& [y0, x0, y1, x1] = truth_.open_field_px;
+      return p.y >= y0 && p.x >= x0 && p.y <= y1 && p.x <= x1;
     };
     for (std::size_t n = 0; n < tree_.node_names.size(); ++n) {
       const auto at = beam_.project(tree_.node_positions[n]);
@@ -372,22 +468,29 @@ class Studio {
         point.arc_length_mm = p.arc_mm - projected[first].arc_mm;
         point.depth_mm = p.depth_mm;
         point.radius_mm = p.radius_mm;
+        point.area_mm2 = p.area_mm2;
         point.radius_px = p.radius_px;
         point.diameter_calibration_mm = 2 * p.radius_px * truth_.mm_per_px;
         point.path_factor = p.path_factor;
-        point.velocity_mm_s = segment.flow_mm3_s / (std::numbers::pi * p.radius_mm * p.radius_mm);
-        point.arrival_ms = bolus_.arrival_ms(static_cast<int>(e), conduit_arc(e, p.arc_mm));
+        point.velocity_mm_s = segment.flow_mm3_s / p.area_mm2;
+        point.arrival_ms = arrival_ms(e, p);
         segment.points.push_back(point);
       }
       for (int f = 0; f < frames; ++f) {
         auto& filling = segment.filling.emplace_back();
         for (std::size_t i = first; i < first + count; ++i) {
           filling.push_back(concentration(e, i, f));
+          if (edge.filling.mechanism != Mechanism::full) describe_filling(segment, e, i, f);
           if (filling.back() > 0.01f) truth_.first_contrast_frame = std::min(truth_.first_contrast_frame, f);
         }
       }
+      segment.mechanism = name_of(edge.filling.mechanism);
+      for (const LesionPlan& lesion : edge.lesions) describe_lesion(segment, lesion, projected[first].arc_mm);
       truth_.segments.push_back(std::move(segment));
     }
+    describe_occlusions(scene);
+    describe_crossings();
+    describe_flow_split();
     parallel_for(static_cast<int>(truth_.segments.size()), [&](int k) {
       PhantomSegment& segment = truth_.segments[static_cast<std::size_t>(k)];
       for (PhantomPoint& point : segment.points)
@@ -402,48 +505,176 @@ class Studio {
     });
   }
 
+  void describe_filling(PhantomSegment& segment, std::size_t e, std::size_t point, int frame) const {
+    const SectionFill fill = fill_at(e, point, frame);
+    float& filled = segment.filling.back().back();
+    segment.filled_share.resize(segment.filling.size());
+    segment.filled_share.back().push_back(static_cast<float>(filled_share(fill)));
+    if (tree_.edges[e].filling.mechanism == Mechanism::streaming) {
+      segment.rest.resize(segment.filling.size());
+      segment.rest.back().push_back(filled * fill.rest);
+    }
+    filled *= fill.filled;
+  }
+
+  /// Edges with lesions are drawn in the direction of flow.
+  void describe_lesion(const PhantomSegment& segment, const LesionPlan& plan, double first_arc_mm) {
+    const double low = plan.centre_mm - 0.5 * plan.length_mm - first_arc_mm, high = low + plan.length_mm;
+    PhantomLesion lesion;
+    lesion.kind = plan.kind;
+    lesion.segment = segment.id;
+    lesion.from_mm = low;
+    lesion.to_mm = high;
+    lesion.nominal_percent = 100 * plan.narrowing;
+    const auto& points = segment.points;
+    const auto nearest = [&](double arc) {
+      return *std::min_element(points.begin(), points.end(), [&](const PhantomPoint& p, const PhantomPoint& q) {
+        return std::abs(p.arc_length_mm - arc) < std::abs(q.arc_length_mm - arc);
+      });
+    };
+    const PhantomPoint before = nearest(low), beyond = nearest(high);
+    PhantomPoint narrowest = before, smallest = before;
+    for (const PhantomPoint& p : points) {
+      if (p.arc_length_mm < low || p.arc_length_mm > high) continue;
+      if (p.radius_px < narrowest.radius_px) narrowest = p;
+      if (p.area_mm2 < smallest.area_mm2) smallest = p;
+    }
+    // The middle of where it is as narrow as that.
+    const double middle = 0.5 * (low + high);
+    for (const PhantomPoint& p : points)
+      if (p.radius_px <= 1.001 * narrowest.radius_px && std::abs(p.arc_length_mm - middle) < std::abs(narrowest.arc_length_mm - middle))
+        narrowest = p;
+    lesion.at_mm = narrowest.arc_length_mm;
+    lesion.reference_diameter_mm = 0.5 * (before.diameter_calibration_mm + beyond.diameter_calibration_mm);
+    lesion.minimal_diameter_mm = narrowest.diameter_calibration_mm;
+    lesion.diameter_percent = 100 * (1 - lesion.minimal_diameter_mm / lesion.reference_diameter_mm);
+    lesion.area_percent = 100 * (1 - smallest.area_mm2 / (0.5 * (before.area_mm2 + beyond.area_mm2)));
+    truth_.lesions.push_back(std::move(lesion));
+  }
+
+  void describe_occlusions(const Scene& scene) {
+    const auto find = [&](const std::string& name) -> const PhantomSegment* {
+      for (const PhantomSegment& segment : truth_.segments)
+        if (segment.name == name) return &segment;
+      return nullptr;
+    };
+    for (const auto& [stump, distal] : scene.occlusions) {
+      const PhantomSegment *before = find(stump), *beyond = find(distal);
+      if (before == nullptr || beyond == nullptr) continue;
+      PhantomLesion lesion;
+      lesion.kind = "occlusion";
+      lesion.segment = before->id;
+      lesion.beyond = beyond->id;
+      lesion.from_mm = lesion.to_mm = lesion.at_mm = before->points.back().arc_length_mm;
+      lesion.reference_diameter_mm = before->points.front().diameter_calibration_mm;
+      lesion.diameter_percent = lesion.nominal_percent = lesion.area_percent = 100;
+      truth_.lesions.push_back(std::move(lesion));
+    }
+  }
+
+  void describe_crossings() {
+    const auto connected = [&](const PhantomSegment& a, const PhantomSegment& b) {
+      for (const int m : {a.start, a.end})
+        for (const int n : {b.start, b.end})
+          if (m >= 0 && m == n) return true;
+      return false;
+    };
+    for (std::size_t s = 0; s < truth_.segments.size(); ++s)
+      for (std::size_t t = s + 1; t < truth_.segments.size(); ++t) {
+        const PhantomSegment &a = truth_.segments[s], &b = truth_.segments[t];
+        if (connected(a, b)) continue;
+        for (std::size_t i = 0; i + 1 < a.points.size(); ++i) {
+          const PhantomPoint &p = a.points[i], &q = a.points[i + 1];
+          for (std::size_t j = 0; j + 1 < b.points.size(); ++j) {
+            const PhantomPoint &r = b.points[j], &u = b.points[j + 1];
+            if (std::abs(p.y_px - r.y_px) > 4 || std::abs(p.x_px - r.x_px) > 4) continue;
+            const double ay = q.y_px - p.y_px, ax = q.x_px - p.x_px, by = u.y_px - r.y_px, bx = u.x_px - r.x_px;
+            const double det = ay * bx - ax * by, gy = r.y_px - p.y_px, gx = r.x_px - p.x_px;
+            if (det == 0) continue;
+            const double f = (gy * bx - gx * by) / det, g = (gy * ax - gx * ay) / det;
+            if (f < 0 || f >= 1 || g < 0 || g >= 1) continue;
+            const double cosine = std::abs(ay * by + ax * bx) / (std::hypot(ay, ax) * std::hypot(by, bx));
+            truth_.crossings.push_back({{a.id, b.id},
+                                        p.y_px + f * ay,
+                                        p.x_px + f * ax,
+                                        std::acos(std::min(1.0, cosine)) * 180 / std::numbers::pi,
+                                        std::abs(p.depth_mm - r.depth_mm)});
+          }
+        }
+      }
+  }
+
+  void describe_flow_split() {
+    if (truth_.body_part != "FOOT") return;
+    double inflow = 0;
+    for (const Terminal& terminal : tree_.terminals) inflow += terminal.inflow_mm3_s;
+    std::vector<bool> of_arch(tree_.node_names.size());
+    for (const Edge& edge : tree_.edges)
+      if (edge.role == "arch") of_arch[static_cast<std::size_t>(edge.from)] = of_arch[static_cast<std::size_t>(edge.to)] = true;
+    PhantomFlowSplit split;
+    for (std::size_t e = 0; e < tree_.edges.size(); ++e) {
+      const Edge& edge = tree_.edges[e];
+      const bool from = of_arch[static_cast<std::size_t>(edge.from)], to = of_arch[static_cast<std::size_t>(edge.to)];
+      if (edge.role == "perforator" && !from && !to) split.perforators += std::abs(flow_[e]) / inflow;
+      if (edge.role != "arch" && from != to && (flow_[e] > 0) == to) split.arch += std::abs(flow_[e]) / inflow;
+    }
+    truth_.flow_split = split;
+  }
+
   void make_scatter(const Image<float>& background) {
     scatter_ = Image<float>(options_.rows, options_.columns);
     for (int y = 0; y < options_.rows; ++y) std::fill(scatter_.row(y), scatter_.row(y) + options_.columns, 0.0f);
-    if (options_.scatter_fraction == 0) return;
-    // Means of blocks, spread over about a tenth of the field, then interpolated.
-    const int block = std::max(8, std::max(options_.rows, options_.columns) / 32), reach = 10;
-    const int height = (options_.rows + block - 1) / block, width = (options_.columns + block - 1) / block;
-    Image<float> mean(height, width), spread(height, width);
-    for (int j = 0; j < height; ++j)
-      for (int i = 0; i < width; ++i) {
-        double sum = 0;
-        int count = 0;
-        for (int y = j * block; y < std::min(options_.rows, (j + 1) * block); ++y)
-          for (int x = i * block; x < std::min(options_.columns, (i + 1) * block); ++x, ++count) sum += background(y, x);
-        mean(j, i) = static_cast<float>(sum / count);
+    if (options_.scatter_fraction > 0) scatter_ = veil(background, options_.scatter_fraction);
+  }
+
+  /// The edges that shade the border, blurred by the focal spot; what gets through lead is a little. Column by column, row by row.
+  void close_shutter(double share) {
+    const double width = share * std::min(options_.rows, options_.columns), blur = 1.5, leak = 0.015;
+    const auto open = [&](int size) {
+      std::vector<float> profile;
+      for (int k = 0; k < size; ++k) {
+        const auto edge = [&](double inside) { return 0.5 * std::erfc(-inside / (std::numbers::sqrt2 * blur)); };
+        profile.push_back(static_cast<float>(share > 0 ? std::max(leak, edge(k - width) * edge(size - 1 - width - k)) : 1));
       }
-    for (int j = 0; j < height; ++j)
-      for (int i = 0; i < width; ++i) {
-        double sum = 0, weights = 0;
-        for (int dy = -reach; dy <= reach; ++dy)
-          for (int dx = -reach; dx <= reach; ++dx) {
-            const double weight = std::exp(-(dy * dy + dx * dx) / (2 * 3.2 * 3.2));
-            sum += weight * mean(std::clamp(j + dy, 0, height - 1), std::clamp(i + dx, 0, width - 1));
-            weights += weight;
-          }
-        spread(j, i) = static_cast<float>(options_.scatter_fraction * sum / weights);
-      }
-    for (int y = 0; y < options_.rows; ++y)
-      for (int x = 0; x < options_.columns; ++x) {
-        const double v = std::clamp((y + 0.5) / block - 0.5, 0.0, height - 1.0), u = std::clamp((x + 0.5) / block - 0.5, 0.0, width - 1.0);
-        const int j = static_cast<int>(v), i = static_cast<int>(u), j1 = std::min(j + 1, height - 1), i1 = std::min(i + 1, width - 1);
-        const double fv = v - j, fu = u - i;
-        scatter_(y, x) = static_cast<float>((1 - fv) * ((1 - fu) * spread(j, i) + fu * spread(j, i1)) +
-                                            fv * ((1 - fu) * spread(j1, i) + fu * spread(j1, i1)));
-      }
+      return profile;
+    };
+    open_rows_ = open(options_.rows);
+    open_columns_ = open(options_.columns);
+    truth_.open_field_px = {width, width, options_.rows - 1 - width, options_.columns - 1 - width};
   }
 
   float scatter(int y, int x) const { return scatter_(y, x); }
   double conduit_arc(std::size_t e, double arc_mm) const { return flow_[e] < 0 ? tree_.edges[e].length_mm - arc_mm : arc_mm; }
   float concentration(std::size_t e, std::size_t point, int frame) const {
-    return static_cast<float>(
-        bolus_.concentration(static_cast<int>(e), conduit_arc(e, points_[e][point].arc_mm), frame * options_.frame_time_ms));
+    const double arc = points_[e][point].arc_mm, time = frame * options_.frame_time_ms;
+    // The core's front is the flow's fastest part: what is there has just come from the inlet.
+    if (tree_.edges[e].filling.mechanism == Mechanism::core_front) return static_cast<float>(inlet_(time - core_delay_ms(e, arc)));
+    return static_cast<float>(bolus_.concentration(static_cast<int>(e), conduit_arc(e, arc), time));
+  }
+  double mean_velocity(std::size_t e) const { return std::abs(flow_[e]) / points_[e].front().area_mm2; }
+  double core_delay_ms(std::size_t e, double arc_mm) const { return 1000 * arc_mm / (2 * mean_velocity(e)); }
+  /// Contrast is at half its height at the inlet.
+  double entry_ms() const { return options_.contrast_free_frames * options_.frame_time_ms + inlet_rise_ms / 2; }
+  double arrival_ms(std::size_t e, const ProjectedPoint& p) const {
+    if (tree_.edges[e].filling.mechanism != Mechanism::core_front) return bolus_.arrival_ms(static_cast<int>(e), conduit_arc(e, p.arc_mm));
+    const double arrival = entry_ms() + core_delay_ms(e, p.arc_mm);
+    return arrival <= (*options_.frames - 1) * options_.frame_time_ms ? arrival : std::numeric_limits<double>::quiet_NaN();
+  }
+  SectionFill fill_at(std::size_t e, std::size_t point, int frame) const {
+    return section_fill(tree_.edges[e].filling, points_[e][point].arc_mm, frame * options_.frame_time_ms - entry_ms(), mean_velocity(e));
+  }
+  bool partly_filled() const {
+    return std::any_of(tree_.edges.begin(), tree_.edges.end(), [](const Edge& edge) { return edge.filling.mechanism != Mechanism::full; });
+  }
+  std::vector<std::vector<SectionFill>> fills(int frame) const {
+    std::vector<std::vector<SectionFill>> result;
+    if (!partly_filled()) return result;
+    for (std::size_t e = 0; e < tree_.edges.size(); ++e) {
+      auto& of_edge = result.emplace_back();
+      if (tree_.edges[e].filling.mechanism == Mechanism::full) continue;
+      for (std::size_t i = 0; i < points_[e].size(); ++i) of_edge.push_back(fill_at(e, i, frame));
+    }
+    return result;
   }
   std::vector<std::vector<float>> no_contrast() const {
     std::vector<std::vector<float>> none;
@@ -466,9 +697,12 @@ class Studio {
   VesselTree tree_;
   std::vector<double> flow_;
   BolusHistory bolus_;
+  std::function<double(double)> inlet_;
   std::vector<std::vector<ProjectedPoint>> points_;
   std::optional<Projector> projector_;
   Image<float> scatter_;
+  std::vector<float> open_rows_, open_columns_;
+  double scene_shutter_ = 0;
   PhantomTruth truth_;
 };
 
@@ -501,15 +735,46 @@ PhantomRun make_phantom(const PhantomOptions& options) {
   PhantomRun run;
   run.truth = studio.truth();
   run.frames.resize(run.truth.frame_times_ms.size());
-  parallel_for(static_cast<int>(run.frames.size()), [&](int frame) { run.frames[static_cast<std::size_t>(frame)] = studio.expose(frame); });
+  const int frames = static_cast<int>(run.frames.size());
+  const auto store = [&](int frame, Image<float> counts) {
+    run.frames[static_cast<std::size_t>(frame)] = studio.read_out(frame, std::move(counts));
+  };
+  const double lag = run.truth.options.lag_fraction;
+  if (lag == 0) {
+    parallel_for(frames, [&](int frame) { store(frame, studio.light(frame)); });
+    return run;
+  }
+  // Each frame waits for the one before: as many at a time as keep the machine busy.
+  constexpr int at_a_time = 16;
+  Image<float> lagged;
+  for (int first = 0; first < frames; first += at_a_time) {
+    std::vector<Image<float>> signals(static_cast<std::size_t>(std::min(at_a_time, frames - first)));
+    parallel_for(static_cast<int>(signals.size()), [&](int k) { signals[static_cast<std::size_t>(k)] = studio.light(first + k); });
+    for (std::size_t k = 0; k < signals.size(); ++k) {
+      add_lag(lag, lagged, signals[k]);
+      lagged = copy(signals[k]);
+      store(first + static_cast<int>(k), std::move(signals[k]));
+    }
+  }
   return run;
 }
+
+PhantomTruth phantom_truth(const PhantomOptions& options) { return Studio(options).truth(); }
 
 Image<float> expected_counts(const PhantomOptions& options, int frame) {
   const Studio studio(options);
   const int frames = static_cast<int>(studio.truth().frame_times_ms.size());
   check(frame >= 0 && frame < frames, "frame", frame, "0 to the number of frames less one");
-  return studio.expected(frame);
+  const double lag = studio.truth().options.lag_fraction;
+  // What is left of frames long past is less than a float holds.
+  const int first = lag == 0 ? frame : std::max(0, frame - static_cast<int>(std::ceil(std::log(1e-8) / std::log(lag))));
+  Image<float> signal;
+  for (int f = first; f <= frame; ++f) {
+    Image<float> next = studio.expected_light(f);
+    add_lag(lag, signal, next);
+    signal = std::move(next);
+  }
+  return signal;
 }
 
 std::vector<float> linear_counts(const PhantomTruth& truth) {

@@ -5,7 +5,9 @@
 /// averaged over cells of 1/4 pixel; where tubes meet, the attenuation of their union. The background is a smooth function of continuous
 /// position (a cubic B-spline in transmission), so that motion moves the scene and never resamples pixels. Both pass focal spot,
 /// scintillator (a sum of two Gaussians) and pixel aperture in intensity, not in attenuation. Quanta are Poisson; the scintillator spreads
-/// their deviation over neighbouring pixels, which correlates the noise. Then scatter, electronic noise, and quantisation, LIN or LOG.
+/// their deviation over neighbouring pixels, which correlates the noise. Scattered quanta are quanta like others: they are counted with
+/// them, spread over the field. Then glare, lag, electronic noise, and quantisation, LIN or LOG. A warp moves vessels and background after
+/// blur.
 
 #include <array>
 #include <cstdint>
@@ -23,7 +25,7 @@ namespace cinelumen {
 struct PhantomOptions {
   std::string scenario = "foot";            ///< one of phantom_scenarios()
   int rows = 1024, columns = 1024;          ///< 64 to 4096
-  std::optional<int> frames;                ///< 1 to 10000; tubes 24, foot 48
+  std::optional<int> frames;                ///< 1 to 10000; 24, scenarios of the foot 48
   double frame_time_ms = 250;               ///< > 0
   int contrast_free_frames = 8;             ///< frames before the bolus enters; >= 0
   std::uint64_t seed = 1;                   ///< noise, motion and texture; the vessels are the same for every seed
@@ -33,12 +35,14 @@ struct PhantomOptions {
   int bits_stored = 12;                                            ///< 8 to 16
   std::optional<double> noise_log_sd;  ///< SD of log intensity at the object's median; 0.01, or 0.03 for frame times below 100 ms; 0: none
   double electronic_sd = 1;            ///< of 4096 counts, scaled with bits_stored; none where noise_log_sd is 0
-  std::optional<double> motion_px;     ///< amplitude of the translation; tubes 2, foot 1.5
+  std::optional<double> motion_px;     ///< amplitude of the translation; tubes 2, foot 1.5, motion-rigid 4, without a patient 1
   std::optional<double> warp_px;       ///< largest non-rigid displacement; motion-nonrigid 3.5 x larger side / 1024, else 0
-  std::optional<double> rotation_deg;  ///< amplitude of the rotation about the image centre; tubes 0, foot 0.02
+  std::optional<double> rotation_deg;  ///< amplitude of the rotation about the image centre; foot 0.02, motion-rigid 0.25, else 0
   double attenuation_per_mm = 0.15;    ///< kappa: of undiluted contrast medium in blood, above blood
   double focal_spot_mm = 0.6;          ///< side of the square focal spot
   double scatter_fraction = 0;         ///< scattered over primary intensity, blurred over the field, noise-free; 0 to 2
+  double glare_fraction = 0;           ///< part of the light that a veil of about a tenth of the field takes up; 0 to 0.5
+  double lag_fraction = 0;             ///< part of a frame's signal that is the frame before's, with its lag; 0 to 0.9
   double bolus_duration_ms = 6000;     ///< foot only: length of the plateau at the inlet
   double inlet_velocity_mm_s = 90;     ///< mean velocity where contrast enters
 };
@@ -48,10 +52,11 @@ struct PhantomPoint {
   double y_px = 0, x_px = 0;
   double arc_length_mm = 0;            ///< along the 3-D curve
   double depth_mm = 0;                 ///< towards the source, 0 in the plane of calibration
-  double radius_mm = 0;                ///< of the lumen, in space
+  double radius_mm = 0;                ///< of the lumen, in space; of an ellipse: half its width across the ray
+  double area_mm2 = 0;                 ///< of the lumen's section
   double radius_px = 0;                ///< half the width of the projected lumen, perpendicular to the projected centreline
   double diameter_calibration_mm = 0;  ///< 2 radius_px x mm_per_px: the lumen in the plane of calibration
-  double path_factor = 1;              ///< chord of the ray through the axis / lumen diameter: 1 / sin(angle between ray and axis)
+  double path_factor = 1;              ///< chord of the ray through the axis / lumen width; round: 1 / sin(angle between ray and axis)
   double velocity_mm_s = 0;            ///< mean over the cross-section, along the stored direction of the segment (the way it fills)
   double arrival_ms = std::numeric_limits<double>::quiet_NaN();  ///< concentration first reaches half its maximum; NaN: never opacified
   double gap_px =
@@ -66,7 +71,46 @@ struct PhantomSegment {
   int start = -1, end = -1;  ///< index into PhantomTruth::nodes; -1 where cut off by the image's edge
   double flow_mm3_s = 0;
   std::vector<PhantomPoint> points;         ///< about 1 px apart, in the direction of flow
-  std::vector<std::vector<float>> filling;  ///< [frame][point]: concentration of contrast, 1 = undiluted
+  std::vector<std::vector<float>> filling;  ///< [frame][point]: concentration of contrast, 1 = undiluted, where the section is filled
+  std::string mechanism = "full";           ///< how contrast fills it: full, core front, layering, dilution, streaming, incomplete arrival
+  std::vector<std::vector<float>> filled_share;  ///< [frame][point]: part of the section's area that `filling` is of; empty: all of it
+  std::vector<std::vector<float>> rest;          ///< [frame][point]: concentration in the rest of the section; empty: none
+};
+
+/// A narrowing of known size.
+struct PhantomLesion {
+  std::string kind;                          ///< "smooth", "concentric", "eccentric", "web" or "occlusion"
+  int segment = 0;                           ///< id; of an occlusion: of the stump before it
+  int beyond = 0;                            ///< id of the segment beyond an occlusion; else 0
+  double from_mm = 0, to_mm = 0, at_mm = 0;  ///< along the segment; `at`: the least projected diameter. Occlusion: the segment's end
+  double reference_diameter_mm = 0, minimal_diameter_mm = 0;  ///< projected, in the plane of calibration
+  double diameter_percent = 0;                                ///< reduction of the projected diameter at `at`
+  double nominal_percent = 0;                                 ///< reduction of the smaller axis: what a view along the larger one shows
+  double area_percent = 0;                                    ///< reduction of the section's area at its least
+};
+
+/// Centrelines that cross in projection, at frame 0, without being connected.
+struct PhantomCrossing {
+  std::array<int, 2> segments{};             ///< ids
+  double y_px = 0, x_px = 0, angle_deg = 0;  ///< 0 to 90
+  double depth_mm = 0;                       ///< between their axes
+};
+
+/// A device in the background, at frame 0; it moves with the scene.
+struct PhantomDevice {
+  std::string kind;  ///< "guide wire", "balloon", "stent-graft", "catheter 5F", "introducer sheath 5F", "ruler"
+  double outer_diameter_mm = 0, inner_diameter_mm = 0;
+  double length_mm = 0;                              ///< as its maker states it; 0: none
+  double marker_distance_mm = 0;                     ///< between neighbouring markers, along the device; 0: none
+  double depth_mm = 0;                               ///< of its middle
+  std::vector<std::array<double, 2>> centreline_px;  ///< (y, x), also outside the image
+  std::vector<std::array<double, 2>> markers_px;     ///< (y, x) of their middles
+};
+
+/// How the inflow divides in the foot, parts of one.
+struct PhantomFlowSplit {
+  double arch = 0;         ///< enters the deep plantar arch
+  double perforators = 0;  ///< leaves through perforators before it
 };
 
 /// Where vessels meet or end.
@@ -103,10 +147,15 @@ struct PhantomTruth {
   std::string body_part;   ///< "FOOT" or "PHANTOM"
   std::vector<PhantomSegment> segments;
   std::vector<PhantomNode> nodes;
+  std::vector<PhantomLesion> lesions;
+  std::vector<PhantomCrossing> crossings;
+  std::optional<PhantomFlowSplit> flow_split;  ///< of a foot
+  std::vector<PhantomDevice> devices;
+  std::array<double, 4> open_field_px{};  ///< y0, x0, y1, x1: the shutter's edges, or the image's outermost pixel centres
   std::vector<double> frame_times_ms;
   std::vector<PhantomMotion> motion;  ///< per frame
   PhantomWarp warp;                   ///< per frame, before `motion`
-  std::vector<PhantomMass> mass;      ///< per frame, whole vessel tree, also outside the image
+  std::vector<PhantomMass> mass;      ///< per frame, whole vessel tree, also outside the image; NaN where vessels fill partly
   int first_contrast_frame = 0;       ///< 0-based: the first frame in which any vessel holds contrast in view; frame count: none
   double mm_per_px = 0;               ///< in the plane of calibration, through the isocentre
   double attenuation_per_mm = 0;      ///< kappa of undiluted contrast
@@ -140,6 +189,9 @@ std::string phantom_summary(const std::string& scenario);
 /// Makes a run. The same options give the same bytes on any number of threads. Throws std::invalid_argument "phantom: <option> ..., value,
 /// expected".
 PhantomRun make_phantom(const PhantomOptions& options);
+
+/// The truth alone, without exposing a frame. Throws as make_phantom() does.
+PhantomTruth phantom_truth(const PhantomOptions& options);
 
 /// The expected linear counts of one frame: all of the chain but quanta, electronic noise and quantisation.
 Image<float> expected_counts(const PhantomOptions& options, int frame);

@@ -37,6 +37,16 @@ std::array<double, 4> bspline_weights(double f) {
   return {g * g * g / 6, (4 - 6 * f * f + 3 * f * f * f) / 6, (4 - 6 * g * g + 3 * g * g * g) / 6, f * f * f / 6};
 }
 
+SectionFill mix(const SectionFill& a, const SectionFill& b, double f) {
+  const auto t = static_cast<float>(f);
+  SectionFill result = a;
+  result.core += t * (b.core - a.core);
+  result.level += t * (b.level - a.level);
+  result.filled += t * (b.filled - a.filled);
+  result.rest += t * (b.rest - a.rest);
+  return result;
+}
+
 struct Interval {
   int sample;
   float low, high, per_mm;
@@ -116,13 +126,25 @@ std::vector<ProjectedPoint> project(const Edge& edge, const ConeBeam& beam, doub
     point.tangent_y = (ahead[0] - behind[0]) / length;
     point.tangent_x = (ahead[1] - behind[1]) / length;
     point.radius_mm = edge.radius_mm[at] * (1 - f) + edge.radius_mm[at + 1] * f;
+    point.area_mm2 = std::numbers::pi * point.radius_mm * point.radius_mm;
+    double depth_over_width = 1;
+    if (!edge.sections.empty()) {
+      const Section &s0 = edge.sections[at], &s1 = edge.sections[at + 1];
+      const double first = s0.first_mm * (1 - f) + s1.first_mm * f, second = s0.second_mm * (1 - f) + s1.second_mm * f;
+      const double c = std::cos(s0.angle_rad), s = std::sin(s0.angle_rad);
+      const double width2 = first * first * c * c + second * second * s * s;
+      point.area_mm2 = std::numbers::pi * first * second;
+      point.radius_mm = std::sqrt(width2);
+      depth_over_width = first * second / width2;
+      point.shear = (first * first - second * second) * s * c / width2;
+    }
     const Vec3 across = cross(axis, ray);
     const double sine = norm(across);
     const Vec3 offset = across * (point.radius_mm / sine);
     const auto left = beam.project(p + offset), right = beam.project(p - offset);
     point.radius_px = 0.5 * std::abs((left[0] - right[0]) * point.tangent_x - (left[1] - right[1]) * point.tangent_y);
     point.depth_mm = p.z;
-    point.path_factor = std::min(1 / sine, 4.0);
+    point.path_factor = std::min(1 / sine, 4.0) * depth_over_width;
     point.arc_mm = (static_cast<double>(at) + f) * dense_step_mm;
     points.push_back(point);
   }
@@ -191,14 +213,54 @@ double Projector::background(ImageView<const float> coefficients, double y, doub
   return sum;
 }
 
-Image<float> Projector::transmission(const Displacement& motion, const std::vector<std::vector<float>>& attenuation_per_mm) const {
+// A rigid motion is inverted as it is asked for; a warp once for each pixel, linear between them: its curvature leaves 0.001 px.
+class Projector::SceneMap {
+ public:
+  SceneMap(const Displacement& motion, int rows, int columns, int margin) : motion_(motion), margin_(margin) {
+    if (motion.rigid()) return;
+    dy_ = Image<float>(rows + 2 * margin + 1, columns + 2 * margin + 1);
+    dx_ = Image<float>(rows + 2 * margin + 1, columns + 2 * margin + 1);
+    for (int j = 0; j < dy_.height(); ++j)
+      for (int i = 0; i < dy_.width(); ++i) {
+        const double y = j - margin, x = i - margin;
+        const auto [py, px] = motion.inverse(y, x);
+        dy_(j, i) = static_cast<float>(py - y);
+        dx_(j, i) = static_cast<float>(px - x);
+      }
+  }
+  std::array<double, 2> at_pixel(int y, int x) const {
+    if (motion_.rigid()) return motion_.inverse(y, x);
+    return {y + static_cast<double>(dy_(y + margin_, x + margin_)), x + static_cast<double>(dx_(y + margin_, x + margin_))};
+  }
+  std::array<double, 2> at(double y, double x) const {
+    if (motion_.rigid()) return motion_.inverse(y, x);
+    const double v = y + margin_, u = x + margin_;
+    const int j = std::clamp(static_cast<int>(v), 0, dy_.height() - 2), i = std::clamp(static_cast<int>(u), 0, dy_.width() - 2);
+    const double f = v - j, g = u - i;
+    const auto between = [&](const Image<float>& of) {
+      const float *above = of.row(j) + i, *below = of.row(j + 1) + i;
+      return (1 - f) * ((1 - g) * static_cast<double>(above[0]) + g * static_cast<double>(above[1])) +
+             f * ((1 - g) * static_cast<double>(below[0]) + g * static_cast<double>(below[1]));
+    };
+    return {y + between(dy_), x + between(dx_)};
+  }
+
+ private:
+  const Displacement& motion_;
+  int margin_;
+  Image<float> dy_, dx_;
+};
+
+Image<float> Projector::transmission(const Displacement& motion, const std::vector<std::vector<float>>& attenuation_per_mm,
+                                     const std::vector<std::vector<SectionFill>>& fills) const {
   Image<float> image(rows_, columns_);
+  const SceneMap scene(motion, rows_, columns_, reach_px_ + 1);
   for (int y = 0; y < rows_; ++y)
     for (int x = 0; x < columns_; ++x) {
-      const auto [py, px] = motion.inverse(y, x);
+      const auto [py, px] = scene.at_pixel(y, x);
       image(y, x) = static_cast<float>(background(blurred_.view(), py, px));
     }
-  subtract_vessels(motion, attenuation_per_mm, image);
+  subtract_vessels(motion, attenuation_per_mm, fills, scene, image);
   return image;
 }
 
@@ -213,7 +275,7 @@ struct Projector::Scratch {
 // Transmission T W = T - T (1 - W): what the vessels take away is zero outside them, so only tiles that a vessel touches are worked on, and
 // a frame without contrast is the background to the last bit.
 void Projector::subtract_vessels(const Displacement& motion, const std::vector<std::vector<float>>& attenuation_per_mm,
-                                 Image<float>& image) const {
+                                 const std::vector<std::vector<SectionFill>>& fills, const SceneMap& scene, Image<float>& image) const {
   const auto move = [&](ProjectedPoint p) {
     const auto moved = motion.forward(p.y, p.x), direction = motion.turned(p.y, p.x, p.tangent_y, p.tangent_x);
     p.y = moved[0];
@@ -271,9 +333,9 @@ void Projector::subtract_vessels(const Displacement& motion, const std::vector<s
     const auto first_index = [&](double p, int origin) {
       return std::clamp(static_cast<int>(std::floor((p + 0.5 - origin + reach_px_) * fine)), 0, side);
     };
-    const auto put = [&](int j, int i, double depth, double half, double per_mm) {
+    const auto put = [&](int j, int i, double low, double high, double per_mm) {
       const int sample = j * side + i;
-      const Interval interval{sample, static_cast<float>(depth - half), static_cast<float>(depth + half), static_cast<float>(per_mm)};
+      const Interval interval{sample, static_cast<float>(low), static_cast<float>(high), static_cast<float>(per_mm)};
       auto& count = scratch.count[static_cast<std::size_t>(sample)];
       if (count == 0) {
         scratch.first[static_cast<std::size_t>(sample)] = interval;
@@ -294,13 +356,14 @@ void Projector::subtract_vessels(const Displacement& motion, const std::vector<s
           for (int i = first_index(p.x - r, tile_x); i < first_index(p.x + r + cell, tile_x); ++i) {
             const double u = std::hypot(position(j, tile_y) - p.y, position(i, tile_x) - p.x);
             const double half = mean_half_chord(u, p.radius_px, cell) * p.radius_mm / p.radius_px;
-            if (half > 0) put(j, i, p.depth_mm, half, per_mm);
+            if (half > 0) put(j, i, p.depth_mm - half, p.depth_mm + half, per_mm);
           }
         continue;
       }
       const auto v = static_cast<std::size_t>(piece.vessel), k = static_cast<std::size_t>(piece.point);
       const ProjectedPoint &a = moved[v][k], &b = moved[v][k + 1];
       const double ka = attenuation_per_mm[v][k], kb = attenuation_per_mm[v][k + 1];
+      const SectionFill* filling = v < fills.size() && !fills[v].empty() ? fills[v].data() : nullptr;
       const double r = std::max(a.radius_px, b.radius_px) + cell;
       const int first_j = first_index(std::min(a.y, b.y) - r, tile_y), last_j = first_index(std::max(a.y, b.y) + r + cell, tile_y);
       const int first_i = first_index(std::min(a.x, b.x) - r, tile_x), last_i = first_index(std::max(a.x, b.x) + r + cell, tile_x);
@@ -330,17 +393,46 @@ void Projector::subtract_vessels(const Displacement& motion, const std::vector<s
           if (db >= 0) continue;
           const double f = da / (da - db), g = 1 - f;
           const double u = std::sqrt(square(y - g * a.y - f * b.y) + square(x - g * a.x - f * b.x));
-          const double radius_px = g * a.radius_px + f * b.radius_px;
-          const double half = mean_half_chord(u, radius_px, cell);
-          if (half <= 0) continue;
-          put(j, i, g * a.depth_mm + f * b.depth_mm,
-              half * (g * a.radius_mm + f * b.radius_mm) / radius_px * (g * a.path_factor + f * b.path_factor), g * ka + f * kb);
+          const double radius_px = g * a.radius_px + f * b.radius_px, radius_mm = g * a.radius_mm + f * b.radius_mm;
+          const double core =
+              filling == nullptr ? 1 : g * static_cast<double>(filling[k].core) + f * static_cast<double>(filling[k + 1].core);
+          const double half_px = core > 0 ? mean_half_chord(u, core * radius_px, cell) : 0;
+          if (half_px <= 0) continue;
+          const double path = g * a.path_factor + f * b.path_factor;
+          const double half = half_px * radius_mm / radius_px * path, per_mm = g * ka + f * kb;
+          double depth = g * a.depth_mm + f * b.depth_mm;
+          if (a.shear == 0 && b.shear == 0 && filling == nullptr) {
+            put(j, i, depth - half, depth + half, per_mm);
+            continue;
+          }
+          const double ty = g * a.tangent_y + f * b.tangent_y, tx = g * a.tangent_x + f * b.tangent_x;
+          const double left = (y - g * a.y - f * b.y) * tx - (x - g * a.x - f * b.x) * ty, aside = std::copysign(u, left) / radius_px;
+          depth += (g * a.shear + f * b.shear) * aside * radius_mm;
+          const SectionFill fill = filling == nullptr ? SectionFill{} : mix(filling[k], filling[k + 1], f);
+          const double level = static_cast<double>(fill.level), filled = static_cast<double>(fill.filled),
+                       rest = static_cast<double>(fill.rest);
+          const double angle = static_cast<double>(fill.angle_rad);
+          if (level >= 1) {
+            put(j, i, depth - half, depth + half, per_mm * filled);
+            continue;
+          }
+          const double across = std::cos(angle), along = std::sin(angle);
+          if (std::abs(along) < 0.15) {  // the line between both parts runs along the ray: a cell holds some of each
+            const double share = std::clamp((level - across * aside) * radius_px / cell + 0.5, 0.0, 1.0);
+            put(j, i, depth - half, depth + half, per_mm * (share * filled + (1 - share) * rest));
+            continue;
+          }
+          const double cut = std::clamp(radius_mm * path * (level - across * aside) / along, -half, half);
+          const double filled_low = along > 0 ? -half : cut, filled_high = along > 0 ? cut : half;
+          if (filled_high > filled_low) put(j, i, depth + filled_low, depth + filled_high, per_mm * filled);
+          if (rest > 0 && filled_high - filled_low < 2 * half)
+            put(j, i, along > 0 ? depth + cut : depth - half, along > 0 ? depth + half : depth + cut, per_mm * rest);
         }
       }
     }
     std::stable_sort(scratch.more.begin(), scratch.more.end(), [](const Interval& p, const Interval& q) { return p.sample < q.sample; });
     const auto store = [&](int sample, double attenuation) {
-      const auto [py, px] = motion.inverse(position(sample / side, tile_y), position(sample % side, tile_x));
+      const auto [py, px] = scene.at(position(sample / side, tile_y), position(sample % side, tile_x));
       scratch.deficit[static_cast<std::size_t>(sample)] = static_cast<float>(-std::expm1(-attenuation) * background(sharp_.view(), py, px));
     };
     for (std::size_t n = 0; n < scratch.count.size(); ++n)

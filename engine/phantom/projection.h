@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "engine/phantom/displacement.h"
+#include "engine/phantom/filling.h"
 #include "engine/phantom/phantom.h"
 #include "engine/phantom/scene.h"
 
@@ -26,7 +27,12 @@ struct PointSpread {
 /// One point of a projected vessel, frame 0.
 struct ProjectedPoint {
   double y = 0, x = 0, tangent_y = 0, tangent_x = 1;
-  double radius_px = 0, radius_mm = 0, depth_mm = 0, path_factor = 1, arc_mm = 0;
+  double radius_px = 0, radius_mm = 0;  ///< half width across the ray
+  double depth_mm = 0;
+  double path_factor = 1;  ///< chord of the ray through the axis / width
+  double arc_mm = 0;
+  double shear = 0;  ///< of an ellipse that lies aslant: mm of depth that the chord's middle moves per mm across the ray
+  double area_mm2 = 0;
 };
 
 /// Points about `step_px` apart along the projection of an edge, first and last at its nodes.
@@ -46,13 +52,18 @@ class Projector {
             std::vector<std::vector<ProjectedPoint>> vessels, std::vector<Joint> joints);
 
   /// Transmitted fraction of the primary beam in each pixel (rows x columns). `attenuation_per_mm`: at each point of each vessel, zero
-  /// where there is no contrast.
-  Image<float> transmission(const Displacement& motion, const std::vector<std::vector<float>>& attenuation_per_mm) const;
+  /// where there is no contrast. `fills`: how it fills the sections, for each vessel either nothing (all over) or one for each point;
+  /// shorter than the list of vessels: nothing for the rest.
+  Image<float> transmission(const Displacement& motion, const std::vector<std::vector<float>>& attenuation_per_mm,
+                            const std::vector<std::vector<SectionFill>>& fills = {}) const;
 
  private:
   struct Scratch;
+  /// What of the scene lies at each pixel of a frame.
+  class SceneMap;
   double background(ImageView<const float> coefficients, double y, double x) const;
-  void subtract_vessels(const Displacement& motion, const std::vector<std::vector<float>>& attenuation_per_mm, Image<float>& image) const;
+  void subtract_vessels(const Displacement& motion, const std::vector<std::vector<float>>& attenuation_per_mm,
+                        const std::vector<std::vector<SectionFill>>& fills, const SceneMap& scene, Image<float>& image) const;
 
   Image<float> sharp_, blurred_;
   int margin_, rows_, columns_;

@@ -5,11 +5,20 @@ namespace cinelumen::phantom {
 const std::vector<Scenario>& scenarios() {
   static const std::vector<Scenario> all = {
       {"tubes", "tubes of known diameter", make_tubes, false, false, 24, 2, 0, 0, 0.12, false},
+      {"stenoses", "tubes with one narrowing each: smooth, concentric, eccentric, web; an occlusion", make_stenoses, false, false, 24, 1, 0,
+       0, 0.12, false},
+      {"overlap", "vessels that cross and run along each other without meeting", make_overlap, false, false, 24, 1, 0, 0, 0.12, false},
+      {"partial-fill", "vessels of constant calibre that contrast fills only in part", make_partial_fill, false, false, 24, 1, 0, 0, 0.12,
+       false},
       {"foot", "the veins of a foot filling; the patient starts once", make_foot, true, true, 48, 1.5, 0.02, 0, 0.12, false},
       {"motion-rigid", "the foot, shifted and turned by several px from frame to frame", make_foot, true, false, 48, 4, 0.25, 0, 0.45,
        true},
       {"motion-nonrigid", "the foot, its bones turning about their joints and soft tissue giving", make_foot, true, true, 48, 1.5, 0.02,
        3.5, 0.12, false},
+      {"steal", "the foot, most of its flow leaving through perforators before the arch", make_steal, true, true, 48, 1.5, 0.02, 0, 0.12,
+       false},
+      {"devices", "the foot with wire, balloon markers, stent-graft, catheter, sheath, ruler and shutter", make_devices, true, true, 48,
+       1.5, 0.02, 0, 0.12, false},
   };
   return all;
 }

@@ -1,6 +1,7 @@
 #include "engine/phantom/scene.h"
 
 #include <algorithm>
+#include <numbers>
 #include <stdexcept>
 
 #include "engine/phantom/random.h"
@@ -35,6 +36,34 @@ double lattice(int iy, int ix, std::uint32_t octave, std::uint64_t seed) {
   return words[0] * 0x1p-31 - 1;
 }
 
+double height_of(const LesionPlan& lesion, double arc_mm) {
+  const double x = std::abs(arc_mm - lesion.centre_mm) / (0.5 * lesion.length_mm);
+  if (x >= 1) return 0;
+  if (x <= 1 - lesion.shoulder) return 1;
+  return 0.5 * (1 + std::cos(std::numbers::pi * (x - 1 + lesion.shoulder) / lesion.shoulder));
+}
+
+void narrow(Edge& edge, const LesionPlan& lesion) {
+  const double step = edge.length_mm / static_cast<double>(edge.curve.size() - 1);
+  const bool round = lesion.wider_axis == 1;
+  if (!round && edge.sections.empty())
+    for (const double radius : edge.radius_mm) edge.sections.push_back({radius, radius, lesion.angle_rad});
+  std::vector<Vec3> curve = edge.curve;
+  for (std::size_t k = 0; k < curve.size(); ++k) {
+    const double height = height_of(lesion, static_cast<double>(k) * step);
+    if (height <= 0) continue;
+    const double radius = edge.radius_mm[k], smaller = radius * (1 - lesion.narrowing * height);
+    const double larger = radius * (1 - lesion.wider_axis * lesion.narrowing * height);
+    edge.radius_mm[k] = std::sqrt(smaller * larger);
+    if (!round) edge.sections[k] = {smaller, larger, lesion.angle_rad};
+    if (!lesion.eccentric) continue;
+    const Vec3 axis = unit(edge.curve[std::min(k + 1, curve.size() - 1)] - edge.curve[k > 0 ? k - 1 : 0]);
+    const Vec3 across = unit(cross(axis, {0, 0, -1})), along = cross(axis, across);
+    curve[k] = edge.curve[k] + (across * std::cos(lesion.angle_rad) + along * std::sin(lesion.angle_rad)) * (radius - smaller);
+  }
+  edge.curve = std::move(curve);
+}
+
 }  // namespace
 
 double fractal_noise(double y_mm, double x_mm, double longest_mm, double shortest_mm, std::uint64_t seed) {
@@ -55,6 +84,12 @@ double fractal_noise(double y_mm, double x_mm, double longest_mm, double shortes
     power += 1.0 / 3 * 0.479 * 0.479;  // variance of a lattice value times the mean of the squared weights
   }
   return power > 0 ? sum / std::sqrt(power) : 0;
+}
+
+void flow_through(Scene& scene, const VesselPlan& vessel, double speed) {
+  const double radius = vessel.points.front().radius_mm;
+  scene.terminals.push_back({vessel.points.front().node, speed * radius * radius, 0});
+  scene.terminals.push_back({vessel.points.back().node, 0, 1});
 }
 
 int VesselTree::node(const std::string& name) const {
@@ -80,6 +115,8 @@ VesselTree grow(const Scene& scene) {
     }
     int cuts = 0;
     for (std::size_t i = 1; i + 1 < vessel.points.size(); ++i) cuts += !vessel.points[i].node.empty();
+    if (cuts > 0 && !vessel.lesions.empty())
+      throw std::invalid_argument("grow: vessel '" + vessel.name + "' has a lesion and a node in between");
     std::vector<Sample> dense = {control.front()};
     int start = tree.node(vessel.points.front().node), number = 1;
     for (std::size_t i = 0; i + 1 < control.size(); ++i) {
@@ -114,6 +151,9 @@ VesselTree grow(const Scene& scene) {
         edge.curve.push_back(sample.at + offset);
         edge.radius_mm.push_back(sample.radius * (1 + scene.calibre_variation * std::clamp(wander(150, 9, 4.5), -2.5, 2.5)));
       }
+      edge.filling = vessel.filling;
+      edge.lesions = vessel.lesions;
+      for (const LesionPlan& lesion : vessel.lesions) narrow(edge, lesion);
       // Wandering made the curve longer, and its points a little uneven.
       edge.length_mm = 0;
       for (std::size_t k = 1; k < edge.curve.size(); ++k) edge.length_mm += norm(edge.curve[k] - edge.curve[k - 1]);

@@ -7,6 +7,7 @@
 
 #include "engine/phantom/bolus.h"
 #include "engine/phantom/displacement.h"
+#include "engine/phantom/filling.h"
 #include "engine/phantom/phantom.h"
 #include "kernels/image.h"
 
@@ -51,10 +52,22 @@ struct ControlPoint {
   std::string node;
 };
 
-/// A vessel from its first control point, a node, to its last, a node too.
+/// A narrowing. Its wall rises from both ends to full height, a cosine, over `shoulder` of half its length.
+struct LesionPlan {
+  std::string kind;  ///< as in PhantomLesion
+  double centre_mm = 0, length_mm = 10, shoulder = 1;
+  double narrowing = 0.5;  ///< of the diameter; of an eccentric one: of the smaller axis
+  double wider_axis = 1;   ///< narrowing of the larger axis / that of the smaller; 1: round
+  bool eccentric = false;  ///< all of it from one side, so that the lumen's centre moves
+  double angle_rad = 0;    ///< of the smaller axis about the vessel's: 0 across the ray, pi / 2 along it
+};
+
+/// A vessel from its first control point, a node, to its last, a node too. Lesions: only where no node lies between.
 struct VesselPlan {
   std::string name, role;
   std::vector<ControlPoint> points;
+  std::vector<LesionPlan> lesions = {};
+  FillingPlan filling = {};
 };
 
 /// Where blood enters or leaves.
@@ -72,8 +85,12 @@ struct Scene {
   double calibre_variation = 0;  ///< SD of the radius about its plan, relative
   Image<float> attenuation;      ///< background, (rows + 2 margin) x (columns + 2 margin), pixel (0, 0) of the image at (margin, margin)
   int margin = 32;
-  bool endless_bolus = false;  ///< contrast flows in to the end, whatever PhantomOptions::bolus_duration_ms says
-  std::vector<Limb> limbs;     ///< what moves as one in a non-rigid motion
+  double area_per_share_mm2 = 0;  ///< > 0: a terminal's inflow is its share x this x inlet velocity; 0: shares of that through all inlets
+  bool endless_bolus = false;     ///< contrast flows in to the end, whatever PhantomOptions::bolus_duration_ms says
+  std::vector<std::array<std::string, 2>> occlusions;  ///< vessels that end at one, and those that begin beyond it
+  std::vector<PhantomDevice> devices;                  ///< they are in `attenuation` already
+  double shutter = 0;       ///< width of the shuttered border, of the smaller side; it does not move with the scene
+  std::vector<Limb> limbs;  ///< what moves as one in a non-rigid motion
 };
 
 /// What a scenario's empty options mean, and how its scene is made.
@@ -95,18 +112,49 @@ const std::vector<Scenario>& scenarios();
 /// Tubes of constant diameter, 0.6 to 5 mm, in several orientations and depths over a smooth, finely textured background.
 Scene make_tubes(const ConeBeam& beam, int rows, int columns, std::uint64_t seed);
 
+/// Straight and bowed tubes of 1 to 4 mm, each with one narrowing of 30, 50 or 70 %: long and smooth, short and concentric, eccentric, a
+/// web; and an occlusion with a collateral about it. The seed moves them about.
+Scene make_stenoses(const ConeBeam& beam, int rows, int columns, std::uint64_t seed);
+
+/// Vessels that cross or run along each other in projection without meeting, and a bifurcation for contrast.
+Scene make_overlap(const ConeBeam& beam, int rows, int columns, std::uint64_t seed);
+
+/// 45 vessels of constant calibre, 0.8 to 4 mm; most are not filled all over. The seed says which and how.
+Scene make_partial_fill(const ConeBeam& beam, int rows, int columns, std::uint64_t seed);
+
+/// The foot with wide perforators before the arch, which take most of the flow.
+Scene make_steal(const ConeBeam& beam, int rows, int columns, std::uint64_t seed);
+
+/// The foot with a guide wire and a balloon's markers in the arterialised vein, a stent-graft about it, a contrast-empty 5F catheter, an
+/// introducer sheath, a ruler, and the shutter's edges.
+Scene make_devices(const ConeBeam& beam, int rows, int columns, std::uint64_t seed);
+
+/// The background of make_tubes(): smooth, finely textured.
+Image<float> plain_background(const ConeBeam& beam, int rows, int columns, int margin, std::uint64_t seed);
+
 /// A foot, seen from the lateral side and obliquely: bones, soft tissue, air, and its deep and superficial veins.
 Scene make_foot(const ConeBeam& beam, int rows, int columns, std::uint64_t seed);
 
 /// Band-limited noise in the plane with about equal power per octave from `longest_mm` down to `shortest_mm` (1/f); unit variance, roughly.
 double fractal_noise(double y_mm, double x_mm, double longest_mm, double shortest_mm, std::uint64_t seed);
 
+/// Lets blood flow through a vessel that meets no other, `speed` times as fast as the scene's inlet velocity.
+void flow_through(Scene& scene, const VesselPlan& vessel, double speed = 1);
+
+/// An elliptical section: half axes, and the angle of the first about the vessel's axis (0: across the ray).
+struct Section {
+  double first_mm = 1, second_mm = 1, angle_rad = 0;
+};
+
 /// A piece of vessel between two nodes as a dense curve with unit parameter steps of equal length.
 struct Edge {
   std::string name, role;
   int from = 0, to = 0;
   std::vector<Vec3> curve;
-  std::vector<double> radius_mm;
+  std::vector<double> radius_mm;  ///< of the round lumen of the same area
+  std::vector<Section> sections;  ///< at each point of the curve; empty: round
+  std::vector<LesionPlan> lesions;
+  FillingPlan filling;
   double length_mm = 0;
 };
 

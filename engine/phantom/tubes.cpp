@@ -5,6 +5,19 @@
 
 namespace cinelumen::phantom {
 
+Image<float> plain_background(const ConeBeam& beam, int rows, int columns, int margin, std::uint64_t seed) {
+  Image<float> attenuation(rows + 2 * margin, columns + 2 * margin);
+  const double pixel = beam.mm_per_px();
+  parallel_for(attenuation.height(), [&](int j) {
+    for (int i = 0; i < attenuation.width(); ++i) {
+      const double y = (j - margin - beam.centre_y_px) * pixel, x = (i - margin - beam.centre_x_px) * pixel;
+      const double slow = 1.25 + 0.16 * std::cos(x / 23 + 0.4) * std::cos(y / 31 - 0.7) - 2.2e-5 * (x * x + y * y);
+      attenuation(j, i) = static_cast<float>(slow + 0.035 * fractal_noise(y, x, 20, 0.9, seed));
+    }
+  });
+  return attenuation;
+}
+
 Scene make_tubes(const ConeBeam& beam, int rows, int columns, std::uint64_t seed) {
   struct Tube {
     double diameter_mm, x, y, angle_deg, length, bow, depth_mm;  // x, y, length, bow in units of the smaller side of the field of view
@@ -36,15 +49,7 @@ Scene make_tubes(const ConeBeam& beam, int rows, int columns, std::uint64_t seed
     scene.terminals.push_back({vessel.points.back().node, 0, 1});
     scene.vessels.push_back(std::move(vessel));
   }
-  scene.attenuation = Image<float>(rows + 2 * scene.margin, columns + 2 * scene.margin);
-  const double pixel = beam.mm_per_px();
-  parallel_for(scene.attenuation.height(), [&](int j) {
-    for (int i = 0; i < scene.attenuation.width(); ++i) {
-      const double y = (j - scene.margin - beam.centre_y_px) * pixel, x = (i - scene.margin - beam.centre_x_px) * pixel;
-      const double slow = 1.25 + 0.16 * std::cos(x / 23 + 0.4) * std::cos(y / 31 - 0.7) - 2.2e-5 * (x * x + y * y);
-      scene.attenuation(j, i) = static_cast<float>(slow + 0.035 * fractal_noise(y, x, 20, 0.9, seed));
-    }
-  });
+  scene.attenuation = plain_background(beam, rows, columns, scene.margin, seed);
   return scene;
 }
 
