@@ -578,7 +578,7 @@ struct Begin {
       const FramePlacement now = placement[0];
       state[0].inverse =
           invert(now.motion.shift_y_px, now.motion.shift_x_px, now.motion.rotation_rad, (height - 1) / 2.0, (width - 1) / 2.0, 1);
-      state[0].usable = rigid[0].converged;
+      state[0].usable = true;
       state[0].sigma = 1;
     });
     const float offset = placement[0].offset;
