@@ -252,6 +252,12 @@ struct Between {
  private:
   CINELUMEN_HOST_DEVICE float sum(Sum which, int y, int x) const { return sums.row(which * cell_rows + y)[x]; }
 
+  /// One over the variance of a cell's residuals, as far as they are independent.
+  CINELUMEN_HOST_DEVICE float cell_information(const WarpState& state, int y, int x) const {
+    const float own = inverse_scale.row(y)[x], usual = 1 / state.sigma, inverse = own < usual ? own : usual;
+    return inverse * inverse / noise_correlation;
+  }
+
   /// The usual scale of what lies below zero: the median over cells.
   template <class Block>
   CINELUMEN_HOST_DEVICE void measure_sigma(const Block& block, WarpState& state, Sample& sample) const {
@@ -293,16 +299,17 @@ struct Between {
   template <class Block>
   CINELUMEN_HOST_DEVICE void make_system(const Block& block, const WarpState& state) const {
     const int times = stage.spacing_px / field_spacing_px;
-    const float information = 1 / (noise_correlation * state.sigma * state.sigma);
     block.for_each_pixel(stage.cell_rows, stage.cell_columns, [&](int y, int x) {
       float total[system_sums] = {};
       for (int j = y * times; j < y * times + times && j < cell_rows; ++j)
         for (int i = x * times; i < x * times + times && i < cell_columns; ++i) {
           const float known = sum(of_known, j, i);
           if (!(known > 0) || sum(of_above, j, i) > most_above * known) continue;
-          for (int k = 0; k < system_sums; ++k) total[k] += sums.row(k * cell_rows + j)[i];
+          // What fits badly, for whatever reason, tells little.
+          const float information = cell_information(state, j, i);
+          for (int k = 0; k < system_sums; ++k) total[k] += information * sums.row(k * cell_rows + j)[i];
         }
-      for (int k = 0; k < system_sums; ++k) stage.system.row(k * stage.cell_rows + y)[x] = information * total[k];
+      for (int k = 0; k < system_sums; ++k) stage.system.row(k * stage.cell_rows + y)[x] = total[k];
     });
   }
 
@@ -357,12 +364,14 @@ struct Between {
   template <class Block>
   CINELUMEN_HOST_DEVICE void judge(const Block& block, const WarpState& state, Scratch& scratch) const {
     // A cell's gradient g = H u + noise of variance H: u's mean square without what noise alone would show.
-    const float noise = noise_correlation * state.sigma * state.sigma;
     const Sums<4> left = block.sum_pixels(cell_rows, cell_columns, scratch.four, [&](int y, int x) {
       const float known = sum(of_known, y, x), share = known > 0 ? sum(of_above, y, x) / known : 1.0f;
       const bool use = share <= most_above;
+      const float information = cell_information(state, y, x), noise = 1 / information;
       const float ry = sum(of_ry, y, x), rx = sum(of_rx, y, x), yy = sum(of_yy, y, x), yx = sum(of_yx, y, x), xx = sum(of_xx, y, x);
-      return Sums<4>{{use ? ry * ry + rx * rx - noise * (yy + xx) : 0.0f, use ? yy * yy + 2 * yx * yx + xx * xx : 0.0f, 0.0f, 0.0f}};
+      const float weight = information * information;
+      return Sums<4>{{use ? weight * (ry * ry + rx * rx - noise * (yy + xx)) : 0.0f,
+                      use ? weight * (yy * yy + 2 * yx * yx + xx * xx) : 0.0f, 0.0f, 0.0f}};
     });
     const int rows = stage.rows, nodes_y = rows - 3, nodes_x = stage.columns - 3;
     const auto at = [&](int c, int j, int i) { return stage.values.row(c * rows + j)[i]; };

@@ -124,14 +124,17 @@ struct WarpedDifference {
     });
     block.for_each_pixel(rows, strips, [&](int y, int strip) {
       const int x = strip * bspline_strip;
-      evaluate_positions<1, false, BSpline>(coefficients, position.at_y[y] + x, position.at_x[y] + x, scratch.moved[y] + x, nullptr, nullptr);
+      evaluate_positions<1, false, BSpline>(coefficients, position.at_y[y] + x, position.at_x[y] + x, scratch.moved[y] + x, nullptr,
+                                            nullptr);
     });
     load_inside(block, frame, block.y0, block.x0, rows, columns, [&](int y) -> float* { return scratch.attenuation[y]; });
     const float offset = position.placement.offset;
     block.for_each_pixel(rows, columns, [&](int y, int x) {
       const float p_y = position.at_y[y][x] - border, p_x = position.at_x[y][x] - border;
+      // The mask's own place must be valid, too: what a field moves comes from elsewhere.
+      const int m_y = clamp_int(static_cast<int>(p_y + 0.5f), 0, height - 1), m_x = clamp_int(static_cast<int>(p_x + 0.5f), 0, width - 1);
       const bool reaches = (p_y >= -1) & (p_y <= static_cast<float>(height)) & (p_x >= -1) & (p_x <= static_cast<float>(width));
-      const bool use = reaches & (valid.row(block.y0 + y)[block.x0 + x] != 0);
+      const bool use = reaches & (valid.row(block.y0 + y)[block.x0 + x] != 0) & (valid.row(m_y)[m_x] != 0);
       const float value = scratch.attenuation[y][x] - scratch.moved[y][x] - offset;
       image.row(block.y0 + y)[block.x0 + x] = use ? value : 0.0f;
     });

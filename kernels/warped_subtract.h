@@ -16,8 +16,8 @@ namespace cinelumen {
 Image<float> bordered_coefficients(const Stream& stream, ImageView<const float> coefficients);
 
 /// As log_subtract, with the mask's place for the frame's pixel q at p(q) = R^-1 q + d(q): R is placement.motion, d is `to_mask`, a field
-/// over the frame. `coefficients`: bordered_coefficients of the mask's. Interpolation by cubic B-splines. All images in memory of the
-/// stream's device, frame, valid and subtracted of one size. Throws std::invalid_argument where sizes differ.
+/// over the frame; 0, too, where valid is 0 at p(q). `coefficients`: bordered_coefficients of the mask's. Interpolation by cubic B-splines.
+/// All images in memory of the stream's device, frame, valid and subtracted of one size. Throws std::invalid_argument where sizes differ.
 void log_subtract_warped(const Stream& stream, const StoredFrame& frame, ImageView<const float> coefficients,
                          ImageView<const std::uint8_t> valid, const PerFrame<FramePlacement>& placement, const DisplacementField& to_mask,
                          ImageView<float> subtracted);
