@@ -238,7 +238,7 @@ void FrameSlot::find_motion() {
   registrations_[mask_].enqueue(stream_, stored_frame(), estimate_.view(), placement());
   copy<RigidEstimate>(stream_, estimate_.view(), estimate_host_.view());
   if (!warping()) return;
-  warps_[mask_].enqueue(stream_, stored_frame(), estimate_.view(), placement(), to_mask_.view(), to_frame_.view(), warp_estimate_.view());
+  warps_[mask_].enqueue(stream_, stored_frame(), placement(), to_mask_.view(), to_frame_.view(), warp_estimate_.view());
   copy<WarpEstimate>(stream_, warp_estimate_.view(), warp_estimate_host_.view());
   copy<float>(stream_, to_mask_.view(), warp_.to_mask.view());
   copy<float>(stream_, to_frame_.view(), warp_.to_frame.view());

@@ -171,7 +171,7 @@ class FrameLayer {
   ImageView<const float> lay_bent() {
     const int height = attenuation_.height(), width = attenuation_.width();
     registration_.enqueue(stream_, reader_.stored(), rigid_.view(), placement_.view());
-    warp_->enqueue(stream_, reader_.stored(), rigid_.view(), placement_.view(), to_mask_, to_frame_, warp_estimate_.view());
+    warp_->enqueue(stream_, reader_.stored(), placement_.view(), to_mask_, to_frame_, warp_estimate_.view());
     make_planes(height, width);
     bspline_coefficients(stream_, attenuation_, coefficients_);
     warp_onto_mask(stream_, coefficients_, placement_.view(), to_frame_.view(), moved_);

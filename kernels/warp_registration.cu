@@ -571,7 +571,6 @@ struct CellEquations {
 
 /// The state before the first round. One tile.
 struct Begin {
-  ArrayView<const RigidEstimate> rigid;
   ArrayView<const FramePlacement> placement;
   int height, width;
   ImageView<float> values, inverse_scale;
@@ -745,20 +744,18 @@ WarpRegistration::WarpRegistration(WarpRegistration&&) noexcept = default;
 WarpRegistration& WarpRegistration::operator=(WarpRegistration&&) noexcept = default;
 WarpRegistration::~WarpRegistration() = default;
 
-void WarpRegistration::enqueue(const Stream& stream, const StoredFrame& frame, ArrayView<const RigidEstimate> rigid,
-                               ArrayView<const FramePlacement> placement, ImageView<float> to_mask, ImageView<float> to_frame,
-                               ArrayView<WarpEstimate> estimate) {
+void WarpRegistration::enqueue(const Stream& stream, const StoredFrame& frame, ArrayView<const FramePlacement> placement,
+                               ImageView<float> to_mask, ImageView<float> to_frame, ArrayView<WarpEstimate> estimate) {
   const Mask& mask = *mask_;
   Workspace& work = *workspace_;
   const int height = mask.height, width = mask.width;
   require(frame.stored.height == height && frame.stored.width == width, "WarpRegistration::enqueue: frame and mask differ in size");
   require(frame.table.size > 0, "WarpRegistration::enqueue: the table is empty");
-  require(rigid.size == 1 && placement.size == 1 && estimate.size == 1,
-          "WarpRegistration::enqueue: rigid, placement and estimate must have one element");
+  require(placement.size == 1 && estimate.size == 1, "WarpRegistration::enqueue: placement and estimate must have one element");
   require(same_size(to_mask, work.at_nodes.view()) && same_size(to_frame, work.at_nodes.view()),
           "WarpRegistration::enqueue: the fields are not of the mask's size");
   for_each_tile(stream, work.frame.height(), work.frame.width(), Smooth<2, StoredSource>{{frame}, mask.valid, work.frame});
-  for_each_tile(stream, 1, 1, Begin{rigid, placement, height, width, work.stages[0].values, work.inverse_scale, work.state});
+  for_each_tile(stream, 1, 1, Begin{placement, height, width, work.stages[0].values, work.inverse_scale, work.state});
 
   for (std::size_t k = 0; k < std::size(rounds); ++k) {
     const WarpRound& round = rounds[k];

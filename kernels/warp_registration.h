@@ -7,7 +7,6 @@
 #include "displacement_field.h"
 #include "image.h"
 #include "log_attenuation.h"
-#include "mask_registration.h"
 #include "rigid_motion.h"
 #include "stream.h"
 
@@ -43,12 +42,10 @@ class WarpRegistration {
   ~WarpRegistration();
 
   /// In the stream's order: `to_mask`, over the frame's pixels, is d; `to_frame`, over the mask's, is e with p + e(p) = R^-1 q, so that the
-  /// mask's point p lies at R(p + e(p)) in the frame. rigid, placement: what MaskRegistration made of the frame; where that has not
-  /// converged there is no field. Fields as make_displacement_field() gives them, one element of the others, all memory of the stream's
-  /// device. Neither waits nor allocates.
-  void enqueue(const Stream& stream, const StoredFrame& frame, ArrayView<const RigidEstimate> rigid,
-               ArrayView<const FramePlacement> placement, ImageView<float> to_mask, ImageView<float> to_frame,
-               ArrayView<WarpEstimate> estimate);
+  /// mask's point p lies at R(p + e(p)) in the frame. placement: where the frame lies rigidly, or is taken to lie. Fields as
+  /// make_displacement_field() gives them, one element of the others, all memory of the stream's device. Neither waits nor allocates.
+  void enqueue(const Stream& stream, const StoredFrame& frame, ArrayView<const FramePlacement> placement, ImageView<float> to_mask,
+               ImageView<float> to_frame, ArrayView<WarpEstimate> estimate);
 
  private:
   struct Mask;
