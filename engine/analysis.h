@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "engine/calibration.h"
+#include "engine/calibration_object.h"
 #include "engine/centreline.h"
 #include "engine/diameter_profile.h"
 #include "engine/flow.h"
@@ -28,6 +29,7 @@ enum class Registration { none, rigid };
 struct AnalysisOptions {
   int first_frame = 0, last_frame = -1;                    ///< 0-based inclusive part of the run; -1: the last
   std::optional<double> mm_per_px, mm_per_px_relative_sd;  ///< the user's calibration; SD defaults to 0.02
+  CalibrationObject object;                                ///< of known size in the picture; goes before the file's geometry
   Registration registration = Registration::rigid;
   VesselnessResponse response = VesselnessResponse::noise_calibrated;
   std::vector<NamedRegion> regions;   ///< polygons in mask pixels

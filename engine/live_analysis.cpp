@@ -168,6 +168,7 @@ struct LiveAnalysis::Prepared {
   std::unique_ptr<FrameSetup> setup;
   std::vector<Image<float>> scene, brightness;  // planes of the first gathered frames: what the scene looks like
   std::string event;
+  std::optional<Calibration> calibration;  // by an object in the mask
   // What frames go through, its memory touched: the first of them is to take no longer than the others.
   std::unique_ptr<FrameSlot> slot;
   std::optional<TemporalFilter> filter, resting_filter;
@@ -339,8 +340,12 @@ void LiveAnalysis::gather(ImageView<const std::uint16_t> stored) {
     }
     const std::vector<int> used = choice.frames();
     prepared->noise = estimate_noise(run, intensity_, used);
-    prepared->setup = std::make_unique<FrameSetup>(stream, run, intensity_, prepared->noise, choice.reference_frame,
-                                                   make_mask_frames(stream, run, intensity_, choice), options_.registration);
+    std::vector<MaskFrame> masks = make_mask_frames(stream, run, intensity_, choice);
+    if (options_.object.given() && !object_measured_)
+      prepared->calibration = calibrate_by(options_.object, to_host<const float>(stream, masks.front().attenuation.view()).view(),
+                                           run.field.valid(), calibration_, run.description.path);
+    prepared->setup = std::make_unique<FrameSetup>(stream, run, intensity_, prepared->noise, choice.reference_frame, std::move(masks),
+                                                   options_.registration);
     Image<std::uint16_t> last(run.rows(), run.columns());
     run.frames->read_frame(count - 1, last.view());
     prepared->warm_up(stream_, last.view());
@@ -370,6 +375,11 @@ void LiveAnalysis::adopt_mask() {
   usual_residual_ = 0;
   next_trace_ = renew_gap_ = options_.renew_frames;
   result_.events.push_back(prepared_->event);
+  if (!prepared_->calibration) return;
+  calibration_ = *prepared_->calibration;
+  object_measured_ = true;
+  result_.events.push_back("calibrated by the " + std::string(to_string(calibration_.source)) + ": " + calibration_.note);
+  if (!calibration_.warning.empty()) warnings_.push_back(calibration_.warning);
 }
 
 void LiveAnalysis::start_over(const std::string& why) {
@@ -385,6 +395,7 @@ void LiveAnalysis::start_over(const std::string& why) {
   subtractions_.clear();
   gathered_.clear();
   result_.events.push_back(why);
+  if (object_measured_) warnings_.push_back("The scale is that of the first scene: a zoom or another table height changes it.");
   warnings_.push_back("frame " + std::to_string(result_.frame + 1) + ": " + why + "; figures of before are in lumen.csv only");
 }
 

@@ -18,9 +18,13 @@ void append_number(std::string& line, int value) {
   line.append(text, std::to_chars(text, text + sizeof text, value).ptr);
 }
 
-LumenCsv::LumenCsv(const std::filesystem::path& path, const Calibration& calibration)
-    : mm_(calibration.known() ? calibration.mm_per_px : std::numeric_limits<double>::quiet_NaN()), file_(path) {
+LumenCsv::LumenCsv(const std::filesystem::path& path, const Calibration& calibration) : file_(path) {
+  calibrate(calibration);
   file_.write("frame,time_ms,segment,point,arc_length_mm,y_px,x_px,diameter_mm,diameter_sd_mm,diameter_px,contrast,used,reason\n");
+}
+
+void LumenCsv::calibrate(const Calibration& calibration) {
+  mm_ = calibration.known() ? calibration.mm_per_px : std::numeric_limits<double>::quiet_NaN();
 }
 
 std::string LumenCsv::rows_of(int frame, double time_ms, const std::vector<LumenPoint>& points, const std::vector<int>& ids) const {

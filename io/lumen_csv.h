@@ -21,6 +21,8 @@ class LumenCsv {
   /// Writes the header line. Throws OutputError.
   LumenCsv(const std::filesystem::path& path, const Calibration& calibration);
 
+  /// The scale of the rows that follow.
+  void calibrate(const Calibration& calibration);
   /// One row per point. frame: 0-based; time_ms NaN: not known; ids[LumenPoint::segment]: the number that is printed. May be called from
   /// several threads at once.
   std::string rows_of(int frame, double time_ms, const std::vector<LumenPoint>& points, const std::vector<int>& ids) const;

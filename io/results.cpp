@@ -208,6 +208,11 @@ std::string analysis_json(const Run& run, const Analysis& analysis) {
                   {"minimum", scaled(diameter.minimum, factor)},     {"minimum_at_px", minimum_at},
                   {"reference", scaled(diameter.reference, factor)}, {"percent_stenosis", number(diameter.percent_stenosis)}};
     };
+    // One SD of the median, the calibration's included; all other SDs and intervals leave it out, and ratios have none of it.
+    std::optional<double> whole_sd;
+    if (calibrated && diameter.median && diameter.sd) whole_sd = mm * std::hypot(*diameter.sd, calibration.relative_sd * *diameter.median);
+    Json in_mm = diameters(mm);
+    in_mm["sd_with_calibration"] = number(whole_sd);
     root["segments"].push_back({{"id", segment.id},
                                 {"name", words(segment.name)},
                                 {"length_mm", calibrated ? number(segment.length) : Json(nullptr)},
@@ -224,7 +229,7 @@ std::string analysis_json(const Run& run, const Analysis& analysis) {
                                 {"velocity_is_lower_bound", flow.velocity_is_lower_bound},
                                 {"auc_relative_to_inlet", number(flow.auc_relative_to_inlet)},
                                 {"role", nullptr},
-                                {"diameter_mm", diameters(mm)},
+                                {"diameter_mm", in_mm},
                                 {"diameter_px", diameters(1)}});
   }
 
