@@ -115,6 +115,8 @@ Analysis analyze(const Stream& stream, const Run& run, const AnalysisOptions& op
   analysis.warnings = run.warnings;
   analysis.calibration = calibrate(run.geometry, options.mm_per_px, options.mm_per_px_relative_sd);
 
+  if (options.diameter != DiameterRule::fit) analysis.warnings.push_back(caution(options.diameter));
+
   // Intensity; which frames show one scene; which of them make the mask; noise.
   const IntensityModel intensity = make_intensity_model(run.intensity);
   analysis.intensity_note = intensity.note;

@@ -32,8 +32,9 @@ struct AnalysisOptions {
   CalibrationObject object;                                ///< of known size in the picture; goes before the file's geometry
   Registration registration = Registration::rigid;
   VesselnessResponse response = VesselnessResponse::noise_calibrated;
-  std::vector<NamedRegion> regions;   ///< polygons in mask pixels
-  bool topology_every_frame = false;  ///< benchmarks: also components, thinning and graph in every frame
+  DiameterRule diameter = DiameterRule::fit;  ///< others: for comparison
+  std::vector<NamedRegion> regions;           ///< polygons in mask pixels
+  bool topology_every_frame = false;          ///< benchmarks: also components, thinning and graph in every frame
   int picture_frames = 60;   ///< at least these, of a long run, make the picture that vessels are looked for in; see frames_of_picture
   int frames_in_flight = 0;  ///< at most; 0: as many as keep the device busy. Changes no result
 };

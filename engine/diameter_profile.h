@@ -9,6 +9,7 @@
 
 #include "engine/calibration.h"
 #include "engine/centreline.h"
+#include "engine/diameter_rule.h"
 #include "engine/noise_model.h"
 #include "kernels/image.h"
 #include "kernels/lumen_fit.h"
@@ -48,6 +49,7 @@ struct LumenOptions {
   float common_noise_share = 0;                           ///< of the noise's variance that all frames share: the mask's; 0 to 1
   float psf_px = 0.7f, psf_sd_px = 0.15f;  ///< Gaussian SD of the point spread without the pixel: estimate_psf, or what is usual
   int rows = 2;                            ///< pixels along the vessel per profile, 1 to 3
+  DiameterRule rule = DiameterRule::fit;   ///< for a FrameSlot: what diameters are read by; LumenMeasurement always fits
   float free_kappa_ratio =
       4.8f;  ///< kappa is the profile's own where radius / point spread exceeds this (2 mm at 0.2 mm); else the segment's
   float minimum_contrast_ratio = 4;  ///< contrast / its SD below which a point counts as unfilled

@@ -249,6 +249,7 @@ LiveAnalysis::LiveAnalysis(const Stream& stream, const Run& header, const LiveOp
       throw std::invalid_argument(std::string(name) + " = " + std::to_string(value) + ": expected " + std::to_string(least) + " to " +
                                   std::to_string(most));
   };
+  if (options.diameter != DiameterRule::fit) warnings_.push_back(caution(options.diameter));
   require_within("mask_frames", options.mask_frames, 4, 64);
   require_within("renew_frames", options.renew_frames, 1, 1 << 20);
   require_within("kept_frames", options.kept_frames, 16, 1 << 20);
@@ -480,6 +481,7 @@ void LiveAnalysis::trace_if_due() {
     options.vesselness = setup.vesselness_options(options_.response, fine_noise_sd(to_host(stream, picture.view()), header_.field.mask));
     traced->topology = find_topology(stream, picture, keys, setup.valid(), options);
     traced->settings = measure_settings(setup, options_.response, calibration_);
+    traced->settings.lumen.rule = options_.diameter;
     FrameSlot slot(stream, setup);
     copy<std::uint16_t>(Stream::cpu({.parallel = false}), stored.view(), slot.stored());
     slot.ingest(frame, 0);

@@ -22,7 +22,8 @@ struct LiveOptions {
   CalibrationObject object;                                ///< of known size in the first mask; goes before the source's geometry
   Registration registration = Registration::rigid;
   VesselnessResponse response = VesselnessResponse::noise_calibrated;
-  int mask_frames = 8;    ///< first frames that the mask is chosen from, 4 to 64
+  DiameterRule diameter = DiameterRule::fit;  ///< others: for comparison
+  int mask_frames = 8;                        ///< first frames that the mask is chosen from, 4 to 64
   int renew_frames = 15;  ///< the vessels are looked for again this often, up to eight times less often while none are new; they count as
                           ///< many frames later
   int kept_frames = 900;  ///< of the contrast curves, >= 16

@@ -27,6 +27,9 @@ void add_object_options(CLI::App& command, ObjectOptions& options);
 /// Reads them. Throws std::invalid_argument.
 CalibrationObject parse_object(const ObjectOptions& options);
 
+/// Adds --diameter, for parse_diameter_rule.
+void add_diameter_option(CLI::App& command, std::string& diameter);
+
 /// "auto", "cpu", "cuda" or "cuda:N" as a CUDA device, -1 for the CPU. `automatic`: it was "auto". Throws std::invalid_argument.
 int parse_device(const std::string& text, bool& automatic);
 

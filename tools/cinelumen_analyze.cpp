@@ -30,7 +30,7 @@ namespace {
 
 struct Options {
   std::vector<std::string> runs;
-  std::string output, trace, device = "auto", frames, roi, registration = "rigid", response = "noise-calibrated";
+  std::string output, trace, device = "auto", frames, roi, registration = "rigid", response = "noise-calibrated", diameter = "fit";
   int threads = 0;
   bool no_video = false;
   std::optional<double> mm_per_px, mm_per_px_sd;
@@ -211,6 +211,7 @@ AnalysisOptions analysis_options_of(const Options& options) {
   result.mm_per_px_relative_sd = options.mm_per_px_sd;
   if (options.mm_per_px_sd && !options.mm_per_px) throw std::invalid_argument("--mm-per-px-sd: expected together with --mm-per-px");
   result.object = parse_object(options.object);
+  result.diameter = parse_diameter_rule(options.diameter);
   result.registration = options.registration == "none" ? Registration::none : Registration::rigid;
   result.response = parse_response(options.response);
   if (!options.roi.empty()) result.regions = read_regions(options.roi);
@@ -344,6 +345,15 @@ void add_object_options(CLI::App& command, ObjectOptions& options) {
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
 }
 
+void add_diameter_option(CLI::App& command, std::string& diameter) {
+  command
+      .add_option(
+          "--diameter", diameter,
+          "How a diameter is read: fit, or to compare with, fwhm, first-derivative or mean-derivatives (biased by the point spread)")
+      ->check(CLI::IsMember({"fit", "fwhm", "first-derivative", "mean-derivatives"}))
+      ->capture_default_str();
+}
+
 CalibrationObject parse_object(const ObjectOptions& options) {
   const auto position = [](const char* name, const std::string& text) {
     std::array<double, 2> at{};
@@ -410,6 +420,7 @@ void add_analyze_command(CLI::App& app, const GlobalOptions& global, Command& co
   analyze->add_option("--response", options->response, "Vesselness: noise-calibrated, frangi, sato or jerman")
       ->check(CLI::IsMember({"noise-calibrated", "frangi", "sato", "jerman"}))
       ->capture_default_str();
+  add_diameter_option(*analyze, options->diameter);
   analyze->add_flag("--no-video", options->no_video, "Do not write overlay.mp4");
   analyze->add_option("--trace", options->trace, "Write what each thread did when: JSON for chrome://tracing or ui.perfetto.dev");
   analyze->callback([&global, &command, options] { command = [&global, options] { return analyze_runs(*options, global); }; });

@@ -34,7 +34,8 @@ using Json = nlohmann::ordered_json;
 constexpr int queued_frames = 32;  // a burst, or a second's pause of the machine; beyond it the source waits
 
 struct Options {
-  std::string source, output, trace, device = "auto", registration = "rigid", response = "noise-calibrated", page_address = "127.0.0.1";
+  std::string source, output, trace, device = "auto", registration = "rigid", response = "noise-calibrated", diameter = "fit",
+                                     page_address = "127.0.0.1";
   int threads = 0, page = -1;
   StreamOptions stream;
   LiveOptions live;
@@ -231,6 +232,7 @@ int stream_run(Options options, const GlobalOptions& global) {
   if (options.live.mm_per_px_relative_sd && !options.live.mm_per_px)
     throw std::invalid_argument("--mm-per-px-sd: expected together with --mm-per-px");
   options.live.object = parse_object(options.object);
+  options.live.diameter = parse_diameter_rule(options.diameter);
   set_cpu_threads(options.threads);
   interrupted = false;
   std::signal(SIGINT, interrupt);
@@ -335,6 +337,7 @@ void add_stream_command(CLI::App& app, const GlobalOptions& global, Command& com
   stream->add_option("--mm-per-px-sd", options->live.mm_per_px_relative_sd, "Its relative standard deviation [0.02]")
       ->check(CLI::Range(0.0, 0.999));
   add_object_options(*stream, options->object);
+  add_diameter_option(*stream, options->diameter);
   stream->add_option("--frame-time", options->stream.frame_time_ms, "Time from frame to frame in ms; goes before the source's")
       ->check(CLI::PositiveNumber);
   stream->add_option("--spacing", options->stream.spacing_mm, "mm per pixel at the vessels, where the source has none")
