@@ -14,6 +14,7 @@
 #include "engine/calibration_object.h"
 #include "engine/centreline.h"
 #include "engine/diameter_profile.h"
+#include "engine/filling.h"
 #include "engine/flow.h"
 #include "engine/mask_selection.h"
 #include "engine/noise_model.h"
@@ -65,8 +66,11 @@ struct SegmentResult {
   Centreline centreline;  ///< mask coordinates
   double length = 0;      ///< mm, or px where uncalibrated
   std::string filling = "not filled";
-  SegmentDiameter diameter;  ///< pooled over opacified frames
-  DiameterProfile profile;   ///< pooled over frames, per centreline point
+  SegmentDiameter diameter;  ///< pooled over frames in which the lumen was filled
+  /// The same over all opacified frames, where some were taken out because the lumen was partly filled: for what would have been said.
+  std::optional<SegmentDiameter> ungated;
+  std::vector<FillingGate> gates;  ///< per centreline point; empty: no frames
+  DiameterProfile profile;         ///< pooled over frames, per centreline point
   SegmentFlow flow;
 };
 
@@ -99,6 +103,7 @@ struct Analysis {
   NoiseModel noise;
   SubtractionSummary subtraction;
   std::vector<SegmentResult> segments;
+  std::vector<PartlyFilled> partly_filled;  ///< what was measured and not used for it, by segment
   std::vector<BranchPoint> branch_points;
   FlowSummary flow;
   std::vector<Finding> findings;

@@ -91,6 +91,7 @@ LumenOptions FrameSetup::lumen_options() const {
   LumenOptions options;
   options.noise_sd = static_cast<float>(noise_sd());
   options.sd_inflation = intensity_.sd_inflation;
+  options.densitometric = intensity_.densitometric && subtracting();
   options.autocorrelation = noise_.autocorrelation;
   if (subtracting()) options.common_noise_share = static_cast<float>(1 - 1 / noise_factor());
   return options;

@@ -212,17 +212,22 @@ struct LiveAnalysis::Segment {
   int id = 0;
   std::deque<double> contrast;                // as times_ms_, NaN before it was found
   std::vector<std::vector<LumenPoint>> kept;  // measured frames
+  std::vector<double> kept_ms;                // when they were taken
   int stride = 1, seen = 0;                   // every stride-th is kept
   int filled_frames = 0;
 
-  void keep(const std::vector<LumenPoint>& points) {
+  void keep(const std::vector<LumenPoint>& points, double time_ms) {
     const auto used = std::count_if(points.begin(), points.end(), [](const LumenPoint& p) { return p.used; });
     if (5 * used < static_cast<std::ptrdiff_t>(points.size())) return;
     ++filled_frames;
-    if (seen++ % stride == 0) kept.push_back(points);
+    if (seen++ % stride == 0) kept.push_back(points), kept_ms.push_back(time_ms);
     if (kept.size() <= most_kept) return;
-    for (std::size_t i = 0; 2 * i < kept.size(); ++i) kept[i] = std::move(kept[2 * i]);
+    for (std::size_t i = 1; 2 * i < kept.size(); ++i) {
+      kept[i] = std::move(kept[2 * i]);
+      kept_ms[i] = kept_ms[2 * i];
+    }
     kept.resize((kept.size() + 1) / 2);
+    kept_ms.resize(kept.size());
     stride *= 2;
   }
 };
@@ -443,7 +448,7 @@ void LiveAnalysis::measure() {
       const std::vector<LumenPoint>& points = slot.lumen()[s];
       result_.segments.push_back(summarize_frame(segments_[s].id, points, slot.contrast()[s]));
       segments_[s].contrast.push_back(result_.segments.back().contrast);
-      segments_[s].keep(points);
+      segments_[s].keep(points, result_.time_ms);
       flat_.insert(flat_.end(), points.begin(), points.end());
     }
   } else {
@@ -613,15 +618,21 @@ Analysis LiveAnalysis::finish() {
   analysis.subtraction.moving_vessels = traced_->topology.moving_vessels;
   analysis.branch_points = traced_->topology.graph.branch_points;
   const double contrast_sd = prepared_->setup->noise_sd() / std::sqrt(2.0);
+  double first_seen_ms = std::numeric_limits<double>::infinity();
+  for (const Segment& segment : segments_)
+    if (!segment.kept_ms.empty()) first_seen_ms = std::min(first_seen_ms, segment.kept_ms.front());
   for (std::size_t s = 0; s < segments_.size(); ++s) {
     SegmentResult segment;
     segment.id = segments_[s].id;
     segment.name = "segment " + std::to_string(segment.id);
     segment.centreline = traced_->topology.graph.segments[s].centreline;
     segment.length = segment.centreline.length_px() * calibration_.mm_per_px;
-    segment.profile = pool_profile(segment.centreline, segments_[s].kept);
-    segment.diameter = summarize(segment.profile);
     segment.filling = segments_[s].filled_frames > 0 ? "filled" : "not filled";
+    FillingSeries series;
+    series.times_ms = &segments_[s].kept_ms;
+    series.first_arrival_ms = first_seen_ms;
+    std::vector<std::vector<LumenPoint>> kept = segments_[s].kept;
+    (void)pool_filled(segment, kept, series, filling_options(analysis));
     TimeDensityCurve& curve = segment.flow.curve;
     curve.time_ms = analysis.frame_times_ms;
     curve.contrast.assign(segments_[s].contrast.begin(), segments_[s].contrast.end());

@@ -19,8 +19,16 @@ struct SegmentMeasurements {
 /// The centreline, moved by the background's motion from the mask's coordinates into a frame's. height, width: the image's.
 Centreline move_centreline(const Centreline& centreline, const RigidMotion& motion, int height, int width);
 
-/// Pools the diameters over frames, fills each segment's profile, figures and filling.
-void summarize_segments(const SegmentMeasurements& measurements, Analysis& analysis);
+/// Takes out of one segment's `frames` what was measured while it was partly filled, pools the rest, and fills the segment's profile,
+/// figures, gates and, where the gates fail on a fifth of what was measured, its filling. Returns what was taken out.
+std::vector<PartlyFilled> pool_filled(SegmentResult& segment, std::vector<std::vector<LumenPoint>>& frames, const FillingSeries& series,
+                                      const FillingOptions& options);
+
+/// The filling's options for what an analysis was made of.
+FillingOptions filling_options(const Analysis& analysis);
+
+/// Pools the diameters over frames in which the lumen was filled; fills each segment's profile, figures and filling. Marks what was not.
+void summarize_segments(SegmentMeasurements& measurements, Analysis& analysis);
 
 /// Time-density curves, arrival, transit and velocity of each segment and region; areas relative to the inlet.
 void summarize_flow(const SegmentMeasurements& measurements, const std::vector<NamedRegion>& regions, Analysis& analysis);

@@ -7,6 +7,7 @@
 
 #include "engine/calibration.h"
 #include "engine/diameter_profile.h"
+#include "engine/filling.h"
 #include "io/output_folder.h"
 
 namespace cinelumen {
@@ -31,6 +32,9 @@ class LumenCsv {
   /// One row for a segment as a whole, its point, place and arc length empty; not used where diameter_px is NaN.
   void add_segment(int frame, double time_ms, int id, double diameter_px, double sd_px, double contrast);
   void close() { file_.close(); }
+  /// Marks rows that were written as used and are not, for their lumen was partly filled: after close(). The file is written again, in
+  /// `scratch`, where there are any. Throws OutputError.
+  void mark(const std::vector<PartlyFilled>& taken, const std::vector<int>& ids, const std::filesystem::path& scratch) const;
 
  private:
   double mm_;  // per px; NaN where not calibrated

@@ -32,7 +32,10 @@ Analysis one_segment(float narrow_px, float sd_px) {
   segment.diameter.minimum = narrow_px;
   segment.diameter.reference = 10;
   segment.diameter.percent_stenosis = 10 * (10 - narrow_px);
+  segment.diameter.minimum_sd = sd_px;
   segment.diameter.minimum_at_px = {0, 50};
+  segment.diameter.minimum_point = 50;
+  segment.gates.assign(101, FillingGate::passed);
   analysis.segments.push_back(std::move(segment));
   return analysis;
 }
@@ -51,6 +54,26 @@ TEST(Findings, ANarrowingIsNamedAndNeverCalledSpasm) {
 TEST(Findings, SmallOrUncertainNarrowingIsNot) {
   EXPECT_TRUE(find_single_run_findings(one_segment(8, 0.2f)).empty());
   EXPECT_TRUE(find_single_run_findings(one_segment(6, 2.0f)).empty()) << "the interval reaches down to nothing";
+}
+
+TEST(Findings, APartlyFilledLumenIsNeverCalledNarrow) {
+  for (const FillingGate gate :
+       {FillingGate::contrast, FillingGate::growing, FillingGate::diluted, FillingGate::untested, FillingGate::unconfirmed}) {
+    Analysis analysis = one_segment(5, 0.2f);
+    analysis.segments[0].gates[50] = gate;
+    const std::vector<Finding> findings = find_single_run_findings(analysis);
+    ASSERT_EQ(findings.size(), 1u);
+    EXPECT_EQ(findings[0].label, "indeterminate");
+    EXPECT_FALSE(findings[0].narrowing_percent);
+    EXPECT_EQ(findings[0].reasons.back(), to_string(gate));
+  }
+  // What only the frames that were taken out would have shown.
+  Analysis analysis = one_segment(5, 0.2f);
+  analysis.segments[0].ungated = analysis.segments[0].diameter;
+  analysis.segments[0].diameter.percent_stenosis = 2;
+  const std::vector<Finding> findings = find_single_run_findings(analysis);
+  ASSERT_EQ(findings.size(), 1u);
+  EXPECT_EQ(findings[0].label, "indeterminate");
 }
 
 TEST(Findings, ASingleUnsubtractedPictureClaimsNothing) {
