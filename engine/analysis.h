@@ -14,7 +14,7 @@
 #include "engine/calibration_object.h"
 #include "engine/centreline.h"
 #include "engine/diameter_profile.h"
-#include "engine/filling.h"
+#include "engine/filling_gates.h"
 #include "engine/flow.h"
 #include "engine/mask_selection.h"
 #include "engine/noise_model.h"

@@ -87,7 +87,7 @@ void summarize_segments(SegmentMeasurements& measurements, Analysis& analysis) {
   series.frame_numbers = &numbers;
   if (!analysis.frame_times_ms.empty()) series.times_ms = &analysis.frame_times_ms;
   const FillingOptions options = filling_options(analysis);
-  series.first_arrival_ms = first_arrival(measurements.lumen, analysis.frame_times_ms, options);
+  series.first_arrival_ms = first_arrival(measurements.lumen, analysis.frame_times_ms);
   std::vector<std::vector<PartlyFilled>> taken(analysis.segments.size());
   parallel_for(static_cast<int>(analysis.segments.size()), [&](int i) {
     SegmentResult& segment = analysis.segments[i];

@@ -7,7 +7,7 @@
 
 #include "engine/calibration.h"
 #include "engine/diameter_profile.h"
-#include "engine/filling.h"
+#include "engine/filling_gates.h"
 #include "io/output_folder.h"
 
 namespace cinelumen {

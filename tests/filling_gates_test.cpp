@@ -1,6 +1,6 @@
 /// Lumina that fill, as the points of a constant radius would be measured: is any of it taken for the lumen's own?
 
-#include "engine/filling.h"
+#include "engine/filling_gates.h"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "engine/filling.h"
+#include "engine/filling_gates.h"
 
 #include <algorithm>
 #include <cmath>
@@ -10,12 +10,13 @@ namespace {
 
 constexpr double unknown = std::numeric_limits<double>::quiet_NaN();
 
-double median_of(std::vector<double> values) {
+double in_place_median(std::vector<double>& values) {
   if (values.empty()) return unknown;
   const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
   std::nth_element(values.begin(), middle, values.end());
   return *middle;
 }
+double median_of(std::vector<double> values) { return in_place_median(values); }
 
 // SD of a median of so many points: neighbours share pixels, about every second one is news.
 double of_median(double sd, std::size_t count) { return 1.2533 * sd / std::sqrt(std::max(1.0, static_cast<double>(count) / 2)); }
@@ -28,6 +29,7 @@ struct Block {
   std::vector<bool> filled;  // frames that speak of the lumen
   FillingGate gate = FillingGate::unmeasured;
   double usual_kappa = unknown, usual_kappa_sd = unknown;  // over filled frames, of a wide lumen
+  double usual_diameter = unknown;                         // over filled frames
 };
 
 bool says_contrast(const LumenPoint& point) {
@@ -35,27 +37,36 @@ bool says_contrast(const LumenPoint& point) {
                                    point.reason == Exclusion::no_fit || point.reason == Exclusion::partly_filled);
 }
 
-// What a block's points say in one frame; appended.
-void read_frame(Block& block, const std::vector<LumenPoint>& points) {
-  std::vector<double> contrast, contrast_sd, diameter, diameter_sd, kappa, kappa_sd;
-  for (std::size_t i = block.first; i <= block.last && i < points.size(); ++i) {
-    const LumenPoint& point = points[i];
-    if (says_contrast(point)) contrast.push_back(point.contrast), contrast_sd.push_back(point.contrast_sd);
-    if (!point.used) continue;
-    diameter.push_back(point.diameter_px);
-    const double shared = std::min(point.common_sd_px, point.sd_px);
-    diameter_sd.push_back(std::sqrt(std::max(0.0, static_cast<double>(point.sd_px) * point.sd_px - shared * shared)));
-    if (point.own_kappa && point.kappa > 0) kappa.push_back(point.kappa), kappa_sd.push_back(point.kappa_sd);
-  }
-  constexpr std::size_t enough = 3;  // points that make a median
-  const auto add = [&](std::vector<double>& values, std::vector<double>& sds, std::vector<double>& to, std::vector<double>& sd_to) {
+/// Values with their SDs, for a median; its memory is used again.
+struct Readings {
+  std::vector<double> values, sds;
+  void clear() { values.clear(), sds.clear(); }
+  void add(double value, double sd) { values.push_back(value), sds.push_back(sd); }
+  void append_median(std::vector<double>& to, std::vector<double>& sd_to) {
+    constexpr std::size_t enough = 3;  // points that make a median
     const bool any = values.size() >= enough;
-    to.push_back(any ? median_of(values) : unknown);
-    sd_to.push_back(any ? of_median(median_of(sds), values.size()) : unknown);
-  };
-  add(contrast, contrast_sd, block.contrast, block.contrast_sd);
-  add(diameter, diameter_sd, block.diameter, block.diameter_sd);
-  add(kappa, kappa_sd, block.kappa, block.kappa_sd);
+    to.push_back(any ? in_place_median(values) : unknown);
+    sd_to.push_back(any ? of_median(in_place_median(sds), values.size()) : unknown);
+  }
+};
+
+// What the points of all blocks say in one frame; appended.
+void read_frame(std::vector<Block>& blocks, const std::vector<LumenPoint>& points) {
+  Readings contrast, diameter, kappa;
+  for (Block& block : blocks) {
+    contrast.clear(), diameter.clear(), kappa.clear();
+    for (std::size_t i = block.first; i <= block.last && i < points.size(); ++i) {
+      const LumenPoint& point = points[i];
+      if (says_contrast(point)) contrast.add(point.contrast, point.contrast_sd);
+      if (!point.used) continue;
+      const double shared = std::min(point.common_sd_px, point.sd_px);
+      diameter.add(point.diameter_px, std::sqrt(std::max(0.0, static_cast<double>(point.sd_px) * point.sd_px - shared * shared)));
+      if (point.own_kappa && point.kappa > 0) kappa.add(point.kappa, point.kappa_sd);
+    }
+    contrast.append_median(block.contrast, block.contrast_sd);
+    diameter.append_median(block.diameter, block.diameter_sd);
+    kappa.append_median(block.kappa, block.kappa_sd);
+  }
 }
 
 // The highest contrast that a frame beside it bears out; NaN: nothing was read, or no contrast came.
@@ -170,10 +181,14 @@ void test_growth(Block& block, const FillingSeries& series, const FillingOptions
   block.gate = FillingGate::growing;
 }
 
-void take_usual_kappa(Block& block) {
-  std::vector<double> values, sds;
-  for (std::size_t f = 0; f < block.kappa.size(); ++f)
-    if (block.filled[f] && std::isfinite(block.kappa[f])) values.push_back(block.kappa[f]), sds.push_back(block.kappa_sd[f]);
+void take_usual(Block& block) {
+  std::vector<double> values, sds, diameters;
+  for (std::size_t f = 0; f < block.kappa.size(); ++f) {
+    if (!block.filled[f]) continue;
+    if (std::isfinite(block.kappa[f])) values.push_back(block.kappa[f]), sds.push_back(block.kappa_sd[f]);
+    if (std::isfinite(block.diameter[f])) diameters.push_back(block.diameter[f]);
+  }
+  block.usual_diameter = median_of(std::move(diameters));
   if (values.empty()) return;
   block.usual_kappa = median_of(values);
   block.usual_kappa_sd = 1.2533 * median_of(sds) / std::sqrt(static_cast<double>(values.size()));
@@ -193,44 +208,63 @@ double kappa_beside(const std::vector<Block>& blocks, std::size_t at, int direct
 
 bool agree(double a, double b, double tolerance) { return a > (1 - tolerance) * b && b > (1 - tolerance) * a; }
 
-// Kappa that leaves that of the vessel and comes back is an ellipse or an overlap; kappa that stays away is contrast that is thinner or
-// layered from there on. The vessel's is that of the side that holds more of it.
-void compare_kappa(std::vector<Block>& blocks, const FillingOptions& options) {
-  std::vector<double> values;
-  for (const Block& block : blocks)
-    if (block.gate == FillingGate::passed && std::isfinite(block.usual_kappa)) values.push_back(block.usual_kappa);
-  if (values.size() < 2) {
-    for (Block& block : blocks)
-      if (block.gate == FillingGate::passed && !std::isfinite(block.usual_kappa)) block.gate = FillingGate::unconfirmed;
-    return;
+// Kappa along a segment, and what it says of places that look narrow.
+class KappaAlong {
+ public:
+  KappaAlong(std::vector<Block>& blocks, const FillingOptions& options) : blocks_(blocks), options_(options) {
+    std::vector<double> values;
+    for (const Block& block : blocks_)
+      if (tells(block)) values.push_back(block.usual_kappa);
+    known_ = values.size() >= 2;
+    usual_ = median_of(std::move(values));
   }
-  const double usual = median_of(values);
-  constexpr double allowance_sd = 2;
-  const auto differs = [&](const Block& block) {
-    return std::isfinite(block.usual_kappa) &&
-           std::abs(block.usual_kappa - usual) > options.kappa_tolerance * usual + allowance_sd * block.usual_kappa_sd;
-  };
-  std::vector<FillingGate> verdicts;
-  for (std::size_t b = 0; b < blocks.size(); ++b) {
-    verdicts.push_back(blocks[b].gate);
-    if (blocks[b].gate != FillingGate::passed) continue;
-    const double before = kappa_beside(blocks, b, -1, options), after = kappa_beside(blocks, b, 1, options);
+  // Kappa that leaves that of the vessel and comes back is an ellipse or an overlap; kappa that stays away is contrast that is thinner or
+  // layered from there on, or a vessel that turns towards the beam. Where the lumen is no narrower for it, that does no harm.
+  void judge() {
+    std::vector<FillingGate> verdicts;
+    for (std::size_t b = 0; b < blocks_.size(); ++b)
+      verdicts.push_back(blocks_[b].gate == FillingGate::passed ? verdict_of(b) : blocks_[b].gate);
+    for (std::size_t b = 0; b < blocks_.size(); ++b) blocks_[b].gate = verdicts[b];
+  }
+
+ private:
+  static bool tells(const Block& block) { return block.gate == FillingGate::passed && std::isfinite(block.usual_kappa); }
+  bool differs(const Block& block) const {
+    constexpr double allowance_sd = 2;
+    return std::abs(block.usual_kappa - usual_) > options_.kappa_tolerance * usual_ + allowance_sd * block.usual_kappa_sd;
+  }
+  FillingGate verdict_of(std::size_t b) const {
+    const bool own = std::isfinite(blocks_[b].usual_kappa);
+    if (!known_) return own ? FillingGate::passed : FillingGate::unconfirmed;
+    const double before = kappa_beside(blocks_, b, -1, options_), after = kappa_beside(blocks_, b, 1, options_);
     const bool both = std::isfinite(before) && std::isfinite(after);
-    if (both && agree(before, after, options.kappa_tolerance)) {
-      // The vessel says the same either side: filled, whatever the block's own kappa; unless all of that is away from the rest.
-      if (differs(blocks[b]) && !agree(before, usual, options.kappa_tolerance)) verdicts.back() = FillingGate::diluted;
-    } else if (both) {
-      verdicts.back() = differs(blocks[b]) || !std::isfinite(blocks[b].usual_kappa) ? FillingGate::diluted : FillingGate::passed;
-    } else if (!std::isfinite(before) && !std::isfinite(after)) {
-      verdicts.back() = FillingGate::unconfirmed;
-    } else if (differs(blocks[b])) {
-      verdicts.back() = FillingGate::diluted;  // at the end of what was measured: nothing comes back
-    } else if (!std::isfinite(blocks[b].usual_kappa)) {
-      verdicts.back() = FillingGate::unconfirmed;
+    if (both && agree(before, after, options_.kappa_tolerance)) {
+      if (!own || !differs(blocks_[b]) || agree(before, usual_, options_.kappa_tolerance)) return FillingGate::passed;
+    } else if (own) {
+      if (!differs(blocks_[b])) return FillingGate::passed;
+    } else if (!both) {
+      return FillingGate::unconfirmed;
     }
+    return looks_narrow(b) ? FillingGate::diluted : FillingGate::passed;
   }
-  for (std::size_t b = 0; b < blocks.size(); ++b) blocks[b].gate = verdicts[b];
-}
+  // Against the nearest places that hold the vessel's kappa.
+  bool looks_narrow(std::size_t b) const {
+    constexpr std::size_t enough = 3;
+    constexpr double narrower = 0.1;
+    std::vector<std::pair<double, double>> near;  // how far, how wide
+    for (const Block& block : blocks_)
+      if (tells(block) && !differs(block)) near.emplace_back(std::abs(block.at_px - blocks_[b].at_px), block.usual_diameter);
+    std::sort(near.begin(), near.end());
+    std::vector<double> diameters;
+    for (std::size_t i = 0; i < std::min(near.size(), enough); ++i) diameters.push_back(near[i].second);
+    return !(blocks_[b].usual_diameter >= (1 - narrower) * median_of(std::move(diameters)));
+  }
+
+  std::vector<Block>& blocks_;
+  const FillingOptions& options_;
+  bool known_ = false;
+  double usual_ = 0;
+};
 
 std::vector<Block> blocks_of(const std::vector<std::vector<LumenPoint>>& frames, const FillingOptions& options) {
   std::vector<Block> blocks;
@@ -244,8 +278,10 @@ std::vector<Block> blocks_of(const std::vector<std::vector<LumenPoint>>& frames,
   }
   for (Block& block : blocks) {
     block.at_px = 0.5 * (points[block.first].arc_length_px + points[block.last].arc_length_px);
-    for (const std::vector<LumenPoint>& frame : frames) read_frame(block, frame);
+    for (auto* series : {&block.contrast, &block.contrast_sd, &block.diameter, &block.diameter_sd, &block.kappa, &block.kappa_sd})
+      series->reserve(frames.size());
   }
+  for (const std::vector<LumenPoint>& frame : frames) read_frame(blocks, frame);
   return blocks;
 }
 
@@ -271,17 +307,24 @@ const char* to_string(FillingGate gate) {
   return "";
 }
 
-double first_arrival(const std::vector<std::vector<std::vector<LumenPoint>>>& lumen, const std::vector<double>& times_ms,
-                     const FillingOptions& options) {
+double first_arrival(const std::vector<std::vector<std::vector<LumenPoint>>>& lumen, const std::vector<double>& times_ms) {
+  // A few points of each segment tell it: the growth is tried from several starts.
+  constexpr std::size_t places = 4;
+  const auto time = [&](std::size_t f) { return times_ms.empty() ? static_cast<double>(f) : times_ms[f]; };
   double earliest = std::numeric_limits<double>::infinity();
   for (const auto& frames : lumen) {
     if (frames.size() < 3 || frames.front().empty()) continue;
-    for (const Block& block : blocks_of(frames, options)) {
+    for (std::size_t k = 0; k < places; ++k) {
+      Block place;
+      place.first = frames.front().size() * k / places;
+      place.last = std::min(place.first + 4, frames.front().size() - 1);
+      std::vector<Block> one = {place};
+      for (const std::vector<LumenPoint>& frame : frames) read_frame(one, frame);
+      const Block& block = one.front();
       const double plateau = plateau_of(block);
       for (std::size_t f = 0; std::isfinite(plateau) && f < frames.size(); ++f) {
         if (!(block.contrast[f] > 0.5 * plateau)) continue;
         // It came between the frame before and this one.
-        const auto time = [&](std::size_t i) { return times_ms.empty() ? static_cast<double>(i) : times_ms[i]; };
         earliest = std::min(earliest, f > 0 ? 0.5 * (time(f - 1) + time(f)) : time(0) - 0.5 * (time(1) - time(0)));
         break;
       }
@@ -304,9 +347,9 @@ FillingVerdict gate_filling(std::vector<std::vector<LumenPoint>>& frames, const 
     const bool flat = std::find(block.filled.begin(), block.filled.end(), true) != block.filled.end();
     block.gate = flat ? FillingGate::passed : FillingGate::contrast;
     if (flat) test_growth(block, series, options);
-    take_usual_kappa(block);
+    take_usual(block);
   }
-  if (options.compare_kappa) compare_kappa(blocks, options);
+  if (options.compare_kappa) KappaAlong(blocks, options).judge();
   for (const Block& block : blocks) {
     const bool out = block.gate == FillingGate::diluted;
     for (std::size_t i = block.first; i <= block.last; ++i) verdict.points[i] = block.gate;

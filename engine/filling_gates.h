@@ -27,8 +27,8 @@ enum class FillingGate : std::uint8_t {
   untested,     ///< too few frames to see it fill
   contrast,     ///< its contrast was never flat near its highest
   growing,      ///< its diameter was still growing as a core of contrast does: D^2 falls with 1/t
-  diluted,      ///< kappa differs from the vessel's on one side, and does not come back: dilution or layers
-  unconfirmed,  ///< filled, but no lumen wide enough either side to compare kappa with
+  diluted,      ///< narrower, and kappa leaves the vessel's and does not come back: dilution or layers
+  unconfirmed,  ///< filled as far as contrast over time tells, but no lumen wide enough either side to compare kappa with
 };
 /// In words, for a finding's reasons.
 const char* to_string(FillingGate gate);
@@ -56,8 +56,7 @@ struct FillingVerdict {
 };
 
 /// When contrast first reaches half of its highest anywhere: from there on contrast flows. Index order: segment, frame, point.
-double first_arrival(const std::vector<std::vector<std::vector<LumenPoint>>>& lumen, const std::vector<double>& times_ms,
-                     const FillingOptions& options = {});
+double first_arrival(const std::vector<std::vector<std::vector<LumenPoint>>>& lumen, const std::vector<double>& times_ms);
 
 /// Takes used points out of `frames` (Exclusion::partly_filled) in frames where the place is not filled: contrast below
 /// options.plateau_share of its plateau, or not flat for options.flat_frames in a row; diameter still growing; in all frames where kappa
