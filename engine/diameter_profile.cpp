@@ -200,7 +200,8 @@ struct Lowest {
 };
 
 // Vertex of the parabola through D about measured[lowest]; [first, last]: the run of points nearer to the minimum than to the reference.
-Lowest parabola_at(const std::vector<const DiameterProfile::Point*>& measured, std::size_t lowest, std::size_t first, std::size_t last) {
+Lowest parabola_at(const std::vector<const DiameterProfile::Point*>& measured, std::size_t lowest, std::size_t first, std::size_t last,
+                   double along_variance_px2) {
   constexpr double least_reach_px = 2, share = 0.35;  // of the narrowing's length, either side: a parabola holds there
   const double at = measured[lowest]->arc_length_px, length = measured[last]->arc_length_px - measured[first]->arc_length_px;
   const double reach = std::max(least_reach_px, share * length);
@@ -237,7 +238,10 @@ Lowest parabola_at(const std::vector<const DiameterProfile::Point*>& measured, s
     };
     const double a = solved(0), b = solved(1), c = solved(2);
     const double vertex = c > 0 ? std::clamp(-b / (2 * c), (from - at) / reach, (to - at) / reach) : 0;
+    // A blur adds half the curvature times its variance.
+    constexpr double most_taken_off = 0.1;
     if (c > 0) value = a + vertex * (b + c * vertex);
+    if (c > 0) value -= std::min(c / (reach * reach) * along_variance_px2, most_taken_off * value);
     const double place = at + vertex * reach;
     for (std::size_t i = first; i <= last; ++i)
       if (std::abs(measured[i]->arc_length_px - place) < std::abs(measured[result.index]->arc_length_px - place)) result.index = i;
@@ -283,7 +287,7 @@ SegmentDiameter summarize(const DiameterProfile& profile) {
   std::size_t first = lowest, last = lowest;
   while (first > 0 && smooth[first - 1] < half_way) --first;
   while (last + 1 < n && smooth[last + 1] < half_way) ++last;
-  const Lowest minimum = parabola_at(measured, lowest, first, last);
+  const Lowest minimum = parabola_at(measured, lowest, first, last, profile.along_variance_px2);
   result.minimum = minimum.diameter;
   result.minimum_sd = minimum.sd;
   result.minimum_at_px = {measured[minimum.index]->y_px, measured[minimum.index]->x_px};
@@ -303,6 +307,11 @@ SegmentDiameter summarize(const DiameterProfile& profile) {
     ++(s < at ? before : after);
   }
   if (healthy.size() < 10 || before < 3 || after < 3) return result;
+  constexpr int near = 15;  // points
+  const auto begin = healthy.begin();
+  const double calibre_before = median_of({begin + std::max(0, before - near), begin + before}),
+               calibre_after = median_of({begin + before, begin + before + std::min(after, near)});
+  result.sides_ratio = calibre_after / calibre_before;
   std::vector<double> slopes;
   const std::size_t stride = std::max<std::size_t>(1, healthy.size() / 150);
   for (std::size_t a = 0; a < healthy.size(); a += stride)

@@ -93,6 +93,7 @@ struct DiameterProfile {
     float area_ratio = 0;                         ///< densitometric over geometric area, median over frames; 0: not known
   };
   std::vector<Point> points;
+  double along_variance_px2 = 0;  ///< of what blurs a diameter along the vessel: point spread, pixel, rows of the fit; 0: not known
 };
 
 /// Figures of one segment. In px; the caller multiplies by the calibration. sd: of the median, as measured (not how the vessel varies).
@@ -103,6 +104,7 @@ struct SegmentDiameter {
   int minimum_point = -1;  ///< index into the profile
   /// Densitometric area over that of a round lumen where the lumen is narrowest; empty where attenuation does not tell it.
   std::optional<double> area_ratio_at_minimum;
+  std::optional<double> sides_ratio;  ///< healthy calibre after the minimum over that before it, where the two are nearest to it
 };
 
 /// Pools one segment's points over frames: Huber's mean with weights 1 / (sd^2 + between-frame variance), its SD from the same. What of
@@ -116,9 +118,10 @@ DiameterProfile pool_profile(const Centreline& centreline, const std::vector<std
 std::vector<double> smooth_log_diameter(const DiameterProfile& profile);
 
 /// Median, minimum, reference and percent stenosis of a pooled profile. The minimum is where smooth_log_diameter() is least; its value is
-/// that of a parabola fitted to D about there, over a third of the narrowing's length either side: the least of many noisy points would
-/// be low by their noise. The reference is the robust straight line (Theil-Sen) through the healthy calibre on both sides of the minimum,
-/// read at the minimum; null, with the stenosis, where fewer than ten healthy points, or none on one side, were measured.
+/// that of a parabola fitted to D about there, over a third of the narrowing's length either side, less what the blur along the vessel adds
+/// to it: the least of many noisy points would be low by their noise, and a short web too wide by its shoulders. The reference is the
+/// robust straight line (Theil-Sen) through the healthy calibre on both sides of the minimum, read at the minimum; null, with the stenosis,
+/// where fewer than ten healthy points, or none on one side, were measured.
 SegmentDiameter summarize(const DiameterProfile& profile);
 
 }  // namespace cinelumen

@@ -17,7 +17,7 @@ struct FillingOptions {
   double growth_significance = 4;  ///< SDs of the slope of D^2 on 1/t that tell it
   double block_px = 8;             ///< places are stretches of this length
   bool compare_kappa = true;       ///< attenuation is that of the contrast
-  double near_px = 150;            ///< how far away the vessel still says what its kappa should be
+  double near_px = 400;            ///< how far away the vessel still says what its kappa should be
 };
 
 /// What became of a centreline point.

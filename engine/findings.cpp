@@ -30,7 +30,7 @@ struct Narrowing {
 
 std::optional<Narrowing> narrowing_of(const SegmentDiameter& diameter, const SegmentResult& segment, const FindingThresholds& thresholds) {
   if (!diameter.percent_stenosis || !diameter.reference || !diameter.minimum || *diameter.reference <= 0) return {};
-  const double sd_percent = 100 * diameter.minimum_sd.value_or(0) / *diameter.reference;
+  const double sd_percent = std::hypot(100 * diameter.minimum_sd.value_or(0) / *diameter.reference, thresholds.model_percent);
   const Narrowing seen{*diameter.percent_stenosis, *diameter.percent_stenosis - 1.96 * sd_percent,
                        *diameter.percent_stenosis + 1.96 * sd_percent};
   if (seen.percent < thresholds.narrowing_percent || seen.low < thresholds.narrowing_percent_lower ||
@@ -85,7 +85,10 @@ std::vector<Finding> find_single_run_findings(const Analysis& analysis, const Fi
       continue;
     }
     const FillingGate gate = gate_at(segment, diameter);
-    if (gate != FillingGate::passed) {
+    // Contrast that is thinner, layered or on its way does not come back to the same calibre beyond.
+    const bool comes_back =
+        gate == FillingGate::unconfirmed && diameter.sides_ratio && std::abs(std::log(*diameter.sides_ratio)) < thresholds.sides_agree;
+    if (gate != FillingGate::passed && !comes_back) {
       findings.push_back(indeterminate(segment, diameter, *seen));
       continue;
     }
@@ -99,6 +102,9 @@ std::vector<Finding> find_single_run_findings(const Analysis& analysis, const Fi
     finding.reasons = {text("smallest diameter %.2f px", *diameter.minimum), text("against %.2f px either side of it", *diameter.reference),
                        "the interval holds the measurement's error; a ratio in one plane has none of the calibration's",
                        "one run alone can't tell spasm from stenosis: compare it with a reference run of the same segment"};
+    if (comes_back)
+      finding.reasons.push_back(text("too narrow to compare the contrast's attenuation: the calibre beyond is %.0f %% of that before",
+                                     100 * *diameter.sides_ratio));
     constexpr double notable_area = 0.15;
     if (diameter.area_ratio_at_minimum && std::abs(*diameter.area_ratio_at_minimum - 1) > notable_area)
       finding.reasons.push_back(text("its area by densitometry is %.0f %% of a round lumen's: elliptical, or unevenly mixed",

@@ -253,6 +253,7 @@ SegmentMeasurements FrameChain::measure(const Topology& topology, const Opacific
   result.lumen.resize(segments);
   result.contrast.resize(segments);
   result.region_contrast.resize(regions.size());
+  result.psf_px = settings.lumen.psf_px;
   result.contrast_sd = setup_.noise_sd() / std::sqrt(2.0);  // three samples 0.7 px apart are worth about two
   TemporalFilter filter = make_filter();
 

@@ -632,7 +632,7 @@ Analysis LiveAnalysis::finish() {
     series.times_ms = &segments_[s].kept_ms;
     series.first_arrival_ms = first_seen_ms;
     std::vector<std::vector<LumenPoint>> kept = segments_[s].kept;
-    (void)pool_filled(segment, kept, series, filling_options(analysis));
+    (void)pool_filled(segment, kept, series, filling_options(analysis), along_variance_px2(traced_->settings.lumen.psf_px));
     TimeDensityCurve& curve = segment.flow.curve;
     curve.time_ms = analysis.frame_times_ms;
     curve.contrast.assign(segments_[s].contrast.begin(), segments_[s].contrast.end());

@@ -56,6 +56,12 @@ Centreline move_centreline(const Centreline& centreline, const RigidMotion& moti
   return moved;
 }
 
+double along_variance_px2(double psf_px) {
+  if (!(psf_px > 0)) return 0;
+  const double rows = LumenOptions().rows;
+  return psf_px * psf_px + (1 + rows * rows) / 12;
+}
+
 FillingOptions filling_options(const Analysis& analysis) {
   FillingOptions options;
   options.compare_kappa = analysis.densitometric && analysis.subtracted;
@@ -63,11 +69,13 @@ FillingOptions filling_options(const Analysis& analysis) {
 }
 
 std::vector<PartlyFilled> pool_filled(SegmentResult& segment, std::vector<std::vector<LumenPoint>>& frames, const FillingSeries& series,
-                                      const FillingOptions& options) {
-  const DiameterProfile all = pool_profile(segment.centreline, frames);
+                                      const FillingOptions& options, double along_variance_px2) {
+  DiameterProfile all = pool_profile(segment.centreline, frames);
+  all.along_variance_px2 = along_variance_px2;
   FillingVerdict verdict = gate_filling(frames, series, options);
   segment.gates = std::move(verdict.points);
   segment.profile = verdict.frames.empty() ? all : pool_profile(segment.centreline, frames);
+  segment.profile.along_variance_px2 = along_variance_px2;
   segment.diameter = summarize(segment.profile);
   if (!verdict.frames.empty()) segment.ungated = summarize(all);
   const auto count = [&](auto... gates) {
@@ -94,7 +102,7 @@ void summarize_segments(SegmentMeasurements& measurements, Analysis& analysis) {
     segment.filling = classify_filling(measurements.contrast[i], measurements.contrast_sd);
     FillingSeries own = series;
     own.segment = i;
-    taken[i] = pool_filled(segment, measurements.lumen[i], own, options);
+    taken[i] = pool_filled(segment, measurements.lumen[i], own, options, along_variance_px2(measurements.psf_px));
   });
   for (std::vector<PartlyFilled>& of_segment : taken)
     analysis.partly_filled.insert(analysis.partly_filled.end(), of_segment.begin(), of_segment.end());

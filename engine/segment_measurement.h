@@ -13,6 +13,7 @@ struct SegmentMeasurements {
   std::vector<std::vector<std::vector<LumenPoint>>> lumen;
   std::vector<std::vector<std::vector<float>>> contrast;  ///< log attenuation above the local background at the centreline; NaN: not read
   std::vector<std::vector<float>> region_contrast;        ///< per named region and frame; NaN: not read
+  double psf_px = 0;                                      ///< of the diameters' fit, without the pixel; 0: not known
   double contrast_sd = 0;                                 ///< noise SD of one value of `contrast`, log units
 };
 
@@ -20,9 +21,13 @@ struct SegmentMeasurements {
 Centreline move_centreline(const Centreline& centreline, const RigidMotion& motion, int height, int width);
 
 /// Takes out of one segment's `frames` what was measured while it was partly filled, pools the rest, and fills the segment's profile,
-/// figures, gates and, where the gates fail on a fifth of what was measured, its filling. Returns what was taken out.
+/// figures (along_variance_px2: see DiameterProfile), gates and, where the gates fail on a fifth of what was measured, its filling. Returns
+/// what was taken out.
 std::vector<PartlyFilled> pool_filled(SegmentResult& segment, std::vector<std::vector<LumenPoint>>& frames, const FillingSeries& series,
-                                      const FillingOptions& options);
+                                      const FillingOptions& options, double along_variance_px2);
+
+/// DiameterProfile::along_variance_px2 for a point spread (px, without the pixel).
+double along_variance_px2(double psf_px);
 
 /// The filling's options for what an analysis was made of.
 FillingOptions filling_options(const Analysis& analysis);

@@ -4,6 +4,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 namespace cinelumen {
 namespace {
 
@@ -45,7 +47,7 @@ TEST(Findings, ANarrowingIsNamedAndNeverCalledSpasm) {
   ASSERT_EQ(findings.size(), 1u);
   EXPECT_EQ(findings[0].label, "narrowing");
   EXPECT_NEAR(*findings[0].narrowing_percent, 50, 1e-9);
-  EXPECT_NEAR((*findings[0].ci95)[0], 50 - 1.96 * 2, 1e-6);
+  EXPECT_NEAR((*findings[0].ci95)[0], 50 - 1.96 * std::hypot(2.0, 1.0), 1e-6);
   EXPECT_NEAR(*findings[0].extent_mm, 11 * 0.5, 1e-6);
   EXPECT_EQ(findings[0].at_px[1], 50);
   EXPECT_FALSE(findings[0].reasons.empty());
@@ -67,6 +69,13 @@ TEST(Findings, APartlyFilledLumenIsNeverCalledNarrow) {
     EXPECT_FALSE(findings[0].narrowing_percent);
     EXPECT_EQ(findings[0].reasons.back(), to_string(gate));
   }
+  // Too narrow for a kappa, but the same calibre comes back beyond it.
+  Analysis narrow = one_segment(5, 0.2f);
+  narrow.segments[0].gates.assign(101, FillingGate::unconfirmed);
+  narrow.segments[0].diameter.sides_ratio = 0.97;
+  EXPECT_EQ(find_single_run_findings(narrow)[0].label, "narrowing");
+  narrow.segments[0].diameter.sides_ratio = 0.85;
+  EXPECT_EQ(find_single_run_findings(narrow)[0].label, "indeterminate");
   // What only the frames that were taken out would have shown.
   Analysis analysis = one_segment(5, 0.2f);
   analysis.segments[0].ungated = analysis.segments[0].diameter;
