@@ -185,6 +185,7 @@ struct Findings {
 // Percent stenosis that the true radii have along a measured segment, as the program would work it out.
 std::optional<double> true_stenosis(const SegmentResult& segment, const Analysis& analysis, const Observer& observer) {
   DiameterProfile profile = segment.profile;
+  profile.along_variance_px2 = 0;
   int matched = 0;
   for (DiameterProfile::Point& point : profile.points) {
     const TruthMatch match = observer.nearest(analysis, point.y_px, point.x_px);

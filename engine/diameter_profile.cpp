@@ -297,13 +297,14 @@ SegmentDiameter summarize(const DiameterProfile& profile) {
   while (first > 0 && smooth[first - 1] < flank && smooth[first - 1] >= smooth[first]) --first;
   while (last + 1 < n && smooth[last + 1] < flank && smooth[last + 1] >= smooth[last]) ++last;
   const double at = measured[lowest]->arc_length_px;
-  std::vector<double> place, healthy;
+  std::vector<double> place, healthy, area_ratio;
   int before = 0, after = 0;
   for (std::size_t i = 0; i < n; ++i) {
     const double s = measured[i]->arc_length_px;
     if ((i >= first && i <= last) || std::abs(s - at) < upper) continue;
     place.push_back(s);
     healthy.push_back(smooth[i]);
+    area_ratio.push_back(measured[i]->area_ratio);
     ++(s < at ? before : after);
   }
   if (healthy.size() < 10 || before < 3 || after < 3) return result;
@@ -312,6 +313,10 @@ SegmentDiameter summarize(const DiameterProfile& profile) {
   const double calibre_before = median_of({begin + std::max(0, before - near), begin + before}),
                calibre_after = median_of({begin + before, begin + before + std::min(after, near)});
   result.sides_ratio = calibre_after / calibre_before;
+  const auto ratios = area_ratio.begin();
+  const double kappa_before = median_of({ratios + std::max(0, before - near), ratios + before}),
+               kappa_after = median_of({ratios + before, ratios + before + std::min(after, near)});
+  if (kappa_before > 0 && kappa_after > 0) result.kappa_ratio = kappa_after / kappa_before;
   std::vector<double> slopes;
   const std::size_t stride = std::max<std::size_t>(1, healthy.size() / 150);
   for (std::size_t a = 0; a < healthy.size(); a += stride)

@@ -104,6 +104,7 @@ struct SegmentDiameter {
   int minimum_point = -1;  ///< index into the profile
   /// Densitometric area over that of a round lumen where the lumen is narrowest; empty where attenuation does not tell it.
   std::optional<double> area_ratio_at_minimum;
+  std::optional<double> kappa_ratio;  ///< kappa after the minimum over that before it, likewise; empty where attenuation does not tell it
   std::optional<double> sides_ratio;  ///< healthy calibre after the minimum over that before it, where the two are nearest to it
 };
 

@@ -88,8 +88,12 @@ std::vector<Finding> find_single_run_findings(const Analysis& analysis, const Fi
     // Contrast that is thinner, layered or on its way does not come back to the same calibre beyond.
     const bool comes_back =
         gate == FillingGate::unconfirmed && diameter.sides_ratio && std::abs(std::log(*diameter.sides_ratio)) < thresholds.sides_agree;
-    if (gate != FillingGate::passed && !comes_back) {
+    const bool same_contrast = !diameter.kappa_ratio || std::abs(std::log(*diameter.kappa_ratio)) < thresholds.kappa_agrees;
+    if (!same_contrast || (gate != FillingGate::passed && !comes_back)) {
       findings.push_back(indeterminate(segment, diameter, *seen));
+      if (!same_contrast)
+        findings.back().reasons.back() =
+            text("contrast attenuates beyond it %.0f %% of what it does before: thinner, or not yet mixed", 100 * *diameter.kappa_ratio);
       continue;
     }
     Finding finding;

@@ -76,6 +76,10 @@ TEST(Findings, APartlyFilledLumenIsNeverCalledNarrow) {
   EXPECT_EQ(find_single_run_findings(narrow)[0].label, "narrowing");
   narrow.segments[0].diameter.sides_ratio = 0.85;
   EXPECT_EQ(find_single_run_findings(narrow)[0].label, "indeterminate");
+  // Contrast that is thinner on one side.
+  narrow.segments[0].diameter.sides_ratio = 1;
+  narrow.segments[0].diameter.kappa_ratio = 0.8;
+  EXPECT_EQ(find_single_run_findings(narrow)[0].label, "indeterminate");
   // What only the frames that were taken out would have shown.
   Analysis analysis = one_segment(5, 0.2f);
   analysis.segments[0].ungated = analysis.segments[0].diameter;
