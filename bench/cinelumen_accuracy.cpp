@@ -182,21 +182,28 @@ struct Findings {
   int segments = 0;
 };
 
-// Percent stenosis that the true radii have along a measured segment, as the program would work it out.
+// Percent stenosis that the true radii have along a measured segment: against a straight line between its ends' calibres.
 std::optional<double> true_stenosis(const SegmentResult& segment, const Analysis& analysis, const Observer& observer) {
-  DiameterProfile profile = segment.profile;
-  profile.along_variance_px2 = 0;
-  int matched = 0;
-  for (DiameterProfile::Point& point : profile.points) {
+  std::vector<double> diameters;
+  for (const DiameterProfile::Point& point : segment.profile.points) {
     const TruthMatch match = observer.nearest(analysis, point.y_px, point.x_px);
-    const bool found = match.segment && match.distance_px < 3;
-    point.sd_px = found ? 0.02f : 0.0f;
-    if (!found) continue;
-    ++matched;
-    point.diameter_px = static_cast<float>(2 * match.segment->points[match.point].radius_px);
+    if (match.segment && match.distance_px < 3) diameters.push_back(2 * match.segment->points[match.point].radius_px);
   }
-  if (matched < 20) return {};
-  return summarize(profile).percent_stenosis.value_or(0);
+  const std::size_t n = diameters.size(), end = n / 6;
+  if (n < 24) return {};
+  const auto median = [&](std::size_t from) {
+    std::vector<double> some(diameters.begin() + static_cast<std::ptrdiff_t>(from),
+                             diameters.begin() + static_cast<std::ptrdiff_t>(from + end));
+    std::nth_element(some.begin(), some.begin() + static_cast<std::ptrdiff_t>(end / 2), some.end());
+    return some[end / 2];
+  };
+  const double first = median(0), last = median(n - end);
+  double deepest = 0;
+  for (std::size_t i = 0; i < n; ++i) {
+    const double share = static_cast<double>(i) / static_cast<double>(n - 1), calibre = first + share * (last - first);
+    deepest = std::max(deepest, 100 * (1 - diameters[i] / calibre));
+  }
+  return deepest;
 }
 
 void judge_findings(const Analysis& analysis, const Observer& observer, Findings& findings) {

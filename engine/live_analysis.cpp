@@ -122,6 +122,22 @@ class NearestPoint {
 };
 
 // Median diameter along a segment. Neighbouring points share pixels: about every second one is news.
+// One point per centreline point: those that a frame lacks were not measured.
+std::vector<LumenPoint> along(const Centreline& centreline, const std::vector<LumenPoint>& points) {
+  std::vector<LumenPoint> all(centreline.points.size());
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    all[i].point = static_cast<int>(i);
+    all[i].arc_length_px = centreline.points[i].arc_length_px;
+  }
+  for (const LumenPoint& point : points) {
+    LumenPoint& to = all[static_cast<std::size_t>(point.point)];
+    const float arc_length_px = to.arc_length_px;
+    to = point;
+    to.arc_length_px = arc_length_px;
+  }
+  return all;
+}
+
 LiveSegment summarize_frame(int id, const std::vector<LumenPoint>& points, const std::vector<float>& contrast) {
   LiveSegment result;
   result.id = id;
@@ -543,6 +559,7 @@ void LiveAnalysis::adopt_vessels() {
     segment.stride = old.stride;
     segment.seen = old.seen;
     segment.filled_frames = old.filled_frames;
+    segment.kept_ms = std::move(old.kept_ms);
     // A kept frame may have come through such a change before: not every point of the old centreline is in it.
     std::vector<int> at(traced_->topology.graph.segments[same[s]].centreline.points.size());
     for (std::vector<LumenPoint>& frame : old.kept) {
@@ -631,7 +648,8 @@ Analysis LiveAnalysis::finish() {
     FillingSeries series;
     series.times_ms = &segments_[s].kept_ms;
     series.first_arrival_ms = first_seen_ms;
-    std::vector<std::vector<LumenPoint>> kept = segments_[s].kept;
+    std::vector<std::vector<LumenPoint>> kept;
+    for (const std::vector<LumenPoint>& frame : segments_[s].kept) kept.push_back(along(segment.centreline, frame));
     (void)pool_filled(segment, kept, series, filling_options(analysis), along_variance_px2(traced_->settings.lumen.psf_px));
     TimeDensityCurve& curve = segment.flow.curve;
     curve.time_ms = analysis.frame_times_ms;
