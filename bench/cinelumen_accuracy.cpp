@@ -1,58 +1,412 @@
-/// cinelumen_accuracy [SCENARIO] [SIDE] [SEEDS] [FIRST_SEED]: makes phantom runs in memory, analyses them, and compares every figure with
-/// the truth.
+/// cinelumen_accuracy: makes phantom runs in memory, analyses them, and compares every figure with the truth. Tables on stdout, the same as
+/// JSON where asked for.
 
+#include <CLI/CLI.hpp>
+#include <array>
 #include <cstdio>
-#include <cstdlib>
-#include <cstring>
+#include <fstream>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <numeric>
+#include <string>
+#include <tuple>
 
+#include "engine/diameter_rule.h"
+#include "engine/lumen_bound.h"
 #include "support/matching.h"
+
+namespace cinelumen {
+namespace {
+
+using Json = nlohmann::ordered_json;
+using namespace cinelumen::test;
+
+struct Options {
+  std::string scenario = "tubes", method = "fit", json;
+  bool comparators = true;
+  int side = 1024, seeds = 1, first_seed = 101;
+  std::optional<double> noise, motion_px;
+  std::optional<int> frames;
+};
+
+constexpr std::array comparators = {DiameterRule::fwhm, DiameterRule::first_derivative, DiameterRule::mean_derivatives};
+
+/// Errors by true diameter.
+struct Bin {
+  double from_mm, to_mm;
+  Errors single, pooled;
+  std::array<Errors, comparators.size()> compared;  // in mm; the fit's SDs
+  double bound_sum = 0, bound_squares = 0, bound_mm = 0;
+  int bound_count = 0;
+
+  void add_over_bound(double error_mm, double of_bound_mm) {
+    const double z = error_mm / of_bound_mm;
+    bound_sum += z, bound_squares += z * z, bound_mm += of_bound_mm;
+    ++bound_count;
+  }
+  double sd_over_bound() const {
+    if (bound_count == 0) return 0;
+    const double mean = bound_sum / bound_count;
+    return std::sqrt(std::max(0.0, bound_squares / bound_count - mean * mean));
+  }
+};
+
+std::vector<Bin> make_bins() {
+  std::vector<Bin> bins;
+  for (const auto& [from, to] :
+       std::vector<std::pair<double, double>>{{0.6, 0.8}, {0.8, 1}, {1, 1.25}, {1.25, 1.5}, {1.5, 2}, {2, 3}, {3, 4.01}, {4.01, 6}})
+    bins.push_back({from, to, {}, {}, {}});
+  return bins;
+}
+
+/// The Cramer-Rao bound of one profile as the fit takes it: its two rows, the noise of the frame and the mask at that place with its
+/// correlation, the attenuation that is there, kappa free where the fit leaves it free and known where it is held, the point spread known.
+/// The prior is off.
+class Bounds {
+ public:
+  Bounds(const PhantomTruth& truth, int mask_frames)
+      : truth_(truth), counts_(expected_counts(truth.options, 0)), mask_share_(1.0 / std::max(1, mask_frames)) {
+    for (int i = 0; i < 5; ++i)
+      for (int j = 0; j < 5; ++j) correlation_[i][j] = static_cast<float>(truth.noise_autocorrelation[i][j]);
+  }
+  double diameter_sd_px(const TruthMatch& match, int frame, const LumenPoint& measured) {
+    const PhantomPoint& q = match.segment->points[match.point];
+    const double filling = match.segment->filling[frame][match.point];
+    const auto key = std::make_tuple(match.segment->id, match.point, static_cast<int>(20 * filling), measured.own_kappa);
+    const auto known = cache_.find(key);
+    constexpr double rows = 2;
+    const double lines = rows * std::max(std::abs(measured.normal_y), std::abs(measured.normal_x));
+    if (known != cache_.end()) return known->second / std::sqrt(lines);
+    ProfileCase profile;
+    profile.radius_px = q.radius_px;
+    profile.psf_px = truth_.psf_sigma_px;
+    profile.kappa = truth_.attenuation_per_mm * truth_.mm_per_px * q.path_factor * filling;
+    const double count = counts_(std::clamp(static_cast<int>(std::lround(q.y_px)), 0, counts_.height() - 1),
+                                 std::clamp(static_cast<int>(std::lround(q.x_px)), 0, counts_.width() - 1));
+    const double quanta = truth_.noise_gain / count, other = std::pow(truth_.electronic_sd / count, 2);
+    const double variance = (quanta + other) * (1 + mask_share_);
+    profile.noise_sd = std::sqrt(variance);
+    profile.quantum_share = quanta / variance;
+    profile.kappa_free = measured.own_kappa;
+    const double sd = diameter_sd_bound(profile) * correlated_noise_factor(profile, correlation_, static_cast<int>(rows));
+    cache_[key] = sd;
+    return sd / std::sqrt(lines);
+  }
+
+ private:
+  const PhantomTruth& truth_;
+  Image<float> counts_;
+  double mask_share_;
+  std::array<std::array<float, 5>, 5> correlation_{};
+  std::map<std::tuple<int, int, int, bool>, double> cache_;
+};
+
+/// Collects what is measured while a run is analysed.
+class Observer : public AnalysisObserver {
+ public:
+  Observer(const PhantomTruth& truth, std::vector<Bin>& bins, bool with_comparators)
+      : truth_(truth), map_(truth), bins_(bins), with_comparators_(with_comparators) {}
+  void progress(const std::string&, int, int) override {}
+  void topology_done(const Analysis& so_far) override {
+    bounds_.emplace(truth_, static_cast<int>(so_far.subtraction.mask.frames().size()));
+  }
+  void frame_done(const FrameResult& frame) override {
+    std::vector<LumenPoint> points;
+    std::vector<std::pair<TruthMatch, Bin*>> matches;
+    for (const LumenPoint& point : *frame.lumen) {
+      ++points_;
+      if (!point.used) continue;
+      ++used_;
+      const TruthMatch match = map_.nearest(move_truth_back(truth_, frame.frame, {point.y_px, point.x_px}));
+      // Only a filled lumen has a diameter that could be seen.
+      if (!match.segment || match.distance_px > 2 || match.segment->filling[frame.frame][match.point] < 0.5f) continue;
+      Bin* const bin = bin_of(match.segment->points[match.point].diameter_calibration_mm);
+      if (!bin) continue;
+      points.push_back(point);
+      matches.emplace_back(match, bin);
+    }
+    for (std::size_t i = 0; i < points.size(); ++i) {
+      const auto& [match, bin] = matches[i];
+      const double error = error_mm(points[i].diameter_px, match);
+      bin->single.add(error, points[i].sd_px * truth_.mm_per_px);
+      bin->add_over_bound(error, bounds_->diameter_sd_px(match, frame.frame, points[i]) * truth_.mm_per_px);
+    }
+    for (std::size_t k = 0; with_comparators_ && k < comparators.size(); ++k) {
+      std::vector<LumenPoint> compared = points;
+      constexpr int rows = 2;
+      apply_rule(comparators[k], frame.subtracted, truth_.psf_sigma_px, rows, compared);
+      for (std::size_t i = 0; i < compared.size(); ++i)
+        if (compared[i].used)
+          matches[i].second->compared[k].add(error_mm(compared[i].diameter_px, matches[i].first), points[i].sd_px * truth_.mm_per_px);
+    }
+  }
+  void finish(const Analysis& analysis) {
+    for (const SegmentResult& segment : analysis.segments)
+      for (const DiameterProfile::Point& point : segment.profile.points) {
+        if (point.sd_px <= 0) continue;
+        const TruthMatch match = nearest(analysis, point.y_px, point.x_px);
+        if (!match.segment || match.distance_px > 2) continue;
+        if (Bin* const bin = bin_of(match.segment->points[match.point].diameter_calibration_mm))
+          bin->pooled.add(error_mm(point.diameter_px, match), point.sd_px * truth_.mm_per_px);
+      }
+  }
+  double used_share() const { return points_ ? static_cast<double>(used_) / static_cast<double>(points_) : 0; }
+  TruthMatch nearest(const Analysis& analysis, double y, double x) const {
+    return map_.nearest(move_truth_back(truth_, analysis.subtraction.reference_frame, {y, x}));
+  }
+
+ private:
+  double error_mm(double diameter_px, const TruthMatch& match) const {
+    return (diameter_px - 2 * match.segment->points[match.point].radius_px) * truth_.mm_per_px;
+  }
+  Bin* bin_of(double diameter_mm) {
+    for (Bin& bin : bins_)
+      if (diameter_mm >= bin.from_mm && diameter_mm < bin.to_mm) return &bin;
+    return nullptr;
+  }
+  const PhantomTruth& truth_;
+  TruthMap map_;
+  std::vector<Bin>& bins_;
+  bool with_comparators_;
+  std::optional<Bounds> bounds_;
+  long points_ = 0, used_ = 0;
+};
+
+/// What the findings are worth, over all runs.
+struct Findings {
+  Errors stenosis;                     // percent stenosis, points
+  std::map<std::string, int> labels;   // of segments whose lumen is narrow somewhere
+  std::map<std::string, int> of_even;  // of segments whose lumen is not: "narrowing" is false there
+  std::map<std::string, int> gates;    // centreline points that were measured, by filling gate
+  std::map<std::string, int> filling;  // segments
+  int segments = 0;
+};
+
+// Percent stenosis that the true radii have along a measured segment: against a straight line between its ends' calibres.
+std::optional<double> true_stenosis(const SegmentResult& segment, const Analysis& analysis, const Observer& observer) {
+  std::vector<double> diameters;
+  for (const DiameterProfile::Point& point : segment.profile.points) {
+    const TruthMatch match = observer.nearest(analysis, point.y_px, point.x_px);
+    if (match.segment && match.distance_px < 3) diameters.push_back(2 * match.segment->points[match.point].radius_px);
+  }
+  const std::size_t n = diameters.size(), end = n / 6;
+  if (n < 24) return {};
+  const auto median = [&](std::size_t from) {
+    std::vector<double> some(diameters.begin() + static_cast<std::ptrdiff_t>(from),
+                             diameters.begin() + static_cast<std::ptrdiff_t>(from + end));
+    std::nth_element(some.begin(), some.begin() + static_cast<std::ptrdiff_t>(end / 2), some.end());
+    return some[end / 2];
+  };
+  const double first = median(0), last = median(n - end);
+  double deepest = 0;
+  for (std::size_t i = 0; i < n; ++i) {
+    const double share = static_cast<double>(i) / static_cast<double>(n - 1), calibre = first + share * (last - first);
+    deepest = std::max(deepest, 100 * (1 - diameters[i] / calibre));
+  }
+  return deepest;
+}
+
+void judge_findings(const Analysis& analysis, const Observer& observer, Findings& findings) {
+  constexpr double narrow_percent = 20, even_percent = 10;
+  for (const SegmentResult& segment : analysis.segments) {
+    ++findings.segments;
+    ++findings.filling[segment.filling];
+    for (const FillingGate gate : segment.gates)
+      if (gate != FillingGate::unmeasured) ++findings.gates[to_string(gate)];
+    const std::optional<double> expected = true_stenosis(segment, analysis, observer);
+    if (!expected) continue;
+    std::string label = "nothing said", reason;
+    double sd_points = 0;
+    for (const Finding& finding : analysis.findings)
+      if (finding.segment == segment.id) {
+        label = finding.label, reason = finding.reasons.back();
+        if (finding.ci95) sd_points = ((*finding.ci95)[1] - (*finding.ci95)[0]) / (2 * 1.96);
+      }
+    if (*expected >= narrow_percent) {
+      ++findings.labels[label];
+      if (label != "narrowing") {
+        std::printf("  segment %d, median %.1f px: true stenosis %.1f %%, measured %.1f %%: %s; %s\n", segment.id,
+                    segment.diameter.median.value_or(0), *expected, segment.diameter.percent_stenosis.value_or(NAN), label.c_str(),
+                    reason.c_str());
+        continue;
+      }
+      findings.stenosis.add(*segment.diameter.percent_stenosis - *expected, sd_points);
+      const auto at = static_cast<std::size_t>(segment.diameter.minimum_point);
+      const TruthMatch match = observer.nearest(analysis, segment.profile.points[at].y_px, segment.profile.points[at].x_px);
+      std::printf("  segment %d: stenosis %.1f %%, true %.1f %%; minimum %.2f px, reference %.2f px; true at the minimum %.2f px\n",
+                  segment.id, *segment.diameter.percent_stenosis, *expected, *segment.diameter.minimum, *segment.diameter.reference,
+                  match.segment ? 2 * match.segment->points[match.point].radius_px : NAN);
+    } else if (*expected < even_percent) {
+      ++findings.of_even[label];
+      if (label == "narrowing")
+        std::printf("  FALSE NARROWING in segment %d: %.1f %% at (%.0f, %.0f), true %.1f %%\n", segment.id,
+                    *segment.diameter.percent_stenosis, segment.diameter.minimum_at_px[0], segment.diameter.minimum_at_px[1], *expected);
+    }
+  }
+}
+
+struct Report {
+  std::vector<Bin> bins = make_bins();
+  Findings findings;
+  Json runs = Json::array();
+};
+
+void analyse_seed(const Options& options, int seed, Report& report) {
+  PhantomOptions asked;
+  asked.scenario = options.scenario;
+  asked.rows = asked.columns = options.side;
+  asked.seed = static_cast<std::uint64_t>(seed);
+  asked.noise_log_sd = options.noise;
+  asked.motion_px = options.motion_px;
+  asked.frames = options.frames;
+  const PhantomRun phantom = make_phantom(asked);
+  const Run run = make_run(phantom);
+  AnalysisOptions how;
+  how.diameter = parse_diameter_rule(options.method);
+  Observer observer(phantom.truth, report.bins, options.comparators);
+  const Analysis analysis = analyze(Stream::cpu(), run, how, &observer);
+  observer.finish(analysis);
+  const MotionFigures motion = compare_motion(analysis, phantom.truth);
+  const CentrelineFigures lines = compare_centrelines(analysis, phantom.truth, 0.8);
+  std::printf(
+      "%s %d seed %d: %zu segments, mask frames %zu (inflow %d, true %d), shift %.3f px rms (whole field %.3f), recall %.3f precision "
+      "%.3f centreline %.3f px rms (clear of others %.3f, without the %.1f %% inferred %.3f), %.0f %% of points used, noise %.4f\n",
+      options.scenario.c_str(), options.side, seed, analysis.segments.size(), analysis.subtraction.mask.frames().size(),
+      analysis.subtraction.mask.inflow_frame + 1, phantom.truth.first_contrast_frame + 1, motion.shift_rms_px, motion.field_rms_px,
+      lines.recall, lines.precision, lines.error_rms_px, lines.clear_error_rms_px, 100 * lines.inferred_share, lines.measured_error_rms_px,
+      100 * observer.used_share(), analysis.noise.log_sd_at_median);
+  std::printf("  %s\n  %.0f ms:", analysis.subtraction.topology_note.c_str(), analysis.timing.total);
+  for (const auto& [stage, ms] : analysis.timing.stages) std::printf(" %s %.0f,", stage.c_str(), ms);
+  std::printf("\n");
+  for (const std::string& warning : analysis.warnings) std::printf("  warning: %s\n", warning.c_str());
+  judge_findings(analysis, observer, report.findings);
+  report.runs.push_back({{"seed", seed},
+                         {"segments", analysis.segments.size()},
+                         {"shift_rms_px", motion.shift_rms_px},
+                         {"field_rms_px", motion.field_rms_px},
+                         {"recall", lines.recall},
+                         {"precision", lines.precision},
+                         {"centreline_rms_px", lines.error_rms_px},
+                         {"centreline_clear_rms_px", lines.clear_error_rms_px},
+                         {"centreline_measured_rms_px", lines.measured_error_rms_px},
+                         {"used_share", observer.used_share()},
+                         {"noise_log_sd", analysis.noise.log_sd_at_median},
+                         {"total_ms", analysis.timing.total}});
+}
+
+void print_diameters(const std::vector<Bin>& bins) {
+  std::printf(
+      "\n| true diameter mm | single frame: points | bias mm | SD mm | bound mm | SD / bound | covered | pooled: points | bias mm | SD mm "
+      "| "
+      "covered |\n|---|---|---|---|---|---|---|---|---|---|---|\n");
+  for (const Bin& bin : bins) {
+    const ErrorFigures s = bin.single.figures(), p = bin.pooled.figures();
+    std::printf("| %.2f-%.2f | %d | %+.3f | %.3f | %.3f | %.2f | %.1f %% | %d | %+.3f | %.3f | %.1f %% |\n", bin.from_mm, bin.to_mm,
+                s.count, s.bias, s.sd, bin.bound_count ? bin.bound_mm / bin.bound_count : 0, bin.sd_over_bound(), 100 * s.coverage, p.count,
+                p.bias, p.sd, 100 * p.coverage);
+  }
+  std::printf("\n| true diameter mm | fit: bias +- SD mm");
+  for (const DiameterRule rule : comparators) std::printf(" | %s", to_string(rule));
+  std::printf(" |\n|---|---|---|---|---|\n");
+  for (const Bin& bin : bins) {
+    std::printf("| %.2f-%.2f", bin.from_mm, bin.to_mm);
+    const auto cell = [](const ErrorFigures& figures) { std::printf(" | %+.3f +- %.3f", figures.bias, figures.sd); };
+    cell(bin.single.figures());
+    for (const Errors& errors : bin.compared) cell(errors.figures());
+    std::printf(" |\n");
+  }
+}
+
+void print_counts(const char* what, const std::map<std::string, int>& counts) {
+  std::printf("%s:", what);
+  for (const auto& [name, count] : counts) std::printf(" %d %s;", count, name.c_str());
+  std::printf("\n");
+}
+
+Json figures_json(const ErrorFigures& figures) {
+  return {
+      {"points", figures.count}, {"bias_mm", figures.bias}, {"sd_mm", figures.sd}, {"rms_mm", figures.rms}, {"coverage", figures.coverage}};
+}
+
+Json to_json(const Options& options, const Report& report) {
+  Json root{{"scenario", options.scenario},
+            {"size", options.side},
+            {"seeds", options.seeds},
+            {"first_seed", options.first_seed},
+            {"method", options.method}};
+  Json& diameters = root["diameters"] = Json::array();
+  for (const Bin& bin : report.bins) {
+    Json row{{"from_mm", bin.from_mm},
+             {"to_mm", bin.to_mm},
+             {"single_frame", figures_json(bin.single.figures())},
+             {"bound_mm", bin.bound_count ? bin.bound_mm / bin.bound_count : 0},
+             {"sd_over_bound", bin.sd_over_bound()},
+             {"pooled", figures_json(bin.pooled.figures())}};
+    for (std::size_t k = 0; k < comparators.size(); ++k) row[to_string(comparators[k])] = figures_json(bin.compared[k].figures());
+    diameters.push_back(row);
+  }
+  const Findings& f = report.findings;
+  const ErrorFigures stenosis = f.stenosis.figures();
+  root["stenoses"] = {{"measured", stenosis.count}, {"bias_points", stenosis.bias},  {"sd_points", stenosis.sd},
+                      {"rms_points", stenosis.rms}, {"coverage", stenosis.coverage}, {"labels", f.labels}};
+  root["even_vessels"] = f.of_even;
+  root["filling"] = f.filling;
+  root["gates"] = f.gates;
+  root["runs"] = report.runs;
+  return root;
+}
+
+int compare_with_truth(const Options& options) {
+  Report report;
+  for (int seed = options.first_seed; seed < options.first_seed + options.seeds; ++seed) analyse_seed(options, seed, report);
+  print_diameters(report.bins);
+  const ErrorFigures stenosis = report.findings.stenosis.figures();
+  std::printf("\nstenoses: %d measured, percent stenosis %+.2f +- %.2f points (rms %.2f), covered %.1f %%\n", stenosis.count, stenosis.bias,
+              stenosis.sd, stenosis.rms, 100 * stenosis.coverage);
+  print_counts("of narrow segments", report.findings.labels);
+  print_counts("of even segments", report.findings.of_even);
+  print_counts("filling", report.findings.filling);
+  print_counts("gates of centreline points", report.findings.gates);
+  if (!options.json.empty()) {
+    std::ofstream file(options.json);
+    file << to_json(options, report).dump(1) << "\n";
+    if (!file.flush()) {
+      std::fprintf(stderr, "%s: can't be written\n", options.json.c_str());
+      return 4;
+    }
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace cinelumen
 
 int main(int argc, char** argv) {
   using namespace cinelumen;
-  using namespace cinelumen::test;
-  const std::string scenario = argc > 1 ? argv[1] : "tubes";
-  const int side = argc > 2 ? std::atoi(argv[2]) : 1024, seeds = argc > 3 ? std::atoi(argv[3]) : 1,
-            first_seed = argc > 4 ? std::atoi(argv[4]) : 101;
-  if (side < 64 || side > 4096 || seeds < 1) {
-    std::fprintf(stderr, "usage: cinelumen_accuracy [tubes|foot] [side 64-4096] [seeds] [first seed]\n");
-    return 2;
+  Options options;
+  CLI::App app(
+      "Phantom runs, analysed and compared with their truth: diameters against the Cramer-Rao bound and the classic rules, motion, "
+      "centrelines, stenoses, filling gates");
+  // By name or in this order.
+  app.add_option("SCENARIO,--scenario", options.scenario, "One of the phantom's")
+      ->check(CLI::IsMember(phantom_scenarios()))
+      ->capture_default_str();
+  app.add_option("SIDE,--size", options.side, "Rows and columns")->check(CLI::Range(64, 4096))->capture_default_str();
+  app.add_option("SEEDS,--seeds", options.seeds, "How many runs")->check(CLI::Range(1, 1000000))->capture_default_str();
+  app.add_option("FIRST,--first-seed", options.first_seed, "Seed of the first")->check(CLI::NonNegativeNumber)->capture_default_str();
+  app.add_option("--method", options.method, "fit, fwhm, first-derivative or mean-derivatives: what is pooled and judged")
+      ->check(CLI::IsMember({"fit", "fwhm", "first-derivative", "mean-derivatives"}))
+      ->capture_default_str();
+  app.add_option("--noise", options.noise, "SD of log intensity [the scenario's]")->check(CLI::NonNegativeNumber);
+  app.add_option("--motion", options.motion_px, "Amplitude of the shift, px [the scenario's]")->check(CLI::NonNegativeNumber);
+  app.add_option("--frames", options.frames, "Frames of a run [the scenario's]")->check(CLI::Range(1, 10000));
+  app.add_flag("!--no-comparators", options.comparators, "Leave the classic rules out: they take longer than all the rest");
+  app.add_option("--json", options.json, "Also write the figures here");
+  CLI11_PARSE(app, argc, argv);
+  try {
+    return compare_with_truth(options);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "cinelumen_accuracy: %s\n", error.what());
+    return 1;
   }
-  std::vector<DiameterBin> bins = {{0.6, 0.8, {}, {}}, {0.8, 1, {}, {}},  {1, 1.5, {}, {}}, {1.5, 2, {}, {}},
-                                   {2, 3, {}, {}},     {3, 4.01, {}, {}}, {4.01, 6, {}, {}}};
-  const Stream stream = Stream::cpu();
-  for (int seed = first_seed; seed < first_seed + seeds; ++seed) {
-    PhantomOptions options;
-    options.scenario = scenario;
-    options.rows = options.columns = side;
-    options.seed = static_cast<std::uint64_t>(seed);
-    const PhantomRun phantom = make_phantom(options);
-    const Run run = make_run(phantom);
-    DiameterObserver observer(phantom.truth, bins);
-    const Analysis analysis = analyze(stream, run, {}, &observer);
-    observer.finish(analysis);
-    const MotionFigures motion = compare_motion(analysis, phantom.truth);
-    const CentrelineFigures lines = compare_centrelines(analysis, phantom.truth, 0.8);
-    std::printf(
-        "%s %d seed %d: %zu segments, mask frames %zu (inflow %d, true %d), shift %.3f px rms (whole field %.3f), recall %.3f precision "
-        "%.3f "
-        "centreline %.3f px rms (clear of others %.3f, without the %.1f %% inferred %.3f), %.0f %% of points used, noise %.4f\n",
-        scenario.c_str(), side, seed, analysis.segments.size(), analysis.subtraction.mask.frames().size(),
-        analysis.subtraction.mask.inflow_frame + 1, phantom.truth.first_contrast_frame + 1, motion.shift_rms_px, motion.field_rms_px,
-        lines.recall, lines.precision, lines.error_rms_px, lines.clear_error_rms_px, 100 * lines.inferred_share,
-        lines.measured_error_rms_px, 100 * observer.used_share(), analysis.noise.log_sd_at_median);
-    std::printf("  %s\n", analysis.subtraction.topology_note.c_str());
-    std::printf("  %.0f ms:", analysis.timing.total);
-    for (const auto& [stage, ms] : analysis.timing.stages) std::printf(" %s %.0f,", stage.c_str(), ms);
-    std::printf("\n");
-    for (const std::string& warning : analysis.warnings) std::printf("  warning: %s\n", warning.c_str());
-  }
-  std::printf(
-      "\n| true diameter mm | single frame: points | bias mm | SD mm | covered | pooled: points | bias mm | SD mm | covered "
-      "|\n|---|---|---|---|---|---|---|---|---|\n");
-  for (const DiameterBin& bin : bins) {
-    const ErrorFigures s = bin.single.figures(), p = bin.pooled.figures();
-    std::printf("| %.1f-%.1f | %d | %+.3f | %.3f | %.1f %% | %d | %+.3f | %.3f | %.1f %% |\n", bin.from_mm, bin.to_mm, s.count, s.bias,
-                s.sd, 100 * s.coverage, p.count, p.bias, p.sd, 100 * p.coverage);
-  }
-  return 0;
 }

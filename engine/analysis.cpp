@@ -88,7 +88,15 @@ Scene choose_scene(const FramePlanes& planes, std::vector<std::string>& warnings
   return scene;
 }
 
+// What an object of known size is measured in: the mask, or the reference frame where there is none.
+Image<float> contrast_free_picture(const Stream& stream, const Run& run, const IntensityModel& intensity, const MaskChoice& choice,
+                                   const std::vector<MaskFrame>& masks) {
+  if (!masks.empty()) return to_host<const float>(stream, masks.front().attenuation.view());
+  return to_host<const float>(stream, average_mask_frames(stream, run, intensity, {{choice.reference_frame}, {0, 0}}).attenuation.view());
+}
+
 void check(const Run& run, const AnalysisOptions& options, int last) {
+  check(options.object);
   if (options.first_frame < 0 || options.first_frame > last || last >= run.frame_count())
     throw std::invalid_argument("frames " + std::to_string(options.first_frame + 1) + "-" + std::to_string(last + 1) +
                                 " are not all in the run: it has 1-" + std::to_string(run.frame_count()));
@@ -107,6 +115,8 @@ Analysis analyze(const Stream& stream, const Run& run, const AnalysisOptions& op
   StageClock clock;
   analysis.warnings = run.warnings;
   analysis.calibration = calibrate(run.geometry, options.mm_per_px, options.mm_per_px_relative_sd);
+
+  if (options.diameter != DiameterRule::fit) analysis.warnings.push_back(caution(options.diameter));
 
   // Intensity; which frames show one scene; which of them make the mask; noise.
   const IntensityModel intensity = make_intensity_model(run.intensity);
@@ -140,6 +150,10 @@ Analysis analyze(const Stream& stream, const Run& run, const AnalysisOptions& op
     const auto timed = clock.measure("mask");
     mask_frames = make_mask_frames(stream, run, intensity, mask, options.registration);
   }
+  if (options.object.given())
+    analysis.calibration = calibrate_by(options.object, contrast_free_picture(stream, run, intensity, mask, mask_frames).view(),
+                                        run.field.valid(), analysis.calibration, run.description.path);
+  if (!analysis.calibration.warning.empty()) analysis.warnings.push_back(analysis.calibration.warning);
   FrameChain chain(stream, run, intensity, analysis.noise, mask, std::move(mask_frames), scene, options);
 
   // Every frame once: register; of those that make the picture, subtract, filter, gather what they show.

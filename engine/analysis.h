@@ -11,8 +11,10 @@
 #include <vector>
 
 #include "engine/calibration.h"
+#include "engine/calibration_object.h"
 #include "engine/centreline.h"
 #include "engine/diameter_profile.h"
+#include "engine/filling_gates.h"
 #include "engine/flow.h"
 #include "engine/mask_selection.h"
 #include "engine/noise_model.h"
@@ -26,10 +28,12 @@ namespace cinelumen {
 struct AnalysisOptions {
   int first_frame = 0, last_frame = -1;                    ///< 0-based inclusive part of the run; -1: the last
   std::optional<double> mm_per_px, mm_per_px_relative_sd;  ///< the user's calibration; SD defaults to 0.02
+  CalibrationObject object;                                ///< of known size in the picture; goes before the file's geometry
   Registration registration = Registration::rigid;
   VesselnessResponse response = VesselnessResponse::noise_calibrated;
-  std::vector<NamedRegion> regions;   ///< polygons in mask pixels
-  bool topology_every_frame = false;  ///< benchmarks: also components, thinning and graph in every frame
+  DiameterRule diameter = DiameterRule::fit;  ///< others: for comparison
+  std::vector<NamedRegion> regions;           ///< polygons in mask pixels
+  bool topology_every_frame = false;          ///< benchmarks: also components, thinning and graph in every frame
   int picture_frames = 60;   ///< at least these, of a long run, make the picture that vessels are looked for in; see frames_of_picture
   int frames_in_flight = 0;  ///< at most; 0: as many as keep the device busy. Changes no result
 };
@@ -64,8 +68,11 @@ struct SegmentResult {
   Centreline centreline;  ///< mask coordinates
   double length = 0;      ///< mm, or px where uncalibrated
   std::string filling = "not filled";
-  SegmentDiameter diameter;  ///< pooled over opacified frames
-  DiameterProfile profile;   ///< pooled over frames, per centreline point
+  SegmentDiameter diameter;  ///< pooled over frames in which the lumen was filled
+  /// The same over all opacified frames, where some were taken out because the lumen was partly filled: for what would have been said.
+  std::optional<SegmentDiameter> ungated;
+  std::vector<FillingGate> gates;  ///< per centreline point; empty: no frames
+  DiameterProfile profile;         ///< pooled over frames, per centreline point
   SegmentFlow flow;
 };
 
@@ -98,6 +105,7 @@ struct Analysis {
   NoiseModel noise;
   SubtractionSummary subtraction;
   std::vector<SegmentResult> segments;
+  std::vector<PartlyFilled> partly_filled;  ///< what was measured and not used for it, by segment
   std::vector<BranchPoint> branch_points;
   FlowSummary flow;
   std::vector<Finding> findings;

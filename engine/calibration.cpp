@@ -57,7 +57,7 @@ std::optional<double> distance(const std::optional<double>& value, const char* n
 }
 
 Calibration made(CalibrationSource source, double mm_per_px, double relative_sd, std::string note) {
-  return {source, mm_per_px, relative_sd, std::move(note)};
+  return {source, mm_per_px, relative_sd, std::move(note), {}};
 }
 
 }  // namespace

@@ -20,11 +20,13 @@ struct Calibration {
   double mm_per_px = 1;    ///< at the vessels' plane; 1 where the source is none: lengths are then in px
   double relative_sd = 0;  ///< one SD of mm_per_px / mm_per_px
   std::string note;        ///< in words: which figures it was made of, and what it leaves out
+  std::string warning{};   ///< what the user should look at; empty: nothing
   bool known() const { return source != CalibrationSource::none; }
 };
 
-/// Takes the first source that is given, in the documented order: user, fiducial Pixel Spacing, geometry, none. Never falls back silently.
-/// user_mm_per_px > 0, user_relative_sd in [0, 1).
+/// Takes the first source that the user or the file gives, in the documented order: user, fiducial Pixel Spacing, geometry, none. Never
+/// falls back silently. What is measured in the picture (catheter, device) goes before geometry: see calibrate_by. user_mm_per_px > 0,
+/// user_relative_sd in [0, 1).
 Calibration calibrate(const AcquisitionGeometry& geometry, std::optional<double> user_mm_per_px = {},
                       std::optional<double> user_relative_sd = {});
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numbers>
 
 #include "engine/lumen_measurement.h"
 
@@ -47,6 +48,8 @@ const char* to_string(Exclusion reason) {
       return "display_grey";
     case Exclusion::key_frame_only:
       return "key_frame_only";
+    case Exclusion::partly_filled:
+      return "partly_filled";
   }
   return "";
 }
@@ -83,12 +86,13 @@ std::vector<std::vector<LumenPoint>> measure_frame(const Stream& stream, ImageVi
 
 namespace {
 constexpr float maximum_pooled_relative_sd = 0.1f;  // of what several frames say together
-}
+constexpr double round_area = std::numbers::pi / 4;
+}  // namespace
 
 DiameterProfile pool_profile(const Centreline& centreline, const std::vector<std::vector<LumenPoint>>& frames) {
   DiameterProfile profile;
   const std::size_t count = centreline.points.size();
-  std::vector<std::vector<double>> diameters(count), sds(count), common(count);
+  std::vector<std::vector<double>> diameters(count), sds(count), common(count), ratios(count);
   for (const auto& frame : frames)
     for (const LumenPoint& point : frame)
       if (point.used && point.sd_px > 0 && point.point >= 0 && static_cast<std::size_t>(point.point) < count) {
@@ -96,6 +100,7 @@ DiameterProfile pool_profile(const Centreline& centreline, const std::vector<std
         const double shared = std::min(point.common_sd_px, point.sd_px), own = std::sqrt(point.sd_px * point.sd_px - shared * shared);
         sds[point.point].push_back(std::max(own, 0.1 * point.sd_px));
         common[point.point].push_back(shared);
+        if (point.area_px2 > 0) ratios[point.point].push_back(point.area_px2 / (round_area * point.diameter_px * point.diameter_px));
       }
   for (std::size_t i = 0; i < count; ++i) {
     const CentrelinePoint& p = centreline.points[i];
@@ -132,12 +137,122 @@ DiameterProfile pool_profile(const Centreline& centreline, const std::vector<std
       pooled.diameter_px = static_cast<float>(mean);
       pooled.sd_px = static_cast<float>(std::hypot(std::sqrt(scatter / weights), median_of(common[i])));
       pooled.frames = static_cast<int>(n);
+      if (!ratios[i].empty()) pooled.area_ratio = static_cast<float>(median_of(ratios[i]));
       if (pooled.sd_px > maximum_pooled_relative_sd * pooled.diameter_px) pooled.diameter_px = pooled.sd_px = 0;  // frames contradict
     }
     profile.points.push_back(pooled);
   }
   return profile;
 }
+
+std::vector<double> smooth_log_diameter(const DiameterProfile& profile) {
+  std::vector<double> result(profile.points.size(), std::numeric_limits<double>::quiet_NaN()), y, variance;
+  std::vector<std::size_t> index;
+  for (std::size_t i = 0; i < profile.points.size(); ++i) {
+    const DiameterProfile::Point& point = profile.points[i];
+    if (!(point.sd_px > 0)) continue;
+    index.push_back(i);
+    y.push_back(std::log(point.diameter_px));
+    variance.push_back(std::pow(point.sd_px / point.diameter_px, 2));
+  }
+  const std::size_t n = y.size();
+  if (n < 3) {
+    for (std::size_t i = 0; i < n; ++i) result[index[i]] = y[i];
+    return result;
+  }
+  // What points share (point spread, kappa) moves all of them: the noise is what points differ by that have no pixel in common.
+  constexpr std::size_t apart = 3;
+  std::vector<double> jumps;
+  for (std::size_t i = 0; i + apart < n; ++i) jumps.push_back(std::abs(y[i + apart] - y[i]));
+  const double typical = median_of(variance), noise2 = jumps.empty() ? typical : std::pow(1.4826 * median_of(jumps), 2) / 2;
+  const double scale = std::max(noise2, 1e-8) / typical;
+  for (double& v : variance) v = std::clamp(v * scale, 0.1 * noise2 + 1e-8, 100 * noise2 + 1e-8);
+
+  // Total variation by reweighted least squares: sum (x - y)^2 / 2 v + lambda / sd sum |x' |. lambda: noise alone makes no step.
+  constexpr double lambda = 4, smallest_step = 1e-4;
+  constexpr int iterations = 40;
+  const double strength = lambda / std::sqrt(std::max(noise2, 1e-8));
+  std::vector<double> x = y, pull(n - 1), diagonal(n), right(n);
+  for (int iteration = 0; iteration < iterations; ++iteration) {
+    for (std::size_t i = 0; i + 1 < n; ++i) pull[i] = strength / std::max(std::abs(x[i + 1] - x[i]), smallest_step);
+    // A tridiagonal system, eliminated forwards.
+    for (std::size_t i = 0; i < n; ++i) {
+      diagonal[i] = 1 / variance[i] + (i > 0 ? pull[i - 1] : 0) + (i + 1 < n ? pull[i] : 0);
+      right[i] = y[i] / variance[i];
+      if (i == 0) continue;
+      const double factor = pull[i - 1] / diagonal[i - 1];
+      diagonal[i] -= factor * pull[i - 1];
+      right[i] += factor * right[i - 1];
+    }
+    x[n - 1] = right[n - 1] / diagonal[n - 1];
+    for (std::size_t i = n - 1; i-- > 0;) x[i] = (right[i] + pull[i] * x[i + 1]) / diagonal[i];
+  }
+  for (std::size_t i = 0; i < n; ++i) result[index[i]] = x[i];
+  return result;
+}
+
+namespace {
+
+struct Lowest {
+  double diameter = 0, sd = 0;
+  std::size_t index = 0;  // of the measured points
+  std::optional<double> area_ratio;
+};
+
+// Vertex of the parabola through D about measured[lowest]; [first, last]: the run of points nearer to the minimum than to the reference.
+Lowest parabola_at(const std::vector<const DiameterProfile::Point*>& measured, std::size_t lowest, std::size_t first, std::size_t last,
+                   double along_variance_px2) {
+  constexpr double least_reach_px = 2, share = 0.35;  // of the narrowing's length, either side: a parabola holds there
+  const double at = measured[lowest]->arc_length_px, length = measured[last]->arc_length_px - measured[first]->arc_length_px;
+  const double reach = std::max(least_reach_px, share * length);
+  double sums[5] = {}, with_y[3] = {};
+  std::vector<double> sds, ratios;
+  double from = at, to = at;
+  for (std::size_t i = first; i <= last; ++i) {
+    const DiameterProfile::Point& point = *measured[i];
+    const double s = (point.arc_length_px - at) / reach, y = point.diameter_px;
+    if (std::abs(s) > 1) continue;
+    const double w = 1 / (point.sd_px * point.sd_px);
+    for (int k = 0; k < 5; ++k) sums[k] += w * std::pow(s, k);
+    for (int k = 0; k < 3; ++k) with_y[k] += w * y * std::pow(s, k);
+    sds.push_back(point.sd_px);
+    if (point.area_ratio > 0) ratios.push_back(point.area_ratio);
+    from = std::min<double>(from, point.arc_length_px), to = std::max<double>(to, point.arc_length_px);
+  }
+  Lowest result;
+  result.index = lowest;
+  if (!ratios.empty()) result.area_ratio = median_of(ratios);
+  const double mean = with_y[0] / sums[0];
+  double value = mean;
+  const double determinant = sums[0] * (sums[2] * sums[4] - sums[3] * sums[3]) - sums[1] * (sums[1] * sums[4] - sums[3] * sums[2]) +
+                             sums[2] * (sums[1] * sums[3] - sums[2] * sums[2]);
+  if (sds.size() >= 5 && determinant > 1e-9 * sums[0] * sums[2] * sums[4]) {
+    // Cramer's rule for a + b s + c s^2.
+    const auto solved = [&](int column) {
+      double m[3][3];
+      for (int i = 0; i < 3; ++i)
+        for (int j = 0; j < 3; ++j) m[i][j] = j == column ? with_y[i] : sums[i + j];
+      return (m[0][0] * (m[1][1] * m[2][2] - m[1][2] * m[2][1]) - m[0][1] * (m[1][0] * m[2][2] - m[1][2] * m[2][0]) +
+              m[0][2] * (m[1][0] * m[2][1] - m[1][1] * m[2][0])) /
+             determinant;
+    };
+    const double a = solved(0), b = solved(1), c = solved(2);
+    const double vertex = c > 0 ? std::clamp(-b / (2 * c), (from - at) / reach, (to - at) / reach) : 0;
+    // A blur adds half the curvature times its variance.
+    constexpr double most_taken_off = 0.1;
+    if (c > 0) value = a + vertex * (b + c * vertex);
+    if (c > 0) value -= std::min(c / (reach * reach) * along_variance_px2, most_taken_off * value);
+    const double place = at + vertex * reach;
+    for (std::size_t i = first; i <= last; ++i)
+      if (std::abs(measured[i]->arc_length_px - place) < std::abs(measured[result.index]->arc_length_px - place)) result.index = i;
+  }
+  result.diameter = value;
+  // Neighbours share pixels, and all share the point spread and kappa: no better than one of them.
+  result.sd = median_of(sds);
+  return result;
+}
+
+}  // namespace
 
 SegmentDiameter summarize(const DiameterProfile& profile) {
   SegmentDiameter result;
@@ -157,20 +272,11 @@ SegmentDiameter summarize(const DiameterProfile& profile) {
   // Neighbours share pixels (windows overlap by about one row): half of them count as independent.
   result.sd = 1.2533 * std::sqrt(median_of(variances) / std::max(1.0, static_cast<double>(n) / 2));
 
-  // Three neighbouring points, weighted: the minimum of single noisy points would be low by the noise.
-  std::vector<double> smooth(n);
-  for (std::size_t i = 0; i < n; ++i) {
-    double sum = 0, weights = 0;
-    for (std::size_t k = i > 0 ? i - 1 : 0; k < std::min(n, i + 2); ++k)
-      if (std::abs(measured[k]->arc_length_px - measured[i]->arc_length_px) < 3) {
-        sum += diameters[k] / variances[k];
-        weights += 1 / variances[k];
-      }
-    smooth[i] = sum / weights;
-  }
+  std::vector<double> smooth;
+  const std::vector<double> log_smooth = smooth_log_diameter(profile);
+  for (const double value : log_smooth)
+    if (std::isfinite(value)) smooth.push_back(std::exp(value));
   const auto lowest = static_cast<std::size_t>(std::min_element(smooth.begin(), smooth.end()) - smooth.begin());
-  result.minimum = smooth[lowest];
-  result.minimum_at_px = {measured[lowest]->y_px, measured[lowest]->x_px};
 
   // Healthy: outside the run of points about the minimum that lie below half-way from the minimum to the upper quartile (whose flanks
   // are left out as well), and outside one diameter of it in any case.
@@ -181,19 +287,36 @@ SegmentDiameter summarize(const DiameterProfile& profile) {
   std::size_t first = lowest, last = lowest;
   while (first > 0 && smooth[first - 1] < half_way) --first;
   while (last + 1 < n && smooth[last + 1] < half_way) ++last;
+  const Lowest minimum = parabola_at(measured, lowest, first, last, profile.along_variance_px2);
+  result.minimum = minimum.diameter;
+  result.minimum_sd = minimum.sd;
+  result.minimum_at_px = {measured[minimum.index]->y_px, measured[minimum.index]->x_px};
+  result.minimum_point = static_cast<int>(measured[minimum.index] - profile.points.data());
+  result.area_ratio_at_minimum = minimum.area_ratio;
+
   while (first > 0 && smooth[first - 1] < flank && smooth[first - 1] >= smooth[first]) --first;
   while (last + 1 < n && smooth[last + 1] < flank && smooth[last + 1] >= smooth[last]) ++last;
   const double at = measured[lowest]->arc_length_px;
-  std::vector<double> place, healthy;
+  std::vector<double> place, healthy, area_ratio;
   int before = 0, after = 0;
   for (std::size_t i = 0; i < n; ++i) {
     const double s = measured[i]->arc_length_px;
     if ((i >= first && i <= last) || std::abs(s - at) < upper) continue;
     place.push_back(s);
     healthy.push_back(smooth[i]);
+    area_ratio.push_back(measured[i]->area_ratio);
     ++(s < at ? before : after);
   }
   if (healthy.size() < 10 || before < 3 || after < 3) return result;
+  constexpr int near = 15;  // points
+  const auto begin = healthy.begin();
+  const double calibre_before = median_of({begin + std::max(0, before - near), begin + before}),
+               calibre_after = median_of({begin + before, begin + before + std::min(after, near)});
+  result.sides_ratio = calibre_after / calibre_before;
+  const auto ratios = area_ratio.begin();
+  const double kappa_before = median_of({ratios + std::max(0, before - near), ratios + before}),
+               kappa_after = median_of({ratios + before, ratios + before + std::min(after, near)});
+  if (kappa_before > 0 && kappa_after > 0) result.kappa_ratio = kappa_after / kappa_before;
   std::vector<double> slopes;
   const std::size_t stride = std::max<std::size_t>(1, healthy.size() / 150);
   for (std::size_t a = 0; a < healthy.size(); a += stride)

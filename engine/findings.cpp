@@ -13,17 +13,6 @@ std::string text(const char* format, double value) {
   return buffer;
 }
 
-// SD of the pooled diameter where the minimum lies.
-double sd_at_minimum(const SegmentResult& segment) {
-  double sd = 0, smallest = std::numeric_limits<double>::infinity();
-  for (const DiameterProfile::Point& point : segment.profile.points)
-    if (point.sd_px > 0 && point.diameter_px < smallest) {
-      smallest = point.diameter_px;
-      sd = point.sd_px;
-    }
-  return sd;
-}
-
 // Millimetres over which the lumen is closer to the minimum than to the reference.
 double extent_px(const SegmentResult& segment) {
   const double half = (*segment.diameter.minimum + *segment.diameter.reference) / 2;
@@ -32,6 +21,39 @@ double extent_px(const SegmentResult& segment) {
     if (segment.profile.points[i].sd_px > 0 && segment.profile.points[i].diameter_px < half)
       extent += segment.profile.points[i + 1].arc_length_px - segment.profile.points[i].arc_length_px;
   return extent;
+}
+
+/// A narrowing that is worth a line, with its 95 % interval.
+struct Narrowing {
+  double percent = 0, low = 0, high = 0;
+};
+
+std::optional<Narrowing> narrowing_of(const SegmentDiameter& diameter, const SegmentResult& segment, const FindingThresholds& thresholds) {
+  if (!diameter.percent_stenosis || !diameter.reference || !diameter.minimum || *diameter.reference <= 0) return {};
+  const double sd_percent = std::hypot(100 * diameter.minimum_sd.value_or(0) / *diameter.reference, thresholds.model_percent);
+  const Narrowing seen{*diameter.percent_stenosis, *diameter.percent_stenosis - 1.96 * sd_percent,
+                       *diameter.percent_stenosis + 1.96 * sd_percent};
+  if (seen.percent < thresholds.narrowing_percent || seen.low < thresholds.narrowing_percent_lower ||
+      segment.centreline.length_px() < thresholds.minimum_segment_diameters * *diameter.reference)
+    return {};
+  return seen;
+}
+
+FillingGate gate_at(const SegmentResult& segment, const SegmentDiameter& diameter) {
+  const auto point = static_cast<std::size_t>(diameter.minimum_point);
+  return diameter.minimum_point >= 0 && point < segment.gates.size() ? segment.gates[point] : FillingGate::untested;
+}
+
+// What looks narrow where it is not known that the lumen was filled.
+Finding indeterminate(const SegmentResult& segment, const SegmentDiameter& diameter, const Narrowing& apparent) {
+  Finding finding;
+  finding.segment = segment.id;
+  finding.label = "indeterminate";
+  finding.at_px = diameter.minimum_at_px;
+  const FillingGate gate = gate_at(segment, diameter);
+  finding.reasons = {text("looks %.0f %% narrower than either side of it, but a partly filled lumen does", apparent.percent),
+                     gate == FillingGate::passed ? "it does so only in frames in which it was not filled" : to_string(gate)};
+  return finding;
 }
 
 }  // namespace
@@ -54,22 +76,44 @@ std::vector<Finding> find_single_run_findings(const Analysis& analysis, const Fi
     }
     // Where nothing was subtracted, bone and overlap narrow and widen a profile as a lesion does.
     if (!analysis.subtracted && analysis.frames < 3) continue;
-    if (!diameter.percent_stenosis || !diameter.reference || !diameter.minimum || *diameter.reference <= 0) continue;
-    const double sd_percent = 100 * sd_at_minimum(segment) / *diameter.reference;
-    const double low = *diameter.percent_stenosis - 1.96 * sd_percent, high = *diameter.percent_stenosis + 1.96 * sd_percent;
-    if (*diameter.percent_stenosis < thresholds.narrowing_percent || low < thresholds.narrowing_percent_lower ||
-        segment.centreline.length_px() < thresholds.minimum_segment_diameters * *diameter.reference)
+    const std::optional<Narrowing> seen = narrowing_of(diameter, segment, thresholds);
+    if (!seen) {
+      // What the frames of a partly filled lumen would have made of it is no narrowing, and is not silently dropped either.
+      const std::optional<Narrowing> apparent =
+          segment.ungated ? narrowing_of(*segment.ungated, segment, thresholds) : std::optional<Narrowing>();
+      if (apparent) findings.push_back(indeterminate(segment, *segment.ungated, *apparent));
       continue;
+    }
+    const FillingGate gate = gate_at(segment, diameter);
+    // Contrast that is thinner, layered or on its way does not come back to the same calibre beyond.
+    const bool comes_back =
+        gate == FillingGate::unconfirmed && diameter.sides_ratio && std::abs(std::log(*diameter.sides_ratio)) < thresholds.sides_agree;
+    const bool same_contrast = !diameter.kappa_ratio || std::abs(std::log(*diameter.kappa_ratio)) < thresholds.kappa_agrees;
+    if (!same_contrast || (gate != FillingGate::passed && !comes_back)) {
+      findings.push_back(indeterminate(segment, diameter, *seen));
+      if (!same_contrast)
+        findings.back().reasons.back() =
+            text("contrast attenuates beyond it %.0f %% of what it does before: thinner, or not yet mixed", 100 * *diameter.kappa_ratio);
+      continue;
+    }
     Finding finding;
     finding.segment = segment.id;
     finding.label = "narrowing";
-    finding.narrowing_percent = *diameter.percent_stenosis;
-    finding.ci95 = {{std::max(0.0, low), std::min(100.0, high)}};
+    finding.narrowing_percent = seen->percent;
+    finding.ci95 = {{std::max(0.0, seen->low), std::min(100.0, seen->high)}};
     finding.at_px = diameter.minimum_at_px;
     if (analysis.calibration.known()) finding.extent_mm = extent_px(segment) * analysis.calibration.mm_per_px;
     finding.reasons = {text("smallest diameter %.2f px", *diameter.minimum), text("against %.2f px either side of it", *diameter.reference),
+                       "the interval holds the measurement's error; a ratio in one plane has none of the calibration's",
                        "one run alone can't tell spasm from stenosis: compare it with a reference run of the same segment"};
-    if (segment.filling != "filled") finding.reasons.push_back("the segment was not filled throughout: a partly filled lumen looks narrow");
+    if (comes_back)
+      finding.reasons.push_back(text("too narrow to compare the contrast's attenuation: the calibre beyond is %.0f %% of that before",
+                                     100 * *diameter.sides_ratio));
+    constexpr double notable_area = 0.15;
+    if (diameter.area_ratio_at_minimum && std::abs(*diameter.area_ratio_at_minimum - 1) > notable_area)
+      finding.reasons.push_back(text("its area by densitometry is %.0f %% of a round lumen's: elliptical, or unevenly mixed",
+                                     100 * *diameter.area_ratio_at_minimum));
+    if (segment.filling != "filled") finding.reasons.push_back("the segment was not filled throughout: elsewhere nothing is said");
     findings.push_back(finding);
   }
   return findings;

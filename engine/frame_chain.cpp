@@ -204,6 +204,7 @@ Opacification FrameChain::opacify(const std::vector<bool>& of_picture, const std
 // The point spread is the detector's and the focal spot's: one for the run, from the fullest frame.
 MeasureSettings FrameChain::settings_for(const Topology& topology, const Opacification& opacification, const Calibration& calibration) {
   MeasureSettings settings = measure_settings(setup_, options_.response, calibration);
+  settings.lumen.rule = options_.diameter;
   settings.trace_every_frame = options_.topology_every_frame;
   if (settings.trace_every_frame) settings.vesselness.planes = VesselnessPlanes::all;
   const auto timed = clock_.measure("point spread");
@@ -255,6 +256,7 @@ SegmentMeasurements FrameChain::measure(const Topology& topology, const Opacific
   result.lumen.resize(segments);
   result.contrast.resize(segments);
   result.region_contrast.resize(regions.size());
+  result.psf_px = settings.lumen.psf_px;
   result.contrast_sd = setup_.noise_sd() / std::sqrt(2.0);  // three samples 0.7 px apart are worth about two
   TemporalFilter filter = make_filter();
 

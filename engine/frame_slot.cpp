@@ -119,6 +119,7 @@ LumenOptions FrameSetup::lumen_options() const {
   LumenOptions options;
   options.noise_sd = static_cast<float>(noise_sd());
   options.sd_inflation = intensity_.sd_inflation;
+  options.densitometric = intensity_.densitometric && subtracting();
   options.autocorrelation = noise_.autocorrelation;
   if (subtracting()) options.common_noise_share = static_cast<float>(1 - 1 / noise_factor());
   return options;
@@ -318,6 +319,7 @@ void FrameSlot::pass_unfiltered(TemporalFilter& filter, int place) {
 
 void FrameSlot::follow(const SegmentFollower& follower, const MeasureSettings& settings) {
   follower_.emplace(follower.another(stream_));
+  lumen_options_ = settings.lumen;
   if (!vesselness_) vesselness_.emplace(stream_, setup_.valid());
   map_ = make_vesselness_map(stream_, setup_.height(), setup_.width(), settings.vesselness.planes);
   wanted_ = Image<std::int32_t>(stream_, squares_along(setup_.height()), squares_along(setup_.width()));
@@ -374,6 +376,8 @@ void FrameSlot::take_measurements(const Topology& topology) {
   const auto timed = clock_.measure("flow");
   lumen_ = follower_->lumen();
   contrast_ = follower_->contrast();
+  for (std::vector<LumenPoint>& points : lumen_)
+    apply_rule(lumen_options_.rule, subtracted_on_host(), lumen_options_.psf_px, lumen_options_.rows, points);
   // A vessel that moved away is not measured where it used to be.
   if (topology.moving_vessels && frame_ != topology.frame)
     for (std::size_t s = 0; s < lumen_.size(); ++s)

@@ -215,6 +215,7 @@ class FrameSlot {
   VesselnessMap map_;
   Image<std::int32_t> wanted_;  // squares of the frame where the map will be read
   std::optional<SegmentFollower> follower_;
+  LumenOptions lumen_options_;  // of what is followed
   std::optional<CentrelineTracer> tracer_;
   std::map<int, Recorded> recordings_;
   RigidMotion motion_;

@@ -122,6 +122,22 @@ class NearestPoint {
 };
 
 // Median diameter along a segment. Neighbouring points share pixels: about every second one is news.
+// One point per centreline point: those that a frame lacks were not measured.
+std::vector<LumenPoint> along(const Centreline& centreline, const std::vector<LumenPoint>& points) {
+  std::vector<LumenPoint> all(centreline.points.size());
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    all[i].point = static_cast<int>(i);
+    all[i].arc_length_px = centreline.points[i].arc_length_px;
+  }
+  for (const LumenPoint& point : points) {
+    LumenPoint& to = all[static_cast<std::size_t>(point.point)];
+    const float arc_length_px = to.arc_length_px;
+    to = point;
+    to.arc_length_px = arc_length_px;
+  }
+  return all;
+}
+
 LiveSegment summarize_frame(int id, const std::vector<LumenPoint>& points, const std::vector<float>& contrast) {
   LiveSegment result;
   result.id = id;
@@ -168,6 +184,7 @@ struct LiveAnalysis::Prepared {
   std::unique_ptr<FrameSetup> setup;
   std::vector<Image<float>> scene, brightness;  // planes of the first gathered frames: what the scene looks like
   std::string event;
+  std::optional<Calibration> calibration;  // by an object in the mask
   // What frames go through, its memory touched: the first of them is to take no longer than the others.
   std::unique_ptr<FrameSlot> slot;
   std::optional<TemporalFilter> filter, resting_filter;
@@ -211,17 +228,22 @@ struct LiveAnalysis::Segment {
   int id = 0;
   std::deque<double> contrast;                // as times_ms_, NaN before it was found
   std::vector<std::vector<LumenPoint>> kept;  // measured frames
+  std::vector<double> kept_ms;                // when they were taken
   int stride = 1, seen = 0;                   // every stride-th is kept
   int filled_frames = 0;
 
-  void keep(const std::vector<LumenPoint>& points) {
+  void keep(const std::vector<LumenPoint>& points, double time_ms) {
     const auto used = std::count_if(points.begin(), points.end(), [](const LumenPoint& p) { return p.used; });
     if (5 * used < static_cast<std::ptrdiff_t>(points.size())) return;
     ++filled_frames;
-    if (seen++ % stride == 0) kept.push_back(points);
+    if (seen++ % stride == 0) kept.push_back(points), kept_ms.push_back(time_ms);
     if (kept.size() <= most_kept) return;
-    for (std::size_t i = 0; 2 * i < kept.size(); ++i) kept[i] = std::move(kept[2 * i]);
+    for (std::size_t i = 1; 2 * i < kept.size(); ++i) {
+      kept[i] = std::move(kept[2 * i]);
+      kept_ms[i] = kept_ms[2 * i];
+    }
     kept.resize((kept.size() + 1) / 2);
+    kept_ms.resize(kept.size());
     stride *= 2;
   }
 };
@@ -248,6 +270,7 @@ LiveAnalysis::LiveAnalysis(const Stream& stream, const Run& header, const LiveOp
       throw std::invalid_argument(std::string(name) + " = " + std::to_string(value) + ": expected " + std::to_string(least) + " to " +
                                   std::to_string(most));
   };
+  if (options.diameter != DiameterRule::fit) warnings_.push_back(caution(options.diameter));
   require_within("mask_frames", options.mask_frames, 4, 64);
   require_within("renew_frames", options.renew_frames, 1, 1 << 20);
   require_within("kept_frames", options.kept_frames, 16, 1 << 20);
@@ -339,9 +362,12 @@ void LiveAnalysis::gather(ImageView<const std::uint16_t> stored) {
     }
     const std::vector<int> used = choice.frames();
     prepared->noise = estimate_noise(run, intensity_, used);
-    prepared->setup =
-        std::make_unique<FrameSetup>(stream, run, intensity_, prepared->noise, choice.reference_frame,
-                                     make_mask_frames(stream, run, intensity_, choice, options_.registration), options_.registration);
+    std::vector<MaskFrame> masks = make_mask_frames(stream, run, intensity_, choice, options_.registration);
+    if (options_.object.given() && !object_measured_)
+      prepared->calibration = calibrate_by(options_.object, to_host<const float>(stream, masks.front().attenuation.view()).view(),
+                                           run.field.valid(), calibration_, run.description.path);
+    prepared->setup = std::make_unique<FrameSetup>(stream, run, intensity_, prepared->noise, choice.reference_frame, std::move(masks),
+                                                   options_.registration);
     Image<std::uint16_t> last(run.rows(), run.columns());
     run.frames->read_frame(count - 1, last.view());
     prepared->warm_up(stream_, last.view());
@@ -371,6 +397,11 @@ void LiveAnalysis::adopt_mask() {
   usual_residual_ = 0;
   next_trace_ = renew_gap_ = options_.renew_frames;
   result_.events.push_back(prepared_->event);
+  if (!prepared_->calibration) return;
+  calibration_ = *prepared_->calibration;
+  object_measured_ = true;
+  result_.events.push_back("calibrated by the " + std::string(to_string(calibration_.source)) + ": " + calibration_.note);
+  if (!calibration_.warning.empty()) warnings_.push_back(calibration_.warning);
 }
 
 void LiveAnalysis::start_over(const std::string& why) {
@@ -386,6 +417,7 @@ void LiveAnalysis::start_over(const std::string& why) {
   subtractions_.clear();
   gathered_.clear();
   result_.events.push_back(why);
+  if (object_measured_) warnings_.push_back("The scale is that of the first scene: a zoom or another table height changes it.");
   warnings_.push_back("frame " + std::to_string(result_.frame + 1) + ": " + why + "; figures of before are in lumen.csv only");
 }
 
@@ -432,7 +464,7 @@ void LiveAnalysis::measure() {
       const std::vector<LumenPoint>& points = slot.lumen()[s];
       result_.segments.push_back(summarize_frame(segments_[s].id, points, slot.contrast()[s]));
       segments_[s].contrast.push_back(result_.segments.back().contrast);
-      segments_[s].keep(points);
+      segments_[s].keep(points, result_.time_ms);
       flat_.insert(flat_.end(), points.begin(), points.end());
     }
   } else {
@@ -470,6 +502,7 @@ void LiveAnalysis::trace_if_due() {
     options.vesselness = setup.vesselness_options(options_.response, fine_noise_sd(to_host(stream, picture.view()), header_.field.mask));
     traced->topology = find_topology(stream, picture, keys, setup.valid(), options);
     traced->settings = measure_settings(setup, options_.response, calibration_);
+    traced->settings.lumen.rule = options_.diameter;
     FrameSlot slot(stream, setup);
     copy<std::uint16_t>(Stream::cpu({.parallel = false}), stored.view(), slot.stored());
     slot.ingest(frame, 0);
@@ -526,6 +559,7 @@ void LiveAnalysis::adopt_vessels() {
     segment.stride = old.stride;
     segment.seen = old.seen;
     segment.filled_frames = old.filled_frames;
+    segment.kept_ms = std::move(old.kept_ms);
     // A kept frame may have come through such a change before: not every point of the old centreline is in it.
     std::vector<int> at(traced_->topology.graph.segments[same[s]].centreline.points.size());
     for (std::vector<LumenPoint>& frame : old.kept) {
@@ -601,15 +635,22 @@ Analysis LiveAnalysis::finish() {
   analysis.subtraction.moving_vessels = traced_->topology.moving_vessels;
   analysis.branch_points = traced_->topology.graph.branch_points;
   const double contrast_sd = prepared_->setup->noise_sd() / std::sqrt(2.0);
+  double first_seen_ms = std::numeric_limits<double>::infinity();
+  for (const Segment& segment : segments_)
+    if (!segment.kept_ms.empty()) first_seen_ms = std::min(first_seen_ms, segment.kept_ms.front());
   for (std::size_t s = 0; s < segments_.size(); ++s) {
     SegmentResult segment;
     segment.id = segments_[s].id;
     segment.name = "segment " + std::to_string(segment.id);
     segment.centreline = traced_->topology.graph.segments[s].centreline;
     segment.length = segment.centreline.length_px() * calibration_.mm_per_px;
-    segment.profile = pool_profile(segment.centreline, segments_[s].kept);
-    segment.diameter = summarize(segment.profile);
     segment.filling = segments_[s].filled_frames > 0 ? "filled" : "not filled";
+    FillingSeries series;
+    series.times_ms = &segments_[s].kept_ms;
+    series.first_arrival_ms = first_seen_ms;
+    std::vector<std::vector<LumenPoint>> kept;
+    for (const std::vector<LumenPoint>& frame : segments_[s].kept) kept.push_back(along(segment.centreline, frame));
+    (void)pool_filled(segment, kept, series, filling_options(analysis), along_variance_px2(traced_->settings.lumen.psf_px));
     TimeDensityCurve& curve = segment.flow.curve;
     curve.time_ms = analysis.frame_times_ms;
     curve.contrast.assign(segments_[s].contrast.begin(), segments_[s].contrast.end());

@@ -19,9 +19,11 @@ namespace cinelumen {
 /// What the caller may choose.
 struct LiveOptions {
   std::optional<double> mm_per_px, mm_per_px_relative_sd;  ///< the user's calibration; SD defaults to 0.02
+  CalibrationObject object;                                ///< of known size in the first mask; goes before the source's geometry
   Registration registration = Registration::rigid;
   VesselnessResponse response = VesselnessResponse::noise_calibrated;
-  int mask_frames = 8;    ///< first frames that the mask is chosen from, 4 to 64
+  DiameterRule diameter = DiameterRule::fit;  ///< others: for comparison
+  int mask_frames = 8;                        ///< first frames that the mask is chosen from, 4 to 64
   int renew_frames = 15;  ///< the vessels are looked for again this often, up to eight times less often while none are new; they count as
                           ///< many frames later
   int kept_frames = 900;  ///< of the contrast curves, >= 16
@@ -64,7 +66,7 @@ class LiveAnalysis {
   ~LiveAnalysis();
 
   /// The next frame: host, rows x columns of the header, values as FrameSource::read_frame gives them; time_ms later than the last one's.
-  /// Throws std::invalid_argument for a wrong size or time, DeviceError.
+  /// Throws std::invalid_argument for a wrong size or time, DeviceError, InputError where LiveOptions::object can't be measured.
   const LiveFrame& push(ImageView<const std::uint16_t> stored, double time_ms);
 
   /// What all frames since the last mask say: vessels, pooled figures, curves of the last `kept_frames` frames. Waits for what is under
@@ -72,6 +74,8 @@ class LiveAnalysis {
   Analysis finish();
 
   int frame_count() const { return frames_; }
+  /// Of the header, and from the first mask on of LiveOptions::object where that is given.
+  const Calibration& calibration() const { return calibration_; }
 
  private:
   struct Prepared;
@@ -90,6 +94,7 @@ class LiveAnalysis {
   LiveOptions options_;
   IntensityModel intensity_;
   Calibration calibration_;
+  bool object_measured_ = false;
   int frames_ = 0;
   double last_time_ms_ = 0;
   LiveFrame result_;

@@ -12,7 +12,8 @@ namespace {
 
 constexpr int largest = 6;
 
-// Weights h with which the pixels' errors enter the radius: R_error = sum h_i e_i. Unit noise.
+// Weights h with which the pixels' errors enter the radius: R_error = sum h_i e_i, for errors of SD 1 off the vessel; what they are more in
+// it is part of h.
 std::vector<double> influence(const ProfileCase& profile, double phase) {
   const double s = std::sqrt(profile.psf_px * profile.psf_px + 1.0 / 12), radius = profile.radius_px;
   const double half = profile.half_window_px > 0 ? profile.half_window_px : 1.5 * radius + 5 * s + 2;
@@ -26,7 +27,9 @@ std::vector<double> influence(const ProfileCase& profile, double phase) {
     const double x = i + phase;
     const BlurredChord chord = blurred_chord(static_cast<float>(x), static_cast<float>(radius), static_cast<float>(s));
     const double by_radius = profile.kappa * (chord.value - x * chord.slope - s * s * chord.curvature) / radius;
+    const double sd = std::sqrt(1 + profile.quantum_share * (std::exp(profile.kappa * chord.value) - 1));
     columns.push_back({by_radius, -profile.kappa * chord.slope, 1, x, chord.value, profile.kappa * s * chord.curvature});
+    for (double& value : columns.back()) value /= sd;
   }
   // Cholesky of the normal matrix, then the row of its inverse that belongs to R.
   double lower[largest][largest] = {}, row[largest] = {};

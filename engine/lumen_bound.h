@@ -12,6 +12,9 @@ struct ProfileCase {
   double kappa = 0.02;     ///< log units per px
   double noise_sd = 0.01;  ///< white, per pixel
   bool kappa_free = true, psf_free = false;
+  /// Share of noise_sd^2 that is of quanta of the frame and grows with what the vessel absorbs, as exp(attenuation); the rest is the
+  /// mask's.
+  double quantum_share = 0;
   double half_window_px = 0;  ///< 0: 1.5 R + 5 s + 2, as fit_lumen
 };
 

@@ -5,6 +5,7 @@
 #include <limits>
 #include <stdexcept>
 
+#include "engine/lumen_area.h"
 #include "engine/lumen_bound.h"
 
 namespace cinelumen {
@@ -402,10 +403,13 @@ std::vector<std::vector<LumenPoint>> LumenMeasurement::results() const {
       point.used = point.reason == Exclusion::none;
       point.contrast_sd = measured.contrast_sd;
       point.kappa = measured.kappa;
+      point.kappa_sd = measured.kappa_sd;
+      point.own_kappa = measured.diameter_px > 2 * options_.free_kappa_ratio * point_options_.effective_psf_px;
       point.chi2_per_dof = measured.chi2_per_dof;
       point.common_sd_px = measured.common_sd_px;
     }
   }
+  if (options_.densitometric) add_areas(result);
   return result;
 }
 

@@ -56,13 +56,56 @@ Centreline move_centreline(const Centreline& centreline, const RigidMotion& moti
   return moved;
 }
 
-void summarize_segments(const SegmentMeasurements& measurements, Analysis& analysis) {
+double along_variance_px2(double psf_px) {
+  if (!(psf_px > 0)) return 0;
+  const double rows = LumenOptions().rows;
+  return psf_px * psf_px + (1 + rows * rows) / 12;
+}
+
+FillingOptions filling_options(const Analysis& analysis) {
+  FillingOptions options;
+  options.compare_kappa = analysis.densitometric && analysis.subtracted;
+  return options;
+}
+
+std::vector<PartlyFilled> pool_filled(SegmentResult& segment, std::vector<std::vector<LumenPoint>>& frames, const FillingSeries& series,
+                                      const FillingOptions& options, double along_variance_px2) {
+  DiameterProfile all = pool_profile(segment.centreline, frames);
+  all.along_variance_px2 = along_variance_px2;
+  FillingVerdict verdict = gate_filling(frames, series, options);
+  segment.gates = std::move(verdict.points);
+  segment.profile = verdict.frames.empty() ? all : pool_profile(segment.centreline, frames);
+  segment.profile.along_variance_px2 = along_variance_px2;
+  segment.diameter = summarize(segment.profile);
+  if (!verdict.frames.empty()) segment.ungated = summarize(all);
+  const auto count = [&](auto... gates) {
+    return std::count_if(segment.gates.begin(), segment.gates.end(), [&](FillingGate gate) { return ((gate == gates) || ...); });
+  };
+  const auto failed = count(FillingGate::contrast, FillingGate::growing, FillingGate::diluted);
+  const auto measured = failed + count(FillingGate::passed, FillingGate::unconfirmed);
+  constexpr std::ptrdiff_t part = 5;  // a fifth of what was measured
+  if (segment.filling == "filled" && part * failed > measured) segment.filling = "partly filled";
+  return std::move(verdict.frames);
+}
+
+void summarize_segments(SegmentMeasurements& measurements, Analysis& analysis) {
+  FillingSeries series;
+  std::vector<int> numbers(static_cast<std::size_t>(analysis.frames));
+  std::iota(numbers.begin(), numbers.end(), analysis.first_frame);
+  series.frame_numbers = &numbers;
+  if (!analysis.frame_times_ms.empty()) series.times_ms = &analysis.frame_times_ms;
+  const FillingOptions options = filling_options(analysis);
+  series.first_arrival_ms = first_arrival(measurements.lumen, analysis.frame_times_ms);
+  std::vector<std::vector<PartlyFilled>> taken(analysis.segments.size());
   parallel_for(static_cast<int>(analysis.segments.size()), [&](int i) {
     SegmentResult& segment = analysis.segments[i];
-    segment.profile = pool_profile(segment.centreline, measurements.lumen[i]);
-    segment.diameter = summarize(segment.profile);
     segment.filling = classify_filling(measurements.contrast[i], measurements.contrast_sd);
+    FillingSeries own = series;
+    own.segment = i;
+    taken[i] = pool_filled(segment, measurements.lumen[i], own, options, along_variance_px2(measurements.psf_px));
   });
+  for (std::vector<PartlyFilled>& of_segment : taken)
+    analysis.partly_filled.insert(analysis.partly_filled.end(), of_segment.begin(), of_segment.end());
 }
 
 void summarize_flow(const SegmentMeasurements& measurements, const std::vector<NamedRegion>& regions, Analysis& analysis) {

@@ -127,9 +127,9 @@ struct LivePage::State {
   }
 };
 
-LivePage::LivePage(const std::string& address, int port, const Calibration& calibration) : state_(std::make_unique<State>()) {
+LivePage::LivePage(const std::string& address, int port, bool calibrated) : state_(std::make_unique<State>()) {
   State& state = *state_;
-  state.unit = calibration.known() ? "mm" : "px";
+  state.unit = calibrated ? "mm" : "px";
   state.server.new_task_queue = [] { return new httplib::ThreadPool(2); };
   state.server.Get("/",
                    [](const httplib::Request&, httplib::Response& response) { response.set_content(page, "text/html; charset=utf-8"); });

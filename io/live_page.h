@@ -13,7 +13,7 @@ class LivePage {
  public:
   /// Listens on `address` (an IP address; 127.0.0.1 unless others are to look) and `port` (0: any free one).
   /// Throws InputError where it can't.
-  LivePage(const std::string& address, int port, const Calibration& calibration);
+  LivePage(const std::string& address, int port, bool calibrated);
   ~LivePage();
   /// What to type into a browser.
   const std::string& url() const;

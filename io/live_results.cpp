@@ -167,6 +167,8 @@ LiveResultWriter::LiveResultWriter(const Run& header, const Calibration& calibra
 
 LiveResultWriter::~LiveResultWriter() = default;
 
+void LiveResultWriter::calibrate(const Calibration& calibration) { state_->lumen.calibrate(calibration); }
+
 void LiveResultWriter::add(const LiveFrame& frame) {
   State& state = *state_;
   state.frames = frame.frame + 1;

@@ -23,6 +23,8 @@ class LiveResultWriter {
   LiveResultWriter(const Run& header, const Calibration& calibration, LiveResultOptions options);
   /// Removes what is unfinished unless finish() returned.
   ~LiveResultWriter();
+  /// The scale of the frames that follow.
+  void calibrate(const Calibration& calibration);
   /// Takes one frame, in order.
   void add(const LiveFrame& frame);
   /// Writes summary, pictures, report and subtracted.dcm and gives all files their names. Throws OutputError.

@@ -7,6 +7,7 @@
 
 #include "engine/calibration.h"
 #include "engine/diameter_profile.h"
+#include "engine/filling_gates.h"
 #include "io/output_folder.h"
 
 namespace cinelumen {
@@ -21,6 +22,8 @@ class LumenCsv {
   /// Writes the header line. Throws OutputError.
   LumenCsv(const std::filesystem::path& path, const Calibration& calibration);
 
+  /// The scale of the rows that follow.
+  void calibrate(const Calibration& calibration);
   /// One row per point. frame: 0-based; time_ms NaN: not known; ids[LumenPoint::segment]: the number that is printed. May be called from
   /// several threads at once.
   std::string rows_of(int frame, double time_ms, const std::vector<LumenPoint>& points, const std::vector<int>& ids) const;
@@ -29,6 +32,9 @@ class LumenCsv {
   /// One row for a segment as a whole, its point, place and arc length empty; not used where diameter_px is NaN.
   void add_segment(int frame, double time_ms, int id, double diameter_px, double sd_px, double contrast);
   void close() { file_.close(); }
+  /// Marks rows that were written as used and are not, for their lumen was partly filled: after close(). The file is written again, in
+  /// `scratch`, where there are any. Throws OutputError.
+  void mark(const std::vector<PartlyFilled>& taken, const std::vector<int>& ids, const std::filesystem::path& scratch) const;
 
  private:
   double mm_;  // per px; NaN where not calibrated

@@ -31,6 +31,11 @@ struct MeasurementCount {
     else
       ++excluded[static_cast<std::size_t>(point.reason)];
   }
+  /// Points that had been used and are not any more.
+  void take_out(const PartlyFilled& part) {
+    used -= part.points;
+    excluded[static_cast<std::size_t>(Exclusion::partly_filled)] += part.points;
+  }
 };
 
 /// What the page is made of, besides the analysis.

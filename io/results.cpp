@@ -129,6 +129,20 @@ double median_step_ms(const std::vector<double>& times) {
 
 }  // namespace
 
+namespace {
+
+// Of the centreline points that were measured, how many each gate holds.
+Json gates_of(const SegmentResult& segment) {
+  std::map<std::string, int> counts;
+  for (const FillingGate gate : segment.gates)
+    if (gate != FillingGate::unmeasured) ++counts[to_string(gate)];
+  Json result = Json::object();
+  for (const auto& [gate, count] : counts) result[gate] = count;
+  return result;
+}
+
+}  // namespace
+
 const char* software_version() { return CINELUMEN_VERSION; }
 const char* software_commit() { return CINELUMEN_COMMIT; }
 
@@ -213,10 +227,16 @@ std::string analysis_json(const Run& run, const Analysis& analysis) {
     const SegmentFlow& flow = segment.flow;
     const Json minimum_at = diameter.minimum ? pair(diameter.minimum_at_px) : Json(nullptr);
     const auto diameters = [&](double factor) {
-      return Json{{"median", scaled(diameter.median, factor)},       {"sd", scaled(diameter.sd, factor)},
-                  {"minimum", scaled(diameter.minimum, factor)},     {"minimum_at_px", minimum_at},
-                  {"reference", scaled(diameter.reference, factor)}, {"percent_stenosis", number(diameter.percent_stenosis)}};
+      return Json{{"median", scaled(diameter.median, factor)},         {"sd", scaled(diameter.sd, factor)},
+                  {"minimum", scaled(diameter.minimum, factor)},       {"minimum_at_px", minimum_at},
+                  {"reference", scaled(diameter.reference, factor)},   {"percent_stenosis", number(diameter.percent_stenosis)},
+                  {"minimum_sd", scaled(diameter.minimum_sd, factor)}, {"area_ratio_at_minimum", number(diameter.area_ratio_at_minimum)}};
     };
+    // One SD of the median, the calibration's included; all other SDs and intervals leave it out, and ratios have none of it.
+    std::optional<double> whole_sd;
+    if (calibrated && diameter.median && diameter.sd) whole_sd = mm * std::hypot(*diameter.sd, calibration.relative_sd * *diameter.median);
+    Json in_mm = diameters(mm);
+    in_mm["sd_with_calibration"] = number(whole_sd);
     root["segments"].push_back({{"id", segment.id},
                                 {"name", words(segment.name)},
                                 {"length_mm", calibrated ? number(segment.length) : Json(nullptr)},
@@ -224,6 +244,7 @@ std::string analysis_json(const Run& run, const Analysis& analysis) {
                                 {"centreline_px", centreline},
                                 {"centreline_inferred", inferred},
                                 {"filling", segment.filling},
+                                {"filling_gates", gates_of(segment)},
                                 {"arrival_ms", number(flow.times.arrival_ms)},
                                 {"arrival_sd_ms", number(flow.times.arrival_sd_ms)},
                                 {"time_to_peak_ms", number(flow.times.time_to_peak_ms)},
@@ -233,7 +254,7 @@ std::string analysis_json(const Run& run, const Analysis& analysis) {
                                 {"velocity_is_lower_bound", flow.velocity_is_lower_bound},
                                 {"auc_relative_to_inlet", number(flow.auc_relative_to_inlet)},
                                 {"role", nullptr},
-                                {"diameter_mm", diameters(mm)},
+                                {"diameter_mm", in_mm},
                                 {"diameter_px", diameters(1)}});
   }
 
@@ -425,6 +446,8 @@ void ResultWriter::finish(Analysis& analysis) {
     const Stopwatch stopwatch(state.spent);
     if (!state.dicom) throw std::logic_error("ResultWriter: finished before the topology");
     state.lumen->close();
+    state.lumen->mark(analysis.partly_filled, state.ids, state.folder.scratch());
+    for (const PartlyFilled& part : analysis.partly_filled) state.counts[static_cast<std::size_t>(part.segment)].take_out(part);
     state.dicom->finish();
     if (state.video) state.video->finish(state.folder.temporary("overlay.mp4"));
     analysis.warnings.insert(analysis.warnings.end(), state.warnings.begin(), state.warnings.end());

@@ -465,6 +465,7 @@ struct JudgePoints {
     result.contrast_sd = judged.contrast_sd;
     result.background = fit.background;
     result.kappa = fit.kappa;
+    result.kappa_sd = factor * fit.kappa_sd;
     result.chi2_per_dof = fit.chi2_per_dof;
     measured[i] = result;
   }

@@ -52,7 +52,7 @@ struct PooledKappa {
 struct MeasuredLumen {
   float y = 0, x = 0, normal_y = 0, normal_x = 0;  ///< moved onto the fit's centre where it is used
   float diameter_px = 0, sd_px = 0, common_sd_px = 0;
-  float contrast = 0, contrast_sd = 0, background = 0, kappa = 0, chi2_per_dof = 0;
+  float contrast = 0, contrast_sd = 0, background = 0, kappa = 0, kappa_sd = 0, chi2_per_dof = 0;
   LumenVerdict verdict = LumenVerdict::no_fit;
 };
 

@@ -147,6 +147,12 @@ TEST_F(Program, WrongUsageIsTwo) {
   expect_error(2, "analyze run.dcm --device cuda:x", "cuda:x");
   expect_error(2, "analyze run.dcm --mm-per-px 0", "--mm-per-px");
   expect_error(2, "analyze run.dcm --registration elastic", "elastic");
+  expect_error(2, "analyze run.dcm --catheter-od-mm 5", "INTRODUCER");
+  expect_error(2, "analyze run.dcm --catheter-od-mm 1.67 --calibrate-at 12", "--calibrate-at 12: expected y,x");
+  expect_error(2, "analyze run.dcm --calibrate-at 12,13", "--catheter-od-mm");
+  expect_error(2, "analyze run.dcm --catheter-od-mm 1.67 --catheter-french 5", "--catheter-french");
+  expect_error(2, "analyze run.dcm --marker-length-mm 20 --marker-at 3,4", "--marker-at: 1 given");
+  expect_error(2, "stream run.dcm --marker-length-mm 20", "--marker-at");
   expect_error(2, "analyze run.dcm --threads -1", "--threads");
   expect_error(2, "analyze run.dcm --quiet --verbose", "--quiet");
   for (const char* frames : {"x", "0-3", "5-2", "1-2-3", "-4"})
@@ -154,6 +160,9 @@ TEST_F(Program, WrongUsageIsTwo) {
   write_run("run.dcm");
   expect_error(2, "analyze run.dcm --frames 10-13", "1-12");
   EXPECT_FALSE(fs::exists(root / "run-cinelumen"));
+  // Asked for and not there: no fall back to the file's geometry.
+  expect_error(1, "analyze run.dcm --catheter-od-mm 1.67", "--catheter-od-mm 1.67: no tube");
+  expect_error(1, "analyze run.dcm --marker-length-mm 20 --marker-at '20,20;70,20'", "--marker-at 20,20");
 }
 
 TEST_F(Program, UnusableInputIsOne) {

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <random>
 
@@ -271,7 +272,7 @@ TEST(PoolProfile, OneBadFrameDoesNotMoveIt) {
   EXPECT_EQ(pool_profile(line, {}).points.size(), line.points.size());
 }
 
-DiameterProfile profile_of(int count, double (*diameter)(double), double noise, unsigned seed) {
+DiameterProfile profile_of(int count, const std::function<double(double)>& diameter, double noise, unsigned seed) {
   std::mt19937 random(seed);
   std::normal_distribution<double> normal;
   DiameterProfile profile;
@@ -298,6 +299,48 @@ TEST(Summarize, StenosisInATaperingVessel) {
   EXPECT_EQ(got.minimum_at_px[1], 7);
   EXPECT_GT(*got.sd, 0);
   EXPECT_LT(*got.sd, 0.1);
+}
+
+// Noise with a correlation of half from point to point, as windows of two rows give.
+DiameterProfile overlapping(int count, const std::function<double(double)>& diameter, double noise, unsigned seed) {
+  std::mt19937 random(seed);
+  std::normal_distribution<double> normal;
+  DiameterProfile profile = profile_of(count, diameter, 1e-6, seed);
+  double before = normal(random);
+  for (DiameterProfile::Point& p : profile.points) {
+    const double now = normal(random);
+    p.diameter_px += static_cast<float>(noise * (before + now) / std::sqrt(2.0));
+    p.sd_px = static_cast<float>(noise);
+    before = now;
+  }
+  return profile;
+}
+
+TEST(Summarize, PercentStenosisIsNotBiasedByNoise) {
+  const auto gaussian = [](double s) { return std::exp(-0.5 * std::pow(s / 8, 2)); };
+  const auto cosine = [](double s) { return std::abs(s) < 20 ? 0.5 + 0.5 * std::cos(s * 3.14159265 / 20) : 0; };
+  const auto web = [](double s) { return std::abs(s) < 3.5 ? 1.0 : 0; };
+  struct Shape {
+    const char* name;
+    std::function<double(double)> depth;
+  };
+  constexpr int seeds = 30;
+  for (const double noise : {0.1, 0.25})  // px, of a vessel of 14
+    for (const Shape& shape : {Shape{"gaussian", gaussian}, Shape{"cosine", cosine}, Shape{"web", web}})
+      for (const double percent : {0.0, 30.0, 50.0, 70.0}) {
+        double sum = 0, worst = 0;
+        for (int seed = 0; seed < seeds; ++seed) {
+          const SegmentDiameter got = summarize(overlapping(
+              260, [&](double s) { return (14 - 0.01 * s) * (1 - percent / 100 * shape.depth(s - 120)); }, noise, 600 + seed));
+          ASSERT_TRUE(got.percent_stenosis || percent == 0) << shape.name << " " << percent << " %, noise " << noise;
+          const double error = got.percent_stenosis.value_or(0) - percent;  // the least of a taper is its end: no stenosis
+          sum += error;
+          worst = std::max(worst, std::abs(error));
+        }
+        std::printf("%-8s %2.0f %%, noise %.2f px: mean error %+.2f points, worst %.2f\n", shape.name, percent, noise, sum / seeds, worst);
+        EXPECT_LT(std::abs(sum / seeds), 1) << shape.name << " " << percent << " %, noise " << noise;
+        EXPECT_LT(worst, 5) << shape.name << " " << percent << " %, noise " << noise;
+      }
 }
 
 TEST(Summarize, HealthyVesselHasLittle) {

@@ -4,6 +4,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 namespace cinelumen {
 namespace {
 
@@ -32,7 +34,10 @@ Analysis one_segment(float narrow_px, float sd_px) {
   segment.diameter.minimum = narrow_px;
   segment.diameter.reference = 10;
   segment.diameter.percent_stenosis = 10 * (10 - narrow_px);
+  segment.diameter.minimum_sd = sd_px;
   segment.diameter.minimum_at_px = {0, 50};
+  segment.diameter.minimum_point = 50;
+  segment.gates.assign(101, FillingGate::passed);
   analysis.segments.push_back(std::move(segment));
   return analysis;
 }
@@ -42,7 +47,7 @@ TEST(Findings, ANarrowingIsNamedAndNeverCalledSpasm) {
   ASSERT_EQ(findings.size(), 1u);
   EXPECT_EQ(findings[0].label, "narrowing");
   EXPECT_NEAR(*findings[0].narrowing_percent, 50, 1e-9);
-  EXPECT_NEAR((*findings[0].ci95)[0], 50 - 1.96 * 2, 1e-6);
+  EXPECT_NEAR((*findings[0].ci95)[0], 50 - 1.96 * std::hypot(2.0, 1.0), 1e-6);
   EXPECT_NEAR(*findings[0].extent_mm, 11 * 0.5, 1e-6);
   EXPECT_EQ(findings[0].at_px[1], 50);
   EXPECT_FALSE(findings[0].reasons.empty());
@@ -51,6 +56,37 @@ TEST(Findings, ANarrowingIsNamedAndNeverCalledSpasm) {
 TEST(Findings, SmallOrUncertainNarrowingIsNot) {
   EXPECT_TRUE(find_single_run_findings(one_segment(8, 0.2f)).empty());
   EXPECT_TRUE(find_single_run_findings(one_segment(6, 2.0f)).empty()) << "the interval reaches down to nothing";
+}
+
+TEST(Findings, APartlyFilledLumenIsNeverCalledNarrow) {
+  for (const FillingGate gate :
+       {FillingGate::contrast, FillingGate::growing, FillingGate::diluted, FillingGate::untested, FillingGate::unconfirmed}) {
+    Analysis analysis = one_segment(5, 0.2f);
+    analysis.segments[0].gates[50] = gate;
+    const std::vector<Finding> findings = find_single_run_findings(analysis);
+    ASSERT_EQ(findings.size(), 1u);
+    EXPECT_EQ(findings[0].label, "indeterminate");
+    EXPECT_FALSE(findings[0].narrowing_percent);
+    EXPECT_EQ(findings[0].reasons.back(), to_string(gate));
+  }
+  // Too narrow for a kappa, but the same calibre comes back beyond it.
+  Analysis narrow = one_segment(5, 0.2f);
+  narrow.segments[0].gates.assign(101, FillingGate::unconfirmed);
+  narrow.segments[0].diameter.sides_ratio = 0.97;
+  EXPECT_EQ(find_single_run_findings(narrow)[0].label, "narrowing");
+  narrow.segments[0].diameter.sides_ratio = 0.85;
+  EXPECT_EQ(find_single_run_findings(narrow)[0].label, "indeterminate");
+  // Contrast that is thinner on one side.
+  narrow.segments[0].diameter.sides_ratio = 1;
+  narrow.segments[0].diameter.kappa_ratio = 0.8;
+  EXPECT_EQ(find_single_run_findings(narrow)[0].label, "indeterminate");
+  // What only the frames that were taken out would have shown.
+  Analysis analysis = one_segment(5, 0.2f);
+  analysis.segments[0].ungated = analysis.segments[0].diameter;
+  analysis.segments[0].diameter.percent_stenosis = 2;
+  const std::vector<Finding> findings = find_single_run_findings(analysis);
+  ASSERT_EQ(findings.size(), 1u);
+  EXPECT_EQ(findings[0].label, "indeterminate");
 }
 
 TEST(Findings, ASingleUnsubtractedPictureClaimsNothing) {

@@ -172,7 +172,7 @@ TEST_F(Results, LumenRows) {
   test::FabricatedRun made(96, 10, 2);
   write(made);
   const auto rows = lines(contents(folder / "lumen.csv"));
-  EXPECT_EQ(rows[0], "frame,time_ms,segment,point,arc_length_mm,y_px,x_px,diameter_mm,diameter_sd_mm,diameter_px,contrast,used,reason");
+  EXPECT_EQ(rows[0], "frame,time_ms,segment,point,arc_length_mm,y_px,x_px,diameter_mm,diameter_sd_mm,diameter_px,contrast,used,reason,area_mm2,note");
   std::size_t points = 0;
   for (const auto& segment : made.analysis.segments) points += segment.centreline.points.size();
   ASSERT_EQ(rows.size(), 1 + 10 * points);
@@ -181,7 +181,7 @@ TEST_F(Results, LumenRows) {
     const auto lumen = made.lumen(frame);
     for (std::size_t i = 0; i < lumen.size(); i += 17) {
       const auto row = cells(rows[1 + frame * points + i]);
-      ASSERT_EQ(row.size(), 13u);
+      ASSERT_EQ(row.size(), 15u);
       EXPECT_EQ(row[0], std::to_string(frame + 3));
       EXPECT_NEAR(std::stod(row[1]), made.analysis.frame_times_ms[frame], 1e-3);
       EXPECT_EQ(row[2], std::to_string(lumen[i].segment + 1));

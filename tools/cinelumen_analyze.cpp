@@ -30,10 +30,11 @@ namespace {
 
 struct Options {
   std::vector<std::string> runs;
-  std::string output, trace, device = "auto", frames, roi, registration = "rigid", response = "noise-calibrated";
+  std::string output, trace, device = "auto", frames, roi, registration = "rigid", response = "noise-calibrated", diameter = "fit";
   int threads = 0;
   bool no_video = false;
   std::optional<double> mm_per_px, mm_per_px_sd;
+  ObjectOptions object;
   ReadOptions read;
 };
 
@@ -212,6 +213,8 @@ AnalysisOptions analysis_options_of(const Options& options) {
   result.registration = options.registration == "none"    ? Registration::none
                         : options.registration == "rigid" ? Registration::rigid
                                                           : Registration::nonrigid;
+  result.object = parse_object(options.object);
+  result.diameter = parse_diameter_rule(options.diameter);
   result.response = parse_response(options.response);
   if (!options.roi.empty()) result.regions = read_regions(options.roi);
   return result;
@@ -326,6 +329,57 @@ VesselnessResponse parse_response(const std::string& name) {
   return VesselnessResponse::noise_calibrated;
 }
 
+void add_object_options(CLI::App& command, ObjectOptions& options) {
+  CLI::Option* od = command.add_option(
+      "--catheter-od-mm", options.catheter_od_mm,
+      "Calibrate on a catheter or sheath of this OUTER diameter; goes before the file's geometry. A 5F catheter is 1.67 mm. Not so an "
+      "introducer: its French size is its lumen, and a 5F one is 2.2 to 2.3 mm outside");
+  command.add_option("--catheter-french", options.catheter_french, "The same for a catheter (never an introducer) in French: 1F is 1/3 mm")
+      ->check(CLI::Range(1.5, 12.0))
+      ->excludes(od);
+  command.add_option("--calibrate-at", options.calibrate_at,
+                     "Where the catheter is: y,x in px of the mask, from 0 [looked for where it enters the field]");
+  command.add_option("--marker-length-mm", options.marker_length_mm, "Calibrate on two markers of a device that are this far apart");
+  command
+      .add_option("--marker-at", options.marker_at, "Where the markers are: y,x in px of the mask, from 0; given twice, or as \"y,x;y,x\"")
+      ->expected(1)
+      ->delimiter(';')
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+}
+
+void add_diameter_option(CLI::App& command, std::string& diameter) {
+  command
+      .add_option(
+          "--diameter", diameter,
+          "How a diameter is read: fit, or to compare with, fwhm, first-derivative or mean-derivatives (biased by the point spread)")
+      ->check(CLI::IsMember({"fit", "fwhm", "first-derivative", "mean-derivatives"}))
+      ->capture_default_str();
+}
+
+CalibrationObject parse_object(const ObjectOptions& options) {
+  const auto position = [](const char* name, const std::string& text) {
+    std::array<double, 2> at{};
+    const char* const end = text.data() + text.size();
+    auto parsed = std::from_chars(text.data(), end, at[0]);
+    const bool comma = parsed.ec == std::errc() && parsed.ptr != end && *parsed.ptr == ',';
+    if (comma) parsed = std::from_chars(parsed.ptr + 1, end, at[1]);
+    if (!comma || parsed.ec != std::errc() || parsed.ptr != end || !(at[0] >= 0 && at[1] >= 0 && at[0] < 1e5 && at[1] < 1e5))
+      throw std::invalid_argument(std::string(name) + " " + text + ": expected y,x in px, from 0");
+    return at;
+  };
+  CalibrationObject object;
+  object.catheter_od_mm = options.catheter_od_mm;
+  if (options.catheter_french) object.catheter_od_mm = *options.catheter_french / 3;
+  if (!options.calibrate_at.empty()) object.catheter_at_px = position("--calibrate-at", options.calibrate_at);
+  object.marker_length_mm = options.marker_length_mm;
+  if (options.marker_at.size() == 2)
+    object.markers_at_px = {{position("--marker-at", options.marker_at[0]), position("--marker-at", options.marker_at[1])}};
+  else if (!options.marker_at.empty())
+    throw std::invalid_argument("--marker-at: " + std::to_string(options.marker_at.size()) + " given, expected 2");
+  check(object);
+  return object;
+}
+
 int parse_device(const std::string& text, bool& automatic) {
   automatic = text == "auto";
   if (automatic) return cuda_device_count() > 0 ? 0 : -1;
@@ -357,6 +411,7 @@ void add_analyze_command(CLI::App& app, const GlobalOptions& global, Command& co
   analyze->add_option("--roi", options->roi, R"(Regions to follow: JSON [{"name", "polygon_px": [[y, x], ...]}, ...] in mask pixels)");
   analyze->add_option("--mm-per-px", options->mm_per_px, "Calibration at the vessels; goes before the file's")->check(CLI::PositiveNumber);
   analyze->add_option("--mm-per-px-sd", options->mm_per_px_sd, "Its relative standard deviation [0.02]")->check(CLI::Range(0.0, 0.999));
+  add_object_options(*analyze, options->object);
   analyze->add_option("--frame-time", options->read.frame_time_ms, "Time from frame to frame in ms; goes before the file's")
       ->check(CLI::PositiveNumber);
   analyze->add_option("--spacing", options->read.spacing_mm, "mm per pixel at the vessels of a video or image sequence")
@@ -369,6 +424,7 @@ void add_analyze_command(CLI::App& app, const GlobalOptions& global, Command& co
   analyze->add_option("--response", options->response, "Vesselness: noise-calibrated, frangi, sato or jerman")
       ->check(CLI::IsMember({"noise-calibrated", "frangi", "sato", "jerman"}))
       ->capture_default_str();
+  add_diameter_option(*analyze, options->diameter);
   analyze->add_flag("--no-video", options->no_video, "Do not write overlay.mp4");
   analyze->add_option("--trace", options->trace, "Write what each thread did when: JSON for chrome://tracing or ui.perfetto.dev");
   analyze->callback([&global, &command, options] { command = [&global, options] { return analyze_runs(*options, global); }; });

@@ -34,10 +34,12 @@ using Json = nlohmann::ordered_json;
 constexpr int queued_frames = 32;  // a burst, or a second's pause of the machine; beyond it the source waits
 
 struct Options {
-  std::string source, output, trace, device = "auto", registration = "rigid", response = "noise-calibrated", page_address = "127.0.0.1";
+  std::string source, output, trace, device = "auto", registration = "rigid", response = "noise-calibrated", diameter = "fit",
+                                     page_address = "127.0.0.1";
   int threads = 0, page = -1;
   StreamOptions stream;
   LiveOptions live;
+  ObjectOptions object;
   LiveResultOptions results;
 };
 
@@ -229,6 +231,8 @@ int stream_run(Options options, const GlobalOptions& global) {
   options.live.kept_frames = options.results.kept_frames;
   if (options.live.mm_per_px_relative_sd && !options.live.mm_per_px)
     throw std::invalid_argument("--mm-per-px-sd: expected together with --mm-per-px");
+  options.live.object = parse_object(options.object);
+  options.live.diameter = parse_diameter_rule(options.diameter);
   set_cpu_threads(options.threads);
   interrupted = false;
   std::signal(SIGINT, interrupt);
@@ -245,7 +249,7 @@ int stream_run(Options options, const GlobalOptions& global) {
   LiveAnalysis live(device >= 0 ? Stream::cuda(device) : Stream::cpu(), header, options.live);
   std::optional<LivePage> page;
   if (options.page >= 0) {
-    page.emplace(options.page_address, options.page, calibration);
+    page.emplace(options.page_address, options.page, calibration.known() || options.live.object.given());
     std::fprintf(stderr, "live page: %s\n", page->url().c_str());
   }
 
@@ -279,9 +283,10 @@ int stream_run(Options options, const GlobalOptions& global) {
       const bool late = queue.more_waiting();
       dropped += late;
       const TraceSpan span("write", result.frame);
-      const std::string line = line_of(result, calibration, latency_ms, dropped);
+      const std::string line = line_of(result, live.calibration(), latency_ms, dropped);
       std::fputs((line + "\n").c_str(), stdout);
       if (std::fflush(stdout) != 0) break;  // nobody listens any more
+      if (result.mask == MaskState::ready) writer.calibrate(live.calibration());
       writer.add(result);
       if (page && !late) page->show(result, line);
       queue.give_back(std::move(frame));
@@ -331,6 +336,8 @@ void add_stream_command(CLI::App& app, const GlobalOptions& global, Command& com
       ->check(CLI::PositiveNumber);
   stream->add_option("--mm-per-px-sd", options->live.mm_per_px_relative_sd, "Its relative standard deviation [0.02]")
       ->check(CLI::Range(0.0, 0.999));
+  add_object_options(*stream, options->object);
+  add_diameter_option(*stream, options->diameter);
   stream->add_option("--frame-time", options->stream.frame_time_ms, "Time from frame to frame in ms; goes before the source's")
       ->check(CLI::PositiveNumber);
   stream->add_option("--spacing", options->stream.spacing_mm, "mm per pixel at the vessels, where the source has none")
