@@ -51,10 +51,12 @@ void count_stages(benchmark::State& state, const Timing& timing, int frames) {
   state.counters["thread ms/frame"] = all / frames;
 }
 
-void throughput(benchmark::State& state, const Stream& stream, int frames, bool topology_in_every_frame) {
+void throughput(benchmark::State& state, const Stream& stream, int frames, bool topology_in_every_frame,
+                Registration registration = Registration::rigid) {
   const Run& run = foot(static_cast<int>(state.range(0)), frames);
   AnalysisOptions options;
   options.topology_every_frame = topology_in_every_frame;
+  options.registration = registration;
   Analysis analysis;
   for (auto _ : state) analysis = analyze(stream, run, options);
   if (analysis.segments.size() < 5) state.SkipWithError("the chain found no vessels");
@@ -98,6 +100,10 @@ const bool registered = [] {
   add("chain/throughput", short_frames, false, bench::sides());
   add("chain/throughput_60_frames", long_frames, false, bench::sides_up_to(1024));
   add("chain/throughput_300_frames", sustained_frames, false, bench::sides_up_to(1024));
+  bench::register_on_all_devices(
+      "chain/throughput_300_frames_nonrigid",
+      [](benchmark::State& state, const Stream& stream) { throughput(state, stream, sustained_frames, false, Registration::nonrigid); },
+      bench::sides_up_to(1024));
   add("chain/throughput_with_topology_in_every_frame", long_frames, true, bench::sides_up_to(1024));
   add("chain/throughput_300_frames_with_topology_in_every_frame", sustained_frames, true, bench::sides_up_to(1024));
   bench::register_on_all_devices("chain/latency", latency, bench::sides());

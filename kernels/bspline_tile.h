@@ -220,13 +220,17 @@ CINELUMEN_HOST_DEVICE inline void evaluate_positions(const ImageView<const float
       part_x = position_x[i] - static_cast<float>(base_x + Step * i);
     };
   };
-  if (n == 1 || (y_low == y_high && x_low == x_high)) {
+  if constexpr (n == 1) {
     evaluate_piece<Step, Slopes, true, Weights>(coefficients, y_low, x_low, at(y_low, x_low), 0, 0, 0, 0, value, slope_y, slope_x);
-    return;
+  } else {
+    if (y_low == y_high && x_low == x_high) {
+      evaluate_piece<Step, Slopes, true, Weights>(coefficients, y_low, x_low, at(y_low, x_low), 0, 0, 0, 0, value, slope_y, slope_x);
+      return;
+    }
+    for (int base_y = y_low; base_y <= y_high; ++base_y)
+      for (int base_x = x_low; base_x <= x_high; ++base_x)
+        evaluate_piece<Step, Slopes, false, Weights>(coefficients, base_y, base_x, at(base_y, base_x), 0, 1, 0, 1, value, slope_y, slope_x);
   }
-  for (int base_y = y_low; base_y <= y_high; ++base_y)
-    for (int base_x = x_low; base_x <= x_high; ++base_x)
-      evaluate_piece<Step, Slopes, false, Weights>(coefficients, base_y, base_x, at(base_y, base_x), 0, 1, 0, 1, value, slope_y, slope_x);
 }
 
 }  // namespace cinelumen

@@ -66,6 +66,11 @@ CINELUMEN_HOST_DEVICE inline float size_information(int component) {
   return 1 / (sd * sd);
 }
 
+/// To be read only, on either machine.
+CINELUMEN_HOST_DEVICE inline ImageView<const float> readable(const ImageView<float>& view) {
+  return {view.data, view.height, view.width, view.pitch};
+}
+
 // ------------------------------------------------------------------ the linear system of one step
 
 /// image = (sum over cells of taps' H taps + prior) p, for all components.
@@ -141,7 +146,7 @@ CINELUMEN_HOST_DEVICE void add_prior(const Block& block, const Stage& s, ImageVi
 template <class Block>
 CINELUMEN_HOST_DEVICE void multiply(const Block& block, const Stage& s, const CellTaps& taps, ImageView<const float> p) {
   apply(block, s, taps, p);
-  spread_cells(block, s, taps, s.of_cells, s.image);
+  spread_cells(block, s, taps, readable(s.of_cells), s.image);
   add_prior(block, s, p);
 }
 
@@ -157,7 +162,7 @@ CINELUMEN_HOST_DEVICE void solve(const Block& block, const Stage& s, const CellT
     s.of_cells.row(s.cell_rows + y)[x] = s.system.row(of_xx * s.cell_rows + y)[x];
     s.of_cells.row(2 * s.cell_rows + y)[x] = s.system.row(of_bb * s.cell_rows + y)[x];
   });
-  spread_cells(block, s, squared, s.of_cells, s.diagonal);
+  spread_cells(block, s, squared, readable(s.of_cells), s.diagonal);
   block.for_each_pixel(rows, columns, [&](int y, int x) {
     const int c = y / s.rows;
     constexpr float bends = 6 + 6 + 8;  // squares of the second differences' weights on a node
@@ -177,7 +182,7 @@ CINELUMEN_HOST_DEVICE void solve(const Block& block, const Stage& s, const CellT
   };
   float now = residual_product();
   for (int k = 0; k < iterations && now > 0; ++k) {
-    multiply(block, s, taps, s.direction);
+    multiply(block, s, taps, readable(s.direction));
     const float along =
         block.sum_pixels(rows, columns, lanes,
                          [&](int y, int x) {
@@ -316,9 +321,9 @@ struct Between {
   template <class Block>
   CINELUMEN_HOST_DEVICE void multiply_prior_of_values(const Block& block, const CellTaps& taps) const {
     const Stage& s = stage;
-    apply(block, s, taps, s.values);  // for the bends
+    apply(block, s, taps, readable(s.values));  // for the bends
     block.for_each_pixel(components * s.rows, s.columns, [&](int y, int x) { s.image.row(y)[x] = 0; });
-    add_prior(block, s, s.values);
+    add_prior(block, s, readable(s.values));
     // of_ry, of_rx and of_rb follow one another as the components do.
     const ImageView<const float> right{s.system.row(of_ry * s.cell_rows), components * s.cell_rows, s.cell_columns, s.system.pitch};
     spread_cells(block, s, taps, right, s.residual);
