@@ -344,6 +344,12 @@ FillingVerdict gate_filling(std::vector<std::vector<LumenPoint>>& frames, const 
         std::any_of(block.diameter.begin(), block.diameter.end(), [](double diameter) { return std::isfinite(diameter); });
     find_flat_frames(block, options);
     if (!measured) continue;
+    const auto read = std::count_if(block.contrast.begin(), block.contrast.end(), [](double contrast) { return std::isfinite(contrast); });
+    if (read < options.flat_frames) {  // a vessel that moves, measured where it was traced
+      block.gate = FillingGate::untested;
+      block.filled.assign(frames.size(), true);
+      continue;
+    }
     const bool flat = std::find(block.filled.begin(), block.filled.end(), true) != block.filled.end();
     block.gate = flat ? FillingGate::passed : FillingGate::contrast;
     if (flat) test_growth(block, series, options);

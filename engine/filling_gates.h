@@ -60,7 +60,7 @@ double first_arrival(const std::vector<std::vector<std::vector<LumenPoint>>>& lu
 
 /// Takes used points out of `frames` (Exclusion::partly_filled) in frames where the place is not filled: contrast below
 /// options.plateau_share of its plateau, or not flat for options.flat_frames in a row; diameter still growing; in all frames where kappa
-/// tells a place that is diluted or layered to its end. With fewer frames than that nothing is taken out, and all is untested.
+/// tells a place that is diluted or layered to its end. Where it was read in fewer frames than that nothing is taken out: it is untested.
 FillingVerdict gate_filling(std::vector<std::vector<LumenPoint>>& frames, const FillingSeries& series, const FillingOptions& options = {});
 
 }  // namespace cinelumen

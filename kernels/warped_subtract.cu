@@ -154,7 +154,7 @@ struct Carry {
   struct Scratch {
     Positions<Height, Width> position;
     Tile<float, Height, Width> moved;
-    Tile<std::uint8_t, Height, Width> reaches;
+    Tile<std::int32_t, Height, Width> reaches;  // a word each: neighbours are written by other threads
   };
   template <int Height, int Width>
   CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>& scratch) const {

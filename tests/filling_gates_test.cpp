@@ -151,5 +151,20 @@ TEST(Filling, TwoFramesTestNothing) {
   EXPECT_TRUE(gate_filling(nothing, series).points.empty());
 }
 
+// A vessel that moves is measured where it was traced, and nowhere else: nothing tells whether it was filled, and nothing is taken away.
+TEST(FillingGates, WhatWasReadInOneFrameIsUntestedAndStays) {
+  std::vector<std::vector<LumenPoint>> line = measured([](int, int) { return Shown{}; }, 600);
+  for (int f = 0; f < frames; ++f)
+    for (LumenPoint& p : line[f]) {
+      if (f == 10) continue;
+      p.used = false;
+      p.reason = Exclusion::key_frame_only;
+    }
+  const FillingVerdict verdict = gate_filling(line, {});
+  EXPECT_EQ(std::count(verdict.points.begin(), verdict.points.end(), FillingGate::untested), points);
+  EXPECT_TRUE(verdict.frames.empty());
+  EXPECT_TRUE(std::all_of(line[10].begin(), line[10].end(), [](const LumenPoint& p) { return p.used; }));
+}
+
 }  // namespace
 }  // namespace cinelumen
