@@ -37,7 +37,7 @@ std::string fixed(double value, int decimals) {
 
 // How the frames were laid on the mask, in words.
 std::string registration_words(const SubtractionSummary& subtraction) {
-  const std::string moved =
+  std::string moved =
       "The mask was moved onto each frame by a robust sub-pixel fit that takes added attenuation for contrast, not for error, so that "
       "vessels filling do not pull it.";
   if (subtraction.registration == Registration::none) return "None: the mask was subtracted where it lay.";
