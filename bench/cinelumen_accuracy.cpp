@@ -174,47 +174,44 @@ class Observer : public AnalysisObserver {
 
 /// What the findings are worth, over all runs.
 struct Findings {
-  Errors stenosis;                     // percent stenosis, points
-  std::map<std::string, int> labels;   // of segments whose lumen is narrow somewhere
-  std::map<std::string, int> of_even;  // of segments whose lumen is not: "narrowing" is false there
-  std::map<std::string, int> gates;    // centreline points that were measured, by filling gate
-  std::map<std::string, int> filling;  // segments
+  Errors stenosis;                        // percent stenosis, points
+  std::map<std::string, Errors> by_kind;  // the same, by the lesion's
+  std::map<std::string, int> labels;      // of segments whose lumen is narrow somewhere
+  std::map<std::string, int> of_even;     // of segments whose lumen is not: "narrowing" is false there
+  std::map<std::string, int> gates;       // centreline points that were measured, by filling gate
+  std::map<std::string, int> filling;     // segments
   int segments = 0;
 };
 
-// Percent stenosis that the true radii have along a measured segment: against a straight line between its ends' calibres.
-std::optional<double> true_stenosis(const SegmentResult& segment, const Analysis& analysis, const Observer& observer) {
-  std::vector<double> diameters;
+/// Of the true lesions on a measured segment the one with the largest reduction of diameter, as this view shows it.
+struct SeenLesion {
+  const PhantomLesion* lesion = nullptr;
+  double percent = 0;  ///< against the calibre either side of it; 0: none
+};
+
+SeenLesion lesion_along(const SegmentResult& segment, const Analysis& analysis, const PhantomTruth& truth, const Observer& observer) {
+  SeenLesion seen;
   for (const DiameterProfile::Point& point : segment.profile.points) {
     const TruthMatch match = observer.nearest(analysis, point.y_px, point.x_px);
-    if (match.segment && match.distance_px < 3) diameters.push_back(2 * match.segment->points[match.point].radius_px);
+    if (!match.segment || match.distance_px >= 3) continue;
+    constexpr double near_mm = 0.5;  // points lie a pixel apart
+    for (const PhantomLesion& lesion : truth.lesions)
+      if (lesion.segment == match.segment->id && lesion.kind != "occlusion" && lesion.diameter_percent > seen.percent &&
+          std::abs(match.segment->points[match.point].arc_length_mm - lesion.at_mm) < near_mm)
+        seen = {&lesion, lesion.diameter_percent};
   }
-  const std::size_t n = diameters.size(), end = n / 6;
-  if (n < 24) return {};
-  const auto median = [&](std::size_t from) {
-    std::vector<double> some(diameters.begin() + static_cast<std::ptrdiff_t>(from),
-                             diameters.begin() + static_cast<std::ptrdiff_t>(from + end));
-    std::nth_element(some.begin(), some.begin() + static_cast<std::ptrdiff_t>(end / 2), some.end());
-    return some[end / 2];
-  };
-  const double first = median(0), last = median(n - end);
-  double deepest = 0;
-  for (std::size_t i = 0; i < n; ++i) {
-    const double share = static_cast<double>(i) / static_cast<double>(n - 1), calibre = first + share * (last - first);
-    deepest = std::max(deepest, 100 * (1 - diameters[i] / calibre));
-  }
-  return deepest;
+  return seen;
 }
 
-void judge_findings(const Analysis& analysis, const Observer& observer, Findings& findings) {
+void judge_findings(const Analysis& analysis, const PhantomTruth& truth, const Observer& observer, Findings& findings) {
   constexpr double narrow_percent = 20, even_percent = 10;
   for (const SegmentResult& segment : analysis.segments) {
     ++findings.segments;
     ++findings.filling[segment.filling];
     for (const FillingGate gate : segment.gates)
       if (gate != FillingGate::unmeasured) ++findings.gates[to_string(gate)];
-    const std::optional<double> expected = true_stenosis(segment, analysis, observer);
-    if (!expected) continue;
+    if (segment.profile.points.size() < 24) continue;
+    const SeenLesion seen = lesion_along(segment, analysis, truth, observer);
     std::string label = "nothing said", reason;
     double sd_points = 0;
     for (const Finding& finding : analysis.findings)
@@ -222,25 +219,22 @@ void judge_findings(const Analysis& analysis, const Observer& observer, Findings
         label = finding.label, reason = finding.reasons.back();
         if (finding.ci95) sd_points = ((*finding.ci95)[1] - (*finding.ci95)[0]) / (2 * 1.96);
       }
-    if (*expected >= narrow_percent) {
+    const SegmentDiameter& d = segment.diameter;
+    if (seen.percent >= narrow_percent) {
       ++findings.labels[label];
-      if (label != "narrowing") {
-        std::printf("  segment %d, median %.1f px: true stenosis %.1f %%, measured %.1f %%: %s; %s\n", segment.id,
-                    segment.diameter.median.value_or(0), *expected, segment.diameter.percent_stenosis.value_or(NAN), label.c_str(),
-                    reason.c_str());
-        continue;
-      }
-      findings.stenosis.add(*segment.diameter.percent_stenosis - *expected, sd_points);
-      const auto at = static_cast<std::size_t>(segment.diameter.minimum_point);
-      const TruthMatch match = observer.nearest(analysis, segment.profile.points[at].y_px, segment.profile.points[at].x_px);
-      std::printf("  segment %d: stenosis %.1f %%, true %.1f %%; minimum %.2f px, reference %.2f px; true at the minimum %.2f px\n",
-                  segment.id, *segment.diameter.percent_stenosis, *expected, *segment.diameter.minimum, *segment.diameter.reference,
-                  match.segment ? 2 * match.segment->points[match.point].radius_px : NAN);
-    } else if (*expected < even_percent) {
+      const PhantomLesion& lesion = *seen.lesion;
+      std::printf("  segment %d: %s, %.2f mm in %.2f mm, %.1f %%: measured %.2f mm in %.2f mm, %.1f %%; area ratio %.2f; %s; %s\n",
+                  segment.id, lesion.kind.c_str(), lesion.minimal_diameter_mm, lesion.reference_diameter_mm, seen.percent,
+                  d.minimum.value_or(NAN) * truth.mm_per_px, d.reference.value_or(NAN) * truth.mm_per_px, d.percent_stenosis.value_or(NAN),
+                  d.area_ratio_at_minimum.value_or(NAN), label.c_str(), label == "narrowing" ? "" : reason.c_str());
+      if (label != "narrowing") continue;
+      findings.stenosis.add(*d.percent_stenosis - seen.percent, sd_points);
+      findings.by_kind[lesion.kind].add(*d.percent_stenosis - seen.percent, sd_points);
+    } else if (seen.percent < even_percent) {
       ++findings.of_even[label];
       if (label == "narrowing")
-        std::printf("  FALSE NARROWING in segment %d: %.1f %% at (%.0f, %.0f), true %.1f %%\n", segment.id,
-                    *segment.diameter.percent_stenosis, segment.diameter.minimum_at_px[0], segment.diameter.minimum_at_px[1], *expected);
+        std::printf("  FALSE NARROWING in segment %d: %.1f %% at (%.0f, %.0f), true %.1f %%\n", segment.id, *d.percent_stenosis,
+                    d.minimum_at_px[0], d.minimum_at_px[1], seen.percent);
     }
   }
 }
@@ -279,7 +273,7 @@ void analyse_seed(const Options& options, int seed, Report& report) {
   for (const auto& [stage, ms] : analysis.timing.stages) std::printf(" %s %.0f,", stage.c_str(), ms);
   std::printf("\n");
   for (const std::string& warning : analysis.warnings) std::printf("  warning: %s\n", warning.c_str());
-  judge_findings(analysis, observer, report.findings);
+  judge_findings(analysis, phantom.truth, observer, report.findings);
   report.runs.push_back({{"seed", seed},
                          {"segments", analysis.segments.size()},
                          {"shift_rms_px", motion.shift_rms_px},
@@ -349,6 +343,11 @@ Json to_json(const Options& options, const Report& report) {
   const ErrorFigures stenosis = f.stenosis.figures();
   root["stenoses"] = {{"measured", stenosis.count}, {"bias_points", stenosis.bias},  {"sd_points", stenosis.sd},
                       {"rms_points", stenosis.rms}, {"coverage", stenosis.coverage}, {"labels", f.labels}};
+  Json& kinds = root["stenoses"]["by_kind"] = Json::object();
+  for (const auto& [kind, errors] : f.by_kind) {
+    const ErrorFigures figures = errors.figures();
+    kinds[kind] = {{"measured", figures.count}, {"bias_points", figures.bias}, {"sd_points", figures.sd}, {"rms_points", figures.rms}};
+  }
   root["even_vessels"] = f.of_even;
   root["filling"] = f.filling;
   root["gates"] = f.gates;
@@ -363,6 +362,10 @@ int compare_with_truth(const Options& options) {
   const ErrorFigures stenosis = report.findings.stenosis.figures();
   std::printf("\nstenoses: %d measured, percent stenosis %+.2f +- %.2f points (rms %.2f), covered %.1f %%\n", stenosis.count, stenosis.bias,
               stenosis.sd, stenosis.rms, 100 * stenosis.coverage);
+  for (const auto& [kind, errors] : report.findings.by_kind) {
+    const ErrorFigures figures = errors.figures();
+    std::printf("  %s: %d, %+.2f +- %.2f points (rms %.2f)\n", kind.c_str(), figures.count, figures.bias, figures.sd, figures.rms);
+  }
   print_counts("of narrow segments", report.findings.labels);
   print_counts("of even segments", report.findings.of_even);
   print_counts("filling", report.findings.filling);
