@@ -12,6 +12,7 @@
 #include <tuple>
 
 #include "engine/diameter_rule.h"
+#include "engine/findings.h"
 #include "engine/lumen_bound.h"
 #include "support/matching.h"
 
@@ -105,7 +106,7 @@ class Bounds {
 class Observer : public AnalysisObserver {
  public:
   Observer(const PhantomTruth& truth, std::vector<Bin>& bins, bool with_comparators)
-      : truth_(truth), map_(truth), bins_(bins), with_comparators_(with_comparators) {}
+      : truth_(truth), map_(truth, true), bins_(bins), with_comparators_(with_comparators) {}
   void progress(const std::string&, int, int) override {}
   void topology_done(const Analysis& so_far) override {
     bounds_.emplace(truth_, static_cast<int>(so_far.subtraction.mask.frames().size()));
@@ -203,6 +204,39 @@ SeenLesion lesion_along(const SegmentResult& segment, const Analysis& analysis, 
   return seen;
 }
 
+// Whether a segment's least diameter was found inside the lesion: where it lies elsewhere, the lesion was not measured.
+bool lies_in(const PhantomLesion& lesion, const SegmentResult& segment, const Analysis& analysis, const Observer& observer) {
+  const auto& at = segment.profile.points[static_cast<std::size_t>(segment.diameter.minimum_point)];
+  const TruthMatch match = observer.nearest(analysis, at.y_px, at.x_px);
+  if (!match.segment || match.segment->id != lesion.segment) return false;
+  const double place = match.segment->points[match.point].arc_length_mm, half = (lesion.to_mm - lesion.from_mm) / 4;
+  return std::abs(place - lesion.at_mm) < half;  // its narrower half
+}
+
+// Percent by which the true calibre of what was traced narrows, against a straight line between its ends'.
+double true_narrowing(const SegmentResult& segment, const Analysis& analysis, const Observer& observer) {
+  std::vector<double> diameters;
+  for (const DiameterProfile::Point& point : segment.profile.points) {
+    const TruthMatch match = observer.nearest(analysis, point.y_px, point.x_px);
+    if (match.segment && match.distance_px < 3) diameters.push_back(2 * match.segment->points[match.point].radius_px);
+  }
+  const std::size_t n = diameters.size(), end = n / 6;
+  if (n < 24) return 0;
+  const auto median = [&](std::size_t from) {
+    std::vector<double> some(diameters.begin() + static_cast<std::ptrdiff_t>(from),
+                             diameters.begin() + static_cast<std::ptrdiff_t>(from + end));
+    std::nth_element(some.begin(), some.begin() + static_cast<std::ptrdiff_t>(end / 2), some.end());
+    return some[end / 2];
+  };
+  const double first = median(0), last = median(n - end);
+  double deepest = 0;
+  for (std::size_t i = 0; i < n; ++i) {
+    const double calibre = first + static_cast<double>(i) / static_cast<double>(n - 1) * (last - first);
+    deepest = std::max(deepest, 100 * (1 - diameters[i] / calibre));
+  }
+  return deepest;
+}
+
 void judge_findings(const Analysis& analysis, const PhantomTruth& truth, const Observer& observer, Findings& findings) {
   constexpr double narrow_percent = 20, even_percent = 10;
   for (const SegmentResult& segment : analysis.segments) {
@@ -223,14 +257,17 @@ void judge_findings(const Analysis& analysis, const PhantomTruth& truth, const O
     if (seen.percent >= narrow_percent) {
       ++findings.labels[label];
       const PhantomLesion& lesion = *seen.lesion;
-      std::printf("  segment %d: %s, %.2f mm in %.2f mm, %.1f %%: measured %.2f mm in %.2f mm, %.1f %%; area ratio %.2f; %s; %s\n",
+      const bool measured = label != "indeterminate" && d.percent_stenosis && lies_in(lesion, segment, analysis, observer);
+      std::printf("  segment %d: %s, %.2f mm in %.2f mm, %.1f %%: measured %.2f mm in %.2f mm, %.1f %%%s; area ratio %.3f%s; %s; %s\n",
                   segment.id, lesion.kind.c_str(), lesion.minimal_diameter_mm, lesion.reference_diameter_mm, seen.percent,
                   d.minimum.value_or(NAN) * truth.mm_per_px, d.reference.value_or(NAN) * truth.mm_per_px, d.percent_stenosis.value_or(NAN),
-                  d.area_ratio_at_minimum.value_or(NAN), label.c_str(), label == "narrowing" ? "" : reason.c_str());
-      if (label != "narrowing") continue;
+                  measured ? "" : " (not counted)", d.area_ratio_at_minimum.value_or(NAN), d.sized_by_contrast ? ", by contrast" : "",
+                  label.c_str(), label == "indeterminate" ? reason.c_str() : "");
+      if (!measured) continue;
+      if (sd_points == 0) sd_points = std::hypot(100 * d.minimum_sd.value_or(0) / *d.reference, FindingThresholds().model_percent);
       findings.stenosis.add(*d.percent_stenosis - seen.percent, sd_points);
       findings.by_kind[lesion.kind].add(*d.percent_stenosis - seen.percent, sd_points);
-    } else if (seen.percent < even_percent) {
+    } else if (true_narrowing(segment, analysis, observer) < even_percent) {
       ++findings.of_even[label];
       if (label == "narrowing")
         std::printf("  FALSE NARROWING in segment %d: %.1f %% at (%.0f, %.0f), true %.1f %%\n", segment.id, *d.percent_stenosis,

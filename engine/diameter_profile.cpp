@@ -92,6 +92,7 @@ constexpr double round_area = std::numbers::pi / 4;
 DiameterProfile pool_profile(const Centreline& centreline, const std::vector<std::vector<LumenPoint>>& frames) {
   DiameterProfile profile;
   const std::size_t count = centreline.points.size();
+  std::vector<int> own_kappa(count);
   std::vector<std::vector<double>> diameters(count), sds(count), common(count), ratios(count);
   for (const auto& frame : frames)
     for (const LumenPoint& point : frame)
@@ -100,6 +101,7 @@ DiameterProfile pool_profile(const Centreline& centreline, const std::vector<std
         const double shared = std::min(point.common_sd_px, point.sd_px), own = std::sqrt(point.sd_px * point.sd_px - shared * shared);
         sds[point.point].push_back(std::max(own, 0.1 * point.sd_px));
         common[point.point].push_back(shared);
+        own_kappa[point.point] += point.own_kappa;
         if (point.area_px2 > 0) ratios[point.point].push_back(point.area_px2 / (round_area * point.diameter_px * point.diameter_px));
       }
   for (std::size_t i = 0; i < count; ++i) {
@@ -137,6 +139,7 @@ DiameterProfile pool_profile(const Centreline& centreline, const std::vector<std
       pooled.diameter_px = static_cast<float>(mean);
       pooled.sd_px = static_cast<float>(std::hypot(std::sqrt(scatter / weights), median_of(common[i])));
       pooled.frames = static_cast<int>(n);
+      pooled.own_kappa = 2 * static_cast<std::size_t>(own_kappa[i]) > n;
       if (!ratios[i].empty()) pooled.area_ratio = static_cast<float>(median_of(ratios[i]));
       if (pooled.sd_px > maximum_pooled_relative_sd * pooled.diameter_px) pooled.diameter_px = pooled.sd_px = 0;  // frames contradict
     }
@@ -293,6 +296,7 @@ SegmentDiameter summarize(const DiameterProfile& profile) {
   result.minimum_at_px = {measured[minimum.index]->y_px, measured[minimum.index]->x_px};
   result.minimum_point = static_cast<int>(measured[minimum.index] - profile.points.data());
   result.area_ratio_at_minimum = minimum.area_ratio;
+  result.sized_by_contrast = !measured[minimum.index]->own_kappa;
 
   while (first > 0 && smooth[first - 1] < flank && smooth[first - 1] >= smooth[first]) --first;
   while (last + 1 < n && smooth[last + 1] < flank && smooth[last + 1] >= smooth[last]) ++last;

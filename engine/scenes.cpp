@@ -10,8 +10,8 @@ constexpr int coarse_side_px = 64;
 constexpr double unrelated = 0.8;   // median difference over the root of the sum of squared median sizes: 1 for two unrelated pictures
 constexpr double beyond_noise = 3;  // times what consecutive frames differ by
 constexpr double kept = 0.5;        // of a picture, in another: half-way from unrelated to all of it
-// Correlation that no two unrelated pictures have: after the slow part is taken out, some 400 of the coarse pixels are independent.
-constexpr double by_chance = 0.2;
+// Correlation that two unrelated pictures hardly have: after the slow part is taken out, some 400 of the coarse pixels are independent.
+constexpr double by_chance = 0.12;
 // Log units, of the whole picture: no automatic exposure goes so far from one frame to the next.
 constexpr double exposure_change = 2;
 // Log units: blades let through less than a hundredth, contrast over a whole block more than a quarter.

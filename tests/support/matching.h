@@ -81,11 +81,14 @@ struct TruthMatch {
 /// The true centrelines on a grid, frame 0's coordinates.
 class TruthMap {
  public:
-  explicit TruthMap(const PhantomTruth& truth)
+  /// visible_only: without what lies wholly inside another vessel's lumen, as a branch does where it begins.
+  explicit TruthMap(const PhantomTruth& truth, bool visible_only = false)
       : height_(truth.options.rows / cell + 1), width_(truth.options.columns / cell + 1), cells_(height_ * width_) {
     for (const PhantomSegment& segment : truth.segments)
       for (std::size_t i = 0; i < segment.points.size(); ++i) {
         const int y = static_cast<int>(segment.points[i].y_px) / cell, x = static_cast<int>(segment.points[i].x_px) / cell;
+        const bool hidden = segment.points[i].gap_px < -2 * segment.points[i].radius_px;
+        if (visible_only && hidden) continue;
         if (y >= 0 && x >= 0 && y < height_ && x < width_) cells_[y * width_ + x].push_back({&segment, static_cast<int>(i), 0});
       }
   }
