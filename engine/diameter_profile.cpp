@@ -204,10 +204,10 @@ struct Lowest {
 
 // Vertex of the parabola through D about measured[lowest]; [first, last]: the run of points nearer to the minimum than to the reference.
 Lowest parabola_at(const std::vector<const DiameterProfile::Point*>& measured, std::size_t lowest, std::size_t first, std::size_t last,
-                   double along_variance_px2) {
+                   double along_variance_px2, double healthy_px) {
   constexpr double least_reach_px = 2, share = 0.35;  // of the narrowing's length, either side: a parabola holds there
   const double at = measured[lowest]->arc_length_px, length = measured[last]->arc_length_px - measured[first]->arc_length_px;
-  const double reach = std::max(least_reach_px, share * length);
+  const double reach = std::max(least_reach_px, std::min(share * length, healthy_px));  // a long one has a flat floor, no parabola's
   double sums[5] = {}, with_y[3] = {};
   std::vector<double> sds, ratios;
   double from = at, to = at;
@@ -290,7 +290,7 @@ SegmentDiameter summarize(const DiameterProfile& profile) {
   std::size_t first = lowest, last = lowest;
   while (first > 0 && smooth[first - 1] < half_way) --first;
   while (last + 1 < n && smooth[last + 1] < half_way) ++last;
-  const Lowest minimum = parabola_at(measured, lowest, first, last, profile.along_variance_px2);
+  const Lowest minimum = parabola_at(measured, lowest, first, last, profile.along_variance_px2, upper);
   result.minimum = minimum.diameter;
   result.minimum_sd = minimum.sd;
   result.minimum_at_px = {measured[minimum.index]->y_px, measured[minimum.index]->x_px};
