@@ -61,8 +61,7 @@ std::vector<Bin> make_bins() {
 }
 
 /// The Cramer-Rao bound of one profile as the fit takes it: its two rows, the noise of the frame and the mask at that place with its
-/// correlation, the attenuation that is there, kappa free where the fit leaves it free and known where it is held, the point spread known.
-/// The prior is off.
+/// correlation, the attenuation that is there, the point spread known, kappa free with the prior that the fit gives it where it is narrow.
 class Bounds {
  public:
   Bounds(const PhantomTruth& truth, int mask_frames)
@@ -73,7 +72,8 @@ class Bounds {
   double diameter_sd_px(const TruthMatch& match, int frame, const LumenPoint& measured) {
     const PhantomPoint& q = match.segment->points[match.point];
     const double filling = match.segment->filling[frame][match.point];
-    const auto key = std::make_tuple(match.segment->id, match.point, static_cast<int>(20 * filling), measured.own_kappa);
+    const auto key = std::make_tuple(match.segment->id, match.point, static_cast<int>(20 * filling),
+                                     measured.own_kappa ? 0 : 1 + static_cast<int>(200 * measured.kappa_sd / measured.kappa));
     const auto known = cache_.find(key);
     constexpr double rows = 2;
     const double lines = rows * std::max(std::abs(measured.normal_y), std::abs(measured.normal_x));
@@ -88,7 +88,8 @@ class Bounds {
     const double variance = (quanta + other) * (1 + mask_share_);
     profile.noise_sd = std::sqrt(variance);
     profile.quantum_share = quanta / variance;
-    profile.kappa_free = measured.own_kappa;
+    profile.kappa_free = true;
+    if (!measured.own_kappa) profile.kappa_sd = measured.kappa_sd;  // no wider than its prior was
     const double sd = diameter_sd_bound(profile) * correlated_noise_factor(profile, correlation_, static_cast<int>(rows));
     cache_[key] = sd;
     return sd / std::sqrt(lines);
@@ -99,7 +100,7 @@ class Bounds {
   Image<float> counts_;
   double mask_share_;
   std::array<std::array<float, 5>, 5> correlation_{};
-  std::map<std::tuple<int, int, int, bool>, double> cache_;
+  std::map<std::tuple<int, int, int, int>, double> cache_;
 };
 
 /// Collects what is measured while a run is analysed.
@@ -298,6 +299,7 @@ void analyse_seed(const Options& options, int seed, Report& report) {
   const Analysis analysis = analyze(Stream::cpu(), run, how, &observer);
   observer.finish(analysis);
   const MotionFigures motion = compare_motion(analysis, phantom.truth);
+  const FieldFigures edges = compare_field(phantom, analysis.subtraction.reference_frame, found_places(analysis, phantom.truth));
   const CentrelineFigures lines = compare_centrelines(analysis, phantom.truth, 0.8);
   std::printf(
       "%s %d seed %d: %zu segments, mask frames %zu (inflow %d, true %d), shift %.3f px rms (whole field %.3f), recall %.3f precision "
@@ -306,6 +308,7 @@ void analyse_seed(const Options& options, int seed, Report& report) {
       analysis.subtraction.mask.inflow_frame + 1, phantom.truth.first_contrast_frame + 1, motion.shift_rms_px, motion.field_rms_px,
       lines.recall, lines.precision, lines.error_rms_px, lines.clear_error_rms_px, 100 * lines.inferred_share, lines.measured_error_rms_px,
       100 * observer.used_share(), analysis.noise.log_sd_at_median);
+  std::printf("  endpoint error of the field near bone edges %.3f px rms (%d places)\n", edges.endpoint_rms_px, edges.places);
   std::printf("  %s\n  %.0f ms:", analysis.subtraction.topology_note.c_str(), analysis.timing.total);
   for (const auto& [stage, ms] : analysis.timing.stages) std::printf(" %s %.0f,", stage.c_str(), ms);
   std::printf("\n");
@@ -315,6 +318,8 @@ void analyse_seed(const Options& options, int seed, Report& report) {
                          {"segments", analysis.segments.size()},
                          {"shift_rms_px", motion.shift_rms_px},
                          {"field_rms_px", motion.field_rms_px},
+                         {"bone_edge_endpoint_px", edges.endpoint_rms_px},
+                         {"bone_edge_places", edges.places},
                          {"recall", lines.recall},
                          {"precision", lines.precision},
                          {"centreline_rms_px", lines.error_rms_px},

@@ -606,7 +606,11 @@ std::optional<MarkerMeasurement> measure_marker(ImageView<const float> attenuati
                              {0.01, 0.01, 1e-3, 1e-2, 1e-2, 1e-2, 1e-4, 1e-5, 1e-5}, residuals, 40);
   if (std::hypot(fit.parameters[0], fit.parameters[1]) > 4) return {};
   const double rms = std::sqrt(fit.squares / std::max(1.0, static_cast<double>(pixels.size()) - 9));
-  return MarkerMeasurement{at[0] + fit.parameters[0], at[1] + fit.parameters[1], rms * std::hypot(fit.sd[0], fit.sd[1]) / std::sqrt(2.0)};
+  const double sd = rms * std::hypot(fit.sd[0], fit.sd[1]) / std::sqrt(2.0);
+  // A shape that the fit can't settle on, as the end of a ruler's mark: somewhere in the 4 px that the fit may go.
+  constexpr double unsettled_px = 2;
+  return MarkerMeasurement{at[0] + fit.parameters[0], at[1] + fit.parameters[1],
+                           std::isfinite(sd) ? std::min(sd, unsettled_px) : unsettled_px};
 }
 
 // --- the scale ---
