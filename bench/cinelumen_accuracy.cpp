@@ -12,6 +12,7 @@
 #include <tuple>
 
 #include "engine/diameter_rule.h"
+#include "engine/findings.h"
 #include "engine/lumen_bound.h"
 #include "support/matching.h"
 
@@ -60,8 +61,7 @@ std::vector<Bin> make_bins() {
 }
 
 /// The Cramer-Rao bound of one profile as the fit takes it: its two rows, the noise of the frame and the mask at that place with its
-/// correlation, the attenuation that is there, kappa free where the fit leaves it free and known where it is held, the point spread known.
-/// The prior is off.
+/// correlation, the attenuation that is there, the point spread known, kappa free with the prior that the fit gives it where it is narrow.
 class Bounds {
  public:
   Bounds(const PhantomTruth& truth, int mask_frames)
@@ -72,7 +72,8 @@ class Bounds {
   double diameter_sd_px(const TruthMatch& match, int frame, const LumenPoint& measured) {
     const PhantomPoint& q = match.segment->points[match.point];
     const double filling = match.segment->filling[frame][match.point];
-    const auto key = std::make_tuple(match.segment->id, match.point, static_cast<int>(20 * filling), measured.own_kappa);
+    const auto key = std::make_tuple(match.segment->id, match.point, static_cast<int>(20 * filling),
+                                     measured.own_kappa ? 0 : 1 + static_cast<int>(200 * measured.kappa_sd / measured.kappa));
     const auto known = cache_.find(key);
     constexpr double rows = 2;
     const double lines = rows * std::max(std::abs(measured.normal_y), std::abs(measured.normal_x));
@@ -87,7 +88,8 @@ class Bounds {
     const double variance = (quanta + other) * (1 + mask_share_);
     profile.noise_sd = std::sqrt(variance);
     profile.quantum_share = quanta / variance;
-    profile.kappa_free = measured.own_kappa;
+    profile.kappa_free = true;
+    if (!measured.own_kappa) profile.kappa_sd = measured.kappa_sd;  // no wider than its prior was
     const double sd = diameter_sd_bound(profile) * correlated_noise_factor(profile, correlation_, static_cast<int>(rows));
     cache_[key] = sd;
     return sd / std::sqrt(lines);
@@ -98,14 +100,14 @@ class Bounds {
   Image<float> counts_;
   double mask_share_;
   std::array<std::array<float, 5>, 5> correlation_{};
-  std::map<std::tuple<int, int, int, bool>, double> cache_;
+  std::map<std::tuple<int, int, int, int>, double> cache_;
 };
 
 /// Collects what is measured while a run is analysed.
 class Observer : public AnalysisObserver {
  public:
   Observer(const PhantomTruth& truth, std::vector<Bin>& bins, bool with_comparators)
-      : truth_(truth), map_(truth), bins_(bins), with_comparators_(with_comparators) {}
+      : truth_(truth), map_(truth, true), bins_(bins), with_comparators_(with_comparators) {}
   void progress(const std::string&, int, int) override {}
   void topology_done(const Analysis& so_far) override {
     bounds_.emplace(truth_, static_cast<int>(so_far.subtraction.mask.frames().size()));
@@ -174,23 +176,53 @@ class Observer : public AnalysisObserver {
 
 /// What the findings are worth, over all runs.
 struct Findings {
-  Errors stenosis;                     // percent stenosis, points
-  std::map<std::string, int> labels;   // of segments whose lumen is narrow somewhere
-  std::map<std::string, int> of_even;  // of segments whose lumen is not: "narrowing" is false there
-  std::map<std::string, int> gates;    // centreline points that were measured, by filling gate
-  std::map<std::string, int> filling;  // segments
+  Errors stenosis;                        // percent stenosis, points
+  std::map<std::string, Errors> by_kind;  // the same, by the lesion's
+  std::map<std::string, int> labels;      // of segments whose lumen is narrow somewhere
+  std::map<std::string, int> of_even;     // of segments whose lumen is not: "narrowing" is false there
+  std::map<std::string, int> gates;       // centreline points that were measured, by filling gate
+  std::map<std::string, int> filling;     // segments
   int segments = 0;
 };
 
-// Percent stenosis that the true radii have along a measured segment: against a straight line between its ends' calibres.
-std::optional<double> true_stenosis(const SegmentResult& segment, const Analysis& analysis, const Observer& observer) {
+/// Of the true lesions on a measured segment the one with the largest reduction of diameter, as this view shows it.
+struct SeenLesion {
+  const PhantomLesion* lesion = nullptr;
+  double percent = 0;  ///< against the calibre either side of it; 0: none
+};
+
+SeenLesion lesion_along(const SegmentResult& segment, const Analysis& analysis, const PhantomTruth& truth, const Observer& observer) {
+  SeenLesion seen;
+  for (const DiameterProfile::Point& point : segment.profile.points) {
+    const TruthMatch match = observer.nearest(analysis, point.y_px, point.x_px);
+    if (!match.segment || match.distance_px >= 3) continue;
+    constexpr double near_mm = 0.5;  // points lie a pixel apart
+    for (const PhantomLesion& lesion : truth.lesions)
+      if (lesion.segment == match.segment->id && lesion.kind != "occlusion" && lesion.diameter_percent > seen.percent &&
+          std::abs(match.segment->points[match.point].arc_length_mm - lesion.at_mm) < near_mm)
+        seen = {&lesion, lesion.diameter_percent};
+  }
+  return seen;
+}
+
+// Whether a segment's least diameter was found inside the lesion: where it lies elsewhere, the lesion was not measured.
+bool lies_in(const PhantomLesion& lesion, const SegmentResult& segment, const Analysis& analysis, const Observer& observer) {
+  const auto& at = segment.profile.points[static_cast<std::size_t>(segment.diameter.minimum_point)];
+  const TruthMatch match = observer.nearest(analysis, at.y_px, at.x_px);
+  if (!match.segment || match.segment->id != lesion.segment) return false;
+  const double place = match.segment->points[match.point].arc_length_mm, half = (lesion.to_mm - lesion.from_mm) / 4;
+  return std::abs(place - lesion.at_mm) < half;  // its narrower half
+}
+
+// Percent by which the true calibre of what was traced narrows, against a straight line between its ends'.
+double true_narrowing(const SegmentResult& segment, const Analysis& analysis, const Observer& observer) {
   std::vector<double> diameters;
   for (const DiameterProfile::Point& point : segment.profile.points) {
     const TruthMatch match = observer.nearest(analysis, point.y_px, point.x_px);
     if (match.segment && match.distance_px < 3) diameters.push_back(2 * match.segment->points[match.point].radius_px);
   }
   const std::size_t n = diameters.size(), end = n / 6;
-  if (n < 24) return {};
+  if (n < 24) return 0;
   const auto median = [&](std::size_t from) {
     std::vector<double> some(diameters.begin() + static_cast<std::ptrdiff_t>(from),
                              diameters.begin() + static_cast<std::ptrdiff_t>(from + end));
@@ -200,21 +232,21 @@ std::optional<double> true_stenosis(const SegmentResult& segment, const Analysis
   const double first = median(0), last = median(n - end);
   double deepest = 0;
   for (std::size_t i = 0; i < n; ++i) {
-    const double share = static_cast<double>(i) / static_cast<double>(n - 1), calibre = first + share * (last - first);
+    const double calibre = first + static_cast<double>(i) / static_cast<double>(n - 1) * (last - first);
     deepest = std::max(deepest, 100 * (1 - diameters[i] / calibre));
   }
   return deepest;
 }
 
-void judge_findings(const Analysis& analysis, const Observer& observer, Findings& findings) {
+void judge_findings(const Analysis& analysis, const PhantomTruth& truth, const Observer& observer, Findings& findings) {
   constexpr double narrow_percent = 20, even_percent = 10;
   for (const SegmentResult& segment : analysis.segments) {
     ++findings.segments;
     ++findings.filling[segment.filling];
     for (const FillingGate gate : segment.gates)
       if (gate != FillingGate::unmeasured) ++findings.gates[to_string(gate)];
-    const std::optional<double> expected = true_stenosis(segment, analysis, observer);
-    if (!expected) continue;
+    if (segment.profile.points.size() < 24) continue;
+    const SeenLesion seen = lesion_along(segment, analysis, truth, observer);
     std::string label = "nothing said", reason;
     double sd_points = 0;
     for (const Finding& finding : analysis.findings)
@@ -222,25 +254,25 @@ void judge_findings(const Analysis& analysis, const Observer& observer, Findings
         label = finding.label, reason = finding.reasons.back();
         if (finding.ci95) sd_points = ((*finding.ci95)[1] - (*finding.ci95)[0]) / (2 * 1.96);
       }
-    if (*expected >= narrow_percent) {
+    const SegmentDiameter& d = segment.diameter;
+    if (seen.percent >= narrow_percent) {
       ++findings.labels[label];
-      if (label != "narrowing") {
-        std::printf("  segment %d, median %.1f px: true stenosis %.1f %%, measured %.1f %%: %s; %s\n", segment.id,
-                    segment.diameter.median.value_or(0), *expected, segment.diameter.percent_stenosis.value_or(NAN), label.c_str(),
-                    reason.c_str());
-        continue;
-      }
-      findings.stenosis.add(*segment.diameter.percent_stenosis - *expected, sd_points);
-      const auto at = static_cast<std::size_t>(segment.diameter.minimum_point);
-      const TruthMatch match = observer.nearest(analysis, segment.profile.points[at].y_px, segment.profile.points[at].x_px);
-      std::printf("  segment %d: stenosis %.1f %%, true %.1f %%; minimum %.2f px, reference %.2f px; true at the minimum %.2f px\n",
-                  segment.id, *segment.diameter.percent_stenosis, *expected, *segment.diameter.minimum, *segment.diameter.reference,
-                  match.segment ? 2 * match.segment->points[match.point].radius_px : NAN);
-    } else if (*expected < even_percent) {
+      const PhantomLesion& lesion = *seen.lesion;
+      const bool measured = label != "indeterminate" && d.percent_stenosis && lies_in(lesion, segment, analysis, observer);
+      std::printf("  segment %d: %s, %.2f mm in %.2f mm, %.1f %%: measured %.2f mm in %.2f mm, %.1f %%%s; area ratio %.3f%s; %s; %s\n",
+                  segment.id, lesion.kind.c_str(), lesion.minimal_diameter_mm, lesion.reference_diameter_mm, seen.percent,
+                  d.minimum.value_or(NAN) * truth.mm_per_px, d.reference.value_or(NAN) * truth.mm_per_px, d.percent_stenosis.value_or(NAN),
+                  measured ? "" : " (not counted)", d.area_ratio_at_minimum.value_or(NAN), d.sized_by_contrast ? ", by contrast" : "",
+                  label.c_str(), label == "indeterminate" ? reason.c_str() : "");
+      if (!measured) continue;
+      if (sd_points == 0) sd_points = std::hypot(100 * d.minimum_sd.value_or(0) / *d.reference, FindingThresholds().model_percent);
+      findings.stenosis.add(*d.percent_stenosis - seen.percent, sd_points);
+      findings.by_kind[lesion.kind].add(*d.percent_stenosis - seen.percent, sd_points);
+    } else if (true_narrowing(segment, analysis, observer) < even_percent) {
       ++findings.of_even[label];
       if (label == "narrowing")
-        std::printf("  FALSE NARROWING in segment %d: %.1f %% at (%.0f, %.0f), true %.1f %%\n", segment.id,
-                    *segment.diameter.percent_stenosis, segment.diameter.minimum_at_px[0], segment.diameter.minimum_at_px[1], *expected);
+        std::printf("  FALSE NARROWING in segment %d: %.1f %% at (%.0f, %.0f), true %.1f %%\n", segment.id, *d.percent_stenosis,
+                    d.minimum_at_px[0], d.minimum_at_px[1], seen.percent);
     }
   }
 }
@@ -267,6 +299,7 @@ void analyse_seed(const Options& options, int seed, Report& report) {
   const Analysis analysis = analyze(Stream::cpu(), run, how, &observer);
   observer.finish(analysis);
   const MotionFigures motion = compare_motion(analysis, phantom.truth);
+  const FieldFigures edges = compare_field(phantom, analysis.subtraction.reference_frame, found_places(analysis, phantom.truth));
   const CentrelineFigures lines = compare_centrelines(analysis, phantom.truth, 0.8);
   std::printf(
       "%s %d seed %d: %zu segments, mask frames %zu (inflow %d, true %d), shift %.3f px rms (whole field %.3f), recall %.3f precision "
@@ -275,15 +308,18 @@ void analyse_seed(const Options& options, int seed, Report& report) {
       analysis.subtraction.mask.inflow_frame + 1, phantom.truth.first_contrast_frame + 1, motion.shift_rms_px, motion.field_rms_px,
       lines.recall, lines.precision, lines.error_rms_px, lines.clear_error_rms_px, 100 * lines.inferred_share, lines.measured_error_rms_px,
       100 * observer.used_share(), analysis.noise.log_sd_at_median);
+  std::printf("  endpoint error of the field near bone edges %.3f px rms (%d places)\n", edges.endpoint_rms_px, edges.places);
   std::printf("  %s\n  %.0f ms:", analysis.subtraction.topology_note.c_str(), analysis.timing.total);
   for (const auto& [stage, ms] : analysis.timing.stages) std::printf(" %s %.0f,", stage.c_str(), ms);
   std::printf("\n");
   for (const std::string& warning : analysis.warnings) std::printf("  warning: %s\n", warning.c_str());
-  judge_findings(analysis, observer, report.findings);
+  judge_findings(analysis, phantom.truth, observer, report.findings);
   report.runs.push_back({{"seed", seed},
                          {"segments", analysis.segments.size()},
                          {"shift_rms_px", motion.shift_rms_px},
                          {"field_rms_px", motion.field_rms_px},
+                         {"bone_edge_endpoint_px", edges.endpoint_rms_px},
+                         {"bone_edge_places", edges.places},
                          {"recall", lines.recall},
                          {"precision", lines.precision},
                          {"centreline_rms_px", lines.error_rms_px},
@@ -349,6 +385,11 @@ Json to_json(const Options& options, const Report& report) {
   const ErrorFigures stenosis = f.stenosis.figures();
   root["stenoses"] = {{"measured", stenosis.count}, {"bias_points", stenosis.bias},  {"sd_points", stenosis.sd},
                       {"rms_points", stenosis.rms}, {"coverage", stenosis.coverage}, {"labels", f.labels}};
+  Json& kinds = root["stenoses"]["by_kind"] = Json::object();
+  for (const auto& [kind, errors] : f.by_kind) {
+    const ErrorFigures figures = errors.figures();
+    kinds[kind] = {{"measured", figures.count}, {"bias_points", figures.bias}, {"sd_points", figures.sd}, {"rms_points", figures.rms}};
+  }
   root["even_vessels"] = f.of_even;
   root["filling"] = f.filling;
   root["gates"] = f.gates;
@@ -363,6 +404,10 @@ int compare_with_truth(const Options& options) {
   const ErrorFigures stenosis = report.findings.stenosis.figures();
   std::printf("\nstenoses: %d measured, percent stenosis %+.2f +- %.2f points (rms %.2f), covered %.1f %%\n", stenosis.count, stenosis.bias,
               stenosis.sd, stenosis.rms, 100 * stenosis.coverage);
+  for (const auto& [kind, errors] : report.findings.by_kind) {
+    const ErrorFigures figures = errors.figures();
+    std::printf("  %s: %d, %+.2f +- %.2f points (rms %.2f)\n", kind.c_str(), figures.count, figures.bias, figures.sd, figures.rms);
+  }
   print_counts("of narrow segments", report.findings.labels);
   print_counts("of even segments", report.findings.of_even);
   print_counts("filling", report.findings.filling);

@@ -195,7 +195,8 @@ struct Stretch {
 
 constexpr double stretch_px = 8;
 
-double half_window(double radius) { return 1.4 * radius + 6; }
+// As little of what lies beside it as tells the background: the edge of a bone there bends it.
+double half_window(double radius) { return 1.2 * radius + 4.5; }
 
 Stretch take_stretch(const Picture& picture, Point at, double angle, double half_width, double length = stretch_px) {
   Stretch stretch;
@@ -548,7 +549,7 @@ std::optional<TubeMeasurement> measure_tube(ImageView<const float> attenuation, 
     return {};
   }
   TubeMeasurement result = measure(picture, std::move(*best));
-  if (result.sd_px > 0.05 * result.outer_diameter_px) {
+  if (!(result.sd_px <= 0.05 * result.outer_diameter_px)) {
     why = "a tube of " + number(result.outer_diameter_px) + " px +- " + number(result.sd_px, 2) +
           " px is too uncertain (expected 5 % or better)";
     return {};
@@ -605,7 +606,11 @@ std::optional<MarkerMeasurement> measure_marker(ImageView<const float> attenuati
                              {0.01, 0.01, 1e-3, 1e-2, 1e-2, 1e-2, 1e-4, 1e-5, 1e-5}, residuals, 40);
   if (std::hypot(fit.parameters[0], fit.parameters[1]) > 4) return {};
   const double rms = std::sqrt(fit.squares / std::max(1.0, static_cast<double>(pixels.size()) - 9));
-  return MarkerMeasurement{at[0] + fit.parameters[0], at[1] + fit.parameters[1], rms * std::hypot(fit.sd[0], fit.sd[1]) / std::sqrt(2.0)};
+  const double sd = rms * std::hypot(fit.sd[0], fit.sd[1]) / std::sqrt(2.0);
+  // A shape that the fit can't settle on, as the end of a ruler's mark: somewhere in the 4 px that the fit may go.
+  constexpr double unsettled_px = 2;
+  return MarkerMeasurement{at[0] + fit.parameters[0], at[1] + fit.parameters[1],
+                           std::isfinite(sd) ? std::min(sd, unsettled_px) : unsettled_px};
 }
 
 // --- the scale ---
@@ -704,7 +709,7 @@ TubeMeasurement find_catheter(const CalibrationObject& object, const Picture& pi
     return *tube;
   }
   std::vector<TubeMeasurement> tubes = tubes_at_the_edge(picture, expected);
-  std::erase_if(tubes, [&](const TubeMeasurement& t) { return !long_enough(t) || t.sd_px > steady_diameter * t.outer_diameter_px; });
+  std::erase_if(tubes, [&](const TubeMeasurement& t) { return !long_enough(t) || !(t.sd_px <= steady_diameter * t.outer_diameter_px); });
   if (tubes.size() == 1) return tubes.front();
   std::string places;
   for (const TubeMeasurement& tube : tubes) places += (places.empty() ? " (" : "; ") + place(tube.from_px);
@@ -725,7 +730,7 @@ Calibration by_catheter(const CalibrationObject& object, const Picture& picture,
   return result;
 }
 
-Calibration by_markers(const CalibrationObject& object, const Picture& picture, const std::string& file) {
+Calibration by_markers(const CalibrationObject& object, const Picture& picture, const Calibration& by_header, const std::string& file) {
   std::array<MarkerMeasurement, 2> markers;
   for (std::size_t i = 0; i < 2; ++i) {
     const Point& at = (*object.markers_at_px)[i];
@@ -744,8 +749,12 @@ Calibration by_markers(const CalibrationObject& object, const Picture& picture, 
   result.note = "markers at " + place({markers[0].y, markers[0].x}) + " and " + place({markers[1].y, markers[1].x}) + " (y,x), " +
                 number(distance) + " px apart, taken for " + number(*object.marker_length_mm) +
                 " mm; SD: their places, 1.5 % for the device and 2 % for its plane; a device tilted by 15 degrees against the picture "
-                "looks 3.4 % shorter than it is, which "
-                "is not in the SD";
+                "looks 3.4 % shorter than it is, which is not in the SD";
+  // A tilt or a bend only ever shortens what is seen.
+  if (by_header.known() && std::log(result.mm_per_px / by_header.mm_per_px) > 3 * std::hypot(result.relative_sd, by_header.relative_sd))
+    throw InputError(file + ": --marker-length-mm " + number(*object.marker_length_mm) + ": the markers look " +
+                     number(distance * by_header.mm_per_px, 3) + " mm apart by the file's " + to_string(by_header.source) +
+                     ": the device is tilted or bent, expected one that lies flat in the picture (or --mm-per-px)");
   return result;
 }
 
@@ -781,7 +790,7 @@ Calibration calibrate_by(const CalibrationObject& object, ImageView<const float>
     return result;
   }
   const Picture picture{attenuation, valid};
-  Calibration result = first_given ? by_catheter(object, picture, by_header, file) : by_markers(object, picture, file);
+  Calibration result = first_given ? by_catheter(object, picture, by_header, file) : by_markers(object, picture, by_header, file);
   compare(result, by_header);
   if (first_given && object.marker_length_mm) result.note += "; --marker-length-mm was not used: the catheter goes before it";
   return result;

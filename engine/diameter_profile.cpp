@@ -92,6 +92,7 @@ constexpr double round_area = std::numbers::pi / 4;
 DiameterProfile pool_profile(const Centreline& centreline, const std::vector<std::vector<LumenPoint>>& frames) {
   DiameterProfile profile;
   const std::size_t count = centreline.points.size();
+  std::vector<int> own_kappa(count);
   std::vector<std::vector<double>> diameters(count), sds(count), common(count), ratios(count);
   for (const auto& frame : frames)
     for (const LumenPoint& point : frame)
@@ -100,6 +101,7 @@ DiameterProfile pool_profile(const Centreline& centreline, const std::vector<std
         const double shared = std::min(point.common_sd_px, point.sd_px), own = std::sqrt(point.sd_px * point.sd_px - shared * shared);
         sds[point.point].push_back(std::max(own, 0.1 * point.sd_px));
         common[point.point].push_back(shared);
+        own_kappa[point.point] += point.own_kappa;
         if (point.area_px2 > 0) ratios[point.point].push_back(point.area_px2 / (round_area * point.diameter_px * point.diameter_px));
       }
   for (std::size_t i = 0; i < count; ++i) {
@@ -137,6 +139,7 @@ DiameterProfile pool_profile(const Centreline& centreline, const std::vector<std
       pooled.diameter_px = static_cast<float>(mean);
       pooled.sd_px = static_cast<float>(std::hypot(std::sqrt(scatter / weights), median_of(common[i])));
       pooled.frames = static_cast<int>(n);
+      pooled.own_kappa = 2 * static_cast<std::size_t>(own_kappa[i]) > n;
       if (!ratios[i].empty()) pooled.area_ratio = static_cast<float>(median_of(ratios[i]));
       if (pooled.sd_px > maximum_pooled_relative_sd * pooled.diameter_px) pooled.diameter_px = pooled.sd_px = 0;  // frames contradict
     }
@@ -201,10 +204,10 @@ struct Lowest {
 
 // Vertex of the parabola through D about measured[lowest]; [first, last]: the run of points nearer to the minimum than to the reference.
 Lowest parabola_at(const std::vector<const DiameterProfile::Point*>& measured, std::size_t lowest, std::size_t first, std::size_t last,
-                   double along_variance_px2) {
+                   double along_variance_px2, double healthy_px) {
   constexpr double least_reach_px = 2, share = 0.35;  // of the narrowing's length, either side: a parabola holds there
   const double at = measured[lowest]->arc_length_px, length = measured[last]->arc_length_px - measured[first]->arc_length_px;
-  const double reach = std::max(least_reach_px, share * length);
+  const double reach = std::max(least_reach_px, std::min(share * length, healthy_px));  // a long one has a flat floor, no parabola's
   double sums[5] = {}, with_y[3] = {};
   std::vector<double> sds, ratios;
   double from = at, to = at;
@@ -287,12 +290,13 @@ SegmentDiameter summarize(const DiameterProfile& profile) {
   std::size_t first = lowest, last = lowest;
   while (first > 0 && smooth[first - 1] < half_way) --first;
   while (last + 1 < n && smooth[last + 1] < half_way) ++last;
-  const Lowest minimum = parabola_at(measured, lowest, first, last, profile.along_variance_px2);
+  const Lowest minimum = parabola_at(measured, lowest, first, last, profile.along_variance_px2, upper);
   result.minimum = minimum.diameter;
   result.minimum_sd = minimum.sd;
   result.minimum_at_px = {measured[minimum.index]->y_px, measured[minimum.index]->x_px};
   result.minimum_point = static_cast<int>(measured[minimum.index] - profile.points.data());
   result.area_ratio_at_minimum = minimum.area_ratio;
+  result.sized_by_contrast = !measured[minimum.index]->own_kappa;
 
   while (first > 0 && smooth[first - 1] < flank && smooth[first - 1] >= smooth[first]) --first;
   while (last + 1 < n && smooth[last + 1] < flank && smooth[last + 1] >= smooth[last]) ++last;

@@ -91,6 +91,7 @@ struct DiameterProfile {
     float diameter_px = 0, sd_px = 0;             ///< robust mean over frames and its SD; sd 0: not measured
     int frames = 0;                               ///< how many frames went in
     float area_ratio = 0;                         ///< densitometric over geometric area, median over frames; 0: not known
+    bool own_kappa = false;                       ///< in most frames: else the area ratio is what a prior left of it
   };
   std::vector<Point> points;
   double along_variance_px2 = 0;  ///< of what blurs a diameter along the vessel: point spread, pixel, rows of the fit; 0: not known
@@ -104,6 +105,7 @@ struct SegmentDiameter {
   int minimum_point = -1;  ///< index into the profile
   /// Densitometric area over that of a round lumen where the lumen is narrowest; empty where attenuation does not tell it.
   std::optional<double> area_ratio_at_minimum;
+  bool sized_by_contrast = false;     ///< too narrow there for its edges to tell its width: a round lumen, of the vessel's attenuation
   std::optional<double> kappa_ratio;  ///< kappa after the minimum over that before it, likewise; empty where attenuation does not tell it
   std::optional<double> sides_ratio;  ///< healthy calibre after the minimum over that before it, where the two are nearest to it
 };

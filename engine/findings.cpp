@@ -56,6 +56,13 @@ Finding indeterminate(const SegmentResult& segment, const SegmentDiameter& diame
   return finding;
 }
 
+// Of a narrow lumen only the area can be told, and that by the contrast of the vessel; its width is that area's if it is round. What the
+// profile says against it is a small part of what an ellipse does, as kappa is held by its prior.
+bool is_not_round(const SegmentDiameter& diameter, const FindingThresholds& thresholds) {
+  return diameter.sized_by_contrast && diameter.area_ratio_at_minimum &&
+         std::abs(std::log(*diameter.area_ratio_at_minimum)) > thresholds.held_area_agrees;
+}
+
 }  // namespace
 
 std::vector<Finding> find_single_run_findings(const Analysis& analysis, const FindingThresholds& thresholds) {
@@ -96,6 +103,13 @@ std::vector<Finding> find_single_run_findings(const Analysis& analysis, const Fi
             text("contrast attenuates beyond it %.0f %% of what it does before: thinner, or not yet mixed", 100 * *diameter.kappa_ratio);
       continue;
     }
+    if (is_not_round(diameter, thresholds)) {
+      findings.push_back(indeterminate(segment, diameter, *seen));
+      findings.back().reasons = {text("looks %.0f %% narrower than either side of it", seen->percent),
+                                 "too narrow for its edges to tell how wide it is, and its profile is not that of a round lumen: an "
+                                 "ellipse's width can't be told"};
+      continue;
+    }
     Finding finding;
     finding.segment = segment.id;
     finding.label = "narrowing";
@@ -110,7 +124,9 @@ std::vector<Finding> find_single_run_findings(const Analysis& analysis, const Fi
       finding.reasons.push_back(text("too narrow to compare the contrast's attenuation: the calibre beyond is %.0f %% of that before",
                                      100 * *diameter.sides_ratio));
     constexpr double notable_area = 0.15;
-    if (diameter.area_ratio_at_minimum && std::abs(*diameter.area_ratio_at_minimum - 1) > notable_area)
+    if (diameter.sized_by_contrast)
+      finding.reasons.push_back("too narrow for its edges to tell how wide it is: sized by its contrast, as a round lumen");
+    else if (diameter.area_ratio_at_minimum && std::abs(*diameter.area_ratio_at_minimum - 1) > notable_area)
       finding.reasons.push_back(text("its area by densitometry is %.0f %% of a round lumen's: elliptical, or unevenly mixed",
                                      100 * *diameter.area_ratio_at_minimum));
     if (segment.filling != "filled") finding.reasons.push_back("the segment was not filled throughout: elsewhere nothing is said");

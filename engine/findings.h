@@ -13,8 +13,9 @@ struct FindingThresholds {
   double narrowing_percent_lower = 15;   ///< the lower end of its 95 % interval must reach this
   double minimum_segment_diameters = 6;  ///< the segment must be this many reference diameters long
   double model_percent = 1;              ///< SD of a percent narrowing that the lumen's shape leaves open, beside the measurement's
-  double kappa_agrees = 0.1;  ///< how far (natural log) the contrast's attenuation beyond the narrowing may be from that before it
-  double sides_agree = 0.1;   ///< where kappa can't be compared: how far the calibre beyond the narrowing may be from that before it
+  double kappa_agrees = 0.1;       ///< how far (natural log) the contrast's attenuation beyond the narrowing may be from that before it
+  double held_area_agrees = 0.03;  ///< of a lumen sized by its contrast: how far densitometry may pull from a round one's area
+  double sides_agree = 0.1;        ///< where kappa can't be compared: how far the calibre beyond the narrowing may be from that before it
 };
 
 /// Findings of one run, segment by segment.

@@ -14,7 +14,12 @@ constexpr int largest = 6;
 
 // Weights h with which the pixels' errors enter the radius: R_error = sum h_i e_i, for errors of SD 1 off the vessel; what they are more in
 // it is part of h.
-std::vector<double> influence(const ProfileCase& profile, double phase) {
+struct Influence {
+  std::vector<double> pixels;
+  double prior = 0;  // the same of kappa's prior
+};
+
+Influence influence(const ProfileCase& profile, double phase) {
   const double s = std::sqrt(profile.psf_px * profile.psf_px + 1.0 / 12), radius = profile.radius_px;
   const double half = profile.half_window_px > 0 ? profile.half_window_px : 1.5 * radius + 5 * s + 2;
   const int side = static_cast<int>(half);
@@ -31,12 +36,15 @@ std::vector<double> influence(const ProfileCase& profile, double phase) {
     columns.push_back({by_radius, -profile.kappa * chord.slope, 1, x, chord.value, profile.kappa * s * chord.curvature});
     for (double& value : columns.back()) value /= sd;
   }
+  // What is known beforehand counts as one more reading, in the pixels' SD.
+  const double prior = profile.kappa_sd > 0 ? std::pow(profile.noise_sd / profile.kappa_sd, 2) : 0;
   // Cholesky of the normal matrix, then the row of its inverse that belongs to R.
   double lower[largest][largest] = {}, row[largest] = {};
   for (int a = 0; a < count; ++a)
     for (int b = 0; b <= a; ++b) {
       double sum = 0;
       for (const auto& column : columns) sum += column[kept[a]] * column[kept[b]];
+      if (a == b && kept[a] == 4) sum += prior;
       for (int k = 0; k < b; ++k) sum -= lower[a][k] * lower[b][k];
       lower[a][b] = a == b ? std::sqrt(std::max(sum, 1e-300)) : sum / lower[b][b];
     }
@@ -49,11 +57,12 @@ std::vector<double> influence(const ProfileCase& profile, double phase) {
     for (int k = a + 1; k < count; ++k) row[a] -= lower[k][a] * row[k];
     row[a] /= lower[a][a];
   }
-  std::vector<double> result;
+  Influence result;
+  if (profile.kappa_free) result.prior = std::sqrt(prior) * row[4];
   for (const auto& column : columns) {
     double sum = 0;
     for (int a = 0; a < count; ++a) sum += row[a] * column[kept[a]];
-    result.push_back(sum);
+    result.pixels.push_back(sum);
   }
   return result;
 }
@@ -71,8 +80,11 @@ constexpr int phases = 4;
 double diameter_sd_bound(const ProfileCase& profile) {
   check(profile);
   double variance = 0;
-  for (int k = 0; k < phases; ++k)
-    for (const double h : influence(profile, (k + 0.5) / phases)) variance += h * h / phases;
+  for (int k = 0; k < phases; ++k) {
+    const Influence from = influence(profile, (k + 0.5) / phases);
+    variance += from.prior * from.prior / phases;
+    for (const double h : from.pixels) variance += h * h / phases;
+  }
   return 2 * profile.noise_sd * std::sqrt(variance);
 }
 
@@ -82,7 +94,9 @@ double correlated_noise_factor(const ProfileCase& profile, const std::array<std:
   if (!(autocorrelation[2][2] > 0)) return 1;
   double white = 0, correlated = 0;
   for (int k = 0; k < phases; ++k) {
-    const std::vector<double> h = influence(profile, (k + 0.5) / phases);
+    const Influence from = influence(profile, (k + 0.5) / phases);
+    const std::vector<double>& h = from.pixels;
+    white += from.prior * from.prior, correlated += from.prior * from.prior;  // it is not the noise's
     const int count = static_cast<int>(h.size());
     for (int across = -2; across <= 2; ++across) {
       double product = 0;

@@ -12,6 +12,7 @@ struct ProfileCase {
   double kappa = 0.02;     ///< log units per px
   double noise_sd = 0.01;  ///< white, per pixel
   bool kappa_free = true, psf_free = false;
+  double kappa_sd = 0;  ///< of a prior that a free kappa has, log units per px; 0: none
   /// Share of noise_sd^2 that is of quanta of the frame and grows with what the vessel absorbs, as exp(attenuation); the rest is the
   /// mask's.
   double quantum_share = 0;

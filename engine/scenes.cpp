@@ -9,6 +9,9 @@ namespace {
 constexpr int coarse_side_px = 64;
 constexpr double unrelated = 0.8;   // median difference over the root of the sum of squared median sizes: 1 for two unrelated pictures
 constexpr double beyond_noise = 3;  // times what consecutive frames differ by
+constexpr double kept = 0.5;        // of a picture, in another: half-way from unrelated to all of it
+// Correlation that two unrelated pictures hardly have: after the slow part is taken out, some 400 of the coarse pixels are independent.
+constexpr double by_chance = 0.12;
 // Log units, of the whole picture: no automatic exposure goes so far from one frame to the next.
 constexpr double exposure_change = 2;
 // Log units: blades let through less than a hundredth, contrast over a whole block more than a quarter.
@@ -68,11 +71,24 @@ class CoarsePlanes {
     const int reach_y = height_ / 8, reach_x = width_ / 8;
     for (int dy = -reach_y; dy <= reach_y; ++dy)
       for (int dx = -reach_x; dx <= reach_x; ++dx)
-        if (difference(a, b, dy, dx) <= limit) return true;
+        if (difference(a, b, dy, dx) <= limit || holds(b, a, dy, dx)) return true;
     return false;
   }
 
  private:
+  // Whether b moved back by (dy, dx) holds all that a shows, whatever was added to it: contrast in many vessels changes most of a plain
+  // picture, but takes nothing out of it. b's regression on a is 1 then, and 0 where the pictures are unrelated.
+  bool holds(int b, int a, int dy, int dx) const {
+    double ab = 0, aa = 0, bb = 0;
+    for (int y = std::max(0, -dy); y < std::min(height_, height_ - dy); ++y)
+      for (int x = std::max(0, -dx); x < std::min(width_, width_ - dx); ++x) {
+        if (!valid_(y, x) || !valid_(y + dy, x + dx)) continue;
+        const double before = planes_[a](y, x), after = planes_[b](y + dy, x + dx);
+        ab += before * after, aa += before * before, bb += after * after;
+      }
+    return ab > kept * aa && ab < aa / kept && ab > by_chance * std::sqrt(aa * bb);
+  }
+
   // Median absolute difference where both show something, b moved back by (dy, dx).
   float difference(int a, int b, int dy, int dx) const {
     std::vector<float> differences;

@@ -20,7 +20,7 @@ struct Scene {
 /// Splits a run where the picture becomes another: more than half of it changes by as much as two unrelated pictures differ, whole-pixel
 /// shifts of up to 1/8 of the side undone (table, zoom); or part of it turns much darker or brighter (a shutter, another exposure of a
 /// part). Up to two frames that differ between frames that agree are odd frames of the scene. Contrast is no change of scene: it
-/// fills less than half of the picture, and its blocks darken less than a shutter's. Never empty.
+/// only adds to what the picture shows, in however many vessels, and its blocks darken less than a shutter's. Never empty.
 std::vector<Scene> find_scenes(const FramePlanes& planes);
 
 /// The scene to measure: the one with the most frames, the first of equals.

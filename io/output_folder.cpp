@@ -96,6 +96,8 @@ OutputFolder::OutputFolder(std::filesystem::path folder, std::vector<std::string
     : folder_(std::move(folder)), names_(std::move(names)) {
   if (folder_.empty()) throw OutputError("output folder: an empty name was given, a folder expected");
   std::error_code error;
+  for (std::filesystem::path absent = folder_; !absent.empty() && !std::filesystem::exists(absent, error); absent = absent.parent_path())
+    made_.insert(made_.begin(), absent);
   std::filesystem::create_directories(folder_, error);
   if (!std::filesystem::is_directory(folder_)) {
     if (std::filesystem::exists(folder_)) throw OutputError(folder_.string() + ": is a file, an output folder was expected");
@@ -113,7 +115,13 @@ OutputFolder::OutputFolder(std::filesystem::path folder, std::vector<std::string
 
 OutputFolder::~OutputFolder() {
   remove_temporaries();
+  remove_made();
   if (lock_ >= 0) ::close(lock_);
+}
+
+void OutputFolder::remove_made() noexcept {
+  // What holds something stays: ::rmdir refuses.
+  for (; !made_.empty(); made_.pop_back()) ::rmdir(made_.back().c_str());
 }
 
 void OutputFolder::remove_temporaries() noexcept {

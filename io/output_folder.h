@@ -51,7 +51,7 @@ class OutputFolder {
   /// made or written to, or another process is writing into it.
   OutputFolder(std::filesystem::path folder, std::vector<std::string> names);
   OutputFolder(const OutputFolder&) = delete;
-  /// Removes unfinished files unless commit() was called.
+  /// Removes unfinished files unless commit() was called; folders that were made for it and hold nothing go, too.
   ~OutputFolder();
 
   const std::filesystem::path& path() const { return folder_; }
@@ -67,8 +67,10 @@ class OutputFolder {
 
  private:
   void remove_temporaries() noexcept;
+  void remove_made() noexcept;
   std::filesystem::path folder_;
   std::vector<std::string> names_, written_;
+  std::vector<std::filesystem::path> made_;  // outermost first
   int lock_ = -1;
 };
 

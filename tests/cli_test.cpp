@@ -210,6 +210,50 @@ TEST_F(Program, AnalysesARun) {
   EXPECT_FALSE(summary["segments"].empty()) << "the one vessel was not found";
 }
 
+// Against the truth of the phantom's devices; where they can't be measured to a few percent, a reason and nothing else.
+TEST_F(Program, CalibratesOnWhatLiesInThePicture) {
+  const auto made = [&](const std::string& size) {
+    EXPECT_EQ(run("phantom devices --frames 10 --seed 71 --size " + size + " --output " + size).code, 0);
+    return nlohmann::json::parse(contents(root / size / "truth.json"))["runs"][0];
+  };
+  const auto device = [](const nlohmann::json& truth, const std::string& kind) {
+    for (const auto& one : truth["devices"])
+      if (one["kind"] == kind) return one;
+    return nlohmann::json();
+  };
+  const auto place = [](const nlohmann::json& at) {
+    return std::to_string(std::lround(at[0].get<double>())) + "," + std::to_string(std::lround(at[1].get<double>()));
+  };
+  const auto analyze = [&](const std::string& size, const std::string& how) {
+    return "analyze " + size + "/run_01.dcm --device cpu --no-video --output out-" + size + " " + how;
+  };
+  const auto expect_scale = [&](const std::string& size, const nlohmann::json& truth, const std::string& how, double within) {
+    const Outcome outcome = run(analyze(size, how));
+    ASSERT_EQ(outcome.code, 0) << how << "\n" << outcome.err;
+    const auto found = nlohmann::json::parse(contents(root / ("out-" + size) / "analysis.json"))["calibration"];
+    const double error = found["mm_per_px"].get<double>() / truth["calibration"]["mm_per_px"].get<double>() - 1;
+    EXPECT_NEAR(error, 0, within) << how << " " << found;
+    EXPECT_LT(std::abs(error), 2 * found["relative_sd"].get<double>()) << how << " " << found;
+    EXPECT_LT(found["relative_sd"].get<double>(), 0.06) << how;
+  };
+  const auto refused = [&](const std::string& size, const std::string& how, const std::string& words) {
+    fs::remove_all(root / ("out-" + size));
+    expect_error(1, analyze(size, how), words);
+    EXPECT_FALSE(fs::exists(root / ("out-" + size))) << "a folder was left behind";
+  };
+  const nlohmann::json large = made("1024"), small = made("512");
+  const auto sheath = device(large, "introducer sheath 5F")["centreline_px"];
+  expect_scale("1024", large, "--catheter-od-mm 2.25 --calibrate-at " + place(sheath[sheath.size() / 2]), 0.02);
+  // It lies along a bone's edge: measured to its SD only.
+  expect_scale("1024", large, "--catheter-french 5 --calibrate-at 71,394", 0.06);
+  const auto ticks = device(small, "ruler")["markers_px"];
+  expect_scale("512", small, "--marker-length-mm 40 --marker-at '" + place(ticks[0]) + ";" + place(ticks[4]) + "'", 0.02);
+  // It follows a vein that turns away from the picture: 40 mm look like 33.
+  const auto balloon = device(small, "balloon")["markers_px"];
+  refused("512", "--marker-length-mm 40 --marker-at '" + place(balloon[0]) + ";" + place(balloon[1]) + "'", "tilted or bent");
+  refused("512", "--catheter-od-mm 1.67", "show it with --calibrate-at");
+}
+
 TEST_F(Program, AnalysesSeveralRuns) {
   write_run("first.dcm");
   write_run("second.dcm");

@@ -32,6 +32,33 @@ TEST(DiameterBound, KnownTable) {
   }
 }
 
+// A prior on kappa leads from the bound with kappa free to that with kappa known; correlation is the pixels' noise's, not the prior's.
+TEST(DiameterBound, PriorOnKappaLiesBetweenFreeAndKnown) {
+  ProfileCase profile;
+  profile.radius_px = 2.5;
+  profile.psf_px = 1;
+  const double free = diameter_sd_bound(profile);
+  profile.kappa_free = false;
+  const double known = diameter_sd_bound(profile);
+  profile.kappa_free = true;
+  double last = known;
+  for (const double relative_sd : {1e-4, 0.02, 0.1, 1.0, 100.0}) {
+    profile.kappa_sd = relative_sd * profile.kappa;
+    const double sd = diameter_sd_bound(profile);
+    EXPECT_GT(sd, last * (1 - 1e-6)) << relative_sd;
+    if (relative_sd < 1e-3) {
+      EXPECT_NEAR(sd, known, 1e-3 * known);
+    }
+    last = sd;
+  }
+  EXPECT_NEAR(last, free, 1e-3 * free);
+  // Of almost no noise only the prior's error is left: the diameter follows kappa.
+  profile.kappa_sd = 0.02 * profile.kappa;
+  std::array<std::array<float, 5>, 5> same{};
+  for (auto& row : same) row.fill(1);
+  EXPECT_GT(correlated_noise_factor(profile, same, 2), 0.2);
+}
+
 TEST(DiameterBound, ScalesWithNoiseAndContrast) {
   ProfileCase profile;
   const double sd = diameter_sd_bound(profile);

@@ -49,6 +49,28 @@ class Folders : public ::testing::Test {
   fs::path root;
 };
 
+TEST_F(Folders, WhatFailsLeavesNoFolderThatItMade) {
+  fs::create_directory(root / "there");
+  for (const fs::path& where : {root / "made" / "for it", root / "there" / "inside", root / "there"}) {
+    OutputFolder folder(where, {"summary", "table"});
+    folder.write("summary", "half");
+    std::ofstream(folder.scratch() / "rest") << "x";
+  }
+  EXPECT_EQ(listing(root), (std::set<std::string>{"there"})) << "the folder that was there before stays";
+  EXPECT_TRUE(listing(root / "there").empty());
+  {
+    OutputFolder folder(root / "made" / "again", {"summary"});
+    std::ofstream(root / "made" / "somebody else's") << "x";
+  }
+  EXPECT_EQ(listing(root / "made"), (std::set<std::string>{"somebody else's"}));
+  {
+    OutputFolder folder(root / "whole", {"summary"});
+    folder.write("summary", "all");
+    folder.commit();
+  }
+  EXPECT_EQ(listing(root / "whole"), (std::set<std::string>{"summary"}));
+}
+
 TEST_F(Folders, FilesAppearAtCommitOnly) {
   OutputFolder folder(root / "a" / "b", {"summary", "table"});
   folder.write("summary", "one");
@@ -140,7 +162,7 @@ TEST_F(Folders, FullDiskIsAnError) {
     }
   });
   EXPECT_EQ(code, 4);
-  EXPECT_TRUE(listing(root / "out").empty());
+  EXPECT_FALSE(fs::exists(root / "out")) << "made for what failed";
 }
 
 TEST_F(Folders, TwoWritersAreRefused) {

@@ -103,6 +103,30 @@ TEST(Scenes, ContrastInAnEmptyPictureIsOneScene) {
   EXPECT_EQ(find_scenes(read_frame_planes(run, make_intensity_model(run.intensity), 0, run.frame_count() - 1)).size(), 1u);
 }
 
+// Contrast changes most of a plain picture where many vessels fill, each as strongly as it can.
+TEST(Scenes, ManyVesselsThatFillAreOneScene) {
+  for (const char* scenario : {"stenoses", "partial-fill"})
+    for (const int seed : {11, 21}) {
+      PhantomOptions options;
+      options.scenario = scenario;
+      options.rows = options.columns = 256;
+      options.frames = 20;
+      options.seed = seed;
+      const PhantomRun phantom = make_phantom(options);
+      const cinelumen::Run run = make_run(phantom);
+      const std::vector<Scene> scenes = find_scenes(read_frame_planes(run, make_intensity_model(run.intensity), 0, run.frame_count() - 1));
+      ASSERT_EQ(scenes.size(), 1u) << scenario << " " << seed;
+      EXPECT_TRUE(scenes[0].odd_frames.empty());
+      // The table moves while they are filled: another picture all the same, although vessels darken both.
+      Tampered moved(0);
+      moved.phantom.truth = phantom.truth;
+      for (const Image<std::uint16_t>& frame : phantom.frames) moved.phantom.frames.push_back(to_host(Stream::cpu(), frame.view()));
+      for (int frame = 16; frame < 20; ++frame)
+        moved.change(frame, [](const Image<std::uint16_t>& image, int y, int x) { return image((y + 128) % 256, (x + 128) % 256); });
+      EXPECT_EQ(moved.scenes().size(), 2u) << scenario << " " << seed;
+    }
+}
+
 TEST(Scenes, SmallAndConstantRunsHaveOne) {
   for (const int side : {1, 3, 40}) {
     PhantomOptions options;

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
+#include <map>
 #include <vector>
 
 #include "engine/analysis.h"
@@ -81,11 +83,14 @@ struct TruthMatch {
 /// The true centrelines on a grid, frame 0's coordinates.
 class TruthMap {
  public:
-  explicit TruthMap(const PhantomTruth& truth)
+  /// visible_only: without what lies wholly inside another vessel's lumen, as a branch does where it begins.
+  explicit TruthMap(const PhantomTruth& truth, bool visible_only = false)
       : height_(truth.options.rows / cell + 1), width_(truth.options.columns / cell + 1), cells_(height_ * width_) {
     for (const PhantomSegment& segment : truth.segments)
       for (std::size_t i = 0; i < segment.points.size(); ++i) {
         const int y = static_cast<int>(segment.points[i].y_px) / cell, x = static_cast<int>(segment.points[i].x_px) / cell;
+        const bool hidden = segment.points[i].gap_px < -2 * segment.points[i].radius_px;
+        if (visible_only && hidden) continue;
         if (y >= 0 && x >= 0 && y < height_ && x < width_) cells_[y * width_ + x].push_back({&segment, static_cast<int>(i), 0});
       }
   }
@@ -206,6 +211,69 @@ inline MotionFigures compare_motion(const Analysis& analysis, const PhantomTruth
       for (int j = 0; j <= 4; ++j, ++nodes) field += squared_error({i * (h - 1) / 4.0, j * (w - 1) / 4.0});
   }
   return {std::sqrt(centre / std::max(1, frames)), std::sqrt(field / std::max(1, nodes))};
+}
+
+/// Where a place of the reference frame's picture is found in a frame (0-based number).
+using PlaceFinder = std::function<PixelPosition(int frame, PixelPosition)>;
+
+/// By the rigid motion that the analysis tells of each frame; frames that it leaves out stay where they are.
+inline PlaceFinder found_places(const Analysis& analysis, const PhantomTruth& truth) {
+  std::map<int, RigidMotion> motions;
+  for (const FrameSubtraction& frame : analysis.subtraction.frames)
+    motions[frame.frame] = {static_cast<float>(frame.shift_y_px), static_cast<float>(frame.shift_x_px),
+                            static_cast<float>(frame.rotation_rad)};
+  return [motions, rows = truth.options.rows, columns = truth.options.columns](int frame, PixelPosition p) {
+    const auto found = motions.find(frame);
+    return found == motions.end() ? p : move(found->second, p, rows, columns);
+  };
+}
+
+/// Endpoint error (both coordinates) of a found field.
+struct FieldFigures {
+  double endpoint_rms_px = 0;
+  int places = 0;  ///< per frame
+};
+
+/// Against the true displacement, at places within 5 px of strong edges of the contrast-free background in the reference frame, those
+/// beside air (the skin) left out: where subtraction leaves traces if it fails.
+inline FieldFigures compare_field(const PhantomRun& phantom, int reference, const PlaceFinder& found) {
+  const PhantomTruth& truth = phantom.truth;
+  PhantomOptions bare = truth.options;
+  bare.frames = 1;
+  const Image<float> counts = expected_counts(bare, 0);  // frame 0 is free of contrast
+  const int h = counts.height(), w = counts.width();
+  constexpr int step = 2, margin = 16, reach = 5;
+  constexpr double steep = 0.02;     // log units per px: cortex, not a texture's or a slope of tissue
+  constexpr double air_share = 0.8;  // of the unattenuated count: nothing but air lies there
+  const auto steepness = [&](int y, int x) {
+    return std::hypot(std::log(counts(y + 1, x) / counts(y - 1, x)), std::log(counts(y, x + 1) / counts(y, x - 1))) / 2;
+  };
+  const auto beside_air = [&](int y, int x) {
+    for (int dy = -margin; dy <= margin; dy += 4)
+      for (int dx = -margin; dx <= margin; dx += 4)
+        if (counts(y + dy, x + dx) > air_share * truth.air_count) return true;
+    return false;
+  };
+  std::vector<PixelPosition> places;
+  for (int y = margin + reach; y < h - margin - reach; y += 2 * reach)
+    for (int x = margin + reach; x < w - margin - reach; x += 2 * reach) {
+      bool near = false;
+      for (int dy = -reach; dy <= reach && !near; dy += step)
+        for (int dx = -reach; dx <= reach && !near; dx += step)
+          near = dy * dy + dx * dx <= reach * reach && steepness(y + dy, x + dx) > steep;
+      if (near && !beside_air(y, x)) places.push_back({static_cast<double>(y), static_cast<double>(x)});
+    }
+  FieldFigures figures;
+  figures.places = static_cast<int>(places.size());
+  double squares = 0;
+  for (int frame = 0; frame < static_cast<int>(phantom.frames.size()); ++frame)
+    for (const PixelPosition& p : places) {
+      const auto from = truth.displacement(reference, p.y, p.x), to = truth.displacement(frame, p.y, p.x);
+      const PixelPosition at = found(frame, {p.y + from[0], p.x + from[1]});
+      squares += std::pow(at.y - p.y - to[0], 2) + std::pow(at.x - p.x - to[1], 2);
+    }
+  if (!places.empty()) figures.endpoint_rms_px = std::sqrt(squares / static_cast<double>(places.size() * phantom.frames.size()));
+  return figures;
 }
 
 /// Errors of single-frame diameters, mm in the plane of calibration, by true diameter.
