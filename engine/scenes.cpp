@@ -9,6 +9,7 @@ namespace {
 constexpr int coarse_side_px = 64;
 constexpr double unrelated = 0.8;   // median difference over the root of the sum of squared median sizes: 1 for two unrelated pictures
 constexpr double beyond_noise = 3;  // times what consecutive frames differ by
+constexpr double contained = 0.5;   // of what a picture shows is there too in one with contrast added: 0 for two unrelated pictures
 // Log units, of the whole picture: no automatic exposure goes so far from one frame to the next.
 constexpr double exposure_change = 2;
 // Log units: blades let through less than a hundredth, contrast over a whole block more than a quarter.
@@ -64,7 +65,7 @@ class CoarsePlanes {
     if (brightness_changed(a, b)) return false;
     if (size_[a] < beyond_noise * noise_) return true;  // a picture of nothing: what comes into it is contrast
     const double limit = std::max(beyond_noise * noise_, unrelated * std::hypot(size_[a], size_[b]));
-    if (difference(a, b, 0, 0) <= limit) return true;
+    if (difference(a, b, 0, 0) <= limit || share_contained(a, b) >= contained) return true;
     const int reach_y = height_ / 8, reach_x = width_ / 8;
     for (int dy = -reach_y; dy <= reach_y; ++dy)
       for (int dx = -reach_x; dx <= reach_x; ++dx)
@@ -81,6 +82,22 @@ class CoarsePlanes {
       for (int x = std::max(0, -dx); x < std::min(width_, width_ - dx); ++x)
         if (valid_(y, x) && valid_(y + dy, x + dx)) differences.push_back(std::abs(planes_[a](y, x) - planes_[b](y + dy, x + dx)));
     return median_of(differences);
+  }
+
+  // How much of a is in b: the slope of b on a. Contrast, however much of it comes, adds to a and takes nothing away. Neither has more say
+  // than a few times the usual size: vessels are few and dense.
+  double share_contained(int a, int b) const {
+    constexpr float most_sizes = 3;
+    const float most_a = most_sizes * size_[a], most_b = most_sizes * size_[b];
+    double products = 0, squares = 0;
+    for (int y = 0; y < height_; ++y)
+      for (int x = 0; x < width_; ++x) {
+        if (!valid_(y, x)) continue;
+        const float here = std::clamp(planes_[a](y, x), -most_a, most_a);
+        products += here * std::clamp(planes_[b](y, x), -most_b, most_b);
+        squares += here * here;
+      }
+    return squares > 0 ? products / squares : 1;
   }
 
   bool brightness_changed(int a, int b) const {
