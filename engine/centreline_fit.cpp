@@ -390,14 +390,18 @@ class Assembly {
     ends_.resize(graph_.segments.size());
   }
 
-  // A quantile of the image along a segment, from one point to another of those counted from one of its ends.
-  double along(int segment, bool at_start, int from, int to, double quantile) const {
+  // A quantile of the image along a segment, from one point to another of those counted from one of its ends; of the most that there is
+  // within aside_px, where the line itself is in doubt.
+  double along(int segment, bool at_start, int from, int to, double quantile, int aside_px) const {
     const Centreline& line = graph_.segments[segment].centreline;
     std::vector<float> values;
     for (int k = from; k < std::min<int>(to, static_cast<int>(line.points.size())); ++k) {
       const CentrelinePoint& p = from_end(line, at_start, k);
       const int y = static_cast<int>(std::lround(p.y)), x = static_cast<int>(std::lround(p.x));
-      if (y >= 0 && x >= 0 && y < image_.height() && x < image_.width()) values.push_back(image_(y, x));
+      float most = -std::numeric_limits<float>::infinity();
+      for (int j = std::max(0, y - aside_px); j <= std::min(image_.height() - 1, y + aside_px); ++j)
+        for (int i = std::max(0, x - aside_px); i <= std::min(image_.width() - 1, x + aside_px); ++i) most = std::max(most, image_(j, i));
+      if (std::isfinite(most)) values.push_back(most);
     }
     if (values.empty()) return 0;
     const auto at = values.begin() + static_cast<std::ptrdiff_t>(quantile * static_cast<double>(values.size() - 1));
@@ -409,11 +413,11 @@ class Assembly {
   bool two_behind(int inner) const {
     constexpr double least_share = 0.5;  // of the thinner one's: a trunk has a quarter more than equal branches
     const VesselGraph::Segment& segment = graph_.segments[inner];
-    const double between = along(inner, true, 0, static_cast<int>(segment.centreline.points.size()), 0.75);
+    const double between = along(inner, true, 0, static_cast<int>(segment.centreline.points.size()), 0.75, 3);
     for (const int node : {segment.start_branch, segment.end_branch}) {
       std::vector<double> arms;
       for (const Arm& arm : arms_of({node}, true))
-        if (arm.segment != inner) arms.push_back(along(arm.segment, arm.at_start, arm.clear, arm.clear + 20, 0.5));
+        if (arm.segment != inner) arms.push_back(along(arm.segment, arm.at_start, arm.clear, arm.clear + 20, 0.5, 0));
       if (arms.size() != 2 || between - std::max(arms[0], arms[1]) < least_share * std::min(arms[0], arms[1])) return false;
     }
     return true;
@@ -430,7 +434,8 @@ class Assembly {
       const int a = segment.start_branch, b = segment.end_branch;
       if (a < 0 || b < 0 || a == b || cluster_of[a] < 0 || cluster_of[b] < 0 || cluster_of[a] == cluster_of[b]) continue;
       const int count = static_cast<int>(segment.centreline.points.size());
-      if (segment.centreline.length_px() > most_radii * median_radius(segment.centreline, true, 0, count) || !two_behind(static_cast<int>(s)))
+      if (segment.centreline.length_px() > most_radii * median_radius(segment.centreline, true, 0, count) ||
+          !two_behind(static_cast<int>(s)))
         continue;
       inner_[s] = 1;
       clusters_[cluster_of[a]].push_back(b);
@@ -1442,7 +1447,8 @@ class PassingFinder {
   bool adds_up(const Passing& passing) const {
     constexpr double least_share = 0.25, most_share = 1.7;  // of the thinner one's, beyond the wider one's: 1 in a crossing
     const auto &a = vessels_[passing.vessels[0]].points, &b = vessels_[passing.vessels[1]].points;
-    const std::optional<double> one = beside(a, passing.points[0], passing.reach_px), other = beside(b, passing.points[1], passing.reach_px);
+    const std::optional<double> one = beside(a, passing.points[0], passing.reach_px),
+                                other = beside(b, passing.points[1], passing.reach_px);
     if (!one || !other) return true;
     const Point &p = a[passing.points[0]], &q = b[passing.points[1]];
     double here = -1e9;
@@ -1473,9 +1479,7 @@ class PassingFinder {
 
   void meet(int a, int b, std::vector<Passing>& result) const {
     const auto &first = vessels_[a].points, &second = vessels_[b].points;
-    const auto cross = [](const Point& o, const Point& p, const Point& q) {
-      return (p.y - o.y) * (q.x - o.x) - (p.x - o.x) * (q.y - o.y);
-    };
+    const auto cross = [](const Point& o, const Point& p, const Point& q) { return (p.y - o.y) * (q.x - o.x) - (p.x - o.x) * (q.y - o.y); };
     constexpr int stride = 8;  // points lie 1 px apart: nothing nearer than that is passed over
     for (std::size_t i = 0; i + 1 < first.size(); ++i)
       for (std::size_t j = 0; j + 1 < second.size();) {
@@ -1655,7 +1659,8 @@ VesselGraph make_graph(const std::vector<Vessel>& vessels, const std::vector<std
   };
   for (const Passing& passing : crossings) {
     const Point& place = vessels[passing.vessels[0]].points[passing.points[0]];
-    BranchPoint branch{place.y, place.x, {piece(passing.vessels[0], passing.points[0]), piece(passing.vessels[1], passing.points[1])}, true};
+    BranchPoint branch{
+        place.y, place.x, {piece(passing.vessels[0], passing.points[0]), piece(passing.vessels[1], passing.points[1])}, true};
     if (branch.segments[0] < 0 || branch.segments[1] < 0) continue;
     std::sort(branch.segments.begin(), branch.segments.end());
     graph.branch_points.push_back(std::move(branch));

@@ -17,8 +17,9 @@ struct GraphFigures {
   std::vector<std::string> missed;                    ///< in words
 };
 
-/// True crossings are those of which both vessels go on for 10 px beside the other, filled, without a branching there. One is found where the graph has one of segments that are the two vessels', and no branch point there joins the two. A
-/// bifurcation is found where the graph has a branch point that is no crossing. `minimum_diameter_mm`: of the thinner vessel, there.
+/// True crossings are those of which both vessels go on for 10 px beside the other, filled, without a branching there. One is found where
+/// the graph has one of segments that are the two vessels', and no branch point there joins the two. A bifurcation is found where the graph
+/// has a branch point that is no crossing. `minimum_diameter_mm`: of the thinner vessel, there.
 class GraphComparison {
  public:
   GraphComparison(const Analysis& analysis, const PhantomTruth& truth) : analysis_(analysis), truth_(truth), map_(truth) {
