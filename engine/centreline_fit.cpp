@@ -1433,8 +1433,8 @@ class PassingFinder {
     const int count = static_cast<int>(vessels_.size());
     for (int a = 0; a < count; ++a)
       for (int b = a + 1; b < count; ++b) meet(a, b, result);
-    for (auto [a, b] : taken) {
-      if (a > b) std::swap(a, b);
+    for (const std::pair<int, int>& pair : taken) {
+      const int a = std::min(pair.first, pair.second), b = std::max(pair.first, pair.second);
       const auto of_both = [&](const Passing& p) { return p.vessels == std::array<int, 2>{a, b}; };
       if (a < 0 || a == b || vessels_[a].points.empty() || vessels_[b].points.empty()) continue;
       if (std::none_of(result.begin(), result.end(), of_both)) result.push_back(nearest(a, b));
