@@ -10,6 +10,7 @@
 #include "engine/mask_frame.h"
 #include "engine/scenes.h"
 #include "engine/segment_measurement.h"
+#include "engine/segment_names.h"
 #include "engine/topology.h"
 
 namespace cinelumen {
@@ -197,6 +198,7 @@ Analysis analyze(const Stream& stream, const Run& run, const AnalysisOptions& op
     const auto timed = clock.measure("statistics");
     summarize_segments(measurements, analysis);
     summarize_flow(measurements, options.regions, analysis);
+    name_segments(analysis, run.description.body_part);
     analysis.findings = find_single_run_findings(analysis);
   }
 

@@ -6,6 +6,7 @@
 #include <functional>
 #include <limits>
 #include <numeric>
+#include <optional>
 
 #include "engine/smoothing_spline.h"
 #include "kernels/error.h"
@@ -331,8 +332,9 @@ bool near_end(int end, int point) { return end >= 0 && std::abs(point - end) < 4
 // Builds vessels of segments.
 class Assembly {
  public:
-  explicit Assembly(const VesselGraph& graph) : graph_(graph) {
+  Assembly(const VesselGraph& graph, const Image<float>& image) : graph_(graph), image_(image) {
     find_clusters();
+    join_along_crossings();
     for (const std::vector<int>& cluster : clusters_) resolve(cluster);
     chain();
   }
@@ -386,6 +388,61 @@ class Assembly {
       clusters_[number[r]].push_back(n);
     }
     ends_.resize(graph_.segments.size());
+  }
+
+  // A quantile of the image along a segment, from one point to another of those counted from one of its ends; of the most that there is
+  // within aside_px, where the line itself is in doubt.
+  double along(int segment, bool at_start, int from, int to, double quantile, int aside_px) const {
+    const Centreline& line = graph_.segments[segment].centreline;
+    std::vector<float> values;
+    for (int k = from; k < std::min<int>(to, static_cast<int>(line.points.size())); ++k) {
+      const CentrelinePoint& p = from_end(line, at_start, k);
+      const int y = static_cast<int>(std::lround(p.y)), x = static_cast<int>(std::lround(p.x));
+      float most = -std::numeric_limits<float>::infinity();
+      for (int j = std::max(0, y - aside_px); j <= std::min(image_.height() - 1, y + aside_px); ++j)
+        for (int i = std::max(0, x - aside_px); i <= std::min(image_.width() - 1, x + aside_px); ++i) most = std::max(most, image_(j, i));
+      if (std::isfinite(most)) values.push_back(most);
+    }
+    if (values.empty()) return 0;
+    const auto at = values.begin() + static_cast<std::ptrdiff_t>(quantile * static_cast<double>(values.size() - 1));
+    std::nth_element(values.begin(), at, values.end());
+    return *at;
+  }
+
+  // Whether what lies between two branchings is two vessels, one behind the other, rather than a trunk: their attenuations add up.
+  bool two_behind(int inner) const {
+    constexpr double least_share = 0.5;  // of the thinner one's: a trunk has a quarter more than equal branches
+    const VesselGraph::Segment& segment = graph_.segments[inner];
+    const double between = along(inner, true, 0, static_cast<int>(segment.centreline.points.size()), 0.75, 3);
+    for (const int node : {segment.start_branch, segment.end_branch}) {
+      std::vector<double> arms;
+      for (const Arm& arm : arms_of({node}, true))
+        if (arm.segment != inner) arms.push_back(along(arm.segment, arm.at_start, arm.clear, arm.clear + 20, 0.5, 0));
+      if (arms.size() != 2 || between - std::max(arms[0], arms[1]) < least_share * std::min(arms[0], arms[1])) return false;
+    }
+    return true;
+  }
+
+  // Vessels that cross at a small angle run as one for longer than two branchings are usually apart.
+  void join_along_crossings() {
+    constexpr double most_radii = 12;  // of the two together: lumens overlap for that long at 10 degrees
+    std::vector<int> cluster_of(graph_.branch_points.size(), -1);
+    for (std::size_t c = 0; c < clusters_.size(); ++c)
+      if (clusters_[c].size() == 1) cluster_of[clusters_[c][0]] = static_cast<int>(c);
+    for (std::size_t s = 0; s < graph_.segments.size(); ++s) {
+      const VesselGraph::Segment& segment = graph_.segments[s];
+      const int a = segment.start_branch, b = segment.end_branch;
+      if (a < 0 || b < 0 || a == b || cluster_of[a] < 0 || cluster_of[b] < 0 || cluster_of[a] == cluster_of[b]) continue;
+      const int count = static_cast<int>(segment.centreline.points.size());
+      if (segment.centreline.length_px() > most_radii * median_radius(segment.centreline, true, 0, count) ||
+          !two_behind(static_cast<int>(s)))
+        continue;
+      inner_[s] = 1;
+      clusters_[cluster_of[a]].push_back(b);
+      clusters_[cluster_of[b]].clear();
+      cluster_of[a] = cluster_of[b] = -1;
+    }
+    std::erase_if(clusters_, [](const std::vector<int>& cluster) { return cluster.empty(); });
   }
 
   std::vector<Arm> arms_of(const std::vector<int>& nodes, bool with_inner) const {
@@ -591,6 +648,7 @@ class Assembly {
     std::vector<std::array<int, 2>> pairs;
   };
   const VesselGraph& graph_;
+  const Image<float>& image_;
   std::vector<std::vector<int>> clusters_;
   std::vector<char> inner_;  // 1: between two nodes of a cluster, 2: no longer there
   std::vector<std::array<End, 2>> ends_;
@@ -1357,9 +1415,135 @@ class Refit {
   const bool parallel_;
 };
 
+// ---- where vessels cross ----
+
+// Where the middle lines of two vessels meet without either ending there.
+struct Passing {
+  std::array<int, 2> vessels{}, points{};
+  double reach_px = 0;  // from there the two lumens are apart
+};
+
+class PassingFinder {
+ public:
+  PassingFinder(const std::vector<Vessel>& vessels, const Image<float>& image) : vessels_(vessels), image_(image) {}
+
+  // `taken`: pairs of vessels that were taken for crossing one another: where no two lines meet, they do where they come nearest.
+  std::vector<Passing> find(const std::vector<std::pair<int, int>>& taken) const {
+    std::vector<Passing> result;
+    const int count = static_cast<int>(vessels_.size());
+    for (int a = 0; a < count; ++a)
+      for (int b = a + 1; b < count; ++b) meet(a, b, result);
+    for (const std::pair<int, int>& pair : taken) {
+      const int a = std::min(pair.first, pair.second), b = std::max(pair.first, pair.second);
+      const auto of_both = [&](const Passing& p) { return p.vessels == std::array<int, 2>{a, b}; };
+      if (a < 0 || a == b || vessels_[a].points.empty() || vessels_[b].points.empty()) continue;
+      if (std::none_of(result.begin(), result.end(), of_both)) result.push_back(nearest(a, b));
+    }
+    return result;
+  }
+
+  // In a crossing the attenuations of both vessels add up; where they are one lumen, the wider one's is all there is, and where it is more
+  // than both, others are there too.
+  bool adds_up(const Passing& passing) const {
+    constexpr double least_share = 0.25, most_share = 1.7;  // of the thinner one's, beyond the wider one's: 1 in a crossing
+    const auto &a = vessels_[passing.vessels[0]].points, &b = vessels_[passing.vessels[1]].points;
+    const std::optional<double> one = beside(a, passing.points[0], passing.reach_px),
+                                other = beside(b, passing.points[1], passing.reach_px);
+    if (!one || !other) return true;
+    const Point &p = a[passing.points[0]], &q = b[passing.points[1]];
+    double here = -1e9;
+    const int y = static_cast<int>(std::lround((p.y + q.y) / 2)), x = static_cast<int>(std::lround((p.x + q.x) / 2));
+    for (int dy = -1; dy <= 1; ++dy)
+      for (int dx = -1; dx <= 1; ++dx)
+        if (y + dy >= 0 && x + dx >= 0 && y + dy < image_.height() && x + dx < image_.width())
+          here = std::max<double>(here, image_(y + dy, x + dx));
+    const double share = (here - std::max(*one, *other)) / std::max(1e-6, std::min(*one, *other));
+    return share > least_share && share < most_share;
+  }
+
+ private:
+  // Neither a joint of the two nor what lies about it is a crossing.
+  bool at_joint(int a, int b, const Point& p) const {
+    for (const auto& [own, other] : {std::pair{a, b}, std::pair{b, a}})
+      for (const Joint& joint : vessels_[own].ends)
+        if (joint.there && joint.vessel == other && std::hypot(joint.place.y - p.y, joint.place.x - p.x) < 2 * joint.reach + 6) return true;
+    return false;
+  }
+
+  Passing passing(int a, int i, int b, int j) const {
+    const Point &p = vessels_[a].points[i], &q = vessels_[b].points[j];
+    constexpr double least_sine = 0.15;  // of 9 degrees: smaller angles are known too badly
+    const double sine = std::max(least_sine, std::abs(p.normal_y * q.normal_x - p.normal_x * q.normal_y));
+    return {{a, b}, {i, j}, (p.radius + q.radius) / sine + 2};
+  }
+
+  void meet(int a, int b, std::vector<Passing>& result) const {
+    const auto &first = vessels_[a].points, &second = vessels_[b].points;
+    const auto cross = [](const Point& o, const Point& p, const Point& q) { return (p.y - o.y) * (q.x - o.x) - (p.x - o.x) * (q.y - o.y); };
+    constexpr int stride = 8;  // points lie 1 px apart: nothing nearer than that is passed over
+    for (std::size_t i = 0; i + 1 < first.size(); ++i)
+      for (std::size_t j = 0; j + 1 < second.size();) {
+        const Point &p = first[i], &q = second[j];
+        const double away = std::max(std::abs(p.y - q.y), std::abs(p.x - q.x));
+        if (away > stride) {
+          j += std::max<std::size_t>(1, static_cast<std::size_t>(away / 2));
+          continue;
+        }
+        const Point &p1 = first[i + 1], &q1 = second[j + 1];
+        if ((cross(p, p1, q) > 0) != (cross(p, p1, q1) > 0) && (cross(q, q1, p) > 0) != (cross(q, q1, p1) > 0) && !at_joint(a, b, p)) {
+          const Passing found = passing(a, static_cast<int>(i), b, static_cast<int>(j));
+          const bool again = std::any_of(result.begin(), result.end(), [&](const Passing& other) {
+            return other.vessels == found.vessels && std::abs(other.points[0] - found.points[0]) < found.reach_px;
+          });
+          if (!again) result.push_back(found);
+        }
+        ++j;
+      }
+  }
+
+  Passing nearest(int a, int b) const {
+    double least = 1e18;
+    int at_a = 0, at_b = 0;
+    for (int i = 0; i < static_cast<int>(vessels_[a].points.size()); ++i)
+      for (int j = 0; j < static_cast<int>(vessels_[b].points.size()); ++j) {
+        const Point &p = vessels_[a].points[i], &q = vessels_[b].points[j];
+        const double d = (p.y - q.y) * (p.y - q.y) + (p.x - q.x) * (p.x - q.x);
+        if (d >= least) continue;
+        least = d;
+        at_a = i;
+        at_b = j;
+      }
+    return passing(a, at_a, b, at_b);
+  }
+
+  // Median of the image along a vessel where it has left the crossing, of the side where it is less: the other may hold another crossing.
+  std::optional<double> beside(const std::vector<Point>& points, int at, double reach_px) const {
+    constexpr int length = 15, enough = 6;
+    std::optional<double> least;
+    for (const int side : {-1, 1}) {
+      std::vector<float> values;
+      for (int k = 0; k < length; ++k) {
+        const int i = at + side * (static_cast<int>(reach_px) + k);
+        if (i < 0 || i >= static_cast<int>(points.size())) break;
+        const int y = static_cast<int>(std::lround(points[i].y)), x = static_cast<int>(std::lround(points[i].x));
+        if (y >= 0 && x >= 0 && y < image_.height() && x < image_.width()) values.push_back(image_(y, x));
+      }
+      if (static_cast<int>(values.size()) < enough) continue;
+      const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+      std::nth_element(values.begin(), middle, values.end());
+      least = std::min<double>(least.value_or(*middle), *middle);
+    }
+    return least;
+  }
+
+  const std::vector<Vessel>& vessels_;
+  const Image<float>& image_;
+};
+
 // ---- back to a graph ----
 
-VesselGraph make_graph(const std::vector<Vessel>& vessels, const std::vector<std::pair<int, int>>& crossing, const Image<float>& z) {
+VesselGraph make_graph(const std::vector<Vessel>& vessels, const std::vector<std::pair<int, int>>& crossing, const Image<float>& image,
+                       const Image<float>& z) {
   const int height = z.height(), width = z.width();
   VesselGraph graph;
   struct Cut {
@@ -1394,6 +1578,19 @@ VesselGraph make_graph(const std::vector<Vessel>& vessels, const std::vector<std
       }
       end_node[v][side] = node;
     }
+  const PassingFinder finder(vessels, image);
+  std::vector<Passing> crossings;
+  for (const Passing& passing : finder.find(crossing)) {
+    if (finder.adds_up(passing)) {
+      crossings.push_back(passing);
+      continue;
+    }
+    // One lumen: both vessels are cut there.
+    const Point& place = vessels[passing.vessels[0]].points[passing.points[0]];
+    const int node = static_cast<int>(graph.branch_points.size());
+    graph.branch_points.push_back({place.y, place.x, {}, false});
+    for (const int side : {0, 1}) cuts[passing.vessels[side]].push_back({passing.points[side], node});
+  }
   std::vector<std::vector<std::pair<int, int>>> pieces(vessels.size());  // first point, segment
   for (std::size_t v = 0; v < vessels.size(); ++v) {
     const auto& points = vessels[v].points;
@@ -1437,7 +1634,7 @@ VesselGraph make_graph(const std::vector<Vessel>& vessels, const std::vector<std
         node = cut.node;
     add(static_cast<int>(points.size()) - 1, end_node[v][1]);
   }
-  // Segments longest first; crossings where two middle lines come nearest.
+  // Segments longest first.
   std::vector<int> order(graph.segments.size()), number(graph.segments.size());
   std::iota(order.begin(), order.end(), 0);
   std::stable_sort(order.begin(), order.end(),
@@ -1454,30 +1651,16 @@ VesselGraph make_graph(const std::vector<Vessel>& vessels, const std::vector<std
         auto& list = graph.branch_points[branch].segments;
         if (list.empty() || list.back() != static_cast<int>(s)) list.push_back(static_cast<int>(s));
       }
-  for (const auto& [a, b] : crossing) {
-    if (a < 0 || b < 0 || a == b || vessels[a].points.empty() || vessels[b].points.empty()) continue;
-    double nearest = 1e9;
-    int at_a = 0, at_b = 0;
-    for (int i = 0; i < static_cast<int>(vessels[a].points.size()); ++i)
-      for (int j = 0; j < static_cast<int>(vessels[b].points.size()); ++j) {
-        const Point &p = vessels[a].points[i], &q = vessels[b].points[j];
-        const double d = (p.y - q.y) * (p.y - q.y) + (p.x - q.x) * (p.x - q.x);
-        if (d >= nearest) continue;
-        nearest = d;
-        at_a = i;
-        at_b = j;
-      }
-    const auto piece = [&](int v, int point) {
-      int found = -1;
-      for (const auto& [from, segment] : pieces[v])
-        if (from <= point || found < 0) found = number[segment];
-      return found;
-    };
-    BranchPoint branch;
-    branch.y = vessels[a].points[at_a].y;
-    branch.x = vessels[a].points[at_a].x;
-    branch.crossing = true;
-    branch.segments = {piece(a, at_a), piece(b, at_b)};
+  const auto piece = [&](int v, int point) {
+    int found = -1;
+    for (const auto& [from, segment] : pieces[v])
+      if (from <= point || found < 0) found = number[segment];
+    return found;
+  };
+  for (const Passing& passing : crossings) {
+    const Point& place = vessels[passing.vessels[0]].points[passing.points[0]];
+    BranchPoint branch{
+        place.y, place.x, {piece(passing.vessels[0], passing.points[0]), piece(passing.vessels[1], passing.points[1])}, true};
     if (branch.segments[0] < 0 || branch.segments[1] < 0) continue;
     std::sort(branch.segments.begin(), branch.segments.end());
     graph.branch_points.push_back(std::move(branch));
@@ -1497,10 +1680,10 @@ VesselGraph fit_centrelines(const Stream& stream, ImageView<const float> image, 
   const Image<float> host_image = to_host(stream, image), host_z = to_host(stream, z);
   Image<std::uint8_t> host_valid;
   if (valid.data) host_valid = to_host(stream, valid);
-  Assembly assembly(graph);
+  Assembly assembly(graph, host_image);
   std::vector<Vessel> vessels = std::move(assembly.vessels);
   Refit(host_image, host_valid, vessels, options, stream.on_cuda() || stream.schedule().parallel).run();
-  return make_graph(vessels, assembly.crossing, host_z);
+  return make_graph(vessels, assembly.crossing, host_image, host_z);
 }
 
 }  // namespace cinelumen

@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 #include <optional>
+#include <utility>
 
 #include "engine/centreline_fit.h"
 #include "engine/clutter.h"
@@ -71,12 +73,37 @@ bool near_edge(const CentrelinePoint& point, const Image<std::uint8_t>& valid, f
   return false;
 }
 
-// Longest segments first; branch points told which segments are left at them.
-void connect(VesselGraph& graph) {
-  std::stable_sort(graph.segments.begin(), graph.segments.end(), [](const VesselGraph::Segment& a, const VesselGraph::Segment& b) {
-    return a.centreline.length_px() > b.centreline.length_px();
-  });
-  for (BranchPoint& branch : graph.branch_points) branch.segments.clear();
+// Distance from a branch point to the nearest point of a centreline.
+double distance_to(const BranchPoint& branch, const Centreline& line) {
+  double least = std::numeric_limits<double>::infinity();
+  for (const CentrelinePoint& point : line.points) least = std::min(least, std::hypot(point.y - branch.y, point.x - branch.x));
+  return least;
+}
+
+// Takes `parts` for the graph's segments, longest first, and tells the branch points which are left at them. part_of: of each part, the
+// segment that it was. A crossing is no segment's end: it goes on with the nearest part of either vessel.
+void replace_segments(VesselGraph& graph, std::vector<VesselGraph::Segment> parts, const std::vector<int>& part_of) {
+  std::vector<int> order(parts.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(),
+                   [&](int a, int b) { return parts[a].centreline.length_px() > parts[b].centreline.length_px(); });
+  for (BranchPoint& branch : graph.branch_points) {
+    const std::vector<int> before = std::exchange(branch.segments, {});
+    if (!branch.crossing) continue;
+    for (const int segment : before) {
+      int nearest = -1;
+      double nearest_px = std::numeric_limits<double>::infinity();
+      for (std::size_t i = 0; i < order.size(); ++i)
+        if (const double d = part_of[order[i]] == segment ? distance_to(branch, parts[order[i]].centreline) : nearest_px; d < nearest_px) {
+          nearest_px = d;
+          nearest = static_cast<int>(i);
+        }
+      if (nearest >= 0) branch.segments.push_back(nearest);
+    }
+    std::sort(branch.segments.begin(), branch.segments.end());
+  }
+  graph.segments.clear();
+  for (const int i : order) graph.segments.push_back(std::move(parts[i]));
   for (std::size_t i = 0; i < graph.segments.size(); ++i)
     for (int branch : {graph.segments[i].start_branch, graph.segments[i].end_branch})
       if (branch >= 0) graph.branch_points[branch].segments.push_back(static_cast<int>(i));
@@ -88,7 +115,9 @@ template <class Bad>
 int cut_segments(VesselGraph& graph, float minimum_px, Bad bad) {
   int removed = 0;
   std::vector<VesselGraph::Segment> kept;
-  for (const VesselGraph::Segment& segment : graph.segments) {
+  std::vector<int> part_of;
+  for (std::size_t s = 0; s < graph.segments.size(); ++s) {
+    const VesselGraph::Segment& segment = graph.segments[s];
     const std::vector<CentrelinePoint>& points = segment.centreline.points;
     const int count = static_cast<int>(points.size());
     std::vector<int> sum(count + 1, 0);
@@ -114,14 +143,14 @@ int cut_segments(VesselGraph& graph, float minimum_px, Bad bad) {
         if (from > 0) part.start_branch = -1;
         if (to < count) part.end_branch = -1;
         kept.push_back(std::move(part));
+        part_of.push_back(static_cast<int>(s));
       } else {
         removed += to - from;
       }
       from = to;
     }
   }
-  graph.segments = std::move(kept);
-  connect(graph);
+  replace_segments(graph, std::move(kept), part_of);
   return removed;
 }
 
@@ -134,14 +163,17 @@ void drop_isolated(VesselGraph& graph, float minimum_px) {
     return i;
   };
   for (const BranchPoint& branch : graph.branch_points)
-    for (int segment : branch.segments) tree[root(segment)] = root(branch.segments.front());
+    for (int segment : branch.crossing ? std::vector<int>() : branch.segments) tree[root(segment)] = root(branch.segments.front());
   std::vector<double> length(graph.segments.size(), 0);
   for (std::size_t i = 0; i < graph.segments.size(); ++i) length[root(static_cast<int>(i))] += graph.segments[i].centreline.length_px();
   std::vector<VesselGraph::Segment> kept;
-  for (std::size_t i = 0; i < graph.segments.size(); ++i)
-    if (length[root(static_cast<int>(i))] >= minimum_px) kept.push_back(std::move(graph.segments[i]));
-  graph.segments = std::move(kept);
-  connect(graph);
+  std::vector<int> part_of;
+  for (std::size_t i = 0; i < graph.segments.size(); ++i) {
+    if (length[root(static_cast<int>(i))] < minimum_px) continue;
+    kept.push_back(std::move(graph.segments[i]));
+    part_of.push_back(static_cast<int>(i));
+  }
+  replace_segments(graph, std::move(kept), part_of);
 }
 
 std::string percent(double share) { return std::to_string(static_cast<int>(std::lround(100 * share))) + " %"; }

@@ -253,7 +253,7 @@ std::string analysis_json(const Run& run, const Analysis& analysis) {
                                 {"velocity_sd_mm_s", calibrated ? number(flow.velocity_sd_mm_s) : Json(nullptr)},
                                 {"velocity_is_lower_bound", flow.velocity_is_lower_bound},
                                 {"auc_relative_to_inlet", number(flow.auc_relative_to_inlet)},
-                                {"role", nullptr},
+                                {"role", segment.role.empty() ? Json(nullptr) : Json(segment.role)},
                                 {"diameter_mm", in_mm},
                                 {"diameter_px", diameters(1)}});
   }
