@@ -13,6 +13,7 @@
 
 #include "engine/diameter_rule.h"
 #include "engine/findings.h"
+#include "engine/frame_warp.h"
 #include "engine/lumen_bound.h"
 #include "support/matching.h"
 
@@ -23,7 +24,7 @@ using Json = nlohmann::ordered_json;
 using namespace cinelumen::test;
 
 struct Options {
-  std::string scenario = "tubes", method = "fit", json;
+  std::string scenario = "tubes", method = "fit", registration = "rigid", json;
   bool comparators = true;
   int side = 1024, seeds = 1, first_seed = 101;
   std::optional<double> noise, motion_px;
@@ -108,11 +109,21 @@ class Observer : public AnalysisObserver {
  public:
   Observer(const PhantomTruth& truth, std::vector<Bin>& bins, bool with_comparators)
       : truth_(truth), map_(truth, true), bins_(bins), with_comparators_(with_comparators) {}
+  /// Rigidly, and bent where that was asked for.
+  PlaceFinder found_places(const Analysis& analysis) const {
+    const PlaceFinder rigid = test::found_places(analysis, truth_);
+    return [this, rigid](int frame, PixelPosition p) {
+      const auto warp = warps_.find(frame);
+      if (warp != warps_.end()) p = place_in_frame({}, warp->second, p, truth_.options.rows, truth_.options.columns);
+      return rigid(frame, p);
+    };
+  }
   void progress(const std::string&, int, int) override {}
   void topology_done(const Analysis& so_far) override {
     bounds_.emplace(truth_, static_cast<int>(so_far.subtraction.mask.frames().size()));
   }
   void frame_done(const FrameResult& frame) override {
+    if (frame.warp && !frame.warp->to_frame.empty()) warps_[frame.frame].to_frame = to_host(Stream::cpu(), frame.warp->to_frame.view());
     std::vector<LumenPoint> points;
     std::vector<std::pair<TruthMatch, Bin*>> matches;
     for (const LumenPoint& point : *frame.lumen) {
@@ -170,6 +181,7 @@ class Observer : public AnalysisObserver {
   TruthMap map_;
   std::vector<Bin>& bins_;
   bool with_comparators_;
+  std::map<int, FrameWarp> warps_;
   std::optional<Bounds> bounds_;
   long points_ = 0, used_ = 0;
 };
@@ -295,11 +307,14 @@ void analyse_seed(const Options& options, int seed, Report& report) {
   const Run run = make_run(phantom);
   AnalysisOptions how;
   how.diameter = parse_diameter_rule(options.method);
+  how.registration = options.registration == "none"    ? Registration::none
+                     : options.registration == "rigid" ? Registration::rigid
+                                                       : Registration::nonrigid;
   Observer observer(phantom.truth, report.bins, options.comparators);
   const Analysis analysis = analyze(Stream::cpu(), run, how, &observer);
   observer.finish(analysis);
   const MotionFigures motion = compare_motion(analysis, phantom.truth);
-  const FieldFigures edges = compare_field(phantom, analysis.subtraction.reference_frame, found_places(analysis, phantom.truth));
+  const FieldFigures edges = compare_field(phantom, analysis.subtraction.reference_frame, observer.found_places(analysis));
   const CentrelineFigures lines = compare_centrelines(analysis, phantom.truth, 0.8);
   std::printf(
       "%s %d seed %d: %zu segments, mask frames %zu (inflow %d, true %d), shift %.3f px rms (whole field %.3f), recall %.3f precision "
@@ -337,16 +352,28 @@ void print_diameters(const std::vector<Bin>& bins) {
       "covered |\n|---|---|---|---|---|---|---|---|---|---|---|\n");
   for (const Bin& bin : bins) {
     const ErrorFigures s = bin.single.figures(), p = bin.pooled.figures();
+    if (s.count == 0) {
+      std::printf("| %.2f-%.2f | 0 | - | - | - | - | - | 0 | - | - | - |\n", bin.from_mm, bin.to_mm);
+      continue;
+    }
     std::printf("| %.2f-%.2f | %d | %+.3f | %.3f | %.3f | %.2f | %.1f %% | %d | %+.3f | %.3f | %.1f %% |\n", bin.from_mm, bin.to_mm,
                 s.count, s.bias, s.sd, bin.bound_count ? bin.bound_mm / bin.bound_count : 0, bin.sd_over_bound(), 100 * s.coverage, p.count,
                 p.bias, p.sd, 100 * p.coverage);
   }
+}
+
+void print_comparators(const std::vector<Bin>& bins) {
   std::printf("\n| true diameter mm | fit: bias +- SD mm");
   for (const DiameterRule rule : comparators) std::printf(" | %s", to_string(rule));
   std::printf(" |\n|---|---|---|---|---|\n");
   for (const Bin& bin : bins) {
     std::printf("| %.2f-%.2f", bin.from_mm, bin.to_mm);
-    const auto cell = [](const ErrorFigures& figures) { std::printf(" | %+.3f +- %.3f", figures.bias, figures.sd); };
+    const auto cell = [](const ErrorFigures& figures) {
+      if (figures.count > 0)
+        std::printf(" | %+.3f +- %.3f", figures.bias, figures.sd);
+      else
+        std::printf(" | -");
+    };
     cell(bin.single.figures());
     for (const Errors& errors : bin.compared) cell(errors.figures());
     std::printf(" |\n");
@@ -360,16 +387,14 @@ void print_counts(const char* what, const std::map<std::string, int>& counts) {
 }
 
 Json figures_json(const ErrorFigures& figures) {
+  if (figures.count == 0) return {{"points", 0}};
   return {
       {"points", figures.count}, {"bias_mm", figures.bias}, {"sd_mm", figures.sd}, {"rms_mm", figures.rms}, {"coverage", figures.coverage}};
 }
 
 Json to_json(const Options& options, const Report& report) {
-  Json root{{"scenario", options.scenario},
-            {"size", options.side},
-            {"seeds", options.seeds},
-            {"first_seed", options.first_seed},
-            {"method", options.method}};
+  Json root{{"scenario", options.scenario},     {"size", options.side},     {"seeds", options.seeds},
+            {"first_seed", options.first_seed}, {"method", options.method}, {"registration", options.registration}};
   Json& diameters = root["diameters"] = Json::array();
   for (const Bin& bin : report.bins) {
     Json row{{"from_mm", bin.from_mm},
@@ -378,7 +403,8 @@ Json to_json(const Options& options, const Report& report) {
              {"bound_mm", bin.bound_count ? bin.bound_mm / bin.bound_count : 0},
              {"sd_over_bound", bin.sd_over_bound()},
              {"pooled", figures_json(bin.pooled.figures())}};
-    for (std::size_t k = 0; k < comparators.size(); ++k) row[to_string(comparators[k])] = figures_json(bin.compared[k].figures());
+    for (std::size_t k = 0; options.comparators && k < comparators.size(); ++k)
+      row[to_string(comparators[k])] = figures_json(bin.compared[k].figures());
     diameters.push_back(row);
   }
   const Findings& f = report.findings;
@@ -401,9 +427,13 @@ int compare_with_truth(const Options& options) {
   Report report;
   for (int seed = options.first_seed; seed < options.first_seed + options.seeds; ++seed) analyse_seed(options, seed, report);
   print_diameters(report.bins);
+  if (options.comparators) print_comparators(report.bins);
   const ErrorFigures stenosis = report.findings.stenosis.figures();
-  std::printf("\nstenoses: %d measured, percent stenosis %+.2f +- %.2f points (rms %.2f), covered %.1f %%\n", stenosis.count, stenosis.bias,
-              stenosis.sd, stenosis.rms, 100 * stenosis.coverage);
+  std::printf("\nstenoses: %d measured", stenosis.count);
+  if (stenosis.count > 0)
+    std::printf(", percent stenosis %+.2f +- %.2f points (rms %.2f), covered %.1f %%", stenosis.bias, stenosis.sd, stenosis.rms,
+                100 * stenosis.coverage);
+  std::printf("\n");
   for (const auto& [kind, errors] : report.findings.by_kind) {
     const ErrorFigures figures = errors.figures();
     std::printf("  %s: %d, %+.2f +- %.2f points (rms %.2f)\n", kind.c_str(), figures.count, figures.bias, figures.sd, figures.rms);
@@ -445,6 +475,9 @@ int main(int argc, char** argv) {
   app.add_option("--noise", options.noise, "SD of log intensity [the scenario's]")->check(CLI::NonNegativeNumber);
   app.add_option("--motion", options.motion_px, "Amplitude of the shift, px [the scenario's]")->check(CLI::NonNegativeNumber);
   app.add_option("--frames", options.frames, "Frames of a run [the scenario's]")->check(CLI::Range(1, 10000));
+  app.add_option("--registration", options.registration, "none, rigid or nonrigid")
+      ->check(CLI::IsMember({"none", "rigid", "nonrigid"}))
+      ->capture_default_str();
   app.add_flag("!--no-comparators", options.comparators, "Leave the classic rules out: they take longer than all the rest");
   app.add_option("--json", options.json, "Also write the figures here");
   CLI11_PARSE(app, argc, argv);

@@ -117,6 +117,8 @@ struct Analysis {
   bool subtracted = false;             ///< false: single frame, or no mask could be made
 };
 
+struct FrameWarp;
+
 /// One frame's results, handed to the observer in frame order while the run is analysed.
 struct FrameResult {
   int frame = 0;  ///< 0-based in the file
@@ -125,6 +127,7 @@ struct FrameResult {
   ImageView<const float> display;                  ///< host, the same after the temporal filter
   const std::vector<LumenPoint>* lumen = nullptr;  ///< one per centreline point, the frame's coordinates
   const FrameSubtraction* subtraction = nullptr;
+  const FrameWarp* warp = nullptr;  ///< how the mask was bent onto the frame, of engine/frame_warp.h; null or empty: it was not
   std::shared_ptr<const void> prepared = nullptr;  ///< what AnalysisObserver::prepare returned for this frame
 };
 

@@ -319,6 +319,7 @@ SegmentMeasurements FrameChain::measure(const Topology& topology, const Opacific
     now.frame.display = slot.filtered_on_host();
     now.frame.lumen = &now.lumen;
     now.frame.subtraction = &slot.subtraction();
+    now.frame.warp = &slot.warp();
     const auto timed = slot.clock().measure("write");
     now.frame.prepared = observer->prepare(now.frame);
   };

@@ -70,7 +70,13 @@ inline PixelPosition move_truth_back(const PhantomTruth& truth, int frame, Pixel
   const double cy = (truth.options.rows - 1) / 2.0, cx = (truth.options.columns - 1) / 2.0, c = std::cos(m.rotation_rad),
                s = std::sin(m.rotation_rad);
   const double y = p.y - m.dy_px - cy, x = p.x - m.dx_px - cx;
-  return {cy - s * x + c * y, cx + c * x + s * y};
+  PixelPosition back{cy - s * x + c * y, cx + c * x + s * y};
+  // Bends are gentle: the displacement there is nearly that here.
+  for (int i = 0; truth.options.warp_px.value_or(0) > 0 && i < 6; ++i) {
+    const auto d = truth.displacement(frame, back.y, back.x);
+    back = {p.y - d[0], p.x - d[1]};
+  }
+  return back;
 }
 
 /// A true point and the distance to it.
