@@ -172,7 +172,9 @@ TEST_F(Results, LumenRows) {
   test::FabricatedRun made(96, 10, 2);
   write(made);
   const auto rows = lines(contents(folder / "lumen.csv"));
-  EXPECT_EQ(rows[0], "frame,time_ms,segment,point,arc_length_mm,y_px,x_px,diameter_mm,diameter_sd_mm,diameter_px,contrast,used,reason,area_mm2,note");
+  EXPECT_EQ(
+      rows[0],
+      "frame,time_ms,segment,point,arc_length_mm,y_px,x_px,diameter_mm,diameter_sd_mm,diameter_px,contrast,used,reason,area_mm2,note");
   std::size_t points = 0;
   for (const auto& segment : made.analysis.segments) points += segment.centreline.points.size();
   ASSERT_EQ(rows.size(), 1 + 10 * points);
