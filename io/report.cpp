@@ -52,7 +52,11 @@ std::string registration_words(const SubtractionSummary& subtraction) {
   }
   std::sort(residual.begin(), residual.end());
   std::string text = moved + " Then it was bent by a smooth displacement, fitted in the same way, of up to " + fixed(largest, 2) + " px";
-  if (!residual.empty()) text += "; what is left moves by " + fixed(residual[residual.size() / 2], 3) + " px (median over frames, rms)";
+  const double left = residual.empty() ? 0 : residual[residual.size() / 2];
+  if (left > 0)
+    text += "; what is left moves by " + fixed(left, 3) + " px (median over frames, rms)";
+  else if (!residual.empty())
+    text += "; motion that is left can't be told from noise";
   text += ".";
   if (refused > 0)
     text += " In " + std::to_string(refused) + (refused == 1 ? " frame" : " frames") +
