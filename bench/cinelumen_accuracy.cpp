@@ -307,9 +307,7 @@ void analyse_seed(const Options& options, int seed, Report& report) {
   const Run run = make_run(phantom);
   AnalysisOptions how;
   how.diameter = parse_diameter_rule(options.method);
-  how.registration = options.registration == "none"    ? Registration::none
-                     : options.registration == "rigid" ? Registration::rigid
-                                                       : Registration::nonrigid;
+  how.registration = parse_registration(options.registration);
   Observer observer(phantom.truth, report.bins, options.comparators);
   const Analysis analysis = analyze(Stream::cpu(), run, how, &observer);
   observer.finish(analysis);

@@ -9,6 +9,8 @@
 #include <stdexcept>
 #include <vector>
 
+#include "engine/dense_matrix.h"
+#include "engine/median.h"
 #include "engine/run.h"
 
 namespace cinelumen {
@@ -23,15 +25,10 @@ std::string number(double value, int digits = 4) {
 }
 std::string place(const Point& p) { return number(p[0], 5) + "," + number(p[1], 5); }
 
-double median_of(std::vector<double> values) {
-  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
-}
 double robust_sd(const std::vector<double>& values, double centre) {
   std::vector<double> away;
   for (const double value : values) away.push_back(std::abs(value - centre));
-  return 1.4826 * median_of(away);
+  return 1.4826 * middle_of(away);
 }
 
 /// The picture: attenuation where it may be read.
@@ -60,24 +57,6 @@ struct Solution {
   double squares = 0;
 };
 
-// Inverse of a symmetric positive definite matrix by Gauss-Jordan; empty where it is none.
-std::vector<std::vector<double>> inverse(std::vector<std::vector<double>> a) {
-  const std::size_t n = a.size();
-  std::vector<std::vector<double>> result(n, std::vector<double>(n, 0));
-  for (std::size_t i = 0; i < n; ++i) result[i][i] = 1;
-  for (std::size_t c = 0; c < n; ++c) {
-    if (!(a[c][c] > 0) || !std::isfinite(a[c][c])) return {};
-    const double pivot = 1 / a[c][c];
-    for (std::size_t j = 0; j < n; ++j) a[c][j] *= pivot, result[c][j] *= pivot;
-    for (std::size_t r = 0; r < n; ++r) {
-      const double f = a[r][c];
-      if (r == c || f == 0) continue;
-      for (std::size_t j = 0; j < n; ++j) a[r][j] -= f * a[c][j], result[r][j] -= f * result[c][j];
-    }
-  }
-  return result;
-}
-
 // Levenberg-Marquardt with one-sided differences; `steps`: of the differences.
 Solution solve(std::vector<double> p, const std::vector<double>& steps, const Residuals& residuals, int iterations) {
   const std::size_t n = p.size();
@@ -100,8 +79,8 @@ Solution solve(std::vector<double> p, const std::vector<double>& steps, const Re
     linearise();
     auto damped = normal;
     for (std::size_t j = 0; j < n; ++j) damped[j][j] += damping * normal[j][j] + 1e-12;
-    const auto inverted = inverse(damped);
-    if (inverted.empty()) break;
+    std::vector<std::vector<double>> inverted;
+    if (!invert(damped, inverted)) break;
     std::vector<double> next = p;
     for (std::size_t a = 0; a < n; ++a)
       for (std::size_t b = 0; b < n; ++b)
@@ -120,9 +99,10 @@ Solution solve(std::vector<double> p, const std::vector<double>& steps, const Re
     }
   }
   linearise();
-  const auto covariance = inverse(normal);
+  std::vector<std::vector<double>> covariance;
+  const bool known = invert(normal, covariance);
   Solution result{p, std::vector<double>(n, INFINITY), best};
-  for (std::size_t j = 0; j < n && !covariance.empty(); ++j) result.sd[j] = std::sqrt(std::max(0.0, covariance[j][j]));
+  for (std::size_t j = 0; j < n && known; ++j) result.sd[j] = std::sqrt(std::max(0.0, covariance[j][j]));
   return result;
 }
 
@@ -360,7 +340,7 @@ double local_noise(const Picture& picture, Point at) {
       if (picture.readable(y, x - 1) && picture.readable(y, x) && picture.readable(y, x + 1))
         differences.push_back(std::abs(picture.attenuation(y, x - 1) - 2 * picture.attenuation(y, x) + picture.attenuation(y, x + 1)));
   if (differences.size() < 20) return INFINITY;
-  return std::max(median_of(differences) / 0.6745 / std::sqrt(6.0), 1e-5);
+  return std::max(middle_of(differences) / 0.6745 / std::sqrt(6.0), 1e-5);
 }
 
 struct Start {
@@ -421,7 +401,7 @@ std::optional<Tube> tube_at(const Picture& picture, const Start& start, double n
   if (stretch.samples.size() < 100) return {};
   std::vector<double> values;
   for (const Sample& sample : stretch.samples) values.push_back(sample.value);
-  stretch.background = median_of(values);
+  stretch.background = middle_of(values);
   shape.log_kappa = std::log(std::max(start.edges.score, 1e-4) / std::sqrt(2 * shape.radius));
   for (int pass = 0; pass < 3; ++pass) {
     fit_stretch(stretch, shape, true);
@@ -461,7 +441,7 @@ void follow(const Picture& picture, Tube& tube, bool forward) {
     }
     std::vector<double> values;
     for (const Sample& sample : stretch.samples) values.push_back(sample.value);
-    stretch.background = median_of(values);
+    stretch.background = middle_of(values);
     fit_stretch(stretch, shape, false);
     const bool same = std::abs(stretch.centre) < 1.5 + 0.1 * shape.radius && std::abs(stretch.tilt) < 0.25 &&
                       std::abs(stretch.log_kappa - shape.log_kappa) < 0.5 && stretch.rms < 2.5 * usual;
@@ -503,10 +483,10 @@ TubeMeasurement measure(const Picture& picture, Tube tube) {
   }
   std::vector<double> radii, misfits;
   for (const Stretch& stretch : tube.stretches) misfits.push_back(stretch.rms);
-  const double usual = median_of(misfits);
+  const double usual = middle_of(misfits);
   for (const Stretch& stretch : tube.stretches)
     if (stretch.rms < 2 * usual) radii.push_back(stretch.radius);  // bone that crosses
-  const double middle = median_of(radii), spread = robust_sd(radii, middle);
+  const double middle = middle_of(radii), spread = robust_sd(radii, middle);
   double sum = 0;
   int count = 0;
   for (const double radius : radii)
@@ -602,7 +582,7 @@ std::optional<MarkerMeasurement> measure_marker(ImageView<const float> attenuati
       r.push_back(std::exp(p[2] - 0.5 * (u * u - 2 * rho * u * v + v * v) / (1 - rho * rho)) + p[6] + p[7] * dy + p[8] * dx - value);
     }
   };
-  const Solution fit = solve({0, 0, std::log(std::max(contrast, 1e-4)), 0.4, 0.4, 0, median_of(values), 0, 0},
+  const Solution fit = solve({0, 0, std::log(std::max(contrast, 1e-4)), 0.4, 0.4, 0, middle_of(values), 0, 0},
                              {0.01, 0.01, 1e-3, 1e-2, 1e-2, 1e-2, 1e-4, 1e-5, 1e-5}, residuals, 40);
   if (std::hypot(fit.parameters[0], fit.parameters[1]) > 4) return {};
   const double rms = std::sqrt(fit.squares / std::max(1.0, static_cast<double>(pixels.size()) - 9));

@@ -5,18 +5,12 @@
 #include <limits>
 #include <numeric>
 
+#include "engine/median.h"
+
 namespace cinelumen {
 namespace {
 
 constexpr double unknown = std::numeric_limits<double>::quiet_NaN();
-
-double in_place_median(std::vector<double>& values) {
-  if (values.empty()) return unknown;
-  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
-}
-double median_of(std::vector<double> values) { return in_place_median(values); }
 
 // SD of a median of so many points: neighbours share pixels, about every second one is news.
 double of_median(double sd, std::size_t count) { return 1.2533 * sd / std::sqrt(std::max(1.0, static_cast<double>(count) / 2)); }
@@ -82,7 +76,7 @@ double plateau_of(const Block& block) {
     highest = std::max(highest, std::min(values[i], borne_out * beside));
   }
   constexpr double enough_sd = 5;
-  return highest > enough_sd * median_of(sds) ? highest : unknown;
+  return highest > enough_sd * middle_of(sds) ? highest : unknown;
 }
 
 // Frames near the plateau, so many in a row. Frames that say nothing neither count nor break a row.
@@ -188,10 +182,10 @@ void take_usual(Block& block) {
     if (std::isfinite(block.kappa[f])) values.push_back(block.kappa[f]), sds.push_back(block.kappa_sd[f]);
     if (std::isfinite(block.diameter[f])) diameters.push_back(block.diameter[f]);
   }
-  block.usual_diameter = median_of(std::move(diameters));
+  block.usual_diameter = middle_of(std::move(diameters));
   if (values.empty()) return;
-  block.usual_kappa = median_of(values);
-  block.usual_kappa_sd = 1.2533 * median_of(sds) / std::sqrt(static_cast<double>(values.size()));
+  block.usual_kappa = middle_of(values);
+  block.usual_kappa_sd = 1.2533 * middle_of(sds) / std::sqrt(static_cast<double>(values.size()));
 }
 
 // Kappa of the filled, wide lumen before and after a block: the nearest three blocks within reach; NaN: none.
@@ -203,7 +197,7 @@ double kappa_beside(const std::vector<Block>& blocks, std::size_t at, int direct
     if (std::abs(block.at_px - blocks[at].at_px) > options.near_px || values.size() == enough) break;
     if (block.gate == FillingGate::passed && std::isfinite(block.usual_kappa)) values.push_back(block.usual_kappa);
   }
-  return median_of(std::move(values));
+  return middle_of(std::move(values));
 }
 
 bool agree(double a, double b, double tolerance) { return a > (1 - tolerance) * b && b > (1 - tolerance) * a; }
@@ -216,7 +210,7 @@ class KappaAlong {
     for (const Block& block : blocks_)
       if (tells(block)) values.push_back(block.usual_kappa);
     known_ = values.size() >= 2;
-    usual_ = median_of(std::move(values));
+    usual_ = middle_of(std::move(values));
   }
   // Kappa that leaves that of the vessel and comes back is an ellipse or an overlap; kappa that stays away is contrast that is thinner or
   // layered from there on, or a vessel that turns towards the beam. Where the lumen is no narrower for it, that does no harm.
@@ -257,7 +251,7 @@ class KappaAlong {
     std::sort(near.begin(), near.end());
     std::vector<double> diameters;
     for (std::size_t i = 0; i < std::min(near.size(), enough); ++i) diameters.push_back(near[i].second);
-    return !(blocks_[b].usual_diameter >= (1 - narrower) * median_of(std::move(diameters)));
+    return !(blocks_[b].usual_diameter >= (1 - narrower) * middle_of(std::move(diameters)));
   }
 
   std::vector<Block>& blocks_;

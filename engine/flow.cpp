@@ -6,6 +6,8 @@
 #include <numeric>
 #include <stdexcept>
 
+#include "engine/dense_matrix.h"
+
 namespace cinelumen {
 namespace {
 
@@ -140,30 +142,6 @@ std::optional<Rise> find_rise(const std::vector<Knot>& knots, double half) {
 
 template <std::size_t N>
 using Matrix = std::array<std::array<double, N>, N>;
-
-// Inverse of a symmetric positive definite matrix by Gauss-Jordan with pivots on the diagonal; false where it is none.
-template <std::size_t N>
-bool invert(Matrix<N> a, Matrix<N>& inverse) {
-  inverse = {};
-  for (std::size_t i = 0; i < N; ++i) inverse[i][i] = 1;
-  for (std::size_t c = 0; c < N; ++c) {
-    if (!(a[c][c] > 0) || !std::isfinite(a[c][c])) return false;
-    const double pivot = 1 / a[c][c];
-    for (std::size_t j = 0; j < N; ++j) {
-      a[c][j] *= pivot;
-      inverse[c][j] *= pivot;
-    }
-    for (std::size_t r = 0; r < N; ++r) {
-      if (r == c) continue;
-      const double f = a[r][c];
-      for (std::size_t j = 0; j < N; ++j) {
-        a[r][j] -= f * a[c][j];
-        inverse[r][j] -= f * inverse[c][j];
-      }
-    }
-  }
-  return true;
-}
 
 // --- gamma variate ---
 

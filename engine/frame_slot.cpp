@@ -35,29 +35,21 @@ float median_attenuation(const Run& run, const IntensityModel& intensity, int fr
   return values[values.size() / 2];
 }
 
-void set_to_zero(Image<float>& image) {
-  for (int y = 0; y < image.height(); ++y) std::fill_n(image.row(y), image.width(), 0.0f);
-}
-
-Image<float> copy_of(const Image<float>& image) {
-  Image<float> result(image.height(), image.width());
-  for (int y = 0; y < image.height(); ++y) std::copy_n(image.row(y), image.width(), result.row(y));
-  return result;
-}
-
+// Between images in host memory.
 void copy_or_zero(const Image<float>& from, Image<float>& to) {
-  if (from.empty()) {
-    set_to_zero(to);
-    return;
-  }
-  for (int y = 0; y < to.height(); ++y) std::copy_n(from.row(y), to.width(), to.row(y));
+  const Stream host = Stream::cpu({.parallel = false});
+  if (from.empty())
+    set_zero(host, to.view());
+  else
+    copy<float>(host, from, to);
 }
 
 }  // namespace
 
 FrameWarp FrameSlot::copy_of_warp() const {
   if (!warping()) return {};
-  return {copy_of(warp_.to_mask), copy_of(warp_.to_frame)};
+  const Stream host = Stream::cpu({.parallel = false});
+  return {to_host(host, warp_.to_mask.view()), to_host(host, warp_.to_frame.view())};
 }
 
 FrameSetup::FrameSetup(const Stream& stream, const Run& run, const IntensityModel& intensity, const NoiseModel& noise, int reference_frame,
@@ -175,7 +167,7 @@ FrameSlot::FrameSlot(const Stream& stream, const FrameSetup& setup)
     for (Image<float>* field : {&to_mask_, &to_frame_}) *field = make_displacement_field(stream, setup.height(), setup.width());
     for (Image<float>* field : {&warp_.to_mask, &warp_.to_frame}) {
       *field = Image<float>::staging(stream, to_mask_.height(), to_mask_.width());
-      set_to_zero(*field);
+      copy_or_zero({}, *field);
     }
     difference_ = Image<float>(stream, setup.height(), setup.width());
     warp_estimate_ = Array<WarpEstimate>(stream, 1);
@@ -332,17 +324,8 @@ StoredFrame FrameSlot::variance() const {
 
 std::vector<Centreline> FrameSlot::centrelines_of(const Topology& topology) const {
   std::vector<Centreline> centrelines;
-  for (const VesselGraph::Segment& segment : topology.graph.segments) {
-    centrelines.push_back(move_centreline(segment.centreline, motion_, setup_.height(), setup_.width()));
-    if (!warping()) continue;
-    std::vector<CentrelinePoint>& points = centrelines.back().points;
-    for (std::size_t i = 0; i < points.size(); ++i) {
-      const CentrelinePoint& from = segment.centreline.points[i];
-      const PixelPosition to = place_in_frame(motion_, warp_, {from.y, from.x}, setup_.height(), setup_.width());
-      points[i].y = static_cast<float>(to.y);
-      points[i].x = static_cast<float>(to.x);
-    }
-  }
+  for (const VesselGraph::Segment& segment : topology.graph.segments)
+    centrelines.push_back(move_centreline(segment.centreline, motion_, setup_.height(), setup_.width(), warp_));
   return centrelines;
 }
 

@@ -11,6 +11,7 @@
 #include "engine/findings.h"
 #include "engine/flow.h"
 #include "engine/frame_chain.h"
+#include "engine/median.h"
 #include "engine/segment_measurement.h"
 
 namespace cinelumen {
@@ -46,13 +47,6 @@ Image<std::uint16_t> copy_of(ImageView<const std::uint16_t> stored) { return to_
 // What works beside the frames: another queue on the same device, one core of a CPU.
 Stream background_of(const Stream& stream) {
   return stream.on_cuda() ? Stream::cuda(stream.cuda_device()) : Stream::cpu({.parallel = false});
-}
-
-double median_of(std::vector<double> values) {
-  if (values.empty()) return std::numeric_limits<double>::quiet_NaN();
-  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
 }
 
 // Runs on a thread of its own, alone on it, and where the frames leave a core free.
@@ -149,8 +143,8 @@ LiveSegment summarize_frame(int id, const std::vector<LumenPoint>& points, const
       own.push_back(std::sqrt(std::max(0.0, static_cast<double>(point.sd_px) * point.sd_px - common.back() * common.back())));
     }
   if (diameters.size() >= 3) {
-    result.diameter_px = median_of(diameters);
-    result.sd_px = std::hypot(1.2533 * median_of(own) / std::sqrt(std::max(1.0, diameters.size() / 2.0)), median_of(common));
+    result.diameter_px = middle_of(diameters);
+    result.sd_px = std::hypot(1.2533 * middle_of(own) / std::sqrt(std::max(1.0, diameters.size() / 2.0)), middle_of(common));
   }
   double sum = 0;
   int count = 0;

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <numbers>
 
+#include "engine/median.h"
+
 namespace cinelumen {
 namespace {
 
@@ -16,16 +18,11 @@ constexpr std::size_t enough_points = 5;
 
 Kappa median_kappa(std::vector<float>& values) {
   if (values.size() < enough_points) return {};
-  const auto median = [&] {
-    const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-    std::nth_element(values.begin(), middle, values.end());
-    return *middle;
-  };
-  const float centre = median();
+  const float centre = in_place_median(values);
   const auto count = static_cast<float>(values.size());
   for (float& value : values) value = std::abs(value - centre);
   // Neighbours share pixels: about every second point is news.
-  return {centre, 1.4826f * median() * 1.2533f / std::sqrt(std::max(1.0f, count / 2))};
+  return {centre, 1.4826f * in_place_median(values) * 1.2533f / std::sqrt(std::max(1.0f, count / 2))};
 }
 
 }  // namespace

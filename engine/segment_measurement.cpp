@@ -42,11 +42,11 @@ std::string classify_filling(const std::vector<std::vector<float>>& contrast, do
 
 }  // namespace
 
-Centreline move_centreline(const Centreline& centreline, const RigidMotion& motion, int height, int width) {
+Centreline move_centreline(const Centreline& centreline, const RigidMotion& motion, int height, int width, const FrameWarp& warp) {
   Centreline moved = centreline;
   const float c = std::cos(motion.rotation_rad), s = std::sin(motion.rotation_rad);
   for (CentrelinePoint& point : moved.points) {
-    const PixelPosition to = move(motion, PixelPosition{point.y, point.x}, height, width);
+    const PixelPosition to = place_in_frame(motion, warp, {point.y, point.x}, height, width);
     const float ty = point.tangent_y, tx = point.tangent_x;
     point.y = static_cast<float>(to.y);
     point.x = static_cast<float>(to.x);

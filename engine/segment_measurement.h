@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "engine/analysis.h"
+#include "engine/frame_warp.h"
 #include "kernels/rigid_motion.h"
 
 namespace cinelumen {
@@ -17,8 +18,8 @@ struct SegmentMeasurements {
   double contrast_sd = 0;                                 ///< noise SD of one value of `contrast`, log units
 };
 
-/// The centreline, moved by the background's motion from the mask's coordinates into a frame's. height, width: the image's.
-Centreline move_centreline(const Centreline& centreline, const RigidMotion& motion, int height, int width);
+/// The centreline, bent and moved as the background is from the mask's coordinates into a frame's. height, width: the image's.
+Centreline move_centreline(const Centreline& centreline, const RigidMotion& motion, int height, int width, const FrameWarp& warp = {});
 
 /// Takes out of one segment's `frames` what was measured while it was partly filled, pools the rest, and fills the segment's profile,
 /// figures (along_variance_px2: see DiameterProfile), gates and, where the gates fail on a fifth of what was measured, its filling. Returns

@@ -80,9 +80,19 @@ CINELUMEN_HOST_DEVICE inline int coefficient_column(int x, int width) {
     return x;
 }
 
-/// Cubic B-splines: what evaluate_piece takes coefficients for.
+/// Weights of four neighbours around a position whose fraction is f, for what interpolates either way: of coefficients of a cubic B-spline,
 struct BSpline {
   CINELUMEN_HOST_DEVICE static void weights(float f, float& w0, float& w1, float& w2, float& w3) { bspline_weights(f, w0, w1, w2, w3); }
+};
+/// or of the pixels themselves: Keys' cubic convolution, a = -1/2.
+struct Convolution {
+  CINELUMEN_HOST_DEVICE static void weights(float f, float& w0, float& w1, float& w2, float& w3) {
+    const float g = 1 - f;
+    w0 = -0.5f * f * g * g;
+    w1 = 1 + f * f * (1.5f * f - 2.5f);
+    w2 = 1 + g * g * (1.5f * g - 2.5f);
+    w3 = -0.5f * g * f * f;
+  }
 };
 
 /// One polynomial piece of the spline along a strip: second coefficient at (base_y, base_x + Step * i) for all its pixels. position(i):

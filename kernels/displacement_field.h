@@ -3,6 +3,7 @@
 
 #include "bspline_tile.h"
 #include "image.h"
+#include "rigid_motion.h"
 
 namespace cinelumen {
 
@@ -20,6 +21,28 @@ CINELUMEN_HOST_DEVICE constexpr int field_nodes(int extent_px, int spacing_px = 
 /// Memory of the stream's device for a field over an image of that size; not set.
 inline Image<float> make_displacement_field(const Stream& stream, int height, int width) {
   return Image<float>(stream, 2 * field_nodes(height), field_nodes(width));
+}
+
+/// A rigid motion as kernels apply it to places of the mask: where they lie in the frame, px.
+struct ForwardMotion {
+  float centre_y, centre_x, shift_y, shift_x, cosine, sine;
+  CINELUMEN_HOST_DEVICE float y(float from_y, float from_x) const {
+    return centre_y + sine * (from_x - centre_x) + cosine * (from_y - centre_y) + shift_y;
+  }
+  CINELUMEN_HOST_DEVICE float x(float from_y, float from_x) const {
+    return centre_x + cosine * (from_x - centre_x) - sine * (from_y - centre_y) + shift_x;
+  }
+};
+
+/// The motion over an image of that size.
+CINELUMEN_HOST_DEVICE inline ForwardMotion forward(const RigidMotion& motion, int height, int width) {
+  const auto [s, c] = sine_cosine(motion.rotation_rad);
+  return {0.5f * static_cast<float>(height - 1),
+          0.5f * static_cast<float>(width - 1),
+          motion.shift_y_px,
+          motion.shift_x_px,
+          static_cast<float>(c),
+          static_cast<float>(s)};
 }
 
 /// A displacement, px.

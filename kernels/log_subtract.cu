@@ -17,21 +17,6 @@ struct NoFrame {};
 /// second difference.
 constexpr float small_rotation_rad = 0.005f;
 
-/// Weights of the four coefficients around a position whose fraction is f.
-struct SplineWeights {
-  CINELUMEN_HOST_DEVICE static void at(float f, float w[4]) { bspline_weights(f, w[0], w[1], w[2], w[3]); }
-};
-/// Keys' cubic convolution, a = -1/2: weights of the four pixels.
-struct ConvolutionWeights {
-  CINELUMEN_HOST_DEVICE static void at(float f, float w[4]) {
-    const float g = 1 - f;
-    w[0] = -0.5f * f * g * g;
-    w[1] = 1 + f * f * (1.5f * f - 2.5f);
-    w[2] = 1 + g * g * (1.5f * g - 2.5f);
-    w[3] = -0.5f * g * f * f;
-  }
-};
-
 /// InverseMotion of a small rotation, as offsets of the source's position from the output's.
 struct Tilt {
   float origin_y, origin_x, cosine_less_1, sine, tangent, stretch;  // stretch: 1 / cosine - 1
@@ -100,7 +85,7 @@ struct Interpolation {
       // Rounding may differ from that above by a hair; the cubics go on smoothly beyond their piece.
       const int shift = clamp_int(static_cast<int>(floorf(offset)) - whole_x, 0, 1);
       float w[4];
-      Weights::at(offset - static_cast<float>(whole_x + shift), w);
+      Weights::weights(offset - static_cast<float>(whole_x + shift), w[0], w[1], w[2], w[3]);
       for (int k = 0; k < 4; ++k) weight_x[k][i] = w[k];
       shift_x[i] = shift;
     });
@@ -108,7 +93,7 @@ struct Interpolation {
       const float offset = offset_y(x0 + j);
       const bool next = static_cast<int>(floorf(offset)) > whole_y;
       float w[4];
-      Weights::at(offset - static_cast<float>(whole_y + (next ? 1 : 0)), w);
+      Weights::weights(offset - static_cast<float>(whole_y + (next ? 1 : 0)), w[0], w[1], w[2], w[3]);
       weight_y[0][j] = next ? 0.0f : w[0];
       weight_y[1][j] = next ? w[0] : w[1];
       weight_y[2][j] = next ? w[1] : w[2];
@@ -187,7 +172,7 @@ struct MovedMask {
   template <int Height, int Width>
   struct Scratch {
     Placed placed;
-    Interpolation<SplineWeights, Height, Width> mask;
+    Interpolation<BSpline, Height, Width> mask;
   };
 
   template <int Height, int Width>
@@ -278,8 +263,8 @@ struct OntoMask {
     // than they are wide.
     static constexpr int columns = Width + 4, pitch = Width == CudaTile::width ? columns + 32 : columns + 4;
     Placed placed;
-    Interpolation<SplineWeights, Height + 4, columns, pitch> mask;
-    Interpolation<ConvolutionWeights, Height, Width> difference;
+    Interpolation<BSpline, Height + 4, columns, pitch> mask;
+    Interpolation<Convolution, Height, Width> difference;
   };
 
   template <int Height, int Width>
@@ -396,8 +381,8 @@ struct OntoMask {
         const int from_y = clamp_int(static_cast<int>(whole_y) - 1 - top, 0, most - 4);
         const int from_x = clamp_int(static_cast<int>(whole_x) - 1 - left, 0, most - 4);
         float weight_y[4], weight_x[4];
-        ConvolutionWeights::at(q_y - whole_y, weight_y);
-        ConvolutionWeights::at(q_x - whole_x, weight_x);
+        Convolution::weights(q_y - whole_y, weight_y[0], weight_y[1], weight_y[2], weight_y[3]);
+        Convolution::weights(q_x - whole_x, weight_x[0], weight_x[1], weight_x[2], weight_x[3]);
         for (int i = 0; i < 4; ++i) {
           const float* row = difference + (from_y + i) * pitch + from_x;
           sum += weight_y[i] * ((weight_x[0] * row[0] + weight_x[1] * row[1]) + (weight_x[2] * row[2] + weight_x[3] * row[3]));

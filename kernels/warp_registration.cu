@@ -23,8 +23,8 @@ constexpr int components = 3;  // y, x and brightness
 constexpr float bend_sd_px = 0.025f, bend_sd_brightness = 0.0003f;
 constexpr float displacement_sd_px = 3;  // the rigid motion has taken the rest
 constexpr float brightness_sd = 0.1f;
-// Noise of the smoothed frame two pixels apart is not independent: what the normal equations promise is that much too good.
 constexpr float position_sd_px = 0.03f;  // of a place in the mask, by interpolation: no edge tells more
+// Noise of the smoothed frame two pixels apart is not independent: what the normal equations promise is that much too good.
 constexpr float noise_correlation = 2.7f;
 constexpr float most_above = 0.4f;         // of a cell: more is contrast, not background
 constexpr float least_determinant = 0.3f;  // below, the field folds
@@ -218,7 +218,6 @@ struct Between {
   int refined_rows;
   ImageView<float> sums, inverse_scale, scale_along_x;
   int cell_rows, cell_columns;  // of 16 px
-  int height, width;            // of the frame
   ImageView<float> to_mask;
   ArrayView<float> of_rows;  // scratch, a number per row of nodes
   ArrayView<WarpEstimate> estimate;
@@ -612,28 +611,20 @@ struct Invert {
   using CudaTile = TileShape<16, 32>;
   template <int Height, int Width>
   struct Scratch {
-    float shift_y, shift_x, cosine, sine;
+    ForwardMotion motion;
   };
   template <int Height, int Width>
   CINELUMEN_HOST_DEVICE void operator()(Block<Height, Width> block, Scratch<Height, Width>& scratch) const {
-    block.once([&] {
-      const RigidMotion motion = placement[0].motion;
-      const auto [s, c] = sine_cosine(motion.rotation_rad);
-      scratch.cosine = static_cast<float>(c);
-      scratch.sine = static_cast<float>(s);
-      scratch.shift_y = motion.shift_y_px;
-      scratch.shift_x = motion.shift_x_px;
-    });
-    const float centre_y = 0.5f * static_cast<float>(height - 1), centre_x = 0.5f * static_cast<float>(width - 1);
-    const float c = scratch.cosine, s = scratch.sine, shift_y = scratch.shift_y, shift_x = scratch.shift_x;
+    block.once([&] { scratch.motion = forward(placement[0].motion, height, width); });
+    const ForwardMotion motion = scratch.motion;
     block.for_each_pixel(block.rows(rows), block.columns(at_nodes.width), [&](int y, int x) {
       const int j = block.y0 + y, i = block.x0 + x;
       const float p_y = static_cast<float>((j - 1) * field_spacing_px), p_x = static_cast<float>((i - 1) * field_spacing_px);
       Displacement e{0, 0};
       constexpr int rounds = 12;  // displacements change by a fifth of a pixel per pixel at most times
       for (int k = 0; k < rounds; ++k) {
-        const float dy = p_y + e.y - centre_y, dx = p_x + e.x - centre_x;
-        const Displacement d = displacement_at(to_mask, centre_y + s * dx + c * dy + shift_y, centre_x + c * dx - s * dy + shift_x);
+        const float at_y = p_y + e.y, at_x = p_x + e.x;
+        const Displacement d = displacement_at(to_mask, motion.y(at_y, at_x), motion.x(at_y, at_x));
         e = {-d.y, -d.x};
       }
       at_nodes.row(j)[i] = e.y;
@@ -780,8 +771,6 @@ void WarpRegistration::enqueue(const Stream& stream, const StoredFrame& frame, A
     between.scale_along_x = work.scale_along_x;
     between.cell_rows = work.inverse_scale.height();
     between.cell_columns = work.inverse_scale.width();
-    between.height = height;
-    between.width = width;
     between.to_mask = to_mask;
     between.of_rows = work.of_rows;
     between.estimate = estimate;

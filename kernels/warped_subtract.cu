@@ -9,17 +9,6 @@ namespace {
 
 constexpr int border = 4;  // of the bordered coefficients: a position may lie a pixel off the mask
 
-/// Keys' cubic convolution, a = -1/2.
-struct Convolution {
-  CINELUMEN_HOST_DEVICE static void weights(float f, float& w0, float& w1, float& w2, float& w3) {
-    const float g = 1 - f;
-    w0 = -0.5f * f * g * g;
-    w1 = 1 + f * f * (1.5f * f - 2.5f);
-    w2 = 1 + g * g * (1.5f * g - 2.5f);
-    w3 = -0.5f * g * f * f;
-  }
-};
-
 struct Border {
   ImageView<const float> inside;
   ImageView<float> whole;
@@ -41,8 +30,8 @@ struct Positions {
   Tile<float, 2 * Height, nodes> along_y;
   Tile<float, Height, Width> at_y, at_x;
   FramePlacement placement;
-  InverseMotion motion;
-  float cosine, sine;
+  InverseMotion motion;    // of what reads the mask
+  ForwardMotion to_frame;  // of what reads the frame
 
   /// The field down the rows of the tile, at each column of nodes.
   CINELUMEN_HOST_DEVICE int interpolate_nodes(const Block<Height, Width>& block, const DisplacementField& field, int rows, int columns) {
@@ -161,21 +150,14 @@ struct Carry {
     static_assert(Width % bspline_strip == 0);
     const int height = image.height, width = image.width, rows = block.rows(height), columns = block.columns(width);
     auto& position = scratch.position;
-    block.once([&] {
-      position.placement = placement.read();
-      const auto [s, c] = sine_cosine(position.placement.motion.rotation_rad);
-      position.sine = static_cast<float>(s);
-      position.cosine = static_cast<float>(c);
-    });
+    block.once([&] { position.to_frame = forward(placement.read().motion, height, width); });
     const int first = position.interpolate_nodes(block, field, rows, columns);
     const int strips = (columns + bspline_strip - 1) / bspline_strip;
-    const float c = position.cosine, s = position.sine, shift_y = position.placement.motion.shift_y_px,
-                shift_x = position.placement.motion.shift_x_px;
-    const float centre_y = 0.5f * static_cast<float>(height - 1), centre_x = 0.5f * static_cast<float>(width - 1);
+    const ForwardMotion motion = position.to_frame;
     const float last_y = static_cast<float>(height - 3), last_x = static_cast<float>(width - 3);
     position.for_each_displacement(block, rows, strips, first, field.width, [&](int y, int x, const Displacement& e) {
-      const float dy = static_cast<float>(block.y0 + y) + e.y - centre_y, dx = static_cast<float>(block.x0 + x) + e.x - centre_x;
-      const float q_y = centre_y + s * dx + c * dy + shift_y, q_x = centre_x + c * dx - s * dy + shift_x;
+      const float p_y = static_cast<float>(block.y0 + y) + e.y, p_x = static_cast<float>(block.x0 + x) + e.x;
+      const float q_y = motion.y(p_y, p_x), q_x = motion.x(p_y, p_x);
       const bool reaches = (q_y >= 1.0f) & (q_y <= last_y) & (q_x >= 1.0f) & (q_x <= last_x);
       scratch.reaches[y][x] = reaches ? 1 : 0;
       position.at_y[y][x] = limited(q_y, 1.0f, last_y);

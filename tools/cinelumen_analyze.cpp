@@ -210,9 +210,7 @@ AnalysisOptions analysis_options_of(const Options& options) {
   result.mm_per_px = options.mm_per_px;
   result.mm_per_px_relative_sd = options.mm_per_px_sd;
   if (options.mm_per_px_sd && !options.mm_per_px) throw std::invalid_argument("--mm-per-px-sd: expected together with --mm-per-px");
-  result.registration = options.registration == "none"    ? Registration::none
-                        : options.registration == "rigid" ? Registration::rigid
-                                                          : Registration::nonrigid;
+  result.registration = parse_registration(options.registration);
   result.object = parse_object(options.object);
   result.diameter = parse_diameter_rule(options.diameter);
   result.response = parse_response(options.response);

@@ -226,7 +226,7 @@ std::string default_folder(const std::string& source) {
 int stream_run(Options options, const GlobalOptions& global) {
   bool automatic = false;
   const int device = parse_device(options.device, automatic);
-  options.live.registration = options.registration == "none" ? Registration::none : Registration::rigid;
+  options.live.registration = parse_registration(options.registration);
   options.live.response = parse_response(options.response);
   options.live.kept_frames = options.results.kept_frames;
   if (options.live.mm_per_px_relative_sd && !options.live.mm_per_px)
