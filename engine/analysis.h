@@ -42,7 +42,7 @@ struct AnalysisOptions {
 struct FrameSubtraction {
   int frame = 0;  ///< 0-based
   double shift_y_px = 0, shift_x_px = 0, rotation_rad = 0;
-  double residual_sd = 0;  ///< of the subtracted background, log units
+  double residual_sd = 0;  ///< of the background after the rigid motion, log units
   /// Non-rigid registration only. Displacement beyond the rigid motion at the nodes of its field: rms and largest; rms motion that is left,
   /// 0 where it is not above the noise;
   /// true where the field folded and was refused: the frame is then subtracted rigidly.

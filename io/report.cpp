@@ -369,8 +369,10 @@ class Page {
     if (!residual.empty() && analysis_.subtracted) {
       std::nth_element(residual.begin(), residual.begin() + static_cast<std::ptrdiff_t>(residual.size() / 2), residual.end());
       fact("Background left", fixed(residual[residual.size() / 2], 4) + " <small>log units</small>",
-           analysis_.subtraction.registration != Registration::none ? "median SD, mask moved by up to " + fixed(farthest, 1) + " px"
-                                                                    : "median SD, mask not moved");
+           analysis_.subtraction.registration != Registration::none
+               ? "median SD, mask moved by up to " + fixed(farthest, 1) + " px" +
+                     (analysis_.subtraction.registration == Registration::nonrigid ? std::string(", before it was bent") : std::string())
+               : "median SD, mask not moved");
     }
     fact("Noise", analysis_.noise.log_sd_at_median > 0 ? fixed(analysis_.noise.log_sd_at_median, 4) + " <small>log units</small>" : "–",
          std::string("SD of one frame, ") + (analysis_.noise.temporal ? "from frame differences" : "from one frame's flat parts"));
