@@ -113,6 +113,7 @@ struct Analysis {
   std::vector<Finding> findings;
   std::vector<std::string> warnings;
   Timing timing;
+  Image<float> mask_picture;           ///< mask coordinates, log attenuation without contrast: bones and devices (no mask: reference frame)
   Image<float> maximum_opacification;  ///< mask coordinates, added log attenuation (or the log image where nothing was subtracted)
   Image<float> time_to_peak_ms;        ///< mask coordinates, NaN where not opacified; empty where frame times are unknown
   bool subtracted = false;             ///< false: single frame, or no mask could be made
