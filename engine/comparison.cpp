@@ -214,11 +214,25 @@ std::optional<double> median_calibre(const std::vector<float>& values) {
   return in_place_median(known);
 }
 
-double first_arrival(const Analysis& analysis) {
-  double first = std::numeric_limits<double>::infinity();
-  for (const SegmentResult& segment : analysis.segments)
-    if (segment.flow.times.arrival_ms) first = std::min(first, *segment.flow.times.arrival_ms);
-  return first;
+RunRegistration at_rest() {
+  RunRegistration registration;
+  registration.correlation = registration.agreement = registration.common_share = 1;
+  registration.reliable = true;
+  return registration;
+}
+
+/// Every point on itself: the reference's own narrowings are found against its bridged calibre.
+VesselMatching match_itself(const std::vector<SegmentResult>& segments) {
+  VesselMatching matching;
+  for (std::size_t s = 0; s < segments.size(); ++s) {
+    auto& points = matching.points.emplace_back();
+    for (std::size_t i = 0; i < segments[s].centreline.points.size(); ++i)
+      points.push_back({static_cast<int>(s), static_cast<double>(i), 0});
+    matching.segment.push_back(static_cast<int>(s));
+    matching.matched_share.push_back(1);
+  }
+  matching.registration = at_rest();
+  return matching;
 }
 
 /// All that is known of one run against the reference, made into entries of the segments' timelines.
@@ -227,16 +241,20 @@ class RunAgainstReference {
   RunAgainstReference(const ComparedRun& reference, const ReferenceCalibre& calibre, const ComparedRun& run, int index,
                       ComparedRunSummary& summary, bool same_procedure, const ComparisonThresholds& thresholds)
       : reference_(reference), calibre_(calibre), run_(run), index_(index), summary_(summary), t_(thresholds) {
-    VesselMatchingOptions matching_options;
-    if (reference.analysis.calibration.known()) matching_options.mm_per_px = reference.analysis.calibration.mm_per_px;
-    matching_ = match_vessels(reference.analysis.segments, run.analysis.segments, summary.registration, matching_options);
+    if (summary.is_reference) {
+      matching_ = match_itself(run.analysis.segments);
+    } else {
+      VesselMatchingOptions matching_options;
+      if (reference.analysis.calibration.known()) matching_options.mm_per_px = reference.analysis.calibration.mm_per_px;
+      matching_ = match_vessels(reference.analysis.segments, run.analysis.segments, summary.registration, matching_options);
+    }
     summary.registration = matching_.registration;
     for (const int s : matching_.unmatched_in_run) summary.unmatched.push_back(run.analysis.segments[static_cast<std::size_t>(s)].id);
     int matched = 0;
     for (const int s : matching_.segment) matched += s >= 0;
     summary.matched_share = matching_.segment.empty() ? 0 : static_cast<double>(matched) / static_cast<double>(matching_.segment.size());
     aligned_ = align_calibres(reference.analysis, calibre, run.analysis, matching_, summary.registration.scale);
-    estimate_scale(aligned_, prior_scale_sd(same_procedure), summary);
+    if (!summary.is_reference) estimate_scale(aligned_, prior_scale_sd(same_procedure), summary);
     for (AlignedSegment& segment : aligned_)
       for (float& ratio : segment.ratio) ratio -= static_cast<float>(summary.scale_offset);
     lost_ =
@@ -412,7 +430,11 @@ Comparison compare_runs(const std::vector<ComparedRun>& given, const ComparisonO
   std::vector<TimelineRun> context;
   for (std::size_t r = 0; r < runs.size(); ++r) {
     const bool is_reference = static_cast<int>(r) == comparison.reference;
-    ComparedRunSummary summary = is_reference ? ComparedRunSummary{} : place_run(reference, *runs[r], options.thresholds);
+    ComparedRunSummary summary;
+    if (is_reference)
+      summary.registration = at_rest();
+    else
+      summary = place_run(reference, *runs[r], options.thresholds);
     summary.index = static_cast<int>(r);
     summary.given = static_cast<int>(order[r]);
     summary.is_reference = is_reference;

@@ -347,7 +347,7 @@ class Rules {
     std::size_t gravest = now.size();
     int unchanged = 0, unclear = 0;
     for (std::size_t r = 0; r < now.size(); ++r) {
-      if (runs_[r].is_reference && now[r].label == no_change) continue;
+      if (runs_[r].is_reference && gravity(now[r].label) <= gravity(indeterminate)) continue;  // says nothing of a change
       unchanged += now[r].label == no_change;
       unclear += now[r].label == indeterminate || now[r].label == not_filled;
       const int gravity_here = gravity(now[r].label), so_far = gravest < now.size() ? gravity(now[gravest].label) : -1;
