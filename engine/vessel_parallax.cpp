@@ -136,7 +136,7 @@ std::vector<VesselParallax::Equation> VesselParallax::prior_equations(const Para
 /// Least squares by conjugate gradients from what is known; returns the sum of weighted squares.
 double VesselParallax::solve(std::vector<Equation> equations) {
   constexpr int most_steps = 150;
-  constexpr double enough = 1e-10;  // of the first gradient's square
+  constexpr double enough = 1e-6;  // of the first gradient's square
   const std::size_t n = unknowns_.size();
   std::vector<double> gradient(n, 0), diagonal(n, 0), direction(n, 0), turned(n);
   for (const Equation& e : equations) {
@@ -187,7 +187,7 @@ std::vector<VesselParallax::Equation> VesselParallax::bounded(std::vector<Equati
 }
 
 void VesselParallax::fit(const std::vector<ParallaxSample>& samples) {
-  constexpr int rounds = 4, directions = 12, refinements = 4;
+  constexpr int rounds = 3, directions = 12, refinements = 3;
   std::vector<Equation> seen = sample_equations(samples);
   for (const Equation& e : tie_equations()) seen.push_back(e);
   const auto solve_with = [&](const std::vector<Equation>& of_samples, const std::vector<Equation>& of_prior) {
