@@ -84,11 +84,13 @@ std::vector<VesselParallax::Equation> VesselParallax::tie_equations() const {
   constexpr double sd_px = 0.5;
   std::vector<Equation> equations;
   for (const ParallaxTie& tie : ties_) {
-    const auto knot = [&](int segment, bool at_end) { return first_knot_[segment] + (at_end ? knots_[segment] - 1 : 0); };
+    const Knots a = knots_at(tie.first_segment, tie.first_arc_px), b = knots_at(tie.second_segment, tie.second_arc_px);
     for (int part = 0; part < 2; ++part) {
       Equation e;
-      e.add(common + 2 * knot(tie.first_segment, tie.first_at_end) + part, 1);
-      e.add(common + 2 * knot(tie.second_segment, tie.second_at_end) + part, -1);
+      e.add(common + 2 * a.first + part, 1 - a.fraction);
+      e.add(common + 2 * a.last + part, a.fraction);
+      e.add(common + 2 * b.first + part, b.fraction - 1);
+      e.add(common + 2 * b.last + part, -b.fraction);
       e.weight = 1 / (sd_px * sd_px);
       equations.push_back(e);
     }
