@@ -250,9 +250,10 @@ class Rules {
         entry.bounded ? "at least " : "", n.percent, n.ci95[0], n.ci95[1], n.extent_mm, n.probability_25, n.probability_50,
         n.probability_90)};
     Verdict result;
-    if (!entry.doubt.empty()) {
+    if (!entry.doubt.empty() || !segment_.lengths_known) {
       result.label = indeterminate;
-      result.reasons = {entry.doubt};
+      result.reasons = {!entry.doubt.empty() ? entry.doubt
+                                             : std::string("no calibration: how long it is, and so what it is, can't be told")};
     } else if (site.extent <= t_.spasm_extent_mm) {
       result = focal(site, r, last, seen);
     } else if (n.percent < t_.mild_percent) {

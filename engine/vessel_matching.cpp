@@ -323,7 +323,7 @@ CourseNumbers find_courses(const CourseFinder& finder, const Courses& reference,
 }
 
 /// Takes pieces out that are too short to be more than chance.
-void drop_short(CourseNumbers& courses, const Courses& reference, const PlaceMap& map, double least_px) {
+void drop_short(CourseNumbers& courses, const Courses& reference, double least_px) {
   for (std::size_t s = 0; s < courses.size(); ++s) {
     std::vector<int>& course = courses[s];
     for (std::size_t k = 0; k < course.size();) {
@@ -334,7 +334,6 @@ void drop_short(CourseNumbers& courses, const Courses& reference, const PlaceMap
       k = std::max(end, k + 1);
     }
   }
-  static_cast<void>(map);
 }
 
 /// The foot of the perpendicular on a course near one of its points, as a fractional index.
@@ -373,6 +372,23 @@ double point_at_arc(const std::vector<Place>& course, double arc) {
   if (above == course.end()) return static_cast<double>(course.size()) - 1;
   const Place &a = *(above - 1), &b = *above;
   return static_cast<double>(above - course.begin()) - 1 + (b.arc > a.arc ? (arc - a.arc) / (b.arc - a.arc) : 0);
+}
+
+/// Takes out points that lie beyond the end of the run's segment they were given: there is nothing of it there.
+void drop_beyond_ends(CourseNumbers& courses, const Courses& in_run, const Courses& run, const PlaceMap& map) {
+  constexpr double allowed_px = 2;  // as far as places along a vessel are known
+  for (std::size_t s = 0; s < courses.size(); ++s)
+    for (std::size_t k = 0; k < courses[s].size(); ++k) {
+      int& number = courses[s][k];
+      if (number < 0) continue;
+      const std::vector<Place>& target = run[map.all()[number].segment];
+      const Place& p = in_run[s][k];
+      const double point = foot_near(target, map.all()[number].point, p.y, p.x);
+      if (point > 0 && point < static_cast<double>(target.size()) - 1) continue;
+      const Place& end = point > 0 ? target.back() : target.front();
+      const double beyond = (p.y - end.y) * end.along_y + (p.x - end.x) * end.along_x;
+      if ((point > 0 ? beyond : -beyond) > allowed_px) number = -1;
+    }
 }
 
 /// A branch point: ends of segments that meet.
@@ -425,10 +441,9 @@ struct NodeMatch {
 
 /// Those whose three arms all match.
 std::vector<NodeMatch> match_nodes(const std::vector<Node>& of_reference, const std::vector<Node>& of_run, const Courses& reference,
-                                   const Courses& run, const CourseNumbers& courses, const PlaceMap& map, double reach_px) {
+                                   const Courses& run, const CourseNumbers& courses, const PlaceMap& map) {
   constexpr double out_px = 12;    // along an arm: where it is looked at
   constexpr double about_px = 30;  // along the run's arm: how far its match may be
-  static_cast<void>(run);
   std::vector<NodeMatch> matches;
   for (const Node& a : of_reference) {
     const NodeMatch* found = nullptr;
@@ -457,7 +472,6 @@ std::vector<NodeMatch> match_nodes(const std::vector<Node>& of_reference, const 
         break;
       }
     }
-    static_cast<void>(reach_px);
     if (found) matches.push_back(*found);
   }
   return matches;
@@ -525,12 +539,29 @@ void refine(RunRegistration& registration, const Courses& reference, const Cours
     for (int part = 0; part < 2; ++part) lattice.nodes[i][part] += more.nodes[i][part];
 }
 
-/// Ends of the reference's segments that meet in space.
-std::vector<ParallaxTie> ties_of(const std::vector<Node>& nodes) {
+/// Places of the reference's segments that meet in space: the arms of branch points, and ends that go on straight into one another.
+std::vector<ParallaxTie> find_ties(const Courses& courses, const std::vector<Node>& nodes) {
+  constexpr double near_px = 3;      // of ends on one middle line
+  constexpr double straight = -0.9;  // cosine between directions away from the meeting point
+  const auto end_of = [&](const std::array<int, 2>& end) -> const Place& { return end[1] ? courses[end[0]].back() : courses[end[0]].front(); };
   std::vector<ParallaxTie> ties;
+  const auto tie = [&](const std::array<int, 2>& a, const std::array<int, 2>& b) { ties.push_back({a[0], b[0], end_of(a).arc, end_of(b).arc}); };
+  std::set<std::array<int, 2>> in_nodes;
   for (const Node& node : nodes)
-    for (std::size_t i = 1; i < node.arms.size(); ++i)
-      ties.push_back({node.arms[0][0], node.arms[i][0], node.arms[0][1] == 1, node.arms[i][1] == 1});
+    for (std::size_t i = 0; i < node.arms.size(); ++i) {
+      in_nodes.insert(node.arms[i]);
+      if (i) tie(node.arms[0], node.arms[i]);
+    }
+  std::vector<std::array<int, 2>> ends;
+  for (int s = 0; s < static_cast<int>(courses.size()); ++s)
+    for (const int last : {0, 1})
+      if (courses[s].size() > 1 && !in_nodes.contains({s, last})) ends.push_back({s, last});
+  for (std::size_t i = 0; i < ends.size(); ++i)
+    for (std::size_t j = i + 1; j < ends.size(); ++j) {
+      const Place &p = end_of(ends[i]), &q = end_of(ends[j]);
+      const double cosine = (ends[i][1] == ends[j][1] ? 1 : -1) * (p.along_y * q.along_y + p.along_x * q.along_x);
+      if (ends[i][0] != ends[j][0] && distance(p, q) <= near_px && cosine < straight) tie(ends[i], ends[j]);
+    }
   return ties;
 }
 
@@ -691,7 +722,8 @@ VesselMatching match_vessels(const std::vector<SegmentResult>& reference_segment
     for (const auto& course : reference) lengths.push_back(course.empty() ? 0 : course.back().arc);
     ParallaxPrior prior;
     prior.px_per_mm = px_per_mm;
-    VesselParallax parallax(lengths, ties_of(of_reference), middle_of(registered), extent_of(registered), prior);
+    const std::vector<ParallaxTie> ties = find_ties(reference, of_reference);
+    VesselParallax parallax(lengths, ties, middle_of(registered), extent_of(registered), prior);
     const std::array<double, 3> reaches_mm = {options.search_mm, std::sqrt(options.search_mm * options.final_mm), options.final_mm};
     CourseNumbers courses;
     for (std::size_t pass = 0; pass < reaches_mm.size(); ++pass) {
@@ -700,8 +732,9 @@ VesselMatching match_vessels(const std::vector<SegmentResult>& reference_segment
       const PlaceMap map(run, costs.reach_px);
       const CourseFinder finder(run, map, costs);
       courses = find_courses(finder, in_run, map);
-      drop_short(courses, in_run, map, options.least_length_mm * px_per_mm);
-      const std::vector<NodeMatch> nodes = match_nodes(of_reference, of_run, reference, run, courses, map, costs.reach_px);
+      if (pass + 1 == reaches_mm.size()) drop_beyond_ends(courses, in_run, run, map);
+      drop_short(courses, in_run, options.least_length_mm * px_per_mm);
+      const std::vector<NodeMatch> nodes = match_nodes(of_reference, of_run, reference, run, courses, map);
       if (pass + 1 < reaches_mm.size()) {
         parallax.fit(samples_of(courses, registered, in_run, run, map, nodes, reference, refined));
         continue;

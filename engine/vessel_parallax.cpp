@@ -84,11 +84,13 @@ std::vector<VesselParallax::Equation> VesselParallax::tie_equations() const {
   constexpr double sd_px = 0.5;
   std::vector<Equation> equations;
   for (const ParallaxTie& tie : ties_) {
-    const auto knot = [&](int segment, bool at_end) { return first_knot_[segment] + (at_end ? knots_[segment] - 1 : 0); };
+    const Knots a = knots_at(tie.first_segment, tie.first_arc_px), b = knots_at(tie.second_segment, tie.second_arc_px);
     for (int part = 0; part < 2; ++part) {
       Equation e;
-      e.add(common + 2 * knot(tie.first_segment, tie.first_at_end) + part, 1);
-      e.add(common + 2 * knot(tie.second_segment, tie.second_at_end) + part, -1);
+      e.add(common + 2 * a.first + part, 1 - a.fraction);
+      e.add(common + 2 * a.last + part, a.fraction);
+      e.add(common + 2 * b.first + part, b.fraction - 1);
+      e.add(common + 2 * b.last + part, -b.fraction);
       e.weight = 1 / (sd_px * sd_px);
       equations.push_back(e);
     }
@@ -136,7 +138,7 @@ std::vector<VesselParallax::Equation> VesselParallax::prior_equations(const Para
 /// Least squares by conjugate gradients from what is known; returns the sum of weighted squares.
 double VesselParallax::solve(std::vector<Equation> equations) {
   constexpr int most_steps = 150;
-  constexpr double enough = 1e-10;  // of the first gradient's square
+  constexpr double enough = 1e-6;  // of the first gradient's square
   const std::size_t n = unknowns_.size();
   std::vector<double> gradient(n, 0), diagonal(n, 0), direction(n, 0), turned(n);
   for (const Equation& e : equations) {
@@ -187,7 +189,7 @@ std::vector<VesselParallax::Equation> VesselParallax::bounded(std::vector<Equati
 }
 
 void VesselParallax::fit(const std::vector<ParallaxSample>& samples) {
-  constexpr int rounds = 4, directions = 12, refinements = 4;
+  constexpr int rounds = 3, directions = 12, refinements = 3;
   std::vector<Equation> seen = sample_equations(samples);
   for (const Equation& e : tie_equations()) seen.push_back(e);
   const auto solve_with = [&](const std::vector<Equation>& of_samples, const std::vector<Equation>& of_prior) {

@@ -16,10 +16,10 @@ struct ParallaxSample {
   double sd_px = 1;                         ///< > 0
 };
 
-/// Ends of segments that meet in space: their displacement is the same.
+/// Places of two segments that meet in space: their displacement is the same.
 struct ParallaxTie {
   int first_segment, second_segment;
-  bool first_at_end, second_at_end;  ///< at the last point, else the first
+  double first_arc_px, second_arc_px;
 };
 
 /// What is believed of vessels before anything is seen.
