@@ -1,0 +1,24 @@
+#pragma once
+/// What was found over several runs, in words. Plain text: not escaped.
+
+#include <string>
+#include <vector>
+
+#include "engine/comparison.h"
+
+namespace cinelumen {
+
+/// True for a label that names a lesion: not "no change", "not filled" or "indeterminate".
+bool is_finding(const std::string& label);
+
+/// "3 min", "2 months": the time between two ISO 8601 times; empty where one is not known or the second is not the later.
+std::string time_between(const std::string& from, const std::string& to);
+
+/// "valvulotomy"; "spasmolytic: papaverine 30 mg"; empty for none.
+std::string event_words(const RunEvent& event);
+
+/// One sentence on what became of the vessels: the spasm, its response and its end, occlusions, other findings, and how many segments are
+/// unchanged or can't be judged. Every word rests on summary, label_now or an event. `runs` as given to compare_runs().
+std::string conclusion(const Comparison& comparison, const std::vector<ComparedRun>& runs);
+
+}  // namespace cinelumen
