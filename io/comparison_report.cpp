@@ -1,6 +1,7 @@
 #include "io/comparison_report.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <filesystem>
 #include <limits>
@@ -31,11 +32,8 @@ constexpr std::size_t most_points = 160;  // of a line in a plot
 
 const std::string ink = "#1c2228";
 
-/// A run's colour in every plot; the reference's is ink. Told apart by colour-blind eyes too (after Okabe and Ito, darkened for paper).
-std::string run_colour(const ComparedRunSummary& run) {
-  static constexpr const char* colours[] = {"#0072b2", "#c77700", "#00835f", "#a8488a", "#3a94cc", "#c2410c"};
-  return run.is_reference ? ink : colours[static_cast<std::size_t>(run.index) % std::size(colours)];
-}
+/// Of the runs besides the reference, in every plot; told apart by colour-blind eyes too (after Okabe and Ito, darkened for paper).
+constexpr std::array<const char*, 6> run_colours = {"#0072b2", "#c77700", "#00835f", "#a8488a", "#3a94cc", "#c2410c"};
 
 /// How a stretch of vessel is drawn: what is graver is also thicker, so that colour alone says nothing.
 struct Stroke {
@@ -46,7 +44,7 @@ struct Stroke {
 Stroke stroke_of(Narrowness narrowness) {
   switch (narrowness) {
     case Narrowness::none:
-      return {"#2f80b5", "", 2, "no narrowing"};
+      return {"#2f80b5", "", 1.5, "no narrowing"};
     case Narrowness::below:
       return {"#f2b01e", "", 3.5, "narrower by 25–50 %"};
     case Narrowness::mild:
@@ -147,8 +145,16 @@ class TimelinePage {
   }
 
   std::string badge(std::size_t r) const {
-    return "<span class=badge style=\"background:" + run_colour(comparison_.runs[r]) + "\">" + std::to_string(r + 1) + "</span>";
+    return "<span class=badge style=\"background:" + run_colour(r) + "\">" + std::to_string(r + 1) + "</span>";
   }
+  /// The reference's is ink.
+  std::string run_colour(std::size_t r) const {
+    return comparison_.runs[r].is_reference ? ink : run_colours[place(r) % run_colours.size()];
+  }
+  /// When colours come again they come dashed.
+  std::string dashes(std::size_t r) const { return place(r) >= run_colours.size() ? "stroke-dasharray=\"6 3\"" : ""; }
+  /// Among the runs besides the reference.
+  std::size_t place(std::size_t r) const { return r - (r > static_cast<std::size_t>(comparison_.reference)); }
   static std::string chip(int id) { return "<span class=chip>" + std::to_string(id) + "</span>"; }
   /// The segment's name, escaped; empty where it is nothing but its number.
   static std::string name(const SegmentTimeline& segment) {
@@ -167,10 +173,13 @@ class TimelinePage {
 
   void header() {
     RunDescription who;
-    for (const ComparedRun& one : given_)
+    bool differ = false;
+    for (const ComparedRun& one : given_) {
       if (who.patient_name.empty() && who.patient_id.empty()) who = one.description;
-    page_ += "<header class=page><div><p class=eyebrow>CineLumen – the same vessels over several runs</p><h1>" +
-             upper(count(run_count(), "run", "runs")) + " of one patient’s vessels</h1>";
+      differ = differ || one.description.patient_id != given_.front().description.patient_id;
+    }
+    page_ += "<header class=page><div><p class=eyebrow>CineLumen – comparison of runs</p><h1>The same vessels in " +
+             count(run_count(), "run", "runs") + "</h1>";
     std::string where;
     const auto add = [&](const std::string& text) {
       if (!text.empty()) where += (where.empty() ? "" : " · ") + text;
@@ -180,12 +189,15 @@ class TimelinePage {
     add(escape_html(who.study_description));
     add(escape_html(who.body_part + (who.body_part.empty() || who.laterality.empty() ? "" : " ") + who.laterality));
     page_ += "<p class=where>" + where + "</p></div>";
-    if (const std::string patient = page::patient(who); !patient.empty()) page_ += "<div class=patient>" + patient + "</div>";
+    const std::string patient = differ ? "<b>Patient IDs differ between runs</b>" : page::patient(who);
+    if (!patient.empty()) page_ += "<div class=patient>" + patient + "</div>";
     page_ += "</header>\n" + page::notice();
   }
 
   void said() {
-    page_ += "<p class=said>" + escape_html(conclusion(comparison_, given_)) + "</p>\n";
+    const Conclusion words = conclude(comparison_, given_);
+    page_ += "<p class=said>" + escape_html(words.main) + "</p>\n";
+    if (!words.rest.empty()) page_ += "<p class=also>" + escape_html(words.rest) + "</p>\n";
     page_ +=
         "<p class=caution><b>An extrapolation.</b> Spasm grades (mild " + fixed(thresholds_.mild_percent, 0) + "–" +
         fixed(thresholds_.severe_percent, 0) + " %, severe from " + fixed(thresholds_.severe_percent, 0) +
@@ -200,13 +212,16 @@ class TimelinePage {
   void strip() {
     page_ += "<h2>What happened, and which runs can be compared</h2><div class=strip>";
     for (std::size_t r = 0; r < run_count(); ++r) strip_column(r);
-    page_ += "</div>\n";
+    page_ +=
+        "</div><p class=small>bones: share of the field whose bones agree after registration, and the correlation; pose: turned and "
+        "scaled against the reference; vessels: share of the reference’s segments found again; calibres: the factor that all "
+        "calibres of the run share, ± SD, taken out before segments are compared.</p>\n";
   }
 
   void strip_column(std::size_t r) {
     const ComparedRunSummary& summary = comparison_.runs[r];
     const ComparedRun& one = run(r);
-    page_ += "<div class=run style=\"border-top-color:" + run_colour(summary) + "\"><div>" + badge(r) + " <span class=gap>" +
+    page_ += "<div class=run style=\"border-top-color:" + run_colour(r) + "\"><div>" + badge(r) + " <span class=gap>" +
              (r == 0           ? "the first"
               : gap(r).empty() ? "time not known"
                                : gap(r)) +
@@ -222,11 +237,11 @@ class TimelinePage {
       page_ += "<div class=no>Not comparable</div><div class=note>" + escape_html(summary.note) + "</div>";
     } else {
       const RunRegistration& way = summary.registration;
-      page_ += "<dl><dt>comparable<dd>yes<dt>bones agree<dd>" + fixed(100 * way.agreement, 0) + " %, correlation " +
-               fixed(way.correlation, 2) + "<dt>turned, scaled<dd>" + fixed(way.rotation_deg, 1) + "°, × " + fixed(way.scale, 3) +
-               "<dt>vessels found<dd>" + fixed(100 * summary.matched_share, 0) + " %<dt>all calibres<dd>× " +
-               fixed(std::exp(summary.scale_offset), 3) + " ± " + fixed(std::exp(summary.scale_offset) * summary.scale_offset_sd, 3) +
-               "</dl>";
+      const double factor = std::exp(summary.scale_offset);
+      page_ += "<div class=yes>Comparable</div><dl><dt>bones<dd>" + fixed(100 * way.agreement, 0) + " %, r " + fixed(way.correlation, 2) +
+               "<dt>pose<dd>" + fixed(way.rotation_deg, 1) + "°, × " + fixed(way.scale, 3) + "<dt>vessels<dd>" +
+               fixed(100 * summary.matched_share, 0) + " % found<dt>calibres<dd>× " + fixed(factor, 3) + " ± " +
+               fixed(factor * summary.scale_offset_sd, 3) + "</dl>";
       if (!summary.note.empty()) page_ += "<div class=note>" + escape_html(summary.note) + "</div>";
     }
     const std::size_t given = static_cast<std::size_t>(summary.given);
@@ -460,14 +475,15 @@ class TimelinePage {
                        : label == "no change"                                                      ? "none"
                                                                                                    : "open";
     if (summary.is_reference && label == "no change") return "<span class=\"is is-none\">reference</span>";
-    const std::size_t comma = label.find(", ");
-    std::string small = comma == std::string::npos ? "" : label.substr(comma + 2);
+    std::size_t head = label.find(", ");
+    std::string small = head == std::string::npos ? "" : label.substr(head + 2);
+    if (const std::size_t below = label.find(" below "); below != std::string::npos) head = below, small = label.substr(below + 1);
     std::string figure;
     if (entry.state == SegmentState::occluded)
       figure = "no contrast";
     else if (stands_out(entry) && entry.doubt.empty())
       figure = std::string(entry.bounded ? "≥ " : "") + fixed(entry.change.largest.percent, 0) + " %";
-    std::string text = "<span class=\"is is-" + std::string(kind) + "\">" + escape_html(label.substr(0, comma));
+    std::string text = "<span class=\"is is-" + std::string(kind) + "\">" + escape_html(label.substr(0, head));
     if (!small.empty()) text += "<small>" + escape_html(small) + "</small>";
     if (!figure.empty()) text += "<small>" + figure + "</small>";
     text += "</span>";
@@ -481,12 +497,12 @@ class TimelinePage {
     if (comparison_.segments.empty()) return;
     page_ +=
         "<h2>Calibre along the vessel, and over time</h2><p class=lead>Left, all runs on one axis: thick, the reference with its 95 % "
-        "band; thin, the others, as the model sees them; the bars below show where each run is narrower. Right, one column per run at "
-        "even spacing: filled, the narrowest place with its 95 % interval; open, the mean over what was measured.</p><div "
-        "class=legend>";
+        "band; thin, the others, as the model sees them; dashed on the axis, no contrast. The bars below are the vessels of the pictures "
+        "above, stretched out. Right, one column per run at even spacing: filled, the narrowest place with its 95 % interval; open, the "
+        "mean over what was measured; an arrow, at most so much; pale, in doubt.</p><div class=legend>";
     for (std::size_t r = 0; r < run_count(); ++r)
       page_ += "<span>" + badge(r) + " " + (title_of(r).empty() ? "run " + std::to_string(r + 1) : title_of(r)) + "</span>";
-    page_ += "</div>" + hatching() + "<div style=\"margin-top:12px\">";
+    page_ += "</div>" + key() + hatching() + "<div style=\"margin-top:12px\">";
     for (const std::size_t s : shown_) calibre(s);
     page_ += "</div>";
     if (!others_.empty()) {
@@ -544,22 +560,31 @@ class TimelinePage {
       }
     Plot plot(along_width, 250, 0, std::max(segment.length_mm, 1e-3), 0, highest > 0 ? 1.12 * highest : 1, "along the segment, " + unit_,
               "calibre, " + unit_, along_margins);
-    for (const TimelineEntry& entry : segment.entries)
-      if (entry.state == SegmentState::occluded) {
-        plot.shade(entry.lost_mm[0], entry.lost_mm[1], "#c2189e14");
-        plot.shade(entry.lost_mm[0], entry.lost_mm[1], "url(#shut)\" opacity=\".35");
-      } else if (stands_out(entry)) {
-        for (const Narrowing& narrowing : entry.change.narrowings)
-          if (narrowing.percent >= thresholds_.narrowing_percent) plot.shade(narrowing.from_mm, narrowing.to_mm, "#e8650a0e");
-      }
+    shade_narrow(segment, plot);
     plot.band(arc, low, high, ink);
     plot.line(arc, middle, ink, 2.8);
-    for (const Line& line : lines) plot.line(line.arc, line.calibre, run_colour(comparison_.runs[line.run]), 1.7, dashes(line.run));
+    for (const Line& line : lines) plot.line(line.arc, line.calibre, run_colour(line.run), 1.7, dashes(line.run));
+    for (std::size_t r = 0; r < run_count(); ++r)
+      if (const TimelineEntry& entry = segment.entries[r]; entry.state == SegmentState::occluded)
+        plot.line({entry.lost_mm[0], entry.lost_mm[1]}, {0, 0}, run_colour(r), 3.4, "stroke-dasharray=\"7 5\"");
     return plot.svg("Calibre along segment " + std::to_string(segment.id));
   }
-  /// After six runs colours come again, dashed.
-  static std::string dashes(std::size_t r) { return r >= 6 ? "stroke-dasharray=\"6 3\"" : ""; }
-
+  /// Tinted once, however many runs are narrow there.
+  void shade_narrow(const SegmentTimeline& segment, Plot& plot) const {
+    std::vector<std::array<double, 2>> narrow;
+    for (const TimelineEntry& entry : segment.entries)
+      if (entry.state == SegmentState::occluded)
+        narrow.push_back(entry.lost_mm);
+      else if (stands_out(entry))
+        for (const Narrowing& narrowing : entry.change.narrowings)
+          if (narrowing.percent >= thresholds_.narrowing_percent) narrow.push_back({narrowing.from_mm, narrowing.to_mm});
+    std::sort(narrow.begin(), narrow.end());
+    for (std::size_t i = 0; i < narrow.size();) {
+      auto [from, to] = narrow[i];
+      for (++i; i < narrow.size() && narrow[i][0] <= to; ++i) to = std::max(to, narrow[i][1]);
+      plot.shade(std::max(from, 0.0), std::min(to, segment.length_mm), "#fdf0e4");
+    }
+  }
   /// Reference times ratio, bin by bin; a gap where bins are not neighbours.
   void calibre_of(const SegmentTimeline& segment, const TimelineEntry& entry, std::vector<double>& arc,
                   std::vector<double>& calibre) const {
@@ -587,8 +612,8 @@ class TimelinePage {
                       coordinate(height) + "\">";
     for (std::size_t r = 0; r < run_count(); ++r) {
       const double y = lane_height * (static_cast<double>(r) + 0.5);
-      svg += "<text class=lane x=" + coordinate(left - 6) + " y=" + coordinate(y + 4) +
-             " text-anchor=end style=\"fill:" + run_colour(comparison_.runs[r]) + ";font-weight:700\">" + std::to_string(r + 1) + "</text>";
+      svg += "<text class=lane x=" + coordinate(left - 6) + " y=" + coordinate(y + 4) + " text-anchor=end style=\"fill:" + run_colour(r) +
+             ";font-weight:700\">" + std::to_string(r + 1) + "</text>";
       const auto stretches = narrow_stretches(segment, r, comparison_.runs[r].comparable, thresholds_);
       if (stretches.empty())
         svg += "<text class=lane x=" + coordinate(left + 4) + " y=" + coordinate(y + 4) + ">" +
@@ -612,7 +637,9 @@ class TimelinePage {
     double highest = 115;
     for (const TimelineEntry& entry : segment.entries)
       if (entry.change.known && entry.ci95) highest = std::max(highest, std::min(180.0, (*entry.ci95)[1] + 5));
-    Plot plot(440, 276, 0.4, runs + 0.6, 0, highest, "", "calibre, % of the reference’s", {40, 58, 20, 60}, false);
+    // As high as the left figure, which is 1.75 times as wide.
+    const double height = (254 + lane_height * runs) * 1.01;
+    Plot plot(440, height, 0.4, runs + 0.6, 0, highest, "", "calibre, % of the reference’s", {40, 58, 20, 60}, false);
     const std::string right = coordinate(plot.right() + 4);
     const auto grade = [&](double percent, const std::string& words) {
       plot.level(100 - percent, "stroke=#a35200 stroke-width=1 stroke-dasharray=\"4 3\" stroke-opacity=.7");
@@ -622,14 +649,16 @@ class TimelinePage {
     grade(thresholds_.narrowing_percent, "− " + fixed(thresholds_.narrowing_percent, 0) + " %");
     grade(thresholds_.mild_percent, "mild");
     grade(thresholds_.severe_percent, "severe");
-    std::vector<double> at, mean;
+    std::vector<double> at, narrowest;
     for (std::size_t r = 0; r < run_count(); ++r) {
-      const auto column = static_cast<double>(r + 1);
-      time_tick(plot, r, column);
+      at.push_back(static_cast<double>(r + 1) - beside);
       const TimelineEntry& entry = segment.entries[r];
-      at.push_back(column);
-      mean.push_back(nan);
-      column_of(plot, entry, r, column, mean.back());
+      narrowest.push_back(entry.state == SegmentState::occluded ? 0 : entry.change.known ? 100 - entry.change.largest.percent : nan);
+    }
+    plot.line(at, narrowest, "#b4bcc4", 1.2);
+    for (std::size_t r = 0; r < run_count(); ++r) {
+      time_tick(plot, r, static_cast<double>(r + 1));
+      column_of(plot, segment.entries[r], r, static_cast<double>(r + 1));
     }
     return plot.svg("Calibre of segment " + std::to_string(segment.id) + " over the runs");
   }
@@ -640,40 +669,42 @@ class TimelinePage {
     // Words of neighbours would meet: every second one stands lower.
     const double drop = run_count() > 4 && r % 2 == 1 ? 11 : 0;
     plot.raw("<line class=axis x1=" + x + " x2=" + x + " y1=" + coordinate(y) + " y2=" + coordinate(y + 4) +
-             " /><text text-anchor=middle x=" + x + " y=" + coordinate(y + 16) + " style=\"font-weight:700;fill:" +
-             run_colour(comparison_.runs[r]) + "\">" + std::to_string(r + 1) + "</text><text text-anchor=middle x=" + x +
-             " y=" + coordinate(y + 28 + drop) + " style=\"font-size:10px\">" + short_event(r) + "</text>");
+             " /><text text-anchor=middle x=" + x + " y=" + coordinate(y + 16) + " style=\"font-weight:700;fill:" + run_colour(r) + "\">" +
+             std::to_string(r + 1) + "</text><text text-anchor=middle x=" + x + " y=" + coordinate(y + 28 + drop) +
+             " style=\"font-size:10px\">" + short_event(r) + "</text>");
     const std::string gap = r > 0 ? time_between(run(r - 1).acquired, run(r).acquired) : "";
     if (!gap.empty())
       plot.raw("<text text-anchor=middle x=" + coordinate(plot.x(column - 0.5)) + " y=" + coordinate(y + 56) +
                " style=\"font-size:10px\">" + gap + "</text>");
   }
 
-  void column_of(Plot& plot, const TimelineEntry& entry, std::size_t r, double column, double& mean) const {
+  void column_of(Plot& plot, const TimelineEntry& entry, std::size_t r, double column) const {
     const ComparedRunSummary& summary = comparison_.runs[r];
-    const std::string colour = run_colour(summary), x = coordinate(plot.x(column));
-    const auto words = [&](const std::string& text) {
-      plot.raw("<text text-anchor=middle x=" + x + " y=" + coordinate(plot.bottom() - 8) + " transform=\"rotate(-90 " + x + " " +
-               coordinate(plot.bottom() - 8) + ")\" style=\"text-anchor:start\" dy=4>" + text + "</text>");
+    const std::string colour = run_colour(r);
+    const auto words = [&](const std::string& text, double above) {
+      const std::string x = coordinate(plot.x(column) + 4), y = coordinate(plot.bottom() - above);
+      plot.raw("<text x=" + x + " y=" + y + " transform=\"rotate(-90 " + x + " " + y + ")\" class=over>" + text + "</text>");
     };
-    if (!summary.comparable) return words("not comparable");
-    if (entry.state == SegmentState::out_of_view) return words("out of view");
-    if (entry.state == SegmentState::not_filled) return words("not filled");
+    if (!summary.comparable) return words("not comparable", 8);
+    if (entry.state == SegmentState::out_of_view) return words("out of view", 8);
+    if (entry.state == SegmentState::not_filled) return words("not filled", 8);
     if (entry.state == SegmentState::occluded) {
-      const double y = plot.y(0);
-      plot.raw("<path stroke=#c2189e stroke-width=2.4 d=\"M" + coordinate(plot.x(column) - 5) + " " + coordinate(y - 11) +
+      plot.raw("<path stroke=#c2189e stroke-width=2.6 d=\"M" + coordinate(plot.x(column - beside) - 5) + " " + coordinate(plot.y(0) - 5) +
                "l10 10m0 -10l-10 10\"/>");
-      return words("&#160;&#160;&#160;&#160;&#160;no contrast");
+      return words("no contrast", 12);
     }
-    if (!entry.change.known) return words("not measured");
+    if (!entry.change.known) return words("not measured", 8);
     const Narrowing& n = entry.change.largest;
-    if (entry.percent_of_reference && entry.ci95) {
-      mean = *entry.percent_of_reference;
-      bar(plot, column + 0.13, mean, (*entry.ci95)[0], (*entry.ci95)[1], colour, true);
-    }
-    bar(plot, column - 0.13, 100 - n.percent, 100 - n.ci95[1], 100 - n.ci95[0], colour, false);
-    if (entry.bounded) plot.raw("<text text-anchor=middle x=" + x + " y=" + coordinate(plot.y(100 - n.percent) - 8) + ">≤</text>");
+    plot.raw(stands_out(entry) && !entry.doubt.empty() ? "<g opacity=.4>" : "<g>");
+    if (entry.percent_of_reference && entry.ci95)
+      bar(plot, column + beside, *entry.percent_of_reference, (*entry.ci95)[0], (*entry.ci95)[1], colour, true);
+    bar(plot, column - beside, 100 - n.percent, 100 - n.ci95[1], 100 - n.ci95[0], colour, false);
+    if (entry.bounded)
+      plot.raw("<path fill=none stroke=\"" + colour + "\" stroke-width=1.5 d=\"M" + coordinate(plot.x(column - beside)) + " " +
+               coordinate(plot.y(100 - n.percent)) + "v15m-4 -5l4 5l4 -5\"/>");
+    plot.raw("</g>");
   }
+  static constexpr double beside = 0.14;  ///< of a column: the narrowest stands left of the mean
   static void bar(Plot& plot, double column, double value, double low, double high, const std::string& colour, bool open) {
     const std::string x = coordinate(plot.x(column));
     plot.raw("<line stroke=\"" + colour + "\" stroke-width=1.5 x1=" + x + " x2=" + x + " y1=" + coordinate(plot.y(low)) +

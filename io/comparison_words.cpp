@@ -41,26 +41,35 @@ std::string whole(double value) {
 bool is_spasm(const std::string& label) { return label.rfind("spasm", 0) == 0; }
 
 /// The sentence, clause by clause.
-class Conclusion {
+class Words {
  public:
-  Conclusion(const Comparison& comparison, const std::vector<ComparedRun>& runs) : comparison_(comparison), runs_(runs) {}
+  Words(const Comparison& comparison, const std::vector<ComparedRun>& runs) : comparison_(comparison), runs_(runs) {}
 
-  std::string sentence() {
+  Conclusion conclude() {
     add_spasm();
     add_occlusion();
-    for (const char* label : {"dissection", "extravasation", "fixed stenosis", "valve remnant", "narrowing below spasm grade"})
-      add_label(label);
-    const bool found = !clauses_.empty();
+    for (const char* label : {"dissection", "extravasation"}) add_label(label);
+    Conclusion words;
+    words.main = take_sentence();
+    for (const char* label : {"fixed stenosis", "valve remnant", "narrowing below spasm grade"}) add_label(label);
+    if (words.main.empty()) words.main = take_sentence();
+    const bool found = !words.main.empty();
     add_rest(found);
-    std::string text;
-    for (const std::string& clause : clauses_) text += (text.empty() ? "" : "; ") + clause;
-    if (!text.empty() && text[0] >= 'a' && text[0] <= 'z') text[0] = static_cast<char>(text[0] - 'a' + 'A');
-    return text + ".";
+    (found ? words.rest : words.main) = take_sentence();
+    return words;
   }
 
  private:
   using Segments = std::vector<const SegmentTimeline*>;
 
+  /// The clauses so far as one sentence; none are left.
+  std::string take_sentence() {
+    std::string text;
+    for (const std::string& clause : clauses_) text += (text.empty() ? "" : "; ") + clause;
+    clauses_.clear();
+    if (!text.empty() && text[0] >= 'a' && text[0] <= 'z') text[0] = static_cast<char>(text[0] - 'a' + 'A');
+    return text.empty() ? text : text + ".";
+  }
   const ComparedRun& run(std::size_t r) const { return runs_[static_cast<std::size_t>(comparison_.runs[r].given)]; }
   EventKind event(std::size_t r) const { return run(r).event.kind; }
   std::string run_name(std::size_t r) const { return "run " + std::to_string(r + 1); }
@@ -243,8 +252,6 @@ std::string event_words(const RunEvent& event) {
   return words;
 }
 
-std::string conclusion(const Comparison& comparison, const std::vector<ComparedRun>& runs) {
-  return Conclusion(comparison, runs).sentence();
-}
+Conclusion conclude(const Comparison& comparison, const std::vector<ComparedRun>& runs) { return Words(comparison, runs).conclude(); }
 
 }  // namespace cinelumen

@@ -17,8 +17,14 @@ std::string time_between(const std::string& from, const std::string& to);
 /// "valvulotomy"; "spasmolytic: papaverine 30 mg"; empty for none.
 std::string event_words(const RunEvent& event);
 
-/// One sentence on what became of the vessels: the spasm, its response and its end, occlusions, other findings, and how many segments are
-/// unchanged or can't be judged. Every word rests on summary, label_now or an event. `runs` as given to compare_runs().
-std::string conclusion(const Comparison& comparison, const std::vector<ComparedRun>& runs);
+/// What became of the vessels, in sentences of whole clauses.
+struct Conclusion {
+  std::string
+      main;  ///< the gravest: spasm with its response and end, occlusions, dissections; else lesser findings; else that there is none
+  std::string rest;  ///< lesser findings, and how many segments are unchanged or can't be judged; may be empty
+};
+
+/// Every word rests on the summary, label_now or an event. `runs` as given to compare_runs().
+Conclusion conclude(const Comparison& comparison, const std::vector<ComparedRun>& runs);
 
 }  // namespace cinelumen
