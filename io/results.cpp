@@ -277,6 +277,7 @@ std::string analysis_json(const Run& run, const Analysis& analysis) {
                                 {"ci95", finding.ci95 ? pair(*finding.ci95) : Json(nullptr)},
                                 {"extent_mm", number(finding.extent_mm)},
                                 {"at_px", pair(finding.at_px)},
+                                {"onset_ms", number(finding.onset_ms)},
                                 {"probability", number(finding.probability)},
                                 {"reasons", texts(finding.reasons)}});
 
