@@ -190,18 +190,20 @@ void CalibreWatch::make_windows(double mm_per_px) {
   const double length = arc_length_px_.back();
   const double wanted = mm_per_px > 0 ? std::max(options_.window_px, options_.window_mm / mm_per_px) : options_.window_px;
   const int count = std::max(1, static_cast<int>(length / wanted));
-  const auto add = [&](double from, double to) {
-    Window window;
-    const auto at = [&](double arc) {
-      return static_cast<std::size_t>(std::lower_bound(arc_length_px_.begin(), arc_length_px_.end(), static_cast<float>(arc)) -
-                                      arc_length_px_.begin());
-    };
-    window.first = at(from);
-    window.last = std::min(at(to), arc_length_px_.size() - 1);
-    windows_.push_back(std::move(window));
+  const auto add = [&](std::size_t first, std::size_t last) {
+    windows_.emplace_back();
+    windows_.back().first = first;
+    windows_.back().last = last;
   };
-  for (int k = 0; k < count; ++k) add(k * length / count, (k + 1) * length / count);
-  if (count > 1) add(0, length);
+  const std::size_t last = arc_length_px_.size() - 1;
+  for (std::size_t first = 0; first <= last;) {
+    const double end = (static_cast<double>(windows_.size()) + 1) * length / count;
+    std::size_t to = first;
+    while (to < last && (arc_length_px_[to + 1] < end || windows_.size() + 1 == static_cast<std::size_t>(count))) ++to;
+    add(first, to);
+    first = to + 1;
+  }
+  if (windows_.size() > 1) add(0, last);
   for (Window& window : windows_) window.posterior = fresh();
 }
 
@@ -469,32 +471,39 @@ std::vector<CalibreChange> CalibreWatch::changes() const {
 
 CalibreWatch CalibreWatch::moved_to(const Centreline& centreline, const std::vector<int>& before) const {
   CalibreWatch moved(centreline, mm_per_px_, options_);
-  std::vector<std::vector<std::size_t>> windows_of(references_.size());
-  for (std::size_t w = 0; w < windows_.size(); ++w)
-    for (std::size_t i = windows_[w].first; i <= windows_[w].last; ++i) windows_of[i].push_back(w);
+  if (windows_.empty()) return moved;
   for (std::size_t i = 0; i < moved.references_.size(); ++i)
     if (before[i] >= 0) moved.references_[i] = references_[static_cast<std::size_t>(before[i])];
-  const bool whole = windows_.size() > 1;
-  std::vector<std::size_t> now_of(windows_.size(), 0);
+  const std::size_t parts = windows_.size() > 1 ? windows_.size() - 1 : windows_.size();
+  std::vector<std::size_t> part_of(references_.size(), 0), now_of(windows_.size(), 0), votes(windows_.size());
+  for (std::size_t w = 0; w < parts; ++w)
+    for (std::size_t i = windows_[w].first; i <= windows_[w].last; ++i) part_of[i] = w;
   for (std::size_t w = 0; w < moved.windows_.size(); ++w) {
     Window& window = moved.windows_[w];
-    const bool whole_now = moved.windows_.size() > 1 && w + 1 == moved.windows_.size();
-    // Of the same kind, the old window that most of its points were in.
-    std::vector<std::size_t> votes(windows_.size(), 0);
+    const bool whole = moved.windows_.size() > 1 && w + 1 == moved.windows_.size();
+    // The old window that most of its points were in; the whole goes on as the whole.
+    std::fill(votes.begin(), votes.end(), 0);
     for (std::size_t i = window.first; i <= window.last; ++i)
-      if (before[i] >= 0)
-        for (const std::size_t old : windows_of[static_cast<std::size_t>(before[i])])
-          if (!whole || whole_now == (old + 1 == windows_.size())) ++votes[old];
+      if (before[i] >= 0) ++votes[whole ? windows_.size() - 1 : part_of[static_cast<std::size_t>(before[i])]];
     const auto most = static_cast<std::size_t>(std::max_element(votes.begin(), votes.end()) - votes.begin());
-    if (votes.empty() || 2 * votes[most] < window.last - window.first + 1) continue;
+    if (2 * votes[most] < window.last - window.first + 1) continue;
     const std::size_t first = window.first, last = window.last;
     window = windows_[most];
     window.first = first;
     window.last = last;
     now_of[most] = w;
   }
+  const auto now_at = [&](int point) {
+    std::size_t nearest = 0;
+    for (std::size_t i = 0; i < before.size(); ++i)
+      if (before[i] >= 0 && std::abs(before[i] - point) < std::abs(before[nearest] - point)) nearest = i;
+    return static_cast<int>(nearest);
+  };
   moved.told_ = told_;
-  for (Told& told : moved.told_) told.window = now_of[told.window];
+  for (Told& told : moved.told_) {
+    told.window = now_of[told.window];
+    for (int* point : {&told.change.point, &told.change.first_point, &told.change.last_point}) *point = now_at(*point);
+  }
   return moved;
 }
 

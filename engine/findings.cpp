@@ -82,10 +82,10 @@ std::string grade_in_words(const CalibreChange& change, const FindingThresholds&
 
 }  // namespace
 
-Finding finding_of(const CalibreChange& change, const SegmentResult& segment, const Calibration& calibration, bool timed,
+Finding finding_of(const CalibreChange& change, int segment, const Centreline& centreline, const Calibration& calibration, bool timed,
                    const FindingThresholds& thresholds) {
   Finding finding;
-  finding.segment = segment.id;
+  finding.segment = segment;
   finding.label = "change within the run";
   finding.narrowing_percent = change.narrowing_percent;
   finding.ci95 = change.ci95;
@@ -93,8 +93,8 @@ Finding finding_of(const CalibreChange& change, const SegmentResult& segment, co
   if (timed) finding.onset_ms = change.onset_ms;
   if (calibration.known()) finding.extent_mm = change.extent_px * calibration.mm_per_px;
   const auto point = static_cast<std::size_t>(change.point);
-  if (point < segment.centreline.points.size()) {
-    const CentrelinePoint& at = segment.centreline.points[point];
+  if (point < centreline.points.size()) {
+    const CentrelinePoint& at = centreline.points[point];
     finding.at_px = {at.y, at.x};
   }
   if (change.narrowing_percent >= thresholds.spasm_percent)
@@ -122,7 +122,8 @@ std::vector<Finding> find_single_run_findings(const Analysis& analysis, const Fi
   std::vector<Finding> findings;
   for (const SegmentResult& segment : analysis.segments) {
     for (const CalibreChange& change : segment.changes)
-      findings.push_back(finding_of(change, segment, analysis.calibration, !analysis.frame_times_ms.empty(), thresholds));
+      findings.push_back(
+          finding_of(change, segment.id, segment.centreline, analysis.calibration, !analysis.frame_times_ms.empty(), thresholds));
     const SegmentDiameter& diameter = segment.diameter;
     if (segment.filling == "not filled" && analysis.subtracted) {
       Finding finding;

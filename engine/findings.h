@@ -22,8 +22,9 @@ struct FindingThresholds {
   double sides_agree = 0.1;  ///< where kappa can't be compared: how far the calibre beyond the narrowing may be from that before it
 };
 
-/// A change of calibre within the run, as a finding: "change within the run". `timed`: the run has frame times.
-Finding finding_of(const CalibreChange& change, const SegmentResult& segment, const Calibration& calibration, bool timed,
+/// A change of calibre within the run, as a finding: "change within the run". segment, centreline: what it was watched on. `timed`: the run
+/// has frame times.
+Finding finding_of(const CalibreChange& change, int segment, const Centreline& centreline, const Calibration& calibration, bool timed,
                    const FindingThresholds& thresholds = {});
 
 /// Findings of one run, segment by segment.

@@ -128,7 +128,7 @@ TEST(Findings, AChangeWithinTheRunMayMeetTheDefinitionOfSpasm) {
   EXPECT_NE(reasons.find("extrapolation from the axillary vein"), std::string::npos) << reasons;
 
   const auto reasons_at = [&](double percent) {
-    return reasons_of(finding_of(change_of(percent), analysis.segments[0], analysis.calibration, true));
+    return reasons_of(finding_of(change_of(percent), 1, analysis.segments[0].centreline, analysis.calibration, true));
   };
   EXPECT_NE(reasons_at(95).find("venous spasm, severe"), std::string::npos);
   EXPECT_EQ(reasons_at(40).find("venous spasm"), std::string::npos);
@@ -136,7 +136,7 @@ TEST(Findings, AChangeWithinTheRunMayMeetTheDefinitionOfSpasm) {
   EXPECT_EQ(reasons_at(20).find("narrowing below spasm grade"), std::string::npos);
   EXPECT_NE(reasons_at(-40).find("40 % wider"), std::string::npos);
   EXPECT_EQ(reasons_at(-60).find("spasm"), std::string::npos) << "what widens is none";
-  EXPECT_TRUE(finding_of(change_of(-60), analysis.segments[0], analysis.calibration, true).grade.empty());
+  EXPECT_TRUE(finding_of(change_of(-60), 1, analysis.segments[0].centreline, analysis.calibration, true).grade.empty());
 }
 
 TEST(Findings, ASingleUnsubtractedPictureClaimsNothing) {
