@@ -74,9 +74,9 @@ struct SegmentResult {
   SegmentDiameter diameter;  ///< pooled over frames in which the lumen was filled
   /// The same over all opacified frames, where some were taken out because the lumen was partly filled: for what would have been said.
   std::optional<SegmentDiameter> ungated;
-  std::vector<FillingGate> gates;      ///< per centreline point; empty: no frames
-  DiameterProfile profile;             ///< pooled over frames, per centreline point
-  std::vector<CalibreChange> changes;  ///< of its calibre while the run went on, in order
+  std::vector<FillingGate> gates;        ///< per centreline point; empty: no frames
+  DiameterProfile profile;               ///< pooled over frames, per centreline point
+  std::vector<ChangeWithinRun> changes;  ///< of its calibre while the run went on, in order
   SegmentFlow flow;
 };
 

@@ -329,13 +329,13 @@ void CalibreWatch::tell(Window& window, int sign) const {
   window.told = sign;
 }
 
-std::optional<CalibreChange> CalibreWatch::examine(const Window& window, int sign) const {
+std::optional<ChangeWithinRun> CalibreWatch::examine(const Window& window, int sign) const {
   std::vector<CalibreReading> readings;
   if (window.told == sign) readings = window.earlier;
   readings.insert(readings.end(), window.readings.begin(), window.readings.end());
   const std::optional<RampFit> ramp = fit_ramp(readings, options_.level_sd);
   if (!ramp || sign * ramp->change < 0) return {};
-  CalibreChange change;
+  ChangeWithinRun change;
   for (std::size_t i = 0; i < readings.size(); ++i) (i < ramp->before ? change.frames_before : change.frames_after) += readings[i].frames;
   if (change.frames_before < options_.frames_before || change.frames_after < options_.frames_after) return {};
   if (sign > 0 && grows_as_it_fills(readings, *ramp, options_.growth_chi2)) return {};
@@ -365,7 +365,7 @@ std::optional<CalibreChange> CalibreWatch::examine(const Window& window, int sig
 }
 
 // Where most, and as far to either side as it is half of that: from what points show in the last frames.
-void CalibreWatch::locate(CalibreChange& change, const Window& window) const {
+void CalibreWatch::locate(ChangeWithinRun& change, const Window& window) const {
   constexpr std::size_t reach = 4;  // points either side that are averaged
   const auto smooth = [&](std::size_t i) {
     double sum = 0;
@@ -388,12 +388,12 @@ void CalibreWatch::locate(CalibreChange& change, const Window& window) const {
   change.extent_px = arc_length_px_[last] - arc_length_px_[first];
 }
 
-std::vector<CalibreChange> CalibreWatch::add(int frame, double time_ms, const std::vector<LumenPoint>& points) {
+std::vector<ChangeWithinRun> CalibreWatch::add(int frame, double time_ms, const std::vector<LumenPoint>& points) {
   refer(points);
   const double fall = -std::log(1 - options_.least_change), rise = std::log(1 + options_.least_change);
   struct Alarm {
     std::size_t window;
-    CalibreChange change;
+    ChangeWithinRun change;
   };
   std::vector<Alarm> alarms;
   std::vector<char> filled_point(references_.size(), 0);
@@ -431,7 +431,7 @@ std::vector<CalibreChange> CalibreWatch::add(int frame, double time_ms, const st
   }
 
   // Of what is new, the deepest place speaks for the segment; what follows it the same way belongs to it.
-  std::vector<CalibreChange> news;
+  std::vector<ChangeWithinRun> news;
   for (const int sign : {-1, 1}) {
     const Alarm* deepest = nullptr;
     for (const Alarm& alarm : alarms) {
@@ -451,8 +451,8 @@ std::vector<CalibreChange> CalibreWatch::add(int frame, double time_ms, const st
   return news;
 }
 
-std::vector<CalibreChange> CalibreWatch::changes() const {
-  std::vector<CalibreChange> result;
+std::vector<ChangeWithinRun> CalibreWatch::changes() const {
+  std::vector<ChangeWithinRun> result;
   for (const Told& told : told_) {
     result.push_back(told.change);
     if (told.settled) continue;

@@ -90,7 +90,7 @@ struct RampFit {
 std::optional<RampFit> fit_ramp(const std::vector<CalibreReading>& readings, double level_sd);
 
 /// A change of calibre within a run.
-struct CalibreChange {
+struct ChangeWithinRun {
   double onset_ms = 0;
   std::array<double, 2> onset_interval_ms = {};
   int onset_frame = 0;                             ///< number of the last frame at the old calibre
@@ -117,9 +117,9 @@ class CalibreWatch {
   CalibreWatch(const Centreline& centreline, double mm_per_px, const ChangePointOptions& options = {});
   /// One frame: its number, its time (later than the last one's), one LumenPoint per centreline point or fewer, by LumenPoint::point.
   /// Returns what is told for the first time: a place that narrows further, or more of the segment that follows, is the same change.
-  std::vector<CalibreChange> add(int frame, double time_ms, const std::vector<LumenPoint>& points);
+  std::vector<ChangeWithinRun> add(int frame, double time_ms, const std::vector<LumenPoint>& points);
   /// All that was told, with the figures of all frames since.
-  std::vector<CalibreChange> changes() const;
+  std::vector<ChangeWithinRun> changes() const;
   /// The same vessel under another centreline: `before` has for each of its points the old one's, -1: none.
   CalibreWatch moved_to(const Centreline& centreline, const std::vector<int>& before) const;
 
@@ -139,7 +139,7 @@ class CalibreWatch {
     int told = 0;                         // -1: that it narrowed, 1: that it widened
   };
   struct Told {
-    CalibreChange change;
+    ChangeWithinRun change;
     std::size_t window = 0;
     bool settled = false;  // another has followed: its figures stay
   };
@@ -150,8 +150,8 @@ class CalibreWatch {
   bool filled(Window& window, double kappa, double kappa_sd) const;
   ChangePointPosterior fresh() const;
   void tell(Window& window, int sign) const;
-  std::optional<CalibreChange> examine(const Window& window, int sign) const;
-  void locate(CalibreChange& change, const Window& window) const;
+  std::optional<ChangeWithinRun> examine(const Window& window, int sign) const;
+  void locate(ChangeWithinRun& change, const Window& window) const;
 
   ChangePointOptions options_;
   double mm_per_px_;

@@ -63,12 +63,12 @@ bool is_not_round(const SegmentDiameter& diameter, const FindingThresholds& thre
          std::abs(std::log(*diameter.area_ratio_at_minimum)) > thresholds.held_area_agrees;
 }
 
-std::string frame_range(const CalibreChange& change) {
+std::string frame_range(const ChangeWithinRun& change) {
   return "frames " + std::to_string(change.before_first + 1) + " to " + std::to_string(change.before_last + 1);
 }
 
 // What the size of a narrowing against earlier frames of the same run allows to say.
-std::string grade_in_words(const CalibreChange& change, const FindingThresholds& thresholds) {
+std::string grade_in_words(const ChangeWithinRun& change, const FindingThresholds& thresholds) {
   if (change.narrowing_percent >= thresholds.spasm_percent)
     return std::string("meets the definition of venous spasm, ") +
            (change.narrowing_percent >= thresholds.severe_spasm_percent ? "severe" : "mild") +
@@ -82,7 +82,7 @@ std::string grade_in_words(const CalibreChange& change, const FindingThresholds&
 
 }  // namespace
 
-Finding finding_of(const CalibreChange& change, int segment, const Centreline& centreline, const Calibration& calibration, bool timed,
+Finding finding_of(const ChangeWithinRun& change, int segment, const Centreline& centreline, const Calibration& calibration, bool timed,
                    const FindingThresholds& thresholds) {
   Finding finding;
   finding.segment = segment;
@@ -121,7 +121,7 @@ Finding finding_of(const CalibreChange& change, int segment, const Centreline& c
 std::vector<Finding> find_single_run_findings(const Analysis& analysis, const FindingThresholds& thresholds) {
   std::vector<Finding> findings;
   for (const SegmentResult& segment : analysis.segments) {
-    for (const CalibreChange& change : segment.changes)
+    for (const ChangeWithinRun& change : segment.changes)
       findings.push_back(
           finding_of(change, segment.id, segment.centreline, analysis.calibration, !analysis.frame_times_ms.empty(), thresholds));
     const SegmentDiameter& diameter = segment.diameter;

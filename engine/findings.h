@@ -24,7 +24,7 @@ struct FindingThresholds {
 
 /// A change of calibre within the run, as a finding: "change within the run". segment, centreline: what it was watched on. `timed`: the run
 /// has frame times.
-Finding finding_of(const CalibreChange& change, int segment, const Centreline& centreline, const Calibration& calibration, bool timed,
+Finding finding_of(const ChangeWithinRun& change, int segment, const Centreline& centreline, const Calibration& calibration, bool timed,
                    const FindingThresholds& thresholds = {});
 
 /// Findings of one run, segment by segment.

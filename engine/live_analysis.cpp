@@ -480,18 +480,18 @@ void LiveAnalysis::measure() {
 }
 
 void LiveAnalysis::watch_calibre() {
-  std::vector<std::vector<CalibreChange>> told(segments_.size());
+  std::vector<std::vector<ChangeWithinRun>> told(segments_.size());
   parallel_for(static_cast<int>(segments_.size()), [&](int s) {
     told[s] = segments_[s].watch.add(result_.frame, result_.time_ms, slot_->lumen()[static_cast<std::size_t>(s)]);
   });
   for (std::size_t s = 0; s < told.size(); ++s)
-    for (const CalibreChange& change : told[s])
+    for (const ChangeWithinRun& change : told[s])
       result_.changes.push_back(finding_of(change, segments_[s].id, traced_->topology.graph.segments[s].centreline, calibration_, true));
 }
 
 // Its changes stay, though nothing more will be seen of it.
 void LiveAnalysis::retire(const Segment& segment, const Centreline& centreline) {
-  for (const CalibreChange& change : segment.watch.changes()) {
+  for (const ChangeWithinRun& change : segment.watch.changes()) {
     past_.push_back(finding_of(change, segment.id, centreline, calibration_, true));
     past_.back().reasons.push_back("the segment was not followed to the end: its number is that of the frames' lines");
   }

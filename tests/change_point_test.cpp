@@ -64,9 +64,9 @@ class Camera {
 };
 
 struct Watched {
-  std::vector<CalibreChange> told;  // when they were
-  std::vector<int> at;              // frames
-  std::vector<CalibreChange> final;
+  std::vector<ChangeWithinRun> told;  // when they were
+  std::vector<int> at;                // frames
+  std::vector<ChangeWithinRun> final;
 };
 
 Watched watch(const Vessel& vessel, unsigned seed, int frames = 60, double sd_px = 0.3) {
@@ -74,7 +74,7 @@ Watched watch(const Vessel& vessel, unsigned seed, int frames = 60, double sd_px
   CalibreWatch watch(straight(points), mm_per_px);
   Watched result;
   for (int f = 0; f < frames; ++f)
-    for (const CalibreChange& change : watch.add(f, frame_ms * f, camera.frame(f))) {
+    for (const ChangeWithinRun& change : watch.add(f, frame_ms * f, camera.frame(f))) {
       result.told.push_back(change);
       result.at.push_back(f);
     }
@@ -151,7 +151,7 @@ TEST(CalibreWatch, ANarrowingOfAPartIsToldWithItsPlaceAndTime) {
       ASSERT_EQ(watched.told.size(), 1u) << "seed " << seed << " ramp " << ramp;
       EXPECT_LE(watched.at[0], 30 + ramp + 8);
       ASSERT_EQ(watched.final.size(), 1u);
-      const CalibreChange& change = watched.final[0];
+      const ChangeWithinRun& change = watched.final[0];
       EXPECT_TRUE(change.narrower());
       EXPECT_NEAR(change.narrowing_percent, 40, 5);
       EXPECT_NEAR(change.onset_ms, 3000, 400);
@@ -222,12 +222,12 @@ TEST(CalibreWatch, IsCarriedOverToAnotherCentreline) {
   std::vector<int> before;
   for (int i = cut; i < points; ++i) before.push_back(i);
   CalibreWatch moved = watch.moved_to(straight(points - cut), before);
-  std::vector<CalibreChange> told;
+  std::vector<ChangeWithinRun> told;
   for (int f = 25; f < 50; ++f) {
     std::vector<LumenPoint> line = camera.frame(f);
     line.erase(line.begin(), line.begin() + cut);
     for (int i = 0; i < static_cast<int>(line.size()); ++i) line[static_cast<std::size_t>(i)].point = i;
-    for (const CalibreChange& change : moved.add(f, frame_ms * f, line)) told.push_back(change);
+    for (const ChangeWithinRun& change : moved.add(f, frame_ms * f, line)) told.push_back(change);
   }
   ASSERT_EQ(told.size(), 1u);
   EXPECT_LT(told[0].before_first, 15) << "held against what was seen before";
@@ -278,7 +278,7 @@ TEST(CalibreWatch, MeasuredLuminaKeepTheirCalibreAndTellWhenTheyAreNarrowed) {
       for (LumenPoint& point : line)
         if (static_cast<int>(f) > onset && std::abs(point.arc_length_px - middle) < half)
           point.diameter_px -= 0.4f * analysis.segments[s].profile.points[static_cast<std::size_t>(point.point)].diameter_px;
-      for (const CalibreChange& change : watch.add(static_cast<int>(f), run.times_ms[f], line)) {
+      for (const ChangeWithinRun& change : watch.add(static_cast<int>(f), run.times_ms[f], line)) {
         wrong += !change.narrower() || static_cast<int>(f) <= onset;
         told += static_cast<int>(f) <= onset + 8 && std::abs(change.onset_frame - onset) <= 2;
       }

@@ -90,8 +90,8 @@ TEST(Findings, APartlyFilledLumenIsNeverCalledNarrow) {
   EXPECT_EQ(findings[0].label, "indeterminate");
 }
 
-CalibreChange change_of(double percent) {
-  CalibreChange change;
+ChangeWithinRun change_of(double percent) {
+  ChangeWithinRun change;
   change.narrowing_percent = percent;
   change.ci95 = {percent - 4, percent + 4};
   change.onset_ms = 7250;
