@@ -9,11 +9,12 @@
 namespace cinelumen {
 namespace {
 
-/// Places where the lumen was filled, as far as can be told.
+/// Places where the lumen was filled, as far as can be told. Where that could not be tested a calibre like the reference's is one all the
+/// same; that it is narrower is then not believed (AlignedSegment::doubt).
 bool passes(const SegmentResult& segment, std::size_t point) {
   if (point >= segment.profile.points.size() || !(segment.profile.points[point].sd_px > 0)) return false;
   const FillingGate gate = point < segment.gates.size() ? segment.gates[point] : FillingGate::untested;
-  return gate == FillingGate::passed || gate == FillingGate::unconfirmed;
+  return gate == FillingGate::passed || gate == FillingGate::unconfirmed || gate == FillingGate::untested;
 }
 
 bool fails(FillingGate gate) { return gate == FillingGate::contrast || gate == FillingGate::growing || gate == FillingGate::diluted; }
@@ -42,7 +43,7 @@ std::vector<double> bridged(const std::vector<double>& arc, const std::vector<do
 
 struct Calibre {
   double diameter_px = 0, sd_px = 0;
-  bool own_kappa = false, confirmed = false;
+  bool own_kappa = false, confirmed = false, tested = false;
 };
 
 /// Between two measured neighbours, or at one of them.
@@ -59,7 +60,9 @@ std::optional<Calibre> calibre_at(const SegmentResult& segment, double place) {
   calibre.sd_px = (1 - f) * a.sd_px + f * b.sd_px;  // neighbours share pixels: their mean is hardly surer than one
   const std::size_t nearest = f < 0.5 ? low : high;
   calibre.own_kappa = segment.profile.points[nearest].own_kappa;
-  calibre.confirmed = segment.gates[nearest] == FillingGate::passed;
+  const FillingGate gate = nearest < segment.gates.size() ? segment.gates[nearest] : FillingGate::untested;
+  calibre.confirmed = gate == FillingGate::passed;
+  calibre.tested = gate != FillingGate::untested;
   return calibre;
 }
 
@@ -67,7 +70,8 @@ std::optional<Calibre> calibre_at(const SegmentResult& segment, double place) {
 
 ReferenceCalibre reference_calibre(const Analysis& reference, const AlignmentOptions& options) {
   ReferenceCalibre result;
-  result.mm_per_px = reference.calibration.known() ? reference.calibration.mm_per_px : 1;
+  result.calibrated = reference.calibration.known();
+  if (result.calibrated) result.mm_per_px = reference.calibration.mm_per_px;
   for (const SegmentResult& segment : reference.segments) {
     ReferenceCalibre::Segment own;
     const std::size_t n = segment.centreline.points.size();
@@ -81,7 +85,7 @@ ReferenceCalibre reference_calibre(const Analysis& reference, const AlignmentOpt
       if (!measured) smooth[i] = std::numeric_limits<double>::quiet_NaN();
     }
     own.diameter_px = own.measured_px;
-    if (reference.calibration.known()) {
+    if (result.calibrated) {
       const std::vector<double> healthy = bridged(own.arc_mm, smooth, options.bridge_mm);
       const double least = -std::log(1 - 0.01 * options.bridge_percent);
       // The whole dip is bridged, its shoulders too, where it is deep enough anywhere.
@@ -124,7 +128,7 @@ std::vector<AlignedSegment> align_calibres(const Analysis& reference, const Refe
       ++both;
       aligned.ratio.back() = static_cast<float>(std::log(found->diameter_px / scale / own.diameter_px[i]));
       aligned.sd.back() = static_cast<float>(std::hypot(found->sd_px / found->diameter_px, own.sd_px[i] / own.diameter_px[i]));
-      doubtful += !found->own_kappa && !found->confirmed;
+      doubtful += !found->tested || (!found->own_kappa && !found->confirmed);
     }
     aligned.measured_share = measured > 0 ? static_cast<double>(both) / measured : 0;
     aligned.filling_failed_share = matched > 0 ? static_cast<double>(failed) / matched : 0;

@@ -22,7 +22,8 @@ struct ReferenceCalibre {
     std::vector<float> measured_px;         ///< 0: not measured; as it was
   };
   std::vector<Segment> segments;
-  double mm_per_px = 1;  ///< 1 where not calibrated
+  double mm_per_px = 0.2;  ///< where not calibrated about what angiography has: for windows and lengths that decide, not to be shown
+  bool calibrated = false;
 };
 ReferenceCalibre reference_calibre(const Analysis& reference, const AlignmentOptions& options = {});
 
@@ -31,7 +32,8 @@ struct AlignedSegment {
   std::vector<float> ratio, sd;  ///< per centreline point: ln of calibre over the reference's, and its SD; NaN where not measured in both
   double measured_share = 0;     ///< of the points that the reference has measured
   double filling_failed_share = 0;  ///< of the matched points: those that the gates of filling hold
-  double doubt = 0;                 ///< of the measured points: narrower, sized by contrast alone, and confirmed by no vessel either side
+  double doubt =
+      0;  ///< of the measured points: not tested whether filled, or sized by contrast with no wide vessel either side to confirm it
 };
 
 /// `scale`: run px per reference px of the same thing. One per reference segment.

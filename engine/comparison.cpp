@@ -214,11 +214,25 @@ std::optional<double> median_calibre(const std::vector<float>& values) {
   return in_place_median(known);
 }
 
-double first_arrival(const Analysis& analysis) {
-  double first = std::numeric_limits<double>::infinity();
-  for (const SegmentResult& segment : analysis.segments)
-    if (segment.flow.times.arrival_ms) first = std::min(first, *segment.flow.times.arrival_ms);
-  return first;
+RunRegistration at_rest() {
+  RunRegistration registration;
+  registration.correlation = registration.agreement = registration.common_share = 1;
+  registration.reliable = true;
+  return registration;
+}
+
+/// Every point on itself: the reference's own narrowings are found against its bridged calibre.
+VesselMatching match_itself(const std::vector<SegmentResult>& segments) {
+  VesselMatching matching;
+  for (std::size_t s = 0; s < segments.size(); ++s) {
+    auto& points = matching.points.emplace_back();
+    for (std::size_t i = 0; i < segments[s].centreline.points.size(); ++i)
+      points.push_back({static_cast<int>(s), static_cast<double>(i), 0});
+    matching.segment.push_back(static_cast<int>(s));
+    matching.matched_share.push_back(1);
+  }
+  matching.registration = at_rest();
+  return matching;
 }
 
 /// All that is known of one run against the reference, made into entries of the segments' timelines.
@@ -227,16 +241,20 @@ class RunAgainstReference {
   RunAgainstReference(const ComparedRun& reference, const ReferenceCalibre& calibre, const ComparedRun& run, int index,
                       ComparedRunSummary& summary, bool same_procedure, const ComparisonThresholds& thresholds)
       : reference_(reference), calibre_(calibre), run_(run), index_(index), summary_(summary), t_(thresholds) {
-    VesselMatchingOptions matching_options;
-    if (reference.analysis.calibration.known()) matching_options.mm_per_px = reference.analysis.calibration.mm_per_px;
-    matching_ = match_vessels(reference.analysis.segments, run.analysis.segments, summary.registration, matching_options);
+    if (summary.is_reference) {
+      matching_ = match_itself(run.analysis.segments);
+    } else {
+      VesselMatchingOptions matching_options;
+      matching_options.mm_per_px = calibre.mm_per_px;
+      matching_ = match_vessels(reference.analysis.segments, run.analysis.segments, summary.registration, matching_options);
+    }
     summary.registration = matching_.registration;
     for (const int s : matching_.unmatched_in_run) summary.unmatched.push_back(run.analysis.segments[static_cast<std::size_t>(s)].id);
     int matched = 0;
     for (const int s : matching_.segment) matched += s >= 0;
     summary.matched_share = matching_.segment.empty() ? 0 : static_cast<double>(matched) / static_cast<double>(matching_.segment.size());
     aligned_ = align_calibres(reference.analysis, calibre, run.analysis, matching_, summary.registration.scale);
-    estimate_scale(aligned_, prior_scale_sd(same_procedure), summary);
+    if (!summary.is_reference) estimate_scale(aligned_, prior_scale_sd(same_procedure), summary);
     for (AlignedSegment& segment : aligned_)
       for (float& ratio : segment.ratio) ratio -= static_cast<float>(summary.scale_offset);
     lost_ =
@@ -295,11 +313,16 @@ class RunAgainstReference {
       entry.note = text("%.0f %% of it lie outside this run's field", 100 * (1 - lost.in_view_share));
       return;
     }
-    for (const LogRatio& thread : lost.threads) ratios.push_back(thread);
+    const bool moves = run_.analysis.subtraction.moving_vessels || reference_.analysis.subtraction.moving_vessels;
+    if (!moves) ratios.insert(ratios.end(), lost.threads.begin(), lost.threads.end());
     std::sort(ratios.begin(), ratios.end(), [](const LogRatio& a, const LogRatio& b) { return a.arc_mm < b.arc_mm; });
     if (ratios.size() >= 5) entry.change = estimate_change(ratios, summary_.scale_offset_sd);
-    entry.bounded = lost.bounded;
-    if (lost.occluded) {
+    entry.bounded = lost.bounded && !moves;
+    if (moves && lost.empty_share > 0) {
+      entry.state = aligned.measured_share >= t_.measured_share ? SegmentState::measured : SegmentState::not_filled;
+      entry.note = "the vessels move against the background: where it is not seen, it may lie elsewhere";
+      if (entry.state == SegmentState::not_filled) entry.change = {};
+    } else if (lost.occluded) {
       entry.state = SegmentState::occluded;
       entry.lost_mm = {lost.from_mm, lost.to_mm};
     } else if (lost.empty_share > 0.5) {
@@ -316,7 +339,9 @@ class RunAgainstReference {
               : text("only %.0f %% of it could be measured in both runs", 100 * aligned.measured_share);
     }
     if (aligned.doubt > 0.5)
-      entry.doubt = "its contrast may be thinner than the reference's, and a lumen this narrow is sized by its contrast";
+      entry.doubt =
+          "whether it was filled could not be tested in most of it, or it is sized by its contrast alone: thinner contrast looks the same "
+          "as a narrower lumen";
     if (!entry.change.known) return;
     entry.diameter_mm = median_calibre(entry.calibre_mm);
     const double ratio = entry.change.mean_ratio, sd = entry.change.mean_ratio_sd;
@@ -345,6 +370,7 @@ std::vector<SegmentTimeline> start_timelines(const ComparedRun& reference, const
     timeline.id = from.id;
     timeline.name = from.name;
     timeline.role = from.role;
+    timeline.lengths_known = calibre.calibrated;
     timeline.length_mm = from.centreline.length_px() * calibre.mm_per_px;
     for (std::size_t i = 0; i < from.centreline.points.size(); ++i) {
       timeline.arc_mm.push_back(static_cast<float>(calibre.segments[s].arc_mm[i]));
@@ -387,6 +413,33 @@ std::array<double, 2> place_of(const SegmentTimeline& timeline, const Centreline
   return {centreline.points[at].y, centreline.points[at].x};
 }
 
+/// Lengths that were made with a scale that only decides, in pixels.
+void to_pixels(std::vector<SegmentTimeline>& segments, double mm_per_px) {
+  const auto all = [&](auto& values) {
+    for (auto& value : values) value = static_cast<std::decay_t<decltype(value)>>(value / mm_per_px);
+  };
+  const auto narrowing = [&](Narrowing& n) {
+    for (double* length : {&n.at_mm, &n.from_mm, &n.to_mm, &n.extent_mm, &n.taper_mm}) *length /= mm_per_px;
+  };
+  for (SegmentTimeline& segment : segments) {
+    segment.length_mm /= mm_per_px;
+    if (segment.extent_mm) *segment.extent_mm /= mm_per_px;
+    all(segment.reference_mm);
+    all(segment.reference_sd_mm);
+    all(segment.arc_mm);
+    for (TimelineEntry& entry : segment.entries) {
+      if (entry.diameter_mm) *entry.diameter_mm /= mm_per_px;
+      if (entry.sd_mm) *entry.sd_mm /= mm_per_px;
+      all(entry.calibre_mm);
+      all(entry.calibre_sd_mm);
+      all(entry.lost_mm);
+      all(entry.change.arc_mm);
+      narrowing(entry.change.largest);
+      for (Narrowing& n : entry.change.narrowings) narrowing(n);
+    }
+  }
+}
+
 }  // namespace
 
 Comparison compare_runs(const std::vector<ComparedRun>& given, const ComparisonOptions& options) {
@@ -405,14 +458,18 @@ Comparison compare_runs(const std::vector<ComparedRun>& given, const ComparisonO
   comparison.calibrated = reference.analysis.calibration.known();
   if (!comparison.calibrated)
     comparison.warnings.push_back(reference.description.path +
-                                  ": no calibration; lengths are pixels, and no length is asked of a narrowing in mm");
+                                  ": no calibration; lengths are pixels, and a narrowing is not named: that takes its length in mm");
   const ReferenceCalibre calibre = reference_calibre(reference.analysis);
   comparison.segments = start_timelines(reference, calibre);
 
   std::vector<TimelineRun> context;
   for (std::size_t r = 0; r < runs.size(); ++r) {
     const bool is_reference = static_cast<int>(r) == comparison.reference;
-    ComparedRunSummary summary = is_reference ? ComparedRunSummary{} : place_run(reference, *runs[r], options.thresholds);
+    ComparedRunSummary summary;
+    if (is_reference)
+      summary.registration = at_rest();
+    else
+      summary = place_run(reference, *runs[r], options.thresholds);
     summary.index = static_cast<int>(r);
     summary.given = static_cast<int>(order[r]);
     summary.is_reference = is_reference;
@@ -436,6 +493,7 @@ Comparison compare_runs(const std::vector<ComparedRun>& given, const ComparisonO
     comparison.segments[s].at_px = place_of(comparison.segments[s], reference.analysis.segments[s].centreline);
   }
   comparison.summary = summarize_spasm(comparison.segments, context, options.thresholds);
+  if (!comparison.calibrated) to_pixels(comparison.segments, calibre.mm_per_px);
   return comparison;
 }
 

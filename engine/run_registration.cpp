@@ -151,6 +151,47 @@ std::optional<float> sample(const Level& level, double y, double x) {
   return top + fy * (bottom - top);
 }
 
+/// The run's level as the reference's sees it.
+struct Overlay {
+  std::vector<float> normal;
+  std::vector<std::uint8_t> known;  // in both
+};
+
+Overlay lay_over(const Level& reference, const Level& run, const RunRegistration& registration) {
+  constexpr int step = 8;  // px: places are worked out so far apart, straight lines lie between them
+  const int h = reference.height, w = reference.width, columns = w / step + 2;
+  Overlay overlay{std::vector<float>(reference.value.size(), 0), std::vector<std::uint8_t>(reference.value.size(), 0)};
+  std::vector<std::array<double, 2>> above(columns), below(columns);
+  const auto work_out = [&](int y, std::vector<std::array<double, 2>>& row) {
+    for (int i = 0; i < columns; ++i) {
+      const auto p = registration.forward(reference.to_picture(y), reference.to_picture(i * step));
+      row[i] = {run.from_picture(p[0]), run.from_picture(p[1])};
+    }
+  };
+  work_out(0, below);
+  for (int y = 0; y < h; ++y) {
+    if (y % step == 0) {
+      std::swap(above, below);
+      work_out(y + step, below);
+    }
+    const double f = static_cast<double>(y % step) / step;
+    for (int x = 0; x < w; ++x) {
+      const std::size_t at = reference.at(y, x);
+      if (reference.weight[at] == 0) continue;
+      const int i = x / step;
+      const double g = static_cast<double>(x % step) / step;
+      std::array<double, 2> p{};
+      for (int part = 0; part < 2; ++part)
+        p[part] = (1 - f) * ((1 - g) * above[i][part] + g * above[i + 1][part]) + f * ((1 - g) * below[i][part] + g * below[i + 1][part]);
+      const auto value = sample(run, p[0], p[1]);
+      if (!value) continue;
+      overlay.normal[at] = *value;
+      overlay.known[at] = 1;
+    }
+  }
+  return overlay;
+}
+
 /// How two pictures agree where both are known.
 struct Likeness {
   double correlation = 0, common_share = 0;
@@ -169,17 +210,13 @@ struct CorrelationSums {
   double correlation() const { return aa > 0 && bb > 0 ? ab / std::sqrt(aa * bb) : 0; }
 };
 
-Likeness compare(const Level& reference, const Level& run, const RunRegistration& registration) {
+Likeness compare(const Level& reference, const Overlay& overlay) {
   CorrelationSums sums;
   double known = 0;
-  for (int y = 0; y < reference.height; ++y)
-    for (int x = 0; x < reference.width; ++x) {
-      if (reference.weight[reference.at(y, x)] == 0) continue;
-      ++known;
-      const auto p = registration.forward(reference.to_picture(y), reference.to_picture(x));
-      if (const auto value = sample(run, run.from_picture(p[0]), run.from_picture(p[1])))
-        sums.add(reference.normal[reference.at(y, x)], *value);
-    }
+  for (std::size_t i = 0; i < overlay.known.size(); ++i) {
+    known += reference.weight[i];
+    if (overlay.known[i]) sums.add(reference.normal[i], overlay.normal[i]);
+  }
   return {sums.correlation(), known > 0 ? sums.count / known : 0};
 }
 
@@ -189,7 +226,7 @@ struct LocalLikeness {
   double agreement = 0;    // share of those squares that correlate
 };
 
-LocalLikeness compare_parts(const Level& reference, const Level& run, const RunRegistration& registration) {
+LocalLikeness compare_parts(const Level& reference, const Overlay& overlay) {
   constexpr int squares = 8;           // along each side
   constexpr double structured = 0.25;  // mean square of the normalised picture, relative to the whole's: below is tissue or air
   constexpr double correlated = 0.35;  // chance rarely gives that in a square
@@ -197,12 +234,10 @@ LocalLikeness compare_parts(const Level& reference, const Level& run, const RunR
   CorrelationSums all;
   for (int y = 0; y < reference.height; ++y)
     for (int x = 0; x < reference.width; ++x) {
-      if (reference.weight[reference.at(y, x)] == 0) continue;
-      const auto p = registration.forward(reference.to_picture(y), reference.to_picture(x));
-      const auto value = sample(run, run.from_picture(p[0]), run.from_picture(p[1]));
-      if (!value) continue;
-      sums[y * squares / reference.height * squares + x * squares / reference.width].add(reference.normal[reference.at(y, x)], *value);
-      all.add(reference.normal[reference.at(y, x)], *value);
+      const std::size_t i = reference.at(y, x);
+      if (!overlay.known[i]) continue;
+      sums[y * squares / reference.height * squares + x * squares / reference.width].add(reference.normal[i], overlay.normal[i]);
+      all.add(reference.normal[i], overlay.normal[i]);
     }
   const double enough = 0.5 * reference.height * reference.width / (squares * squares);
   std::vector<double> correlations;
@@ -230,29 +265,29 @@ std::vector<DisplacementEvidence> gather_evidence(const Level& reference, const 
   constexpr double correlated_px = 4;  // neighbouring pixels tell the same
   constexpr float least_sd = 0.02f;
   const int h = reference.height, w = reference.width;
-  std::vector<float> residual(reference.value.size(), 0), slope(reference.value.size(), 0);
-  std::vector<std::uint8_t> known(reference.value.size(), 0);
+  const Overlay overlay = lay_over(reference, run, registration);
+  struct Edge {
+    float gy = 0, gx = 0, residual = 0, alike = 0;
+  };
+  std::vector<Edge> edges(reference.value.size());
   double slopes = 0, count = 0;
   for (int y = 1; y + 1 < h; ++y)
     for (int x = 1; x + 1 < w; ++x) {
       const std::size_t i = reference.at(y, x);
-      if (reference.weight[i] * reference.weight[i - 1] * reference.weight[i + 1] * reference.weight[i - w] * reference.weight[i + w] == 0)
-        continue;
-      const auto p = registration.forward(reference.to_picture(y), reference.to_picture(x));
-      const auto value = sample(run, run.from_picture(p[0]), run.from_picture(p[1]));
-      if (!value) continue;
-      known[i] = 1;
-      residual[i] = reference.normal[i] - *value;
-      const float gy = (reference.normal[i + w] - reference.normal[i - w]) / 2,
-                  gx = (reference.normal[i + 1] - reference.normal[i - 1]) / 2;
-      slope[i] = gy * gy + gx * gx;
-      slopes += slope[i];
+      if (!(overlay.known[i] && overlay.known[i - 1] && overlay.known[i + 1] && overlay.known[i - w] && overlay.known[i + w])) continue;
+      const std::vector<float>&a = reference.normal, &b = overlay.normal;
+      const float ay = (a[i + w] - a[i - w]) / 2, ax = (a[i + 1] - a[i - 1]) / 2, by = (b[i + w] - b[i - w]) / 2,
+                  bx = (b[i + 1] - b[i - 1]) / 2;
+      const float both = ay * by + ax * bx, each = (ay * ay + ax * ax + by * by + bx * bx) / 2;
+      // An edge that only one of the pictures shows is a device's: it tells nothing.
+      edges[i] = {(ay + by) / 2, (ax + bx) / 2, a[i] - b[i], each > 0 ? std::max(0.0f, both / each) : 0};
+      slopes += each;
       ++count;
     }
   // Only edges tell how large residuals of edges are.
   std::vector<float> of_edges;
-  for (std::size_t i = 0; i < residual.size(); ++i)
-    if (known[i] && slope[i] * count >= slopes) of_edges.push_back(residual[i]);
+  for (const Edge& e : edges)
+    if ((e.gy * e.gy + e.gx * e.gx) * count > slopes) of_edges.push_back(e.residual);
   const float sd = std::max(least_sd, robust_sd(std::move(of_edges)));
   const double information = 1 / (static_cast<double>(sd) * sd * correlated_px * reference.step * reference.step);
   std::vector<DisplacementEvidence> cells;
@@ -262,18 +297,15 @@ std::vector<DisplacementEvidence> gather_evidence(const Level& reference, const 
       double weights = 0, sum_y = 0, sum_x = 0;
       for (int y = top; y < std::min(h, top + cell_px); ++y)
         for (int x = left; x < std::min(w, left + cell_px); ++x) {
-          const std::size_t i = reference.at(y, x);
-          if (!known[i]) continue;
-          const float u = residual[i] / (cut * sd), inside = std::max(0.0f, 1 - u * u), weight = inside * inside;
-          const float gy = (reference.normal[i + w] - reference.normal[i - w]) / 2,
-                      gx = (reference.normal[i + 1] - reference.normal[i - 1]) / 2;
-          // The reference at p looks like the run at p + e: e = residual / gradient.
-          cell.yy += weight * gy * gy;
-          cell.yx += weight * gy * gx;
-          cell.xx += weight * gx * gx;
-          cell.along_y += weight * gy * residual[i];
-          cell.along_x += weight * gx * residual[i];
-          const float energy = weight * slope[i];
+          const Edge& e = edges[reference.at(y, x)];
+          const float u = e.residual / (cut * sd), inside = std::max(0.0f, 1 - u * u), weight = e.alike * inside * inside;
+          // The reference at p looks like the run at p + displacement: displacement = residual / gradient.
+          cell.yy += weight * e.gy * e.gy;
+          cell.yx += weight * e.gy * e.gx;
+          cell.xx += weight * e.gx * e.gx;
+          cell.along_y += weight * e.gy * e.residual;
+          cell.along_x += weight * e.gx * e.residual;
+          const float energy = weight * (e.gy * e.gy + e.gx * e.gx);
           weights += energy;
           sum_y += energy * y;
           sum_x += energy * x;
@@ -546,7 +578,7 @@ RunRegistration register_runs(ImageView<const float> reference_mask, ImageView<c
     RunRegistration candidate = placed(pose, reference.back(), run.back());
     constexpr int rounds = 6;
     improve_linear(reference[next], run[next], true, rounds, candidate);
-    const double score = compare(reference[next], run[next], candidate).score();
+    const double score = compare(reference[next], lay_over(reference[next], run[next], candidate)).score();
     if (score <= best_score) continue;
     best_score = score;
     best = candidate;
@@ -565,9 +597,9 @@ RunRegistration register_runs(ImageView<const float> reference_mask, ImageView<c
   }
   describe(best);
   const int judged = std::min(2, levels - 1);  // structure of several px, little noise
-  const Likeness likeness = compare(reference[judged], run[judged], best);
-  best.common_share = likeness.common_share;
-  const LocalLikeness parts = compare_parts(reference[judged], run[judged], best);
+  const Overlay overlay = lay_over(reference[judged], run[judged], best);
+  best.common_share = compare(reference[judged], overlay).common_share;
+  const LocalLikeness parts = compare_parts(reference[judged], overlay);
   best.correlation = parts.correlation;
   best.agreement = parts.agreement;
   best.note = doubt(best, reference.front(), run.front(), pixel_ratio, options);

@@ -40,7 +40,7 @@ struct RunRegistrationOptions {
   double lattice_share = 1.0 / 8;      ///< spacing of the residual displacement's nodes, of the longer side; 0: affine only
   double bend_share = 0.002;       ///< SD of a bend of that displacement from node to node, of the longer side: parallax of a 3 degree tilt
   double least_correlation = 0.5;  ///< below: not reliable
-  double least_agreement = 0.5;    ///< below: not reliable
+  double least_agreement = 0.55;   ///< below: not reliable
   double least_common_share = 0.4;  ///< below: not reliable
 };
 

@@ -250,9 +250,10 @@ class Rules {
         entry.bounded ? "at least " : "", n.percent, n.ci95[0], n.ci95[1], n.extent_mm, n.probability_25, n.probability_50,
         n.probability_90)};
     Verdict result;
-    if (!entry.doubt.empty()) {
+    if (!entry.doubt.empty() || !segment_.lengths_known) {
       result.label = indeterminate;
-      result.reasons = {entry.doubt};
+      result.reasons = {!entry.doubt.empty() ? entry.doubt
+                                             : std::string("no calibration: how long it is, and so what it is, can't be told")};
     } else if (site.extent <= t_.spasm_extent_mm) {
       result = focal(site, r, last, seen);
     } else if (n.percent < t_.mild_percent) {
@@ -347,7 +348,7 @@ class Rules {
     std::size_t gravest = now.size();
     int unchanged = 0, unclear = 0;
     for (std::size_t r = 0; r < now.size(); ++r) {
-      if (runs_[r].is_reference && now[r].label == no_change) continue;
+      if (runs_[r].is_reference && gravity(now[r].label) <= gravity(indeterminate)) continue;  // says nothing of a change
       unchanged += now[r].label == no_change;
       unclear += now[r].label == indeterminate || now[r].label == not_filled;
       const int gravity_here = gravity(now[r].label), so_far = gravest < now.size() ? gravity(now[gravest].label) : -1;

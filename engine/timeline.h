@@ -85,6 +85,7 @@ struct TimelineEntry {
 struct SegmentTimeline {
   int id = 0;  ///< in the reference run
   std::string name, role;
+  bool lengths_known = true;                         ///< false: not calibrated; how long a narrowing is can't be told, nor what it is
   std::array<double, 2> at_px = {0, 0};              ///< in the reference run; where it is narrowest in any run, else its middle
   double length_mm = 0;                              ///< px where not calibrated
   std::vector<float> reference_mm, reference_sd_mm;  ///< calibre of the reference along its centreline, focal narrowings bridged

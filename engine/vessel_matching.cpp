@@ -8,7 +8,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "engine/median.h"
+#include "engine/vessel_parallax.h"
 
 namespace cinelumen {
 namespace {
@@ -323,7 +323,7 @@ CourseNumbers find_courses(const CourseFinder& finder, const Courses& reference,
 }
 
 /// Takes pieces out that are too short to be more than chance.
-void drop_short(CourseNumbers& courses, const Courses& reference, const PlaceMap& map, double least_px) {
+void drop_short(CourseNumbers& courses, const Courses& reference, double least_px) {
   for (std::size_t s = 0; s < courses.size(); ++s) {
     std::vector<int>& course = courses[s];
     for (std::size_t k = 0; k < course.size();) {
@@ -334,7 +334,6 @@ void drop_short(CourseNumbers& courses, const Courses& reference, const PlaceMap
       k = std::max(end, k + 1);
     }
   }
-  static_cast<void>(map);
 }
 
 /// The foot of the perpendicular on a course near one of its points, as a fractional index.
@@ -373,6 +372,23 @@ double point_at_arc(const std::vector<Place>& course, double arc) {
   if (above == course.end()) return static_cast<double>(course.size()) - 1;
   const Place &a = *(above - 1), &b = *above;
   return static_cast<double>(above - course.begin()) - 1 + (b.arc > a.arc ? (arc - a.arc) / (b.arc - a.arc) : 0);
+}
+
+/// Takes out points that lie beyond the end of the run's segment they were given: there is nothing of it there.
+void drop_beyond_ends(CourseNumbers& courses, const Courses& in_run, const Courses& run, const PlaceMap& map) {
+  constexpr double allowed_px = 2;  // as far as places along a vessel are known
+  for (std::size_t s = 0; s < courses.size(); ++s)
+    for (std::size_t k = 0; k < courses[s].size(); ++k) {
+      int& number = courses[s][k];
+      if (number < 0) continue;
+      const std::vector<Place>& target = run[map.all()[number].segment];
+      const Place& p = in_run[s][k];
+      const double point = foot_near(target, map.all()[number].point, p.y, p.x);
+      if (point > 0 && point < static_cast<double>(target.size()) - 1) continue;
+      const Place& end = point > 0 ? target.back() : target.front();
+      const double beyond = (p.y - end.y) * end.along_y + (p.x - end.x) * end.along_x;
+      if ((point > 0 ? beyond : -beyond) > allowed_px) number = -1;
+    }
 }
 
 /// A branch point: ends of segments that meet.
@@ -425,10 +441,9 @@ struct NodeMatch {
 
 /// Those whose three arms all match.
 std::vector<NodeMatch> match_nodes(const std::vector<Node>& of_reference, const std::vector<Node>& of_run, const Courses& reference,
-                                   const Courses& run, const CourseNumbers& courses, const PlaceMap& map, double reach_px) {
+                                   const Courses& run, const CourseNumbers& courses, const PlaceMap& map) {
   constexpr double out_px = 12;    // along an arm: where it is looked at
   constexpr double about_px = 30;  // along the run's arm: how far its match may be
-  static_cast<void>(run);
   std::vector<NodeMatch> matches;
   for (const Node& a : of_reference) {
     const NodeMatch* found = nullptr;
@@ -457,78 +472,127 @@ std::vector<NodeMatch> match_nodes(const std::vector<Node>& of_reference, const 
         break;
       }
     }
-    static_cast<void>(reach_px);
     if (found) matches.push_back(*found);
   }
   return matches;
 }
 
-/// From run px to reference px: a small difference.
-std::array<double, 2> to_reference(const RunRegistration& registration, double dy, double dx) {
-  const auto& a = registration.affine;
-  const double determinant = a[0][0] * a[1][1] - a[0][1] * a[1][0];
-  return {(a[1][1] * dy - a[0][1] * dx) / determinant, (a[0][0] * dx - a[1][0] * dy) / determinant};
-}
-
-/// One piece of what the matches say of the registration: a displacement that is still needed, reference px.
-struct Needed {
-  double y, x, dy, dx, along_y, along_x;
-  bool branch_point;
-};
-
-/// Adds to the registration the smooth displacement that the matches need; outliers are bounded.
-void refine(RunRegistration& registration, const Courses& reference, const Courses& in_run, const Courses& run,
-            const CourseNumbers& courses, const PlaceMap& map, const std::vector<NodeMatch>& nodes, double mm_per_px) {
+/// What the matches say of how vessels lie displaced from where the registration alone puts them.
+std::vector<ParallaxSample> samples_of(const CourseNumbers& courses, const Courses& registered, const Courses& in_run, const Courses& run,
+                                       const PlaceMap& map, const std::vector<NodeMatch>& nodes, const Courses& reference,
+                                       const RunRegistration& registration) {
   constexpr int every = 4;           // points: neighbours tell the same
-  constexpr double across_px = 1.5;  // SD of one such point's distance across: tracing, and depth
-  constexpr double along_mm = 10;    // the foot of the perpendicular says nothing of the way along
-  constexpr double node_px = 2;      // SD of a branch point
-  constexpr double outlying = 2.5;   // SDs
-  constexpr int rounds = 4;
-  std::vector<Needed> needed;
+  constexpr double across_px = 1.0;  // SD of such a point's distance across
+  constexpr double node_px = 2.5;    // SD of a branch point, as each of its three arms sees it
+  std::vector<ParallaxSample> samples;
   for (std::size_t s = 0; s < courses.size(); ++s)
     for (std::size_t k = 0; k < courses[s].size(); k += every) {
       if (courses[s][k] < 0) continue;
-      const Place &from = in_run[s][k], &near = map.all()[courses[s][k]];
-      const Place to = place_at(run[near.segment], foot_near(run[near.segment], near.point, from.y, from.x));
-      const auto d = to_reference(registration, to.y - from.y, to.x - from.x);
-      needed.push_back({reference[s][k].y, reference[s][k].x, d[0], d[1], reference[s][k].along_y, reference[s][k].along_x, false});
+      const Place &now = in_run[s][k], &from = registered[s][k], &near = map.all()[courses[s][k]];
+      const Place to = place_at(run[near.segment], foot_near(run[near.segment], near.point, now.y, now.x));
+      const double ny = to.along_x, nx = -to.along_y;
+      samples.push_back(
+          {static_cast<int>(s), reference[s][k].arc, from.y, from.x, ny, nx, ny * (to.y - from.y) + nx * (to.x - from.x), across_px});
     }
   for (const NodeMatch& node : nodes) {
     const auto at = registration.forward(node.reference->y, node.reference->x);
-    const auto d = to_reference(registration, node.run->y - at[0], node.run->x - at[1]);
-    needed.push_back({node.reference->y, node.reference->x, d[0], d[1], 0, 1, true});
+    for (const auto& arm : node.reference->arms) {
+      const double arc = arm[1] ? reference[arm[0]].back().arc : 0;
+      samples.push_back({arm[0], arc, at[0], at[1], 1, 0, node.run->y - at[0], node_px});
+      samples.push_back({arm[0], arc, at[0], at[1], 0, 1, node.run->x - at[1], node_px});
+    }
   }
-  SmoothDisplacement more = registration.displacement;
-  if (more.empty()) {
-    constexpr double spacing_mm = 16;
+  return samples;
+}
+
+/// The registration with the smooth displacement that brings the vessels as far as one displacement for all depths can.
+void refine(RunRegistration& registration, const Courses& reference, const CourseNumbers& courses, const Courses& registered,
+            const VesselParallax& parallax, double mm_per_px) {
+  constexpr int every = 4;           // points: neighbours tell the same
+  constexpr double point_px = 3;     // SD of one such point: vessels of several depths lie beside each other
+  constexpr double spacing_mm = 16;  // where bone has no lattice of its own
+  constexpr double bend_mm = 0.25, value_mm = 1;
+  SmoothDisplacement& lattice = registration.displacement;
+  if (lattice.empty()) {
     double bottom = 1, right = 1;
     for (const auto& course : reference)
       for (const Place& p : course) {
         bottom = std::max(bottom, p.y);
         right = std::max(right, p.x);
       }
-    more = make_lattice(static_cast<int>(bottom) + 1, static_cast<int>(right) + 1, spacing_mm / mm_per_px);
-    registration.displacement = more;
+    lattice = make_lattice(static_cast<int>(bottom) + 1, static_cast<int>(right) + 1, spacing_mm / mm_per_px);
   }
-  std::fill(more.nodes.begin(), more.nodes.end(), std::array<double, 2>{0, 0});
-  constexpr double bend_mm = 0.25, value_mm = 1;
-  const DisplacementPrior prior{bend_mm / mm_per_px, value_mm / mm_per_px};
-  for (int round = 0; round < rounds; ++round) {
-    std::vector<DisplacementEvidence> evidence;
-    for (const Needed& n : needed) {
-      const auto d = more.at(n.y, n.x);
-      const double sd = n.branch_point ? node_px : across_px;
-      const double off =
-          n.branch_point ? std::hypot(n.dy - d[0], n.dx - d[1]) : std::abs((n.dy - d[0]) * n.along_x - (n.dx - d[1]) * n.along_y);
-      const double u = off / (outlying * sd), loose = round || n.branch_point ? 1 + u * u : 1;
-      evidence.push_back(directed_evidence(n.y, n.x, n.dy, n.dx, n.along_y, n.along_x,
-                                           loose * (n.branch_point ? node_px : along_mm / mm_per_px), loose * sd));
+  const auto& a = registration.affine;
+  const double determinant = a[0][0] * a[1][1] - a[0][1] * a[1][0];
+  std::vector<DisplacementEvidence> evidence;
+  for (std::size_t s = 0; s < courses.size(); ++s)
+    for (std::size_t k = 0; k < courses[s].size(); k += every) {
+      if (courses[s][k] < 0) continue;
+      const Place &p = reference[s][k], &q = registered[s][k];
+      const auto d = parallax.at(static_cast<int>(s), p.arc, q.y, q.x);
+      evidence.push_back(directed_evidence(p.y, p.x, (a[1][1] * d[0] - a[0][1] * d[1]) / determinant,
+                                           (a[0][0] * d[1] - a[1][0] * d[0]) / determinant, 0, 1, point_px, point_px));
     }
-    if (!fit_displacement(evidence, prior, more)) return;
-  }
+  SmoothDisplacement more = lattice;
+  if (!fit_displacement(evidence, {bend_mm / mm_per_px, value_mm / mm_per_px}, more)) return;
   for (std::size_t i = 0; i < more.nodes.size(); ++i)
-    for (int part = 0; part < 2; ++part) registration.displacement.nodes[i][part] += more.nodes[i][part];
+    for (int part = 0; part < 2; ++part) lattice.nodes[i][part] += more.nodes[i][part];
+}
+
+/// Places of the reference's segments that meet in space: the arms of branch points, and ends that go on straight into one another.
+std::vector<ParallaxTie> find_ties(const Courses& courses, const std::vector<Node>& nodes) {
+  constexpr double near_px = 3;      // of ends on one middle line
+  constexpr double straight = -0.9;  // cosine between directions away from the meeting point
+  const auto end_of = [&](const std::array<int, 2>& end) -> const Place& { return end[1] ? courses[end[0]].back() : courses[end[0]].front(); };
+  std::vector<ParallaxTie> ties;
+  const auto tie = [&](const std::array<int, 2>& a, const std::array<int, 2>& b) { ties.push_back({a[0], b[0], end_of(a).arc, end_of(b).arc}); };
+  std::set<std::array<int, 2>> in_nodes;
+  for (const Node& node : nodes)
+    for (std::size_t i = 0; i < node.arms.size(); ++i) {
+      in_nodes.insert(node.arms[i]);
+      if (i) tie(node.arms[0], node.arms[i]);
+    }
+  std::vector<std::array<int, 2>> ends;
+  for (int s = 0; s < static_cast<int>(courses.size()); ++s)
+    for (const int last : {0, 1})
+      if (courses[s].size() > 1 && !in_nodes.contains({s, last})) ends.push_back({s, last});
+  for (std::size_t i = 0; i < ends.size(); ++i)
+    for (std::size_t j = i + 1; j < ends.size(); ++j) {
+      const Place &p = end_of(ends[i]), &q = end_of(ends[j]);
+      const double cosine = (ends[i][1] == ends[j][1] ? 1 : -1) * (p.along_y * q.along_y + p.along_x * q.along_x);
+      if (ends[i][0] != ends[j][0] && distance(p, q) <= near_px && cosine < straight) tie(ends[i], ends[j]);
+    }
+  return ties;
+}
+
+/// Where places lie: the middle of their box, and half its longer side, px.
+std::array<double, 4> box_of(const Courses& courses) {
+  std::array<double, 4> box = {nowhere, nowhere, -nowhere, -nowhere};
+  for (const auto& course : courses)
+    for (const Place& p : course) box = {std::min(box[0], p.y), std::min(box[1], p.x), std::max(box[2], p.y), std::max(box[3], p.x)};
+  return box;
+}
+std::array<double, 2> middle_of(const Courses& courses) {
+  const auto box = box_of(courses);
+  return {(box[0] + box[2]) / 2, (box[1] + box[3]) / 2};
+}
+double extent_of(const Courses& courses) {
+  const auto box = box_of(courses);
+  return std::max({1.0, (box[2] - box[0]) / 2, (box[3] - box[1]) / 2});
+}
+
+/// The moved reference, each vessel displaced as it was found.
+Courses displaced(Courses registered, const Courses& reference, const VesselParallax& parallax) {
+  for (std::size_t s = 0; s < registered.size(); ++s) {
+    for (std::size_t k = 0; k < registered[s].size(); ++k) {
+      Place& p = registered[s][k];
+      const auto d = parallax.at(static_cast<int>(s), reference[s][k].arc, p.y, p.x);
+      p.y += d[0];
+      p.x += d[1];
+    }
+    measure_course(registered[s]);
+  }
+  return registered;
 }
 
 /// The shift, run px, that brings most of the reference's points onto a vessel of like direction.
@@ -653,20 +717,29 @@ VesselMatching match_vessels(const std::vector<SegmentResult>& reference_segment
     const auto shift = common_shift(moved(reference, refined), run, options.search_mm * px_per_mm);
     for (int i = 0; i < 2; ++i) refined.shift[i] += shift[i];
     const std::vector<Node> of_reference = find_nodes(reference), of_run = find_nodes(run);
+    const Courses registered = moved(reference, refined);
+    std::vector<double> lengths;
+    for (const auto& course : reference) lengths.push_back(course.empty() ? 0 : course.back().arc);
+    ParallaxPrior prior;
+    prior.px_per_mm = px_per_mm;
+    const std::vector<ParallaxTie> ties = find_ties(reference, of_reference);
+    VesselParallax parallax(lengths, ties, middle_of(registered), extent_of(registered), prior);
     const std::array<double, 3> reaches_mm = {options.search_mm, std::sqrt(options.search_mm * options.final_mm), options.final_mm};
     CourseNumbers courses;
     for (std::size_t pass = 0; pass < reaches_mm.size(); ++pass) {
-      const Courses in_run = moved(reference, refined);
+      const Courses in_run = displaced(registered, reference, parallax);
       const Costs costs{reaches_mm[pass] * px_per_mm, least_cosine};
       const PlaceMap map(run, costs.reach_px);
       const CourseFinder finder(run, map, costs);
       courses = find_courses(finder, in_run, map);
-      drop_short(courses, in_run, map, options.least_length_mm * px_per_mm);
-      const std::vector<NodeMatch> nodes = match_nodes(of_reference, of_run, reference, run, courses, map, costs.reach_px);
+      if (pass + 1 == reaches_mm.size()) drop_beyond_ends(courses, in_run, run, map);
+      drop_short(courses, in_run, options.least_length_mm * px_per_mm);
+      const std::vector<NodeMatch> nodes = match_nodes(of_reference, of_run, reference, run, courses, map);
       if (pass + 1 < reaches_mm.size()) {
-        refine(refined, reference, in_run, run, courses, map, nodes, options.mm_per_px);
+        parallax.fit(samples_of(courses, registered, in_run, run, map, nodes, reference, refined));
         continue;
       }
+      refine(refined, reference, courses, registered, parallax, options.mm_per_px);
       for (std::size_t s = 0; s < reference.size(); ++s) {
         std::vector<Anchor> anchors;
         for (const Piece& piece : pieces_of(courses[s], map.all()))

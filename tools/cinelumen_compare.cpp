@@ -61,7 +61,7 @@ Image<std::uint8_t> copy_of(ImageView<const std::uint8_t> image) {
 
 /// "run_03"
 std::string folder_name(std::size_t run) {
-  char name[16];
+  char name[32];
   std::snprintf(name, sizeof name, "run_%02zu", run + 1);
   return name;
 }

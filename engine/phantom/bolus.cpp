@@ -36,7 +36,7 @@ std::vector<double> solve_flow(int nodes, const std::vector<Conduit>& conduits, 
     double resistance = 0;
     constexpr int steps = 200;
     for (int i = 0; i < steps; ++i) resistance += conduit.length_mm / steps / std::pow(radius_at(conduit, (i + 0.5) / steps), 4);
-    const double g = 1 / resistance;
+    const double g = conduit.closed ? 0 : 1 / resistance;
     conductance.push_back(g);
     const auto from = static_cast<std::size_t>(conduit.from), to = static_cast<std::size_t>(conduit.to);
     a[from][from] += g;
@@ -113,8 +113,7 @@ BolusHistory run_bolus(int nodes, const std::vector<Conduit>& conduits, const st
   const int substeps = std::max(1, static_cast<int>(std::ceil(history.step_ms / 1000 / largest_step_s)));
   const double dt = history.step_ms / 1000 / substeps;
 
-  std::vector<double> inflow(static_cast<std::size_t>(nodes)), amount, total, mixed(static_cast<std::size_t>(nodes)), conductance = inflow;
-  for (const Terminal& terminal : terminals) inflow[static_cast<std::size_t>(terminal.node)] += terminal.inflow_mm3_s;
+  std::vector<double> amount, total, mixed(static_cast<std::size_t>(nodes));
   double injected = 0, drained = 0;
   const auto record = [&] {
     auto& sample = history.samples.emplace_back();
@@ -132,14 +131,15 @@ BolusHistory run_bolus(int nodes, const std::vector<Conduit>& conduits, const st
   record();
   for (int s = 0; s < samples; ++s) {
     for (int i = 0; i < substeps; ++i) {
-      const double c_in = inlet((s + (i + 0.5) / substeps) * history.step_ms);
+      const double now_ms = (s + (i + 0.5) / substeps) * history.step_ms;
       amount.assign(static_cast<std::size_t>(nodes), 0.0);
       total = amount;
-      for (int node = 0; node < nodes; ++node) {
-        const auto at = static_cast<std::size_t>(node);
-        amount[at] = inflow[at] * c_in;
-        total[at] = inflow[at];
-        injected += inflow[at] * c_in * dt;
+      for (const Terminal& terminal : terminals) {
+        if (terminal.inflow_mm3_s <= 0) continue;
+        const double contrast = terminal.inflow_mm3_s * terminal.contrast * inlet(now_ms - terminal.delay_ms);
+        amount[static_cast<std::size_t>(terminal.node)] += contrast;
+        total[static_cast<std::size_t>(terminal.node)] += terminal.inflow_mm3_s;
+        injected += contrast * dt;
       }
       for (Cells& cells : vessels) {
         const std::size_t n = cells.concentration.size();

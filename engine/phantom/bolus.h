@@ -11,6 +11,7 @@ struct Conduit {
   int from = 0, to = 0;  ///< nodes
   double length_mm = 0;
   std::vector<double> radius_mm;  ///< two at least
+  bool closed = false;            ///< nothing flows
 };
 
 /// Where blood enters with a given flow, or leaves against a resistance.
@@ -18,6 +19,8 @@ struct Terminal {
   int node = 0;
   double inflow_mm3_s = 0;  ///< > 0: an inlet
   double conductance = 0;   ///< > 0: an outlet; in units of the conduits' 1 / integral of ds / R^4 (mm^3)
+  double contrast = 1;      ///< of an inlet: concentration, relative to the bolus
+  double delay_ms = 0;      ///< of an inlet: after the bolus
 };
 
 /// Flow in each conduit (positive: from -> to), mm^3/s: resistances in proportion to the integral of ds / R^4 (Poiseuille). Every node must
@@ -37,7 +40,7 @@ struct BolusHistory {
   double arrival_ms(int conduit, double arc_mm) const;
 };
 
-/// Advances the concentration over `duration_ms` from empty vessels. `inlet`: concentration of the blood that enters, at a time in ms.
+/// Advances the concentration over `duration_ms` from empty vessels. `inlet`: concentration of the bolus, at a time in ms.
 /// Blood is mixed wherever conduits meet. Finite volumes, van Leer's limiter (second order), dispersion D (mm^2/s) within conduits.
 BolusHistory run_bolus(int nodes, const std::vector<Conduit>& conduits, const std::vector<Terminal>& terminals,
                        const std::vector<double>& flow_mm3_s, const std::function<double(double)>& inlet, double duration_ms,

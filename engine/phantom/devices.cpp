@@ -62,7 +62,7 @@ class Tray {
     device.outer_diameter_mm = outer_mm;
     device.inner_diameter_mm = inner_mm;
     for (const Vec3& p : part_of(path, 0, length(path))) device.centreline_px.push_back(beam_.project(p));
-    device.depth_mm = path[path.size() / 2].z;
+    device.depth_mm = beam_.depth_mm(path[path.size() / 2]);
     return device;
   }
 
@@ -116,7 +116,8 @@ void draw(const DevicePart& part, const ConeBeam& beam, int margin, Image<float>
     const auto at = beam.project(p);
     line.push_back({at[0] + margin, at[1] + margin});
   }
-  const double magnified = beam.source_to_detector_mm / (beam.source_to_isocentre_mm - part.path[part.path.size() / 2].z) / beam.pitch_mm;
+  const double magnified =
+      beam.source_to_detector_mm / (beam.source_to_isocentre_mm - beam.depth_mm(part.path[part.path.size() / 2])) / beam.pitch_mm;
   const double outer = part.outer_mm / 2 * magnified, inner = part.inner_mm / 2 * magnified;
   // Pixels near the line, each with the stretch of the line that comes near it.
   std::map<std::pair<int, int>, std::pair<std::size_t, std::size_t>> near;
@@ -164,6 +165,19 @@ void draw(const DevicePart& part, const ConeBeam& beam, int margin, Image<float>
   }
 }
 
+void put_stent_graft(Scene& scene, const ConeBeam& beam, const std::vector<Vec3>& axis, double from_mm, double to_mm, double diameter_mm) {
+  Tray tray(scene, beam);
+  put_struts(tray, axis, std::max(2.0, from_mm), to_mm, diameter_mm);
+  PhantomDevice& graft = tray.list("stent-graft", part_of(axis, std::max(0.0, from_mm), to_mm), diameter_mm, diameter_mm);
+  graft.length_mm = to_mm - from_mm;
+  const Vec3 end = point_at(axis, to_mm), along = unit(end - point_at(axis, to_mm - 2)), e1 = unit(cross(along, {0, 0, -1}));
+  for (const double side : {-0.5 * diameter_mm, 0.5 * diameter_mm}) {
+    const Vec3 at = end + e1 * side;
+    tray.put({{at - along * 1.2, at}, 0.8, 0, platinum});
+  }
+  graft.markers_px.push_back(beam.project(end - along * 0.6));
+}
+
 Scene make_devices(const ConeBeam& beam, int rows, int columns, std::uint64_t seed) {
   Scene scene = make_foot(beam, rows, columns, seed);
   const VesselTree tree = grow(scene);
@@ -175,21 +189,9 @@ Scene make_devices(const ConeBeam& beam, int rows, int columns, std::uint64_t se
   double enters = 0;
   while (beam.project(point_at(main, enters))[0] < 0) enters += 0.5;
   Tray tray(scene, beam);
-  {
-    // 5 x 100 mm; its upper part lies outside the field.
-    const double lower_end = enters + 27;
-    put_struts(tray, main, std::max(2.0, lower_end - 100), lower_end, 5);
-    const Path axis = part_of(main, std::max(0.0, lower_end - 100), lower_end);
-    PhantomDevice& graft = tray.list("stent-graft", axis, 5, 5);
-    graft.length_mm = 100;
-    const Vec3 end = point_at(main, lower_end), axis_there = unit(end - point_at(main, lower_end - 2)),
-               e1 = unit(cross(axis_there, {0, 0, -1}));
-    for (const double side : {-2.5, 2.5}) {
-      const Vec3 at = end + e1 * side;
-      tray.put({{at - axis_there * 1.2, at}, 0.8, 0, platinum});
-    }
-    graft.markers_px.push_back(beam.project(end - axis_there * 0.6));
-  }
+  // Its upper part lies outside the field.
+  const double lower_end = enters + 27;
+  put_stent_graft(scene, beam, main, lower_end - 100, lower_end, 5);
   {
     Path wire = part_of(main, 0, length(main) - 12);
     tray.put({wire, 0.46, 0, steel});  // 0.018 inch

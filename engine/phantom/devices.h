@@ -16,4 +16,8 @@ struct DevicePart {
 /// counts once.
 void draw(const DevicePart& part, const ConeBeam& beam, int margin, Image<float>& attenuation);
 
+/// A stent-graft about `axis` from `from_mm` (or its beginning) to `to_mm` along it: rings of struts, two markers at the lower end. Added
+/// to the scene's background and devices.
+void put_stent_graft(Scene& scene, const ConeBeam& beam, const std::vector<Vec3>& axis, double from_mm, double to_mm, double diameter_mm);
+
 }  // namespace cinelumen::phantom

@@ -308,17 +308,18 @@ VesselPlan vessel(const char* name, const char* role, const std::vector<Via>& ro
   return plan;
 }
 
-/// Perforators before the arch, and the vein that they lead to, opened: blood takes the short way home.
-void open_perforators(Scene& scene) {
-  for (VesselPlan& plan : scene.vessels) {
+}  // namespace
+
+void open_perforators(Scene& foot) {
+  for (VesselPlan& plan : foot.vessels) {
     const double wider = plan.name == "posterior tibial perforator" ? 2.6 : (plan.name == "medial perforator" ? 2.2 : 1);
     for (ControlPoint& point : plan.points) point.radius_mm *= plan.name == "great saphenous vein" ? 1.35 : wider;
   }
-  for (TerminalPlan& terminal : scene.terminals)
+  for (TerminalPlan& terminal : foot.terminals)
     if (terminal.node == "gsv out") terminal.conductance *= 40;
 }
 
-Scene build(const ConeBeam& beam, int rows, int columns, std::uint64_t seed, bool steal) {
+Scene foot_vessels() {
   Scene scene;
   auto& v = scene.vessels;
   // Deep veins, filled backwards from the arterialised posterior tibial vein behind the medial malleolus.
@@ -446,14 +447,17 @@ Scene build(const ConeBeam& beam, int rows, int columns, std::uint64_t seed, boo
                                                                                                {"heel tip 3", 0.0018}})
     scene.terminals.push_back({node, 0, conductance});
 
-  if (steal) open_perforators(scene);
   scene.tortuosity_mm = 0.45;
   scene.calibre_variation = 0.04;
+  return scene;
+}
 
+void add_foot_background(Scene& scene, const ConeBeam& beam, int rows, int columns, std::uint64_t seed) {
+  // Texture is painted on the patient's plane, so that it lies with him.
   // Bodies are sampled every quarter of a millimetre (flesh: every half) and joined by a cubic B-spline: nothing finer reaches a detector.
   const std::vector<Solid> bones = make_bones(), flesh = make_flesh();
   const Samples flesh_samples(beam, rows, columns, scene.margin, 0.5, [&](double py, double px) {
-    const double y = (py - beam.centre_y_px) * beam.mm_per_px(), x = (px - beam.centre_x_px) * beam.mm_per_px();
+    const auto [y, x] = beam.in_plane(py, px);
     double total = 0, deepest = 0;
     for (const Solid& body : flesh) {
       double thickness = 0;
@@ -463,7 +467,7 @@ Scene build(const ConeBeam& beam, int rows, int columns, std::uint64_t seed, boo
     return deepest > 0 ? total * (1 + 0.03 * fractal_noise(y, x, 12, 0.8, seed) * smoothstep(0, 8, deepest)) : total;
   });
   const Samples bone_samples(beam, rows, columns, scene.margin, 0.25, [&](double py, double px) {
-    const double y = (py - beam.centre_y_px) * beam.mm_per_px(), x = (px - beam.centre_x_px) * beam.mm_per_px();
+    const auto [y, x] = beam.in_plane(py, px);
     double total = 0;
     std::uint64_t key = seed * 977 + 1;
     for (const Solid& bone : bones) {
@@ -483,13 +487,19 @@ Scene build(const ConeBeam& beam, int rows, int columns, std::uint64_t seed, boo
     for (int i = 0; i < scene.attenuation.width(); ++i)
       scene.attenuation(j, i) = static_cast<float>(flesh_samples.at(j, i) + bone_samples.at(j, i));
   });
+}
+
+Scene make_foot(const ConeBeam& beam, int rows, int columns, std::uint64_t seed) {
+  Scene scene = foot_vessels();
+  add_foot_background(scene, beam, rows, columns, seed);
   return scene;
 }
 
-}  // namespace
-
-Scene make_foot(const ConeBeam& beam, int rows, int columns, std::uint64_t seed) { return build(beam, rows, columns, seed, false); }
-
-Scene make_steal(const ConeBeam& beam, int rows, int columns, std::uint64_t seed) { return build(beam, rows, columns, seed, true); }
+Scene make_steal(const ConeBeam& beam, int rows, int columns, std::uint64_t seed) {
+  Scene scene = foot_vessels();
+  open_perforators(scene);
+  add_foot_background(scene, beam, rows, columns, seed);
+  return scene;
+}
 
 }  // namespace cinelumen::phantom

@@ -8,7 +8,8 @@
 #include <stdexcept>
 #include <utility>
 
-#include "engine/phantom/bolus.h"
+#include "engine/phantom/exposure.h"
+#include "engine/phantom/perfusion.h"
 #include "engine/phantom/projection.h"
 #include "engine/phantom/random.h"
 #include "engine/phantom/scene.h"
@@ -22,8 +23,6 @@ using namespace phantom;
 // Columnar CsI of about 0.6 mm: MTF 0.74 at 1 and 0.43 at 2 line pairs per mm, with the slow tail that a single Gaussian lacks.
 constexpr std::array<double, 2> scintillator_sigma_mm = {0.10, 0.25};
 constexpr std::array<double, 2> scintillator_weight = {0.75, 0.25};
-constexpr double dispersion_mm2_s = 30;
-constexpr double inlet_rise_ms = 500;
 constexpr double log_range = 256;  // LOG spans this ratio of linear counts
 
 template <class Value>
@@ -38,6 +37,10 @@ const Scenario& scenario_of(const PhantomOptions& options) {
   const auto& all = scenarios();
   return *std::find_if(all.begin(), all.end(), [&](const Scenario& s) { return options.scenario == s.name; });
 }
+
+}  // namespace
+
+namespace phantom {
 
 PhantomOptions complete(PhantomOptions options) {
   const auto& names = phantom_scenarios();
@@ -79,9 +82,30 @@ PhantomOptions complete(PhantomOptions options) {
   check(options.bolus_duration_ms >= 0, "bolus duration", options.bolus_duration_ms, "0 or more ms");
   check(options.inlet_velocity_mm_s >= 1 && options.inlet_velocity_mm_s <= 1000, "inlet velocity", options.inlet_velocity_mm_s,
         "1 to 1000 mm/s");
+  const PhantomPose& pose = options.pose;
+  for (const double angle : {pose.rotation_deg, pose.tilt_y_deg, pose.tilt_x_deg})
+    check(std::abs(angle) <= 45, "angle of the pose", angle, "-45 to 45 degrees");
+  for (const double shift : {pose.shift_y_mm, pose.shift_x_mm, pose.towards_mm})
+    check(std::abs(shift) <= 100, "shift of the pose", shift, "-100 to 100 mm");
+  if (!options.anatomy_seed) options.anatomy_seed = options.seed;
   if (*options.noise_log_sd == 0) options.electronic_sd = 0;
   return options;
 }
+
+ConeBeam beam_of(const PhantomOptions& options) {
+  ConeBeam beam;
+  beam.source_to_detector_mm = options.source_to_detector_mm;
+  beam.source_to_isocentre_mm = options.source_to_detector_mm / options.magnification;
+  beam.pitch_mm = *options.detector_pitch_mm;
+  beam.centre_y_px = (options.rows - 1) / 2.0;
+  beam.centre_x_px = (options.columns - 1) / 2.0;
+  beam.patient = Placement3(options.pose);
+  return beam;
+}
+
+}  // namespace phantom
+
+namespace {
 
 double full_scale(const PhantomOptions& options) { return std::ldexp(1.0, options.bits_stored) - 1; }
 
@@ -201,19 +225,15 @@ Image<float> veil(const Image<float>& light, double fraction) {
 /// The scene projected, the bolus run, the truth written: all but the frames.
 class Studio {
  public:
-  explicit Studio(const PhantomOptions& requested)
+  Studio(const PhantomOptions& requested, const SceneMaker& make_scene)
       : options_(complete(requested)),
         light_({scintillator_sigma_mm[0] / *options_.detector_pitch_mm, scintillator_sigma_mm[1] / *options_.detector_pitch_mm}) {
-    beam_.source_to_detector_mm = options_.source_to_detector_mm;
-    beam_.source_to_isocentre_mm = options_.source_to_detector_mm / options_.magnification;
-    beam_.pitch_mm = *options_.detector_pitch_mm;
-    beam_.centre_y_px = (options_.rows - 1) / 2.0;
-    beam_.centre_x_px = (options_.columns - 1) / 2.0;
-    const Scene scene = scenario_of(options_).make(beam_, options_.rows, options_.columns, options_.seed);
+    beam_ = beam_of(options_);
+    const Scene scene = make_scene(beam_, options_.rows, options_.columns);
     truth_.warp =
         make_warp(scene.limbs, options_.rows, options_.columns, *options_.frames, *options_.warp_px, jolt_frame(options_), options_.seed);
     tree_ = grow(scene);
-    fill(scene);
+    perfusion_ = perfuse(tree_, scene, options_);
     build_projector(scene);
     close_shutter(scene.shutter);
     scene_shutter_ = scene.shutter;
@@ -316,48 +336,27 @@ class Studio {
   }
 
  private:
-  void fill(const Scene& scene) {
-    std::vector<Conduit> conduits;
-    for (const Edge& edge : tree_.edges) conduits.push_back({edge.from, edge.to, edge.length_mm, edge.radius_mm});
-    double area = 0, shares = 0;
-    for (const Terminal& terminal : tree_.terminals) {
-      if (terminal.inflow_mm3_s <= 0) continue;
-      shares += terminal.inflow_mm3_s;
-      for (const Edge& edge : tree_.edges)
-        if (edge.from == terminal.node) area += std::numbers::pi * edge.radius_mm.front() * edge.radius_mm.front();
-    }
-    const double per_share = scene.area_per_share_mm2 > 0 ? scene.area_per_share_mm2 : area / shares;
-    for (Terminal& terminal : tree_.terminals) terminal.inflow_mm3_s *= options_.inlet_velocity_mm_s * per_share;
-    const int nodes = static_cast<int>(tree_.node_names.size());
-    flow_ = solve_flow(nodes, conduits, tree_.terminals);
-    const double start = options_.contrast_free_frames * options_.frame_time_ms, rise = inlet_rise_ms, decay = 1500;
-    const double stop = scene.endless_bolus ? std::numeric_limits<double>::infinity() : start + rise + options_.bolus_duration_ms;
-    inlet_ = [=](double time_ms) {
-      const double f = std::clamp((time_ms - start) / rise, 0.0, 1.0);
-      return f * f * (3 - 2 * f) * (time_ms > stop ? std::exp(-(time_ms - stop) / decay) : 1);
-    };
-    const double duration = std::max(1.0, (*options_.frames - 1) * options_.frame_time_ms);
-    bolus_ = run_bolus(nodes, conduits, tree_.terminals, flow_, inlet_, duration, dispersion_mm2_s);
-  }
-
   void build_projector(const Scene& scene) {
     for (std::size_t e = 0; e < tree_.edges.size(); ++e) {
       // In the direction of flow from here on.
       Edge edge = tree_.edges[e];
-      if (flow_[e] < 0) {
+      if (flow(e) < 0) {
         std::reverse(edge.curve.begin(), edge.curve.end());
-        std::reverse(edge.radius_mm.begin(), edge.radius_mm.end());
+        for (auto* along : {&edge.radius_mm, &edge.healthy_mm, &edge.hydraulic_mm}) std::reverse(along->begin(), along->end());
         std::reverse(edge.sections.begin(), edge.sections.end());
         for (Section& section : edge.sections) section.angle_rad = -section.angle_rad;
       }
-      points_.push_back(project(edge, beam_, 1));
+      auto& points = points_.emplace_back(project(edge, beam_, 1));
+      if (flow(e) < 0)
+        for (ProjectedPoint& point : points) point.place_mm = edge.drawn_length_mm - point.place_mm;
     }
     std::vector<Joint> joints;
     for (int node = 0; node < static_cast<int>(tree_.node_names.size()); ++node) {
       Joint widest;
       bool found = false;
       for (std::size_t e = 0; e < tree_.edges.size(); ++e) {
-        const bool backwards = flow_[e] < 0;
+        if (tree_.edges[e].closed) continue;
+        const bool backwards = flow(e) < 0;
         for (const bool at_start : {true, false}) {
           if ((at_start != backwards ? tree_.edges[e].from : tree_.edges[e].to) != node) continue;
           const ProjectedPoint& end = at_start ? points_[e].front() : points_[e].back();
@@ -420,11 +419,12 @@ class Studio {
     const int frames = *options_.frames;
     for (int f = 0; f < frames; ++f) {
       truth_.frame_times_ms.push_back(f * options_.frame_time_ms);
-      const std::size_t s =
-          std::min(bolus_.injected.size() - 1, static_cast<std::size_t>(std::lround(f * options_.frame_time_ms / bolus_.step_ms)));
+      const std::size_t s = std::min(perfusion_.bolus.injected.size() - 1,
+                                     static_cast<std::size_t>(std::lround(f * options_.frame_time_ms / perfusion_.bolus.step_ms)));
       constexpr double unknown = std::numeric_limits<double>::quiet_NaN();
-      truth_.mass.push_back(partly_filled() ? PhantomMass{unknown, unknown, unknown}
-                                            : PhantomMass{bolus_.injected[s], bolus_.in_vessels[s], bolus_.drained[s]});
+      truth_.mass.push_back(partly_filled()
+                                ? PhantomMass{unknown, unknown, unknown}
+                                : PhantomMass{perfusion_.bolus.injected[s], perfusion_.bolus.in_vessels[s], perfusion_.bolus.drained[s]});
     }
     const auto inside = [&](const ProjectedPoint& p) {
       const auto& [y0, x0, y1, x1] = truth_.open_field_px;
@@ -450,12 +450,12 @@ class Studio {
         i = j + 1;
       }
       if (count < 2) continue;
-      const bool backwards = flow_[e] < 0;
+      const bool backwards = flow(e) < 0;
       PhantomSegment segment;
       segment.id = static_cast<int>(truth_.segments.size()) + 1;
       segment.name = edge.name;
       segment.role = edge.role;
-      segment.flow_mm3_s = std::abs(flow_[e]);
+      segment.flow_mm3_s = std::abs(flow(e));
       if (first == 0) segment.start = backwards ? edge.to : edge.from;
       if (first + count == projected.size()) segment.end = backwards ? edge.from : edge.to;
       for (const int node : {segment.start, segment.end})
@@ -472,7 +472,9 @@ class Studio {
         point.radius_px = p.radius_px;
         point.diameter_calibration_mm = 2 * p.radius_px * truth_.mm_per_px;
         point.path_factor = p.path_factor;
-        point.velocity_mm_s = segment.flow_mm3_s / p.area_mm2;
+        point.velocity_mm_s = segment.flow_mm3_s / p.hydraulic_mm2;
+        point.place_mm = p.place_mm;
+        point.healthy_radius_mm = p.healthy_radius_mm;
         point.arrival_ms = arrival_ms(e, p);
         segment.points.push_back(point);
       }
@@ -485,7 +487,8 @@ class Studio {
         }
       }
       segment.mechanism = name_of(edge.filling.mechanism);
-      for (const LesionPlan& lesion : edge.lesions) describe_lesion(segment, lesion, projected[first].arc_mm);
+      for (const LesionPlan& lesion : edge.lesions) describe_lesion(segment, lesion, edge);
+      if (edge.closed) describe_closure(segment);
       truth_.segments.push_back(std::move(segment));
     }
     describe_occlusions(scene);
@@ -517,38 +520,48 @@ class Studio {
     filled *= fill.filled;
   }
 
-  /// Edges with lesions are drawn in the direction of flow.
-  void describe_lesion(const PhantomSegment& segment, const LesionPlan& plan, double first_arc_mm) {
-    const double low = plan.centre_mm - 0.5 * plan.length_mm - first_arc_mm, high = low + plan.length_mm;
+  /// A lesion's places are along the plan of its edge; the segment has what is seen of it, in the direction of flow.
+  void describe_lesion(const PhantomSegment& segment, const LesionPlan& plan, const Edge& edge) {
+    const double longer = edge.drawn_length_mm / edge.plan_length_mm;
+    const double low = (plan.centre_mm - 0.5 * plan.length_mm) * longer, high = (plan.centre_mm + 0.5 * plan.length_mm) * longer;
+    const PhantomPoint *narrowest = nullptr, *smallest = nullptr;
+    for (const PhantomPoint& p : segment.points) {
+      if (p.place_mm < low || p.place_mm > high) continue;
+      if (narrowest == nullptr || remaining(p) < remaining(*narrowest)) narrowest = &p;
+      if (smallest == nullptr || area_left(p) < area_left(*smallest)) smallest = &p;
+    }
+    if (narrowest == nullptr) return;
+    // The middle of where it is as narrow as that.
+    const double middle = 0.5 * (low + high), least = remaining(*narrowest);
+    for (const PhantomPoint& p : segment.points)
+      if (remaining(p) <= 1.001 * least && std::abs(p.place_mm - middle) < std::abs(narrowest->place_mm - middle)) narrowest = &p;
     PhantomLesion lesion;
     lesion.kind = plan.kind;
     lesion.segment = segment.id;
-    lesion.from_mm = low;
-    lesion.to_mm = high;
+    const PhantomPoint &first = segment.points.front(), &last = segment.points.back();
+    const double way = first.place_mm < last.place_mm ? 1 : -1;
+    const auto along = [&](double place) { return std::clamp(way * (place - first.place_mm), 0.0, last.arc_length_mm); };
+    lesion.from_mm = std::min(along(low), along(high));
+    lesion.to_mm = std::max(along(low), along(high));
     lesion.nominal_percent = 100 * plan.narrowing;
-    const auto& points = segment.points;
-    const auto nearest = [&](double arc) {
-      return *std::min_element(points.begin(), points.end(), [&](const PhantomPoint& p, const PhantomPoint& q) {
-        return std::abs(p.arc_length_mm - arc) < std::abs(q.arc_length_mm - arc);
-      });
-    };
-    const PhantomPoint before = nearest(low), beyond = nearest(high);
-    PhantomPoint narrowest = before, smallest = before;
-    for (const PhantomPoint& p : points) {
-      if (p.arc_length_mm < low || p.arc_length_mm > high) continue;
-      if (p.radius_px < narrowest.radius_px) narrowest = p;
-      if (p.area_mm2 < smallest.area_mm2) smallest = p;
-    }
-    // The middle of where it is as narrow as that.
-    const double middle = 0.5 * (low + high);
-    for (const PhantomPoint& p : points)
-      if (p.radius_px <= 1.001 * narrowest.radius_px && std::abs(p.arc_length_mm - middle) < std::abs(narrowest.arc_length_mm - middle))
-        narrowest = p;
-    lesion.at_mm = narrowest.arc_length_mm;
-    lesion.reference_diameter_mm = 0.5 * (before.diameter_calibration_mm + beyond.diameter_calibration_mm);
-    lesion.minimal_diameter_mm = narrowest.diameter_calibration_mm;
-    lesion.diameter_percent = 100 * (1 - lesion.minimal_diameter_mm / lesion.reference_diameter_mm);
-    lesion.area_percent = 100 * (1 - smallest.area_mm2 / (0.5 * (before.area_mm2 + beyond.area_mm2)));
+    lesion.at_mm = narrowest->arc_length_mm;
+    lesion.minimal_diameter_mm = narrowest->diameter_calibration_mm;
+    lesion.reference_diameter_mm = lesion.minimal_diameter_mm / remaining(*narrowest);
+    lesion.diameter_percent = 100 * (1 - remaining(*narrowest));
+    lesion.area_percent = 100 * (1 - area_left(*smallest));
+    truth_.lesions.push_back(std::move(lesion));
+  }
+
+  static double remaining(const PhantomPoint& p) { return p.radius_mm / p.healthy_radius_mm; }
+  static double area_left(const PhantomPoint& p) { return p.area_mm2 / (std::numbers::pi * p.healthy_radius_mm * p.healthy_radius_mm); }
+
+  void describe_closure(const PhantomSegment& segment) {
+    PhantomLesion lesion;
+    lesion.kind = "occlusion";
+    lesion.segment = segment.id;
+    lesion.to_mm = segment.points.back().arc_length_mm;
+    lesion.reference_diameter_mm = segment.points.front().diameter_calibration_mm;
+    lesion.diameter_percent = lesion.nominal_percent = lesion.area_percent = 100;
     truth_.lesions.push_back(std::move(lesion));
   }
 
@@ -606,8 +619,12 @@ class Studio {
 
   void describe_flow_split() {
     if (truth_.body_part != "FOOT") return;
+    // What an inlet sends elsewhere does not count.
     double inflow = 0;
-    for (const Terminal& terminal : tree_.terminals) inflow += terminal.inflow_mm3_s;
+    for (const Terminal& terminal : perfusion_.terminals)
+      if (terminal.inflow_mm3_s > 0)
+        for (std::size_t e = 0; e < tree_.edges.size(); ++e)
+          inflow += (tree_.edges[e].from == terminal.node ? flow(e) : 0) - (tree_.edges[e].to == terminal.node ? flow(e) : 0);
     std::vector<bool> of_arch(tree_.node_names.size());
     for (const Edge& edge : tree_.edges)
       if (edge.role == "arch") of_arch[static_cast<std::size_t>(edge.from)] = of_arch[static_cast<std::size_t>(edge.to)] = true;
@@ -615,8 +632,8 @@ class Studio {
     for (std::size_t e = 0; e < tree_.edges.size(); ++e) {
       const Edge& edge = tree_.edges[e];
       const bool from = of_arch[static_cast<std::size_t>(edge.from)], to = of_arch[static_cast<std::size_t>(edge.to)];
-      if (edge.role == "perforator" && !from && !to) split.perforators += std::abs(flow_[e]) / inflow;
-      if (edge.role != "arch" && from != to && (flow_[e] > 0) == to) split.arch += std::abs(flow_[e]) / inflow;
+      if (edge.role == "perforator" && !from && !to) split.perforators += std::abs(flow(e)) / inflow;
+      if (edge.role != "arch" && from != to && (flow(e) > 0) == to) split.arch += std::abs(flow(e)) / inflow;
     }
     truth_.flow_split = split;
   }
@@ -643,20 +660,23 @@ class Studio {
     truth_.open_field_px = {width, width, options_.rows - 1 - width, options_.columns - 1 - width};
   }
 
+  double flow(std::size_t e) const { return perfusion_.flow_mm3_s[e]; }
   float scatter(int y, int x) const { return scatter_(y, x); }
-  double conduit_arc(std::size_t e, double arc_mm) const { return flow_[e] < 0 ? tree_.edges[e].length_mm - arc_mm : arc_mm; }
+  double conduit_arc(std::size_t e, double arc_mm) const { return flow(e) < 0 ? tree_.edges[e].length_mm - arc_mm : arc_mm; }
   float concentration(std::size_t e, std::size_t point, int frame) const {
     const double arc = points_[e][point].arc_mm, time = frame * options_.frame_time_ms;
     // The core's front is the flow's fastest part: what is there has just come from the inlet.
-    if (tree_.edges[e].filling.mechanism == Mechanism::core_front) return static_cast<float>(inlet_(time - core_delay_ms(e, arc)));
-    return static_cast<float>(bolus_.concentration(static_cast<int>(e), conduit_arc(e, arc), time));
+    if (tree_.edges[e].filling.mechanism == Mechanism::core_front)
+      return static_cast<float>(perfusion_.inlet(time - core_delay_ms(e, arc)));
+    return static_cast<float>(perfusion_.bolus.concentration(static_cast<int>(e), conduit_arc(e, arc), time));
   }
-  double mean_velocity(std::size_t e) const { return std::abs(flow_[e]) / points_[e].front().area_mm2; }
+  double mean_velocity(std::size_t e) const { return std::abs(flow(e)) / points_[e].front().area_mm2; }
   double core_delay_ms(std::size_t e, double arc_mm) const { return 1000 * arc_mm / (2 * mean_velocity(e)); }
   /// Contrast is at half its height at the inlet.
   double entry_ms() const { return options_.contrast_free_frames * options_.frame_time_ms + inlet_rise_ms / 2; }
   double arrival_ms(std::size_t e, const ProjectedPoint& p) const {
-    if (tree_.edges[e].filling.mechanism != Mechanism::core_front) return bolus_.arrival_ms(static_cast<int>(e), conduit_arc(e, p.arc_mm));
+    if (tree_.edges[e].filling.mechanism != Mechanism::core_front)
+      return perfusion_.bolus.arrival_ms(static_cast<int>(e), conduit_arc(e, p.arc_mm));
     const double arrival = entry_ms() + core_delay_ms(e, p.arc_mm);
     return arrival <= (*options_.frames - 1) * options_.frame_time_ms ? arrival : std::numeric_limits<double>::quiet_NaN();
   }
@@ -695,9 +715,7 @@ class Studio {
   LightSpread light_;
   ConeBeam beam_;
   VesselTree tree_;
-  std::vector<double> flow_;
-  BolusHistory bolus_;
-  std::function<double(double)> inlet_;
+  Perfusion perfusion_;
   std::vector<std::vector<ProjectedPoint>> points_;
   std::optional<Projector> projector_;
   Image<float> scatter_;
@@ -730,8 +748,10 @@ class FramesInMemory : public FrameSource {
 
 }  // namespace
 
-PhantomRun make_phantom(const PhantomOptions& options) {
-  const Studio studio(options);
+namespace phantom {
+
+PhantomRun expose(const PhantomOptions& options, const SceneMaker& scene) {
+  const Studio studio(options, scene);
   PhantomRun run;
   run.truth = studio.truth();
   run.frames.resize(run.truth.frame_times_ms.size());
@@ -759,10 +779,10 @@ PhantomRun make_phantom(const PhantomOptions& options) {
   return run;
 }
 
-PhantomTruth phantom_truth(const PhantomOptions& options) { return Studio(options).truth(); }
+PhantomTruth describe(const PhantomOptions& options, const SceneMaker& scene) { return Studio(options, scene).truth(); }
 
-Image<float> expected_counts(const PhantomOptions& options, int frame) {
-  const Studio studio(options);
+Image<float> expect_counts(const PhantomOptions& options, const SceneMaker& scene, int frame) {
+  const Studio studio(options, scene);
   const int frames = static_cast<int>(studio.truth().frame_times_ms.size());
   check(frame >= 0 && frame < frames, "frame", frame, "0 to the number of frames less one");
   const double lag = studio.truth().options.lag_fraction;
@@ -776,6 +796,26 @@ Image<float> expected_counts(const PhantomOptions& options, int frame) {
   }
   return signal;
 }
+
+}  // namespace phantom
+
+namespace {
+
+/// The scenario's own scene.
+SceneMaker scene_of(const PhantomOptions& options) {
+  const PhantomOptions completed = complete(options);
+  return [make = scenario_of(completed).make, seed = *completed.anatomy_seed](const ConeBeam& beam, int rows, int columns) {
+    return make(beam, rows, columns, seed);
+  };
+}
+
+}  // namespace
+
+PhantomRun make_phantom(const PhantomOptions& options) { return expose(options, scene_of(options)); }
+
+PhantomTruth phantom_truth(const PhantomOptions& options) { return describe(options, scene_of(options)); }
+
+Image<float> expected_counts(const PhantomOptions& options, int frame) { return expect_counts(options, scene_of(options), frame); }
 
 std::vector<float> linear_counts(const PhantomTruth& truth) {
   std::vector<float> counts;

@@ -21,6 +21,14 @@
 
 namespace cinelumen {
 
+/// How the patient lies under the beam, against the scenario's own position: a rigid motion in space about the isocentre. The tilts come
+/// first (about the image's vertical axis, then its horizontal one), then the turn in the plane, then the shift.
+struct PhantomPose {
+  double rotation_deg = 0;                                ///< about the beam's axis; positive takes +x to +y
+  double tilt_y_deg = 0, tilt_x_deg = 0;                  ///< out of the plane; about the horizontal axis: along y, and about the vertical
+  double shift_y_mm = 0, shift_x_mm = 0, towards_mm = 0;  ///< in the plane, and towards the source
+};
+
 /// What to make. Empty optionals take the scenario's default.
 struct PhantomOptions {
   std::string scenario = "foot";            ///< one of phantom_scenarios()
@@ -45,6 +53,8 @@ struct PhantomOptions {
   double lag_fraction = 0;             ///< part of a frame's signal that is the frame before's, with its lag; 0 to 0.9
   double bolus_duration_ms = 6000;     ///< foot only: length of the plateau at the inlet
   double inlet_velocity_mm_s = 90;     ///< mean velocity where contrast enters
+  std::optional<std::uint64_t> anatomy_seed;  ///< of the background's texture, and of layouts that are drawn; default: `seed`
+  PhantomPose pose;                           ///< angles up to 45 degrees, shifts up to 100 mm
 };
 
 /// One point of a true centreline. Positions are those of frame 0.
@@ -61,6 +71,8 @@ struct PhantomPoint {
   double arrival_ms = std::numeric_limits<double>::quiet_NaN();  ///< concentration first reaches half its maximum; NaN: never opacified
   double gap_px =
       std::numeric_limits<double>::infinity();  ///< to the nearest edge of another vessel; negative: overlap; infinite beyond 50
+  double place_mm = 0;           ///< along the vessel as it was drawn: the same place whatever is seen of it and whichever way it fills
+  double healthy_radius_mm = 0;  ///< `radius_mm` without any narrowing
 };
 
 /// A vessel between two branch points or ends; the part of it inside the image at frame 0.
@@ -80,8 +92,8 @@ struct PhantomSegment {
 /// A narrowing of known size.
 struct PhantomLesion {
   std::string kind;                          ///< "smooth", "concentric", "eccentric", "web" or "occlusion"
-  int segment = 0;                           ///< id; of an occlusion: of the stump before it
-  int beyond = 0;                            ///< id of the segment beyond an occlusion; else 0
+  int segment = 0;                           ///< id; of an occlusion: of the stump before it, or of the segment that is closed all along
+  int beyond = 0;                            ///< id of the segment beyond a stump's occlusion; else 0
   double from_mm = 0, to_mm = 0, at_mm = 0;  ///< along the segment; `at`: the least projected diameter. Occlusion: the segment's end
   double reference_diameter_mm = 0, minimal_diameter_mm = 0;  ///< projected, in the plane of calibration
   double diameter_percent = 0;                                ///< reduction of the projected diameter at `at`

@@ -127,6 +127,10 @@ std::vector<ProjectedPoint> project(const Edge& edge, const ConeBeam& beam, doub
     point.tangent_x = (ahead[1] - behind[1]) / length;
     point.radius_mm = edge.radius_mm[at] * (1 - f) + edge.radius_mm[at + 1] * f;
     point.area_mm2 = std::numbers::pi * point.radius_mm * point.radius_mm;
+    const auto between = [&](const std::vector<double>& values) { return values[at] * (1 - f) + values[at + 1] * f; };
+    point.healthy_radius_mm = between(edge.healthy_mm);
+    point.hydraulic_mm2 = std::numbers::pi * square(between(edge.hydraulic_mm));
+    point.place_mm = edge.drawn_length_mm * (static_cast<double>(at) + f) / static_cast<double>(edge.curve.size() - 1);
     double depth_over_width = 1;
     if (!edge.sections.empty()) {
       const Section &s0 = edge.sections[at], &s1 = edge.sections[at + 1];
@@ -143,7 +147,7 @@ std::vector<ProjectedPoint> project(const Edge& edge, const ConeBeam& beam, doub
     const Vec3 offset = across * (point.radius_mm / sine);
     const auto left = beam.project(p + offset), right = beam.project(p - offset);
     point.radius_px = 0.5 * std::abs((left[0] - right[0]) * point.tangent_x - (left[1] - right[1]) * point.tangent_y);
-    point.depth_mm = p.z;
+    point.depth_mm = beam.depth_mm(p);
     point.path_factor = std::min(1 / sine, 4.0) * depth_over_width;
     point.arc_mm = (static_cast<double>(at) + f) * dense_step_mm;
     points.push_back(point);

@@ -33,6 +33,9 @@ struct ProjectedPoint {
   double arc_mm = 0;
   double shear = 0;  ///< of an ellipse that lies aslant: mm of depth that the chord's middle moves per mm across the ray
   double area_mm2 = 0;
+  double healthy_radius_mm = 0;  ///< `radius_mm` without narrowing
+  double hydraulic_mm2 = 0;      ///< the section that the flow sees
+  double place_mm = 0;           ///< along the edge as drawn, without what lesions do to its axis
 };
 
 /// Points about `step_px` apart along the projection of an edge, first and last at its nodes.

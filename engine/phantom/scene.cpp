@@ -36,15 +36,14 @@ double lattice(int iy, int ix, std::uint32_t octave, std::uint64_t seed) {
   return words[0] * 0x1p-31 - 1;
 }
 
-double height_of(const LesionPlan& lesion, double arc_mm) {
-  const double x = std::abs(arc_mm - lesion.centre_mm) / (0.5 * lesion.length_mm);
-  if (x >= 1) return 0;
-  if (x <= 1 - lesion.shoulder) return 1;
-  return 0.5 * (1 + std::cos(std::numbers::pi * (x - 1 + lesion.shoulder) / lesion.shoulder));
+double length(const std::vector<Vec3>& curve) {
+  double sum = 0;
+  for (std::size_t k = 1; k < curve.size(); ++k) sum += norm(curve[k] - curve[k - 1]);
+  return sum;
 }
 
 void narrow(Edge& edge, const LesionPlan& lesion) {
-  const double step = edge.length_mm / static_cast<double>(edge.curve.size() - 1);
+  const double step = edge.plan_length_mm / static_cast<double>(edge.curve.size() - 1);
   const bool round = lesion.wider_axis == 1;
   if (!round && edge.sections.empty())
     for (const double radius : edge.radius_mm) edge.sections.push_back({radius, radius, lesion.angle_rad});
@@ -64,7 +63,51 @@ void narrow(Edge& edge, const LesionPlan& lesion) {
   edge.curve = std::move(curve);
 }
 
+/// The lesions of a vessel that reach into one of its edges.
+void narrow(Edge& edge, const std::vector<LesionPlan>& of_vessel, double least_hydraulic_share) {
+  edge.healthy_mm = edge.radius_mm;
+  for (LesionPlan lesion : of_vessel) {
+    lesion.centre_mm -= edge.start_mm;
+    if (std::abs(lesion.centre_mm - 0.5 * edge.plan_length_mm) >= 0.5 * (lesion.length_mm + edge.plan_length_mm)) continue;
+    narrow(edge, lesion);
+    edge.lesions.push_back(lesion);
+  }
+  for (std::size_t k = 0; k < edge.radius_mm.size(); ++k)
+    edge.hydraulic_mm.push_back(std::max(edge.radius_mm[k], least_hydraulic_share * edge.healthy_mm[k]));
+}
+
+Edge& edge_named(VesselTree& tree, const std::string& name) {
+  for (Edge& edge : tree.edges)
+    if (edge.name == name) return edge;
+  throw std::invalid_argument("grow: there is no '" + name + "'");
+}
+
+Vec3 turn(const Vec3& p, double c, double s, int axis) {
+  if (axis == 0) return {p.x, c * p.y - s * p.z, s * p.y + c * p.z};
+  if (axis == 1) return {c * p.x - s * p.z, p.y, s * p.x + c * p.z};
+  return {c * p.x - s * p.y, s * p.x + c * p.y, p.z};
+}
+
 }  // namespace
+
+Placement3::Placement3(const PhantomPose& pose) : shift_{pose.shift_x_mm, pose.shift_y_mm, pose.towards_mm} {
+  constexpr double degree = std::numbers::pi / 180;
+  // Columns are where the axes go.
+  const auto placed = [&](Vec3 p) {
+    p = turn(p, std::cos(pose.tilt_x_deg * degree), std::sin(pose.tilt_x_deg * degree), 1);
+    p = turn(p, std::cos(pose.tilt_y_deg * degree), std::sin(pose.tilt_y_deg * degree), 0);
+    return turn(p, std::cos(pose.rotation_deg * degree), std::sin(pose.rotation_deg * degree), 2);
+  };
+  const Vec3 x = placed({1, 0, 0}), y = placed({0, 1, 0}), z = placed({0, 0, 1});
+  rows_ = {Vec3{x.x, y.x, z.x}, Vec3{x.y, y.y, z.y}, Vec3{x.z, y.z, z.z}};
+}
+
+double height_of(const LesionPlan& lesion, double arc_mm) {
+  const double x = std::abs(arc_mm - lesion.centre_mm) / (0.5 * lesion.length_mm);
+  if (x >= 1) return 0;
+  if (x <= 1 - lesion.shoulder) return 1;
+  return 0.5 * (1 + std::cos(std::numbers::pi * (x - 1 + lesion.shoulder) / lesion.shoulder));
+}
 
 double fractal_noise(double y_mm, double x_mm, double longest_mm, double shortest_mm, std::uint64_t seed) {
   double sum = 0, power = 0;
@@ -98,6 +141,7 @@ int VesselTree::node(const std::string& name) const {
 }
 
 VesselTree grow(const Scene& scene) {
+  constexpr std::uint64_t edges_a_seed = 1000;  // no two edges of any two seeds wander alike
   VesselTree tree;
   for (const VesselPlan& vessel : scene.vessels)
     for (const ControlPoint& point : vessel.points)
@@ -115,8 +159,7 @@ VesselTree grow(const Scene& scene) {
     }
     int cuts = 0;
     for (std::size_t i = 1; i + 1 < vessel.points.size(); ++i) cuts += !vessel.points[i].node.empty();
-    if (cuts > 0 && !vessel.lesions.empty())
-      throw std::invalid_argument("grow: vessel '" + vessel.name + "' has a lesion and a node in between");
+    double start_mm = 0;
     std::vector<Sample> dense = {control.front()};
     int start = tree.node(vessel.points.front().node), number = 1;
     for (std::size_t i = 0; i + 1 < control.size(); ++i) {
@@ -134,29 +177,30 @@ VesselTree grow(const Scene& scene) {
       edge.to = start = tree.node(vessel.points[i + 1].node);
       std::vector<double> arc = {0};
       for (std::size_t k = 1; k < dense.size(); ++k) arc.push_back(arc.back() + norm(dense[k].at - dense[k - 1].at));
-      edge.length_mm = arc.back();
-      const int steps = std::max(4, static_cast<int>(std::ceil(edge.length_mm / 0.1)));
+      edge.start_mm = start_mm;
+      const double planned = edge.plan_length_mm = arc.back();
+      start_mm += planned;
+      const int steps = std::max(4, static_cast<int>(std::ceil(planned / 0.1)));
       std::size_t at = 0;
       for (int k = 0; k <= steps; ++k) {
-        const double wanted = edge.length_mm * k / steps;
+        const double wanted = planned * k / steps;
         while (at + 2 < arc.size() && arc[at + 1] < wanted) ++at;
         const Sample sample =
             mix(dense[at], dense[at + 1], std::clamp((wanted - arc[at]) / std::max(1e-12, arc[at + 1] - arc[at]), 0.0, 1.0));
         // Nothing wanders at a node, or the vessels that meet there would part.
-        const double free = std::clamp(std::min(wanted, edge.length_mm - wanted) / 6, 0.0, 1.0), swing = free * free * (3 - 2 * free);
+        const double free = std::clamp(std::min(wanted, planned - wanted) / 6, 0.0, 1.0), swing = free * free * (3 - 2 * free);
         const auto wander = [&](double lane, double longest, double shortest) {
-          return swing * fractal_noise(lane, wanted, longest, shortest, tree.edges.size() + 1);
+          return swing * fractal_noise(lane, wanted, longest, shortest, edges_a_seed * scene.wandering + tree.edges.size() + 1);
         };
         const Vec3 offset = Vec3{wander(0, 22, 11), wander(50, 22, 11), wander(100, 22, 11)} * scene.tortuosity_mm;
         edge.curve.push_back(sample.at + offset);
         edge.radius_mm.push_back(sample.radius * (1 + scene.calibre_variation * std::clamp(wander(150, 9, 4.5), -2.5, 2.5)));
       }
       edge.filling = vessel.filling;
-      edge.lesions = vessel.lesions;
-      for (const LesionPlan& lesion : vessel.lesions) narrow(edge, lesion);
       // Wandering made the curve longer, and its points a little uneven.
-      edge.length_mm = 0;
-      for (std::size_t k = 1; k < edge.curve.size(); ++k) edge.length_mm += norm(edge.curve[k] - edge.curve[k - 1]);
+      edge.drawn_length_mm = length(edge.curve);
+      narrow(edge, vessel.lesions, scene.least_hydraulic_share);
+      edge.length_mm = length(edge.curve);
       tree.edges.push_back(std::move(edge));
       dense = {control[i + 1]};
     }
@@ -164,8 +208,10 @@ VesselTree grow(const Scene& scene) {
   for (const TerminalPlan& terminal : scene.terminals) {
     const int node = tree.node(terminal.node);
     if (node < 0) throw std::invalid_argument("grow: no vessel reaches node '" + terminal.node + "'");
-    tree.terminals.push_back({node, terminal.inflow_share, terminal.conductance});
+    tree.terminals.push_back({node, terminal.inflow_share, terminal.conductance, terminal.contrast, terminal.delay_ms});
   }
+  for (const std::string& name : scene.closed) edge_named(tree, name).closed = true;
+  for (const auto& [name, plan] : scene.filling) edge_named(tree, name).filling = plan;
   return tree;
 }
 

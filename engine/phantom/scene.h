@@ -1,8 +1,11 @@
 #pragma once
 /// What stands in the beam: vessels as 3-D curves with radii, and the background's attenuation. One scenario, one function.
 
+#include <array>
 #include <cmath>
+#include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "engine/phantom/bolus.h"
@@ -26,20 +29,51 @@ inline Vec3 cross(const Vec3& a, const Vec3& b) { return {a.y * b.z - a.z * b.y,
 inline double norm(const Vec3& a) { return std::sqrt(dot(a, a)); }
 inline Vec3 unit(const Vec3& a) { return a * (1 / norm(a)); }
 
-/// A point source opposite a flat detector; the central ray meets the image's centre.
+/// A rigid motion from the patient's coordinates to the room's.
+class Placement3 {
+ public:
+  /// Rest.
+  Placement3() = default;
+  explicit Placement3(const PhantomPose& pose);
+
+  /// The patient's point in the room.
+  Vec3 to_room(const Vec3& p) const { return Vec3{dot(rows_[0], p), dot(rows_[1], p), dot(rows_[2], p)} + shift_; }
+  /// The room's point in the patient.
+  Vec3 to_patient(const Vec3& q) const { return turned_back(q - shift_); }
+  /// The same for a direction.
+  Vec3 turned_back(const Vec3& d) const { return rows_[0] * d.x + rows_[1] * d.y + rows_[2] * d.z; }
+
+ private:
+  std::array<Vec3, 3> rows_ = {Vec3{1, 0, 0}, Vec3{0, 1, 0}, Vec3{0, 0, 1}};
+  Vec3 shift_;
+};
+
+/// A point source opposite a flat detector; the central ray meets the image's centre. All points and directions are the patient's, who may
+/// lie otherwise than the scene was laid out.
 struct ConeBeam {
   double source_to_detector_mm = 1000, source_to_isocentre_mm = 1000 / 1.2, pitch_mm = 0.154;
   double centre_y_px = 0, centre_x_px = 0;
+  Placement3 patient = {};
 
   /// (y, x) in px.
   std::array<double, 2> project(const Vec3& p) const {
-    const double scale = source_to_detector_mm / (source_to_isocentre_mm - p.z) / pitch_mm;
-    return {centre_y_px + scale * p.y, centre_x_px + scale * p.x};
+    const Vec3 q = patient.to_room(p);
+    const double scale = source_to_detector_mm / (source_to_isocentre_mm - q.z) / pitch_mm;
+    return {centre_y_px + scale * q.y, centre_x_px + scale * q.x};
   }
-  Vec3 source() const { return {0, 0, source_to_isocentre_mm}; }
+  /// Towards the source, from the isocentre's plane.
+  double depth_mm(const Vec3& p) const { return patient.to_room(p).z; }
+  /// The source as the patient sees it.
+  Vec3 source() const { return patient.to_patient({0, 0, source_to_isocentre_mm}); }
   /// Unit vector from the source to the middle of a pixel.
   Vec3 ray(double y_px, double x_px) const {
-    return unit({(x_px - centre_x_px) * pitch_mm, (y_px - centre_y_px) * pitch_mm, -source_to_detector_mm});
+    return patient.turned_back(unit({(x_px - centre_x_px) * pitch_mm, (y_px - centre_y_px) * pitch_mm, -source_to_detector_mm}));
+  }
+  /// Where a pixel's ray meets the plane through the patient's origin that lies in the isocentre's plane at rest: (y, x), mm.
+  std::array<double, 2> in_plane(double y_px, double x_px) const {
+    const Vec3 from = source(), direction = ray(y_px, x_px);
+    const Vec3 at = from + direction * (-from.z / direction.z);
+    return {at.y, at.x};
   }
   /// In the isocentre's plane.
   double mm_per_px() const { return pitch_mm * source_to_isocentre_mm / source_to_detector_mm; }
@@ -54,15 +88,18 @@ struct ControlPoint {
 
 /// A narrowing. Its wall rises from both ends to full height, a cosine, over `shoulder` of half its length.
 struct LesionPlan {
-  std::string kind;  ///< as in PhantomLesion
-  double centre_mm = 0, length_mm = 10, shoulder = 1;
-  double narrowing = 0.5;  ///< of the diameter; of an eccentric one: of the smaller axis
-  double wider_axis = 1;   ///< narrowing of the larger axis / that of the smaller; 1: round
-  bool eccentric = false;  ///< all of it from one side, so that the lumen's centre moves
-  double angle_rad = 0;    ///< of the smaller axis about the vessel's: 0 across the ray, pi / 2 along it
+  std::string kind;                                    ///< as in PhantomLesion
+  double centre_mm = 0, length_mm = 10, shoulder = 1;  ///< centre: along the whole vessel's plan, across nodes
+  double narrowing = 0.5;                              ///< of the diameter; of an eccentric one: of the smaller axis
+  double wider_axis = 1;                               ///< narrowing of the larger axis / that of the smaller; 1: round
+  bool eccentric = false;                              ///< all of it from one side, so that the lumen's centre moves
+  double angle_rad = 0;                                ///< of the smaller axis about the vessel's: 0 across the ray, pi / 2 along it
 };
 
-/// A vessel from its first control point, a node, to its last, a node too. Lesions: only where no node lies between.
+/// Share of its full height that a narrowing has `arc_mm` along the vessel's plan: 0 to 1.
+double height_of(const LesionPlan& lesion, double arc_mm);
+
+/// A vessel from its first control point, a node, to its last, a node too.
 struct VesselPlan {
   std::string name, role;
   std::vector<ControlPoint> points;
@@ -74,10 +111,12 @@ struct VesselPlan {
 struct TerminalPlan {
   std::string node;
   double inflow_share = 0;  ///< of the whole inflow; > 0: inlet
-  double conductance = 0;   ///< > 0: outlet
+  double conductance = 0;   ///< > 0: outlet; of an inlet: part of the inflow goes elsewhere, the more the less the vessels take
+  double contrast = 1;      ///< of an inlet: concentration of what enters, relative to the bolus
+  double delay_ms = 0;      ///< of an inlet: the bolus comes later here
 };
 
-/// Vessels and background of one scenario.
+/// Vessels and background of one scenario; all in the patient's coordinates.
 struct Scene {
   std::vector<VesselPlan> vessels;
   std::vector<TerminalPlan> terminals;
@@ -89,8 +128,14 @@ struct Scene {
   bool endless_bolus = false;     ///< contrast flows in to the end, whatever PhantomOptions::bolus_duration_ms says
   std::vector<std::array<std::string, 2>> occlusions;  ///< vessels that end at one, and those that begin beyond it
   std::vector<PhantomDevice> devices;                  ///< they are in `attenuation` already
-  double shutter = 0;       ///< width of the shuttered border, of the smaller side; it does not move with the scene
-  std::vector<Limb> limbs;  ///< what moves as one in a non-rigid motion
+  double shutter = 0;               ///< width of the shuttered border, of the smaller side; it does not move with the scene
+  std::vector<Limb> limbs;          ///< what moves as one in a non-rigid motion
+  std::uint64_t wandering = 0;      ///< which way vessels wander and their calibre varies
+  std::vector<std::string> closed;  ///< edges by name: nothing flows, and no contrast enters
+  std::vector<std::pair<std::string, FillingPlan>> filling;  ///< of edges by name; else that of their vessel
+  /// The flow never sees less than this share of the lumen's healthy radius: Poiseuille's law would empty what a severe spasm narrows,
+  /// while small veins beside it, which are not drawn, keep blood moving.
+  double least_hydraulic_share = 0;
 };
 
 /// What a scenario's empty options mean, and how its scene is made.
@@ -135,6 +180,15 @@ Image<float> plain_background(const ConeBeam& beam, int rows, int columns, int m
 /// A foot, seen from the lateral side and obliquely: bones, soft tissue, air, and its deep and superficial veins.
 Scene make_foot(const ConeBeam& beam, int rows, int columns, std::uint64_t seed);
 
+/// Its veins and their terminals alone.
+Scene foot_vessels();
+
+/// Opens the perforators before the arch and the vein that they lead to: blood takes the short way home.
+void open_perforators(Scene& foot);
+
+/// Its bones, soft tissue and limbs.
+void add_foot_background(Scene& scene, const ConeBeam& beam, int rows, int columns, std::uint64_t seed);
+
 /// Band-limited noise in the plane with about equal power per octave from `longest_mm` down to `shortest_mm` (1/f); unit variance, roughly.
 double fractal_noise(double y_mm, double x_mm, double longest_mm, double shortest_mm, std::uint64_t seed);
 
@@ -151,11 +205,16 @@ struct Edge {
   std::string name, role;
   int from = 0, to = 0;
   std::vector<Vec3> curve;
-  std::vector<double> radius_mm;  ///< of the round lumen of the same area
-  std::vector<Section> sections;  ///< at each point of the curve; empty: round
-  std::vector<LesionPlan> lesions;
+  std::vector<double> radius_mm;     ///< of the round lumen of the same area
+  std::vector<double> healthy_mm;    ///< the same without narrowing
+  std::vector<double> hydraulic_mm;  ///< the radius that the flow sees
+  std::vector<Section> sections;     ///< at each point of the curve; empty: round
+  std::vector<LesionPlan> lesions;   ///< those that reach into this edge, along it
   FillingPlan filling;
   double length_mm = 0;
+  double start_mm = 0, plan_length_mm = 0;  ///< along the vessel's plan: where the edge begins, and how long it is there
+  double drawn_length_mm = 0;               ///< with its wandering, without what lesions do to its axis
+  bool closed = false;
 };
 
 /// Edges and nodes of a plan.

@@ -7,10 +7,9 @@ namespace cinelumen::phantom {
 
 Image<float> plain_background(const ConeBeam& beam, int rows, int columns, int margin, std::uint64_t seed) {
   Image<float> attenuation(rows + 2 * margin, columns + 2 * margin);
-  const double pixel = beam.mm_per_px();
   parallel_for(attenuation.height(), [&](int j) {
     for (int i = 0; i < attenuation.width(); ++i) {
-      const double y = (j - margin - beam.centre_y_px) * pixel, x = (i - margin - beam.centre_x_px) * pixel;
+      const auto [y, x] = beam.in_plane(j - margin, i - margin);
       const double slow = 1.25 + 0.16 * std::cos(x / 23 + 0.4) * std::cos(y / 31 - 0.7) - 2.2e-5 * (x * x + y * y);
       attenuation(j, i) = static_cast<float>(slow + 0.035 * fractal_noise(y, x, 20, 0.9, seed));
     }
