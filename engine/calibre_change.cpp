@@ -117,7 +117,8 @@ class Models {
     for (std::size_t i = 0; i < n_; ++i)
       for (std::size_t j = 0; j < n_; ++j) {
         const double d = bins_.arc[i] - bins_.arc[j];
-        result[i * n_ + j] = options_.long_sd * options_.long_sd * bell(d, options_.long_mm);
+        result[i * n_ + j] = options_.long_sd * options_.long_sd * bell(d, options_.long_mm) +
+                             options_.shoulder_sd * options_.shoulder_sd * bell(d, options_.shoulder_mm);
         if (focal) result[i * n_ + j] += options_.short_sd * options_.short_sd * bell(d, options_.short_mm);
       }
     return result;

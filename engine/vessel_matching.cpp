@@ -8,6 +8,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "engine/median.h"
 #include "engine/vessel_parallax.h"
 
 namespace cinelumen {
@@ -543,9 +544,13 @@ void refine(RunRegistration& registration, const Courses& reference, const Cours
 std::vector<ParallaxTie> find_ties(const Courses& courses, const std::vector<Node>& nodes) {
   constexpr double near_px = 3;      // of ends on one middle line
   constexpr double straight = -0.9;  // cosine between directions away from the meeting point
-  const auto end_of = [&](const std::array<int, 2>& end) -> const Place& { return end[1] ? courses[end[0]].back() : courses[end[0]].front(); };
+  const auto end_of = [&](const std::array<int, 2>& end) -> const Place& {
+    return end[1] ? courses[end[0]].back() : courses[end[0]].front();
+  };
   std::vector<ParallaxTie> ties;
-  const auto tie = [&](const std::array<int, 2>& a, const std::array<int, 2>& b) { ties.push_back({a[0], b[0], end_of(a).arc, end_of(b).arc}); };
+  const auto tie = [&](const std::array<int, 2>& a, const std::array<int, 2>& b) {
+    ties.push_back({a[0], b[0], end_of(a).arc, end_of(b).arc});
+  };
   std::set<std::array<int, 2>> in_nodes;
   for (const Node& node : nodes)
     for (std::size_t i = 0; i < node.arms.size(); ++i) {
@@ -572,13 +577,63 @@ std::array<double, 4> box_of(const Courses& courses) {
     for (const Place& p : course) box = {std::min(box[0], p.y), std::min(box[1], p.x), std::max(box[2], p.y), std::max(box[3], p.x)};
   return box;
 }
-std::array<double, 2> middle_of(const Courses& courses) {
+std::array<double, 2> centre_of(const Courses& courses) {
   const auto box = box_of(courses);
   return {(box[0] + box[2]) / 2, (box[1] + box[3]) / 2};
 }
 double extent_of(const Courses& courses) {
   const auto box = box_of(courses);
   return std::max({1.0, (box[2] - box[0]) / 2, (box[3] - box[1]) / 2});
+}
+
+/// Segments with a matched branch point, and those that meet such a one where both lie displaced alike.
+std::vector<bool> find_supported(const Courses& reference, const Courses& registered, const VesselParallax& parallax,
+                                 const std::vector<NodeMatch>& nodes, const std::vector<ParallaxTie>& ties) {
+  constexpr double alike_px = 2;
+  std::vector<bool> supported(reference.size(), false);
+  for (const NodeMatch& node : nodes)
+    for (const auto& arm : node.reference->arms) supported[arm[0]] = true;
+  const auto at = [&](int s, double arc) {
+    const Place& p = registered[s][arc > 0 ? registered[s].size() - 1 : 0];
+    return parallax.at(s, reference[s].empty() ? 0 : arc, p.y, p.x);
+  };
+  for (bool changed = true; changed;) {
+    changed = false;
+    for (const ParallaxTie& tie : ties) {
+      if (supported[tie.first_segment] == supported[tie.second_segment]) continue;
+      const auto a = at(tie.first_segment, tie.first_arc_px), b = at(tie.second_segment, tie.second_arc_px);
+      if (std::hypot(a[0] - b[0], a[1] - b[1]) > alike_px) continue;
+      supported[tie.first_segment] = supported[tie.second_segment] = true;
+      changed = true;
+    }
+  }
+  return supported;
+}
+
+/// Takes out segments that no branch point supports and that would lie displaced otherwise than all else: what would have to move by much
+/// where nothing else does was given to a neighbour.
+void drop_far(CourseNumbers& courses, const Courses& reference, const Courses& registered, const VesselParallax& parallax,
+              const std::vector<bool>& supported, double px_per_mm) {
+  constexpr double always_mm = 1;  // paired veins lie further apart
+  constexpr double middles = 3;    // the middle distance from the middle displacement; a tilt spreads by depth
+  std::array<std::vector<double>, 2> parts;
+  const auto displacement = [&](std::size_t s, std::size_t k) {
+    return parallax.at(static_cast<int>(s), reference[s][k].arc, registered[s][k].y, registered[s][k].x);
+  };
+  for (std::size_t s = 0; s < courses.size(); ++s)
+    for (std::size_t k = 0; k < courses[s].size(); ++k)
+      if (courses[s][k] >= 0)
+        for (int part = 0; part < 2; ++part) parts[part].push_back(displacement(s, k)[part]);
+  if (parts[0].empty()) return;
+  const std::array<double, 2> middle = {middle_of(parts[0]), middle_of(parts[1])};
+  std::vector<double> distances;
+  for (std::size_t i = 0; i < parts[0].size(); ++i) distances.push_back(std::hypot(parts[0][i] - middle[0], parts[1][i] - middle[1]));
+  const double limit = std::max(always_mm * px_per_mm, middles * in_place_median(distances));
+  for (std::size_t s = 0; s < courses.size(); ++s)
+    for (std::size_t k = 0; k < courses[s].size() && !supported[s]; ++k) {
+      const auto d = displacement(s, k);
+      if (std::hypot(d[0] - middle[0], d[1] - middle[1]) > limit) courses[s][k] = -1;
+    }
 }
 
 /// The moved reference, each vessel displaced as it was found.
@@ -723,7 +778,7 @@ VesselMatching match_vessels(const std::vector<SegmentResult>& reference_segment
     ParallaxPrior prior;
     prior.px_per_mm = px_per_mm;
     const std::vector<ParallaxTie> ties = find_ties(reference, of_reference);
-    VesselParallax parallax(lengths, ties, middle_of(registered), extent_of(registered), prior);
+    VesselParallax parallax(lengths, ties, centre_of(registered), extent_of(registered), prior);
     const std::array<double, 3> reaches_mm = {options.search_mm, std::sqrt(options.search_mm * options.final_mm), options.final_mm};
     CourseNumbers courses;
     for (std::size_t pass = 0; pass < reaches_mm.size(); ++pass) {
@@ -732,13 +787,15 @@ VesselMatching match_vessels(const std::vector<SegmentResult>& reference_segment
       const PlaceMap map(run, costs.reach_px);
       const CourseFinder finder(run, map, costs);
       courses = find_courses(finder, in_run, map);
-      if (pass + 1 == reaches_mm.size()) drop_beyond_ends(courses, in_run, run, map);
+      const bool last = pass + 1 == reaches_mm.size();
+      if (last) drop_beyond_ends(courses, in_run, run, map);
       drop_short(courses, in_run, options.least_length_mm * px_per_mm);
       const std::vector<NodeMatch> nodes = match_nodes(of_reference, of_run, reference, run, courses, map);
-      if (pass + 1 < reaches_mm.size()) {
+      if (!last) {
         parallax.fit(samples_of(courses, registered, in_run, run, map, nodes, reference, refined));
         continue;
       }
+      drop_far(courses, reference, registered, parallax, find_supported(reference, registered, parallax, nodes, ties), px_per_mm);
       refine(refined, reference, courses, registered, parallax, options.mm_per_px);
       for (std::size_t s = 0; s < reference.size(); ++s) {
         std::vector<Anchor> anchors;

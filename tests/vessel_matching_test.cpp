@@ -183,7 +183,7 @@ TEST(VesselMatching, WhatIsGoneIsNotMatchedToItsNeighbour) {
   const VesselMatching third = match_vessels(reference, interrupted, truth, options());
   EXPECT_EQ(third.segment, (std::vector<int>{0, 2, 3, 4}));
   EXPECT_NEAR(third.matched_share[0], 0.85, 0.03);
-  EXPECT_LE(found(third, 0, reference, interrupted, truth).largest_miss_px, 1);
+  EXPECT_LE(found(third, 0, reference, interrupted, truth).largest_miss_px, 2);
   // Without the paired vein in the reference, that of the run is new.
   const VesselMatching fourth = match_vessels({reference[0], reference[2], reference[3]}, without_vein, truth, options());
   EXPECT_EQ(fourth.segment, (std::vector<int>{-1, 1, 2}));
