@@ -858,8 +858,8 @@ class TimelinePage {
     const ComparisonThresholds& t = thresholds_;
     const auto number = [](double value, int decimals = 0) { return fixed(value, decimals); };
     entry("Order, reference",
-          "Runs stand in the order of their acquisition times. The reference: " + page::sentence(comparison_.reference_note) +
-              " Another angulation by more than " + number(t.angulation_deg) + "° is another projection and is not compared.");
+          "Runs stand in the order of their acquisition times. The reference is run " + std::to_string(comparison_.reference + 1) + ": " +
+              escape_html(comparison_.reference_note) + ". Another angulation by more than " + number(t.angulation_deg) + "° is another projection and is not compared.");
     entry("Registration",
           "Each run’s contrast-free picture is laid on the reference’s: similarity, then affine, then a smooth displacement, on bone; "
           "devices "
@@ -869,7 +869,7 @@ class TimelinePage {
           "Segments are matched by place, direction and neighbours, with none as an answer too; arc length is aligned along each.");
     entry("Calibre",
           "Each run’s own profile, pooled over its opacified frames, over the reference’s at the same place of the vessel, focal "
-          "narrowings of the reference bridged. A factor that all segments of a run share is taken out (“all calibres”).");
+          "narrowings of the reference bridged. A factor that all segments of a run share is taken out.");
     entry("Narrowing", "Posterior median of the calibre lost at the narrowest place, over " + number(CalibreChangeOptions{}.window_mm, 1) +
                            " " + unit_ +
                            ": a Gaussian process with a long and a short length scale, mixed with “no change”. Extent: where more "
