@@ -413,16 +413,20 @@ class TimelinePage {
       for (const std::size_t s : shown_) finding(comparison_.segments[s]);
       page_ += "</tbody></table></div>";
     }
-    for (const char* label : {"no change", "indeterminate", "not filled"}) {
-      std::vector<int> ids;
-      for (const std::size_t s : others_)
-        if (comparison_.segments[s].label == label) ids.push_back(comparison_.segments[s].id);
-      std::sort(ids.begin(), ids.end());
-      if (!ids.empty())
-        page_ += "<p class=folded><b>" + count(ids.size(), "segment", "segments") + ": " + label + "</b> (" + number_list(ids) + ")" +
-                 (label_gravity(label) > 1 ? "; why stands under “What cannot be said”" : "") + "</p>";
-    }
+    for (const char* label : {"no change", "indeterminate", "not filled"}) folded(label);
     page_ += "\n";
+  }
+
+  /// The segments with this label that the table does not have, in one line.
+  void folded(const std::string& label) {
+    std::vector<int> ids;
+    for (const std::size_t s : others_)
+      if (comparison_.segments[s].label == label) ids.push_back(comparison_.segments[s].id);
+    if (ids.empty()) return;
+    std::sort(ids.begin(), ids.end());
+    const bool more = std::any_of(shown_.begin(), shown_.end(), [&](std::size_t s) { return comparison_.segments[s].label == label; });
+    page_ += "<p class=folded><b>" + std::to_string(ids.size()) + (more ? " more" : "") + (ids.size() == 1 ? " segment: " : " segments: ") +
+             label + "</b> (" + number_list(ids) + ")" + (label == "no change" ? "" : "; why stands under “What cannot be said”") + "</p>";
   }
 
   std::string short_event(std::size_t r) const {
@@ -434,8 +438,9 @@ class TimelinePage {
     page_ += "<tr class=first><td class=\"l name\">" + chip(segment.id) + " " + name(segment) + "<td class=l><b>" +
              escape_html(segment.label) + "</b>" + (segment.grade == "none" ? "" : ", " + escape_html(segment.grade));
     const std::optional<double>& percent = segment.narrowing_percent;
-    const bool bounded = std::any_of(segment.entries.begin(), segment.entries.end(), [](const TimelineEntry& e) { return e.bounded; });
-    page_ += percent ? "<td>" + std::string(bounded && *percent < 100 ? "≥ " : "") + fixed(percent, 0) + " %" +
+    const bool bounded = percent && *percent >= thresholds_.narrowing_percent && *percent < 100 &&
+                         std::any_of(segment.entries.begin(), segment.entries.end(), [](const TimelineEntry& e) { return e.bounded; });
+    page_ += percent ? "<td>" + std::string(bounded ? "≥ " : "") + fixed(percent, 0) + " %" +
                            (segment.ci95 ? "<br><small>" + fixed((*segment.ci95)[0], 0) + " to " + fixed((*segment.ci95)[1], 0) + "</small>"
                                          : "")
                      : "<td class=none>–";
@@ -857,9 +862,10 @@ class TimelinePage {
     const auto entry = [&](const char* term, const std::string& text) { page_ += "<dt>" + std::string(term) + "<dd>" + text; };
     const ComparisonThresholds& t = thresholds_;
     const auto number = [](double value, int decimals = 0) { return fixed(value, decimals); };
-    entry("Order, reference",
-          "Runs stand in the order of their acquisition times. The reference is run " + std::to_string(comparison_.reference + 1) + ": " +
-              escape_html(comparison_.reference_note) + ". Another angulation by more than " + number(t.angulation_deg) + "° is another projection and is not compared.");
+    entry("Order, reference", "Runs stand in the order of their acquisition times. The reference is run " +
+                                  std::to_string(comparison_.reference + 1) + ": " + escape_html(comparison_.reference_note) +
+                                  ". Another angulation by more than " + number(t.angulation_deg) +
+                                  "° is another projection and is not compared.");
     entry("Registration",
           "Each run’s contrast-free picture is laid on the reference’s: similarity, then affine, then a smooth displacement, on bone; "
           "devices "

@@ -133,8 +133,8 @@ class Words {
     return last;
   }
 
-  /// What became of lesions: ", gone in run 5 (next day) in 2 of 3 segments, still there in run 7, the last, in 1". Each segment's end is
-  /// the first run after its last lesion in which `over` holds.
+  /// What became of lesions: ", gone in 2 of 3 segments in run 5 (next day), still there in 1 in the last run". Each segment's end is the
+  /// first run after its last lesion in which `over` holds.
   template <class Lesion, class Over>
   std::string ends(const Segments& segments, Lesion lesion, Over over, const char* word) const {
     const std::size_t last = comparison_.runs.size() - 1;
@@ -149,13 +149,16 @@ class Words {
           break;
         }
     }
-    const auto share = [&](std::size_t n) {
-      return n == segments.size() ? std::string() : " in " + std::to_string(n) + " of " + segments_in_words(segments.size());
+    const auto share = [&](std::size_t n, bool first) {
+      if (n == segments.size()) return std::string();
+      return " in " + std::to_string(n) + (first ? " of " + segments_in_words(segments.size()) : std::string());
     };
     std::string text;
     for (std::size_t r = 0; r <= last; ++r)
-      if (ended[r] > 0) text += ", " + std::string(word) + " in " + run_in_words(r) + share(ended[r]);
-    if (still > 0) text += ", still there in the last run" + share(still);
+      if (ended[r] > 0) {
+        text += "," + (text.empty() ? " " + std::string(word) : std::string()) + share(ended[r], text.empty()) + " in " + run_in_words(r);
+      }
+    if (still > 0) text += ", still there" + share(still, text.empty()) + " in the last run";
     return text;
   }
 
@@ -180,7 +183,7 @@ class Words {
       drugs += comparison_.runs[r].procedure == comparison_.runs[first].procedure && event(r) == EventKind::spasmolytic;
     const std::string given = drugs == 1 ? "the spasmolytic" : number_word(drugs) + " spasmolytics";
     const std::string& word = comparison_.summary.response;
-    if (drugs == 0) return ", no spasmolytic tried since";
+    if (drugs == 0) return ", no spasmolytic recorded since";
     if (word == "refractory") return ", not relieved by " + given;
     if (word == "relieved") return ", relieved after " + given;
     if (word == "partial") return ", partly relieved after " + given;
