@@ -136,7 +136,7 @@ std::vector<VesselParallax::Equation> VesselParallax::prior_equations(const Para
 }
 
 /// Least squares by conjugate gradients from what is known; returns the sum of weighted squares.
-double VesselParallax::solve(std::vector<Equation> equations) {
+double VesselParallax::solve(const std::vector<Equation>& equations) {
   constexpr int most_steps = 150;
   constexpr double enough = 1e-3;  // of the scaled gradient's square: what is left moves the sum of squares by less
   const std::size_t n = unknowns_.size();
@@ -194,7 +194,7 @@ void VesselParallax::fit(const std::vector<ParallaxSample>& samples) {
   const auto solve_with = [&](const std::vector<Equation>& of_samples, const std::vector<Equation>& of_prior) {
     std::vector<Equation> all = of_samples;
     all.insert(all.end(), of_prior.begin(), of_prior.end());
-    return solve(std::move(all));
+    return solve(all);
   };
   // Which samples to trust: from a fit that prefers no direction.
   ParallaxPrior even = prior_;

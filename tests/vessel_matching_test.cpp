@@ -237,9 +237,9 @@ TEST(VesselMatching, NothingIsMatchedWithoutARegistration) {
 TEST(VesselMatching, RunsOfOnePatientInOtherPoses) {
   PhantomCaseOptions options;
   options.variant = "refractory";
-  options.base.rows = options.base.columns = 400;
-  options.base.frames = 15;
-  options.base.frame_time_ms = 800;
+  options.base.rows = options.base.columns = 384;
+  options.base.frames = 18;
+  options.base.frame_time_ms = 700;
   options.base.seed = 600;
   const PhantomCase patient(options);
   const PhantomRun before = patient.run(0), after = patient.run(1);
