@@ -197,6 +197,7 @@ Analysis analyze(const Stream& stream, const Run& run, const AnalysisOptions& op
   SegmentMeasurements measurements = chain.measure(topology, opacification, analysis.calibration, observer);
   {
     const auto timed = clock.measure("statistics");
+    watch_calibre(measurements, analysis);
     summarize_segments(measurements, analysis);
     summarize_flow(measurements, options.regions, analysis);
     name_segments(analysis, run.description.body_part);

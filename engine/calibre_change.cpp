@@ -14,16 +14,22 @@ constexpr std::size_t most_bins = 120;     // longer vessels get wider bins: the
 constexpr double points_that_share = 2.5;  // neighbouring points, about a pixel apart, of which one is news
 constexpr double narrowed_ratio = 0.75;    // where the extent of a narrowing ends: 25 %
 
-/// Lower triangular factor of a symmetric positive definite matrix, row by row.
+/// Lower triangular factor of a symmetric positive semidefinite matrix, row by row.
 class Cholesky {
  public:
-  explicit Cholesky(std::vector<double> a, std::size_t n) : l_(std::move(a)), n_(n) {
+  Cholesky(std::vector<double> a, std::size_t n) : l_(std::move(a)), n_(n) {
+    double largest = 0;
+    for (std::size_t i = 0; i < n_; ++i) largest = std::max(largest, l_[i * n_ + i]);
     for (std::size_t j = 0; j < n_; ++j) {
-      for (std::size_t i = j; i < n_; ++i) {
+      double pivot = l_[j * n_ + j];
+      for (std::size_t k = 0; k < j; ++k) pivot -= l_[j * n_ + k] * l_[j * n_ + k];
+      // What rounding leaves of a direction without variance is not one.
+      const bool flat = pivot <= rounding * largest;
+      l_[j * n_ + j] = flat ? 0 : std::sqrt(pivot);
+      for (std::size_t i = j + 1; i < n_; ++i) {
         double sum = l_[i * n_ + j];
         for (std::size_t k = 0; k < j; ++k) sum -= l_[i * n_ + k] * l_[j * n_ + k];
-        // Rounding may leave nothing of a pivot that should be small.
-        l_[i * n_ + j] = i == j ? std::sqrt(std::max(sum, least_pivot)) : sum / l_[j * n_ + j];
+        l_[i * n_ + j] = flat ? 0 : sum / l_[j * n_ + j];
       }
     }
   }
@@ -49,7 +55,7 @@ class Cholesky {
   }
 
  private:
-  static constexpr double least_pivot = 1e-12;
+  static constexpr double rounding = 1e-7;
   std::vector<double> l_;
   std::size_t n_;
 };
@@ -88,50 +94,88 @@ Bins pool(const std::vector<LogRatio>& ratios, const CalibreChangeOptions& optio
 
 double bell(double distance, double length) { return std::exp(-0.5 * distance * distance / (length * length)); }
 
-/// Evidence and posterior of "something changed" against "nothing did".
+/// Posterior of the change at each bin, and how likely it is that there is one.
 struct Posterior {
   double changed = 0;                    // probability
-  std::vector<double> mean, covariance;  // of the change at each bin, given that something changed
+  std::vector<double> mean, covariance;  // given that something changed
 };
 
-Posterior infer(const Bins& bins, double common_sd, const CalibreChangeOptions& options) {
-  const std::size_t n = bins.arc.size();
-  std::vector<double> signal(n * n), error(n * n), both(n * n);
-  for (std::size_t i = 0; i < n; ++i)
-    for (std::size_t j = 0; j < n; ++j) {
-      const double d = bins.arc[i] - bins.arc[j];
-      signal[i * n + j] =
-          options.long_sd * options.long_sd * bell(d, options.long_mm) + options.short_sd * options.short_sd * bell(d, options.short_mm);
-      error[i * n + j] =
-          common_sd * common_sd + options.shape_sd * options.shape_sd * bell(d, options.shape_mm) + (i == j ? bins.variance[i] : 0.0);
-      both[i * n + j] = signal[i * n + j] + error[i * n + j];
-    }
-  const Cholesky nothing(error, n), something(both, n);
-  const auto log_likelihood = [&](const Cholesky& factor) {
+/// What may have happened, as covariances between bins.
+class Models {
+ public:
+  Models(const Bins& bins, double common_sd, const CalibreChangeOptions& options) : bins_(bins), options_(options), n_(bins.arc.size()) {
+    error_.resize(n_ * n_);
+    for (std::size_t i = 0; i < n_; ++i)
+      for (std::size_t j = 0; j < n_; ++j)
+        error_[i * n_ + j] = common_sd * common_sd +
+                             options.shape_sd * options.shape_sd * bell(bins.arc[i] - bins.arc[j], options.shape_mm) +
+                             (i == j ? bins.variance[i] : 0.0);
+  }
+  /// Covariance of a change that spreads, and where `focal` of a short one besides.
+  std::vector<double> signal(bool focal) const {
+    std::vector<double> result(n_ * n_);
+    for (std::size_t i = 0; i < n_; ++i)
+      for (std::size_t j = 0; j < n_; ++j) {
+        const double d = bins_.arc[i] - bins_.arc[j];
+        result[i * n_ + j] = options_.long_sd * options_.long_sd * bell(d, options_.long_mm) +
+                             options_.shoulder_sd * options_.shoulder_sd * bell(d, options_.shoulder_mm);
+        if (focal) result[i * n_ + j] += options_.short_sd * options_.short_sd * bell(d, options_.short_mm);
+      }
+    return result;
+  }
+  Cholesky nothing() const { return {error_, n_}; }
+  Cholesky with(const std::vector<double>& signal) const {
+    std::vector<double> both(n_ * n_);
+    for (std::size_t i = 0; i < both.size(); ++i) both[i] = signal[i] + error_[i];
+    return {std::move(both), n_};
+  }
+  double log_likelihood(const Cholesky& factor) const {
     double squares = 0;
-    for (const double z : factor.forward(bins.value)) squares += z * z;
+    for (const double z : factor.forward(bins_.value)) squares += z * z;
     return -0.5 * (squares + factor.log_determinant());
-  };
-  Posterior posterior;
-  const double odds = std::log(options.changed_share / (1 - options.changed_share)) + log_likelihood(something) - log_likelihood(nothing);
-  posterior.changed = 1 / (1 + std::exp(-std::clamp(odds, -50.0, 50.0)));
-  // mean = S B^-1 y, covariance = S - S B^-1 S, with B = L L'.
-  const std::vector<double> whitened = something.forward(bins.value);
-  std::vector<std::vector<double>> rows;
-  for (std::size_t i = 0; i < n; ++i)
-    rows.push_back(something.forward(
-        {signal.begin() + static_cast<std::ptrdiff_t>(i * n), signal.begin() + static_cast<std::ptrdiff_t>((i + 1) * n)}));
-  posterior.mean.resize(n);
-  posterior.covariance = signal;
-  for (std::size_t i = 0; i < n; ++i) {
-    for (std::size_t k = 0; k < n; ++k) posterior.mean[i] += rows[i][k] * whitened[k];
-    for (std::size_t j = 0; j <= i; ++j) {
-      double explained = 0;
-      for (std::size_t k = 0; k < n; ++k) explained += rows[i][k] * rows[j][k];
-      posterior.covariance[i * n + j] -= explained;
-      posterior.covariance[j * n + i] = posterior.covariance[i * n + j];
+  }
+  /// mean = S B^-1 y, covariance = S - S B^-1 S, with B = L L'.
+  void condition(const std::vector<double>& signal, const Cholesky& factor, Posterior& posterior) const {
+    const std::vector<double> whitened = factor.forward(bins_.value);
+    std::vector<std::vector<double>> rows;
+    for (std::size_t i = 0; i < n_; ++i)
+      rows.push_back(factor.forward(
+          {signal.begin() + static_cast<std::ptrdiff_t>(i * n_), signal.begin() + static_cast<std::ptrdiff_t>((i + 1) * n_)}));
+    posterior.mean.assign(n_, 0.0);
+    posterior.covariance = signal;
+    for (std::size_t i = 0; i < n_; ++i) {
+      for (std::size_t k = 0; k < n_; ++k) posterior.mean[i] += rows[i][k] * whitened[k];
+      for (std::size_t j = 0; j <= i; ++j) {
+        double explained = 0;
+        for (std::size_t k = 0; k < n_; ++k) explained += rows[i][k] * rows[j][k];
+        posterior.covariance[i * n_ + j] -= explained;
+        posterior.covariance[j * n_ + i] = posterior.covariance[i * n_ + j];
+      }
     }
   }
+
+ private:
+  const Bins& bins_;
+  const CalibreChangeOptions& options_;
+  std::size_t n_;
+  std::vector<double> error_;
+};
+
+/// Nothing, a change that spreads, or a focal one besides: the likelier of the last two is carried on.
+Posterior infer(const Bins& bins, double common_sd, const CalibreChangeOptions& options) {
+  const Models models(bins, common_sd, options);
+  const std::vector<double> smooth_signal = models.signal(false), focal_signal = models.signal(true);
+  const Cholesky smooth = models.with(smooth_signal), focal = models.with(focal_signal);
+  const double nothing = models.log_likelihood(models.nothing()) + std::log(1 - options.changed_share);
+  const double spreads = models.log_likelihood(smooth) + std::log(options.changed_share * (1 - options.focal_share));
+  const double is_focal = models.log_likelihood(focal) + std::log(options.changed_share * options.focal_share);
+  Posterior posterior;
+  const double odds = std::max(spreads, is_focal) - nothing;
+  posterior.changed = 1 / (1 + std::exp(-std::clamp(odds, -50.0, 50.0)));
+  if (is_focal > spreads)
+    models.condition(focal_signal, focal, posterior);
+  else
+    models.condition(smooth_signal, smooth, posterior);
   return posterior;
 }
 

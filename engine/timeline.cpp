@@ -166,7 +166,8 @@ class Rules {
       const SiteInRun later = look(site, q);
       if (!later.known) continue;
       const double regained = recovery(seen, later);
-      if (runs_[q].procedure == runs_[r].procedure) {
+      const bool forced = mechanical_between(r, q), same_procedure = runs_[q].procedure == runs_[r].procedure;
+      if (same_procedure && !forced) {
         repeated = true;
         result.recovery = std::max(result.recovery.value_or(-1), regained);
         if (!recovered(seen, later)) continue;
@@ -176,18 +177,21 @@ class Rules {
         result.reasons.emplace_back(recovery_note);
         return result;
       }
-      // Opened by force, it says nothing of what the vessel would have done by itself.
-      if (mechanical_between(r, q)) break;
       if (!later.present && later.percent < t_.narrowing_percent) {
         const bool tested = repeated || drug_between(first_present(site, r), r);
+        // Opened by force, it says nothing of what the vessel would have done by itself.
+        if (forced && !tested) break;
         result.label = tested ? refractory : relieved;
         if (!result.recovery) result.recovery = tested ? recovery_until(site, r) : regained;
         result.reasons.push_back(run_name(q) + ": the lumen is normal again" +
-                                 (tested ? ", which no run of the same procedure showed" : "; no drug was tried in between"));
+                                 (forced   ? ", after a balloon; no run before it showed that a drug relieved it"
+                                  : tested ? ", which no run of the same procedure showed"
+                                           : "; no drug was tried in between"));
         if (tested) result.reasons.emplace_back(recovery_note);
         return result;
       }
-      if (later.present && !later.occluded && std::abs(later.percent - seen.percent) < t_.same_size_percent) persists = q;
+      if (!forced && !same_procedure && later.present && !later.occluded && std::abs(later.percent - seen.percent) < t_.same_size_percent)
+        persists = q;
     }
     if (persists) {
       result.label = indeterminate;

@@ -93,6 +93,8 @@ Json segment_json(const PhantomSegment& segment, const PhantomTruth& truth) {
   json["path_factor"] = column(segment, 5, [](const PhantomPoint& p) { return p.path_factor; });
   json["velocity_mm_s"] = column(segment, 2, [](const PhantomPoint& p) { return p.velocity_mm_s; });
   json["arrival_ms"] = column(segment, 2, [](const PhantomPoint& p) { return p.arrival_ms; });
+  json["place_mm"] = column(segment, 4, [](const PhantomPoint& p) { return p.place_mm; });
+  json["healthy_radius_mm"] = column(segment, 5, [](const PhantomPoint& p) { return p.healthy_radius_mm; });
   json["gap_px"] = column(segment, 2, [](const PhantomPoint& p) { return p.gap_px; });
   json["filling"] = by_frame(segment.filling);
   json["mechanism"] = segment.mechanism;
@@ -160,6 +162,13 @@ std::string identity(const PhantomOptions& o) {
   append("warp", *o.warp_px);
   append("glare", o.glare_fraction);
   append("lag", o.lag_fraction);
+  append("turned", o.pose.rotation_deg);
+  append("tilted y", o.pose.tilt_y_deg);
+  append("tilted x", o.pose.tilt_x_deg);
+  append("shifted y", o.pose.shift_y_mm);
+  append("shifted x", o.pose.shift_x_mm);
+  append("towards", o.pose.towards_mm);
+  if (*o.anatomy_seed != o.seed) result += " anatomy " + std::to_string(*o.anatomy_seed);
   return result;
 }
 
@@ -173,14 +182,59 @@ void check(const OFCondition& condition, const std::string& path) {
   if (condition.bad()) throw OutputError(path + ": can't be written: " + condition.text());
 }
 
-void write_dicom(const PhantomRun& phantom, const std::filesystem::path& path) {
+/// What a run's header says of patient, study and time, and not of its pixels.
+struct Visit {
+  std::string patient, study, series;  ///< ID, description and description
+  std::string instance;                ///< what its UIDs are made from
+  std::string session;                 ///< what the study's is made from
+  std::string date, time;
+  int study_number = 1, series_number = 1;
+};
+
+/// A run by itself.
+Visit lone_visit(const PhantomOptions& options) {
+  Visit visit;
+  visit.patient = "PHANTOM-" + std::to_string(options.seed);
+  visit.study = "Synthetic angiogram";
+  visit.series = "Phantom " + options.scenario + ", seed " + std::to_string(options.seed);
+  visit.instance = visit.session = identity(options);
+  visit.date = "20260101";
+  visit.time = "120000";
+  return visit;
+}
+
+Visit visit_of(const PhantomCase& made, const PhantomEvent& event, const PhantomOptions& options) {
+  const std::string seed = std::to_string(made.options().base.seed), which = "case " + made.options().variant + " seed " + seed;
+  Visit visit;
+  visit.patient = "PHANTOM-CASE-" + seed;
+  visit.study = "Synthetic angiograms, session " + std::to_string(event.session + 1);
+  visit.series = "Foot, " + event.note;
+  visit.instance = which + (made.options().devices ? " " : " without devices ") + identity(options);
+  char size[64];
+  std::snprintf(size, sizeof size, " %dx%dx%d", options.rows, options.columns, *options.frames);
+  visit.session = which + size + " session " + std::to_string(event.session);
+  const auto digits = [&](std::size_t from, std::size_t to) {
+    std::string result = event.acquired.substr(from, to - from);
+    std::erase_if(result, [](char c) { return c < '0' || c > '9'; });
+    return result;
+  };
+  visit.date = digits(0, 10);
+  visit.time = digits(11, 19);
+  visit.study_number = event.session + 1;
+  visit.series_number = event.run + 1;
+  return visit;
+}
+
+void write_dicom(const PhantomRun& phantom, const Visit& visit, const std::filesystem::path& path) {
   const PhantomTruth& truth = phantom.truth;
   const PhantomOptions& options = truth.options;
   Derivation derivation;
   derivation.frames = static_cast<int>(phantom.frames.size());
-  derivation.description = identity(options);
   derivation.version = CINELUMEN_VERSION;
-  const auto uid = [&](const char* purpose) { return derived_uid("cinelumen phantom", derivation, purpose); };
+  const auto uid = [&](const std::string& of, const char* purpose) {
+    derivation.description = of;
+    return derived_uid("cinelumen phantom", derivation, purpose);
+  };
   const bool foot = truth.body_part == "FOOT";
 
   DcmFileFormat file;
@@ -194,25 +248,25 @@ void write_dicom(const PhantomRun& phantom, const std::filesystem::path& path) {
   put(DCM_SpecificCharacterSet, "ISO_IR 192");
   put(DCM_ImageType, "ORIGINAL\\PRIMARY\\SINGLE PLANE");
   put(DCM_SOPClassUID, UID_XRayAngiographicImageStorage);
-  put(DCM_SOPInstanceUID, uid("instance"));
-  for (const DcmTagKey& tag : {DCM_StudyDate, DCM_SeriesDate, DCM_AcquisitionDate, DCM_ContentDate}) put(tag, "20260101");
-  for (const DcmTagKey& tag : {DCM_StudyTime, DCM_SeriesTime, DCM_AcquisitionTime, DCM_ContentTime}) put(tag, "120000");
+  put(DCM_SOPInstanceUID, uid(visit.instance, "instance"));
+  for (const DcmTagKey& tag : {DCM_StudyDate, DCM_SeriesDate, DCM_AcquisitionDate, DCM_ContentDate}) put(tag, visit.date);
+  for (const DcmTagKey& tag : {DCM_StudyTime, DCM_SeriesTime, DCM_AcquisitionTime, DCM_ContentTime}) put(tag, visit.time);
   put(DCM_AccessionNumber, "");
   put(DCM_Modality, "XA");
   put(DCM_Manufacturer, "CineLumen phantom");
   put(DCM_ManufacturerModelName, options.scenario);
   put(DCM_SoftwareVersions, CINELUMEN_VERSION);
   put(DCM_ReferringPhysicianName, "");
-  put(DCM_StudyDescription, "Synthetic angiogram");
-  put(DCM_SeriesDescription, "Phantom " + options.scenario + ", seed " + std::to_string(options.seed));
+  put(DCM_StudyDescription, visit.study);
+  put(DCM_SeriesDescription, visit.series);
   put(DCM_PatientName, options.scenario == "tubes" ? "PHANTOM^TUBES" : "PHANTOM^" + truth.body_part);
-  put(DCM_PatientID, "PHANTOM-" + std::to_string(options.seed));
+  put(DCM_PatientID, visit.patient);
   put(DCM_PatientBirthDate, "");
   put(DCM_PatientSex, "O");
-  put(DCM_StudyInstanceUID, uid("study"));
-  put(DCM_SeriesInstanceUID, uid("series"));
-  put(DCM_StudyID, "1");
-  put(DCM_SeriesNumber, "1");
+  put(DCM_StudyInstanceUID, uid(visit.session, "study"));
+  put(DCM_SeriesInstanceUID, uid(visit.instance, "series"));
+  put(DCM_StudyID, std::to_string(visit.study_number));
+  put(DCM_SeriesNumber, std::to_string(visit.series_number));
   put(DCM_InstanceNumber, "1");
   put(DCM_PatientOrientation, "");
   put(DCM_BodyPartExamined, truth.body_part);
@@ -294,15 +348,18 @@ void write_dicom(const PhantomRun& phantom, const std::filesystem::path& path) {
   check(file.saveFile(path.c_str(), EXS_LittleEndianExplicit), path.string());
 }
 
-}  // namespace
+std::string run_name(int index) {
+  char name[32];
+  std::snprintf(name, sizeof name, "run_%02d.dcm", index + 1);
+  return name;
+}
 
-std::string truth_json(const PhantomRun& phantom) {
-  const PhantomTruth& truth = phantom.truth;
+Json run_json(const PhantomTruth& truth, const std::string& file) {
   const PhantomOptions& options = truth.options;
-  Json run = {{"file", "run_01.dcm"},
+  Json run = {{"file", file},
               {"rows", options.rows},
               {"columns", options.columns},
-              {"frames", phantom.frames.size()},
+              {"frames", truth.frame_times_ms.size()},
               {"frame_times_ms", truth.frame_times_ms},
               {"bits_stored", options.bits_stored},
               {"pixel_intensity_relationship", logarithmic(truth) ? "LOG" : "LIN"}};
@@ -311,8 +368,14 @@ std::string truth_json(const PhantomRun& phantom) {
                         {"detector_pitch_mm", *options.detector_pitch_mm},
                         {"source_to_detector_mm", options.source_to_detector_mm},
                         {"magnification", options.magnification}};
+  const PhantomPose& pose = options.pose;
+  run["seed"] = options.seed;
+  run["pose"] = {{"rotation_deg", number(pose.rotation_deg, 6)},
+                 {"tilt_deg", {number(pose.tilt_y_deg, 6), number(pose.tilt_x_deg, 6)}},
+                 {"shift_mm", {number(pose.shift_y_mm, 6), number(pose.shift_x_mm, 6)}},
+                 {"towards_source_mm", number(pose.towards_mm, 6)}};
   run["first_contrast_frame"] =
-      truth.first_contrast_frame < static_cast<int>(phantom.frames.size()) ? Json(truth.first_contrast_frame + 1) : Json(nullptr);
+      truth.first_contrast_frame < static_cast<int>(truth.frame_times_ms.size()) ? Json(truth.first_contrast_frame + 1) : Json(nullptr);
   run["attenuation_per_mm"] = truth.attenuation_per_mm;
   run["psf"] = {{"edge_sigma_px", truth.psf_sigma_px},
                 {"rms_px", truth.psf_rms_px},
@@ -371,20 +434,105 @@ std::string truth_json(const PhantomRun& phantom) {
   Json segments = Json::array();
   for (const PhantomSegment& segment : truth.segments) segments.push_back(segment_json(segment, truth));
   run["segments"] = std::move(segments);
-  const Json json = {{"schema", "cinelumen.phantom/1"},
-                     {"software", {{"name", "cinelumen"}, {"version", CINELUMEN_VERSION}, {"commit", CINELUMEN_COMMIT}}},
-                     {"scenario", options.scenario},
-                     {"seed", options.seed},
-                     {"events", Json::array()},
-                     {"runs", Json::array({std::move(run)})}};
+  return run;
+}
+
+Json heading(const std::string& scenario, std::uint64_t seed) {
+  return {{"schema", "cinelumen.phantom/1"},
+          {"software", {{"name", "cinelumen"}, {"version", CINELUMEN_VERSION}, {"commit", CINELUMEN_COMMIT}}},
+          {"scenario", scenario},
+          {"seed", seed}};
+}
+
+std::string text_of(const Json& json) {
   std::string text;
   print(json, 0, text);
   return text + "\n";
 }
 
+/// As in the events file; what is empty is left out.
+Json events_json(const std::vector<PhantomEvent>& events) {
+  Json list = Json::array();
+  for (const PhantomEvent& event : events) {
+    Json json = {{"run", run_name(event.run)}, {"event", event.event}};
+    if (!event.drug.empty()) json["drug"] = event.drug;
+    if (!event.dose.empty()) json["dose"] = event.dose;
+    json["acquired"] = event.acquired;
+    json["note"] = event.note;
+    list.push_back(std::move(json));
+  }
+  return list;
+}
+
+Json state_json(const PhantomState& state, std::size_t run) {
+  return {{"run", run + 1},
+          {"state", state.state},
+          {"narrowing_percent", number(state.narrowing_percent, 2)},
+          {"change_percent", number(state.change_percent, 2)},
+          {"extent_mm", number(state.extent_mm, 2)},
+          {"place_mm", number(state.at_mm, 3)},
+          {"diameter_mm", number(state.diameter_mm, 4)},
+          {"contrast", number(state.contrast, 3)},
+          {"label_now", state.label_now},
+          {"grade", state.grade}};
+}
+
+Json timeline_json(const PhantomTimeline& timeline) {
+  Json segments = Json::array();
+  for (const PhantomSegmentTimeline& segment : timeline.segments) {
+    Json runs = Json::array();
+    for (std::size_t run = 0; run < segment.runs.size(); ++run) runs.push_back(state_json(segment.runs[run], run));
+    segments.push_back({{"name", segment.name},
+                        {"role", segment.role},
+                        {"label", segment.label},
+                        {"grade", segment.grade},
+                        {"narrowing_percent", number(segment.narrowing_percent, 2)},
+                        {"extent_mm", number(segment.extent_mm, 2)},
+                        {"lesion_extent_mm", number(segment.lesion_extent_mm, 2)},
+                        {"recovery", number(segment.recovery, 3)},
+                        {"runs", std::move(runs)}});
+  }
+  return {{"response", timeline.response}, {"segments", std::move(segments)}};
+}
+
+}  // namespace
+
+std::string truth_json(const PhantomRun& phantom) {
+  Json json = heading(phantom.truth.options.scenario, phantom.truth.options.seed);
+  json["events"] = Json::array();
+  json["runs"] = Json::array({run_json(phantom.truth, run_name(0))});
+  return text_of(json);
+}
+
+PhantomTimeline write_phantom_case(const PhantomCase& made, const std::filesystem::path& folder, const std::function<void(int run)>& done) {
+  std::vector<std::string> names = {"truth.json", "events.json"};
+  for (int run = 0; run < phantom_case_runs; ++run) names.push_back(run_name(run));
+  OutputFolder output(folder, names);
+  const std::vector<PhantomEvent> events = made.events();
+  Json json = heading("case", made.options().base.seed);
+  json["variant"] = made.options().variant;
+  json["events"] = events_json(events);
+  Json runs = Json::array();
+  std::vector<PhantomTruth> truths;
+  for (int index = 0; index < phantom_case_runs; ++index) {
+    PhantomRun run = made.run(index);
+    write_dicom(run, visit_of(made, events[static_cast<std::size_t>(index)], run.truth.options), output.temporary(run_name(index)));
+    runs.push_back(run_json(run.truth, run_name(index)));
+    truths.push_back(std::move(run.truth));
+    done(index);
+  }
+  PhantomTimeline timeline = made.timeline(truths);
+  json["timeline"] = timeline_json(timeline);
+  json["runs"] = std::move(runs);
+  output.write("events.json", events_json(events).dump(1) + "\n");
+  output.write("truth.json", text_of(json));
+  output.commit();
+  return timeline;
+}
+
 void write_phantom(const PhantomRun& phantom, const std::filesystem::path& folder) {
-  OutputFolder output(folder, {"truth.json", "run_01.dcm", "events.json"});
-  write_dicom(phantom, output.temporary("run_01.dcm"));
+  OutputFolder output(folder, {"truth.json", run_name(0), "events.json"});
+  write_dicom(phantom, lone_visit(phantom.truth.options), output.temporary(run_name(0)));
   output.write("events.json", "[]\n");
   output.write("truth.json", truth_json(phantom));
   output.commit();

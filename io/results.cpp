@@ -263,6 +263,7 @@ std::string analysis_json(const Run& run, const Analysis& analysis) {
                                 {"ci95", finding.ci95 ? pair(*finding.ci95) : Json(nullptr)},
                                 {"extent_mm", json_number(finding.extent_mm)},
                                 {"at_px", pair(finding.at_px)},
+                                {"onset_ms", json_number(finding.onset_ms)},
                                 {"probability", json_number(finding.probability)},
                                 {"reasons", json_texts(finding.reasons)}});
 

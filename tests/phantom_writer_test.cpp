@@ -2,6 +2,9 @@
 
 #include "io/phantom_writer.h"
 
+#include <dcmtk/config/osconfig.h>
+// DCMTK's configuration comes before its other headers.
+#include <dcmtk/dcmdata/dctk.h>
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -9,6 +12,7 @@
 #include <fstream>
 #include <iterator>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "io/output_folder.h"
 #include "io/run_reader.h"
@@ -177,6 +181,58 @@ TEST_F(PhantomWriter, ConformsToXa) {
       EXPECT_EQ(std::system(("dciodvfy " + (folder_ / "run_01.dcm").string() + " >" + report + " 2>&1").c_str()), 0);
       EXPECT_EQ(bytes(report).find("Error"), std::string::npos) << bytes(report);
     }
+}
+
+TEST_F(PhantomWriter, CaseIsSevenRunsOfOnePatient) {
+  PhantomCaseOptions options;
+  options.base.seed = 2;
+  options.base.rows = options.base.columns = 64;
+  options.base.frames = 3;
+  int runs = 0;
+  const PhantomTimeline timeline = write_phantom_case(PhantomCase(options), folder_, [&](int run) { EXPECT_EQ(run, runs++); });
+  EXPECT_EQ(runs, 7);
+  const auto truth = nlohmann::json::parse(bytes(folder_ / "truth.json"));
+  const auto events = nlohmann::json::parse(bytes(folder_ / "events.json"));
+  EXPECT_EQ(truth.at("scenario"), "case");
+  EXPECT_EQ(truth.at("variant"), "refractory");
+  EXPECT_EQ(truth.at("events"), events);
+  ASSERT_EQ(truth.at("runs").size(), 7u);
+  ASSERT_EQ(events.size(), 7u);
+  EXPECT_EQ(events[1].at("event"), "valvulotomy");
+  EXPECT_EQ(events[2].at("dose"), "200 ug");
+  EXPECT_FALSE(events[1].contains("drug"));
+  const auto& segments = truth.at("timeline").at("segments");
+  ASSERT_EQ(segments.size(), timeline.segments.size());
+  EXPECT_EQ(segments[0].at("label"), timeline.segments[0].label);
+  EXPECT_EQ(segments[0].at("runs")[5].at("state"), timeline.segments[0].runs[5].state);
+  std::set<std::string> patients, studies, instances, series;
+  for (std::size_t k = 0; k < 7; ++k) {
+    const std::string name = "run_0" + std::to_string(k + 1) + ".dcm";
+    EXPECT_EQ(truth.at("runs")[k].at("file"), name);
+    EXPECT_EQ(events[k].at("run"), name);
+    EXPECT_EQ(truth.at("runs")[k].at("pose").at("rotation_deg") == 0, k == 0);
+    DcmFileFormat file;
+    ASSERT_TRUE(file.loadFile((folder_ / name).c_str()).good());
+    const auto value = [&](const DcmTagKey& tag) {
+      OFString text;
+      EXPECT_TRUE(file.getDataset()->findAndGetOFString(tag, text).good());
+      return std::string(text.c_str());
+    };
+    patients.insert(value(DCM_PatientID));
+    studies.insert(value(DCM_StudyInstanceUID));
+    series.insert(value(DCM_SeriesInstanceUID));
+    instances.insert(value(DCM_SOPInstanceUID));
+    EXPECT_EQ(value(DCM_BodyPartExamined), "FOOT");
+    std::string when = events[k].at("acquired");
+    std::erase_if(when, [](char c) { return c == '-' || c == ':'; });
+    EXPECT_EQ(value(DCM_AcquisitionDate) + "T" + value(DCM_AcquisitionTime), when);
+    EXPECT_EQ(value(DCM_SeriesDescription), "Foot, " + events[k].at("note").get<std::string>());
+    EXPECT_LE(value(DCM_SeriesDescription).size(), 64u);
+  }
+  EXPECT_EQ(patients.size(), 1u);
+  EXPECT_EQ(studies.size(), 4u) << "one session, next day, two months later, redo";
+  EXPECT_EQ(instances.size(), 7u);
+  EXPECT_EQ(series.size(), 7u);
 }
 
 TEST_F(PhantomWriter, FolderThatCannotBeMadeIsNamed) {
