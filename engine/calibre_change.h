@@ -34,8 +34,10 @@ struct Narrowing {
   std::array<double, 2> ci95 = {0, 0};  ///< of it
   double probability_25 = 0, probability_50 = 0, probability_90 = 0;  ///< that it exceeds so many percent anywhere in the stretch
   double at_mm = 0, from_mm = 0, to_mm = 0;                           ///< the narrowest; where half of its depth is reached either side
-  double extent_mm = 0;                                               ///< length that is reduced by more than 25 %
+  double extent_from_mm = 0, extent_to_mm = 0;                        ///< where it is reduced by more than 25 %
+  double spread_mm = 0;                                               ///< length of that, with what continues it across branchings
   double taper_mm = 0;  ///< length of the gentler shoulder, from a tenth to nine tenths of the depth
+  double extent_mm() const { return extent_to_mm - extent_from_mm; }
   double half_depth_mm() const { return to_mm - from_mm; }
 };
 
