@@ -286,7 +286,8 @@ class RunAgainstReference {
       entry.calibre_sd_mm.push_back(known ? static_cast<float>(calibre * aligned.sd[i]) : nothing);
       if (known) ratios.push_back({calibre_.segments[s].arc_mm[i], ratio, aligned.sd[i]});
     }
-    judge(s, aligned, lost, ratios, entry);
+    entry.compared_mm = static_cast<double>(ratios.size()) * calibre_.mm_per_px;
+    judge(aligned, lost, ratios, entry);
     return entry;
   }
 
@@ -305,8 +306,7 @@ class RunAgainstReference {
     return options;
   }
 
-  void judge(std::size_t s, const AlignedSegment& aligned, const LostContrast& lost, std::vector<LogRatio> ratios,
-             TimelineEntry& entry) const {
+  void judge(const AlignedSegment& aligned, const LostContrast& lost, std::vector<LogRatio> ratios, TimelineEntry& entry) const {
     entry.note = lost.note;
     if (lost.in_view_share < 0.5) {
       entry.state = SegmentState::out_of_view;
@@ -348,7 +348,6 @@ class RunAgainstReference {
     if (entry.diameter_mm) entry.sd_mm = *entry.diameter_mm * sd / ratio;
     entry.percent_of_reference = 100 * ratio;
     entry.ci95 = {{100 * (ratio - 1.96 * sd), 100 * (ratio + 1.96 * sd)}};
-    (void)s;
   }
 
   const ComparedRun& reference_;
@@ -500,6 +499,7 @@ void to_pixels(std::vector<SegmentTimeline>& segments, double mm_per_px) {
     for (TimelineEntry& entry : segment.entries) {
       if (entry.diameter_mm) *entry.diameter_mm /= mm_per_px;
       if (entry.sd_mm) *entry.sd_mm /= mm_per_px;
+      entry.compared_mm /= mm_per_px;
       all(entry.calibre_mm);
       all(entry.calibre_sd_mm);
       all(entry.lost_mm);
