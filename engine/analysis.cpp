@@ -89,7 +89,7 @@ Scene choose_scene(const FramePlanes& planes, std::vector<std::string>& warnings
   return scene;
 }
 
-// What an object of known size is measured in: the mask, or the reference frame where there is none.
+// What shows the bones, and objects of known size: the mask, or the reference frame where there is none.
 Image<float> contrast_free_picture(const Stream& stream, const Run& run, const IntensityModel& intensity, const MaskChoice& choice,
                                    const std::vector<MaskFrame>& masks) {
   if (!masks.empty()) return to_host<const float>(stream, masks.front().attenuation.view());
@@ -151,9 +151,10 @@ Analysis analyze(const Stream& stream, const Run& run, const AnalysisOptions& op
     const auto timed = clock.measure("mask");
     mask_frames = make_mask_frames(stream, run, intensity, mask, options.registration);
   }
+  analysis.mask_picture = contrast_free_picture(stream, run, intensity, mask, mask_frames);
   if (options.object.given())
-    analysis.calibration = calibrate_by(options.object, contrast_free_picture(stream, run, intensity, mask, mask_frames).view(),
-                                        run.field.valid(), analysis.calibration, run.description.path);
+    analysis.calibration =
+        calibrate_by(options.object, analysis.mask_picture.view(), run.field.valid(), analysis.calibration, run.description.path);
   if (!analysis.calibration.warning.empty()) analysis.warnings.push_back(analysis.calibration.warning);
   FrameChain chain(stream, run, intensity, analysis.noise, mask, std::move(mask_frames), scene, options);
 
@@ -196,6 +197,7 @@ Analysis analyze(const Stream& stream, const Run& run, const AnalysisOptions& op
   SegmentMeasurements measurements = chain.measure(topology, opacification, analysis.calibration, observer);
   {
     const auto timed = clock.measure("statistics");
+    watch_calibre(measurements, analysis);
     summarize_segments(measurements, analysis);
     summarize_flow(measurements, options.regions, analysis);
     name_segments(analysis, run.description.body_part);

@@ -13,6 +13,7 @@
 #include "engine/calibration.h"
 #include "engine/calibration_object.h"
 #include "engine/centreline.h"
+#include "engine/change_point.h"
 #include "engine/diameter_profile.h"
 #include "engine/filling_gates.h"
 #include "engine/flow.h"
@@ -73,8 +74,9 @@ struct SegmentResult {
   SegmentDiameter diameter;  ///< pooled over frames in which the lumen was filled
   /// The same over all opacified frames, where some were taken out because the lumen was partly filled: for what would have been said.
   std::optional<SegmentDiameter> ungated;
-  std::vector<FillingGate> gates;  ///< per centreline point; empty: no frames
-  DiameterProfile profile;         ///< pooled over frames, per centreline point
+  std::vector<FillingGate> gates;        ///< per centreline point; empty: no frames
+  DiameterProfile profile;               ///< pooled over frames, per centreline point
+  std::vector<ChangeWithinRun> changes;  ///< of its calibre while the run went on, in order
   SegmentFlow flow;
 };
 
@@ -84,6 +86,7 @@ struct Finding {
   std::string label, grade;
   std::optional<double> narrowing_percent, extent_mm, probability;
   std::optional<std::array<double, 2>> ci95;
+  std::optional<double> onset_ms;  ///< of a change within the run, on the run's clock
   std::array<double, 2> at_px = {0, 0};
   std::vector<std::string> reasons;
 };
@@ -113,6 +116,7 @@ struct Analysis {
   std::vector<Finding> findings;
   std::vector<std::string> warnings;
   Timing timing;
+  Image<float> mask_picture;           ///< mask coordinates, log attenuation without contrast: bones and devices (no mask: reference frame)
   Image<float> maximum_opacification;  ///< mask coordinates, added log attenuation (or the log image where nothing was subtracted)
   Image<float> time_to_peak_ms;        ///< mask coordinates, NaN where not opacified; empty where frame times are unknown
   bool subtracted = false;             ///< false: single frame, or no mask could be made

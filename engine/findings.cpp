@@ -63,11 +63,67 @@ bool is_not_round(const SegmentDiameter& diameter, const FindingThresholds& thre
          std::abs(std::log(*diameter.area_ratio_at_minimum)) > thresholds.held_area_agrees;
 }
 
+std::string frame_range(const ChangeWithinRun& change) {
+  return "frames " + std::to_string(change.before_first + 1) + " to " + std::to_string(change.before_last + 1);
+}
+
+// What the size of a narrowing against earlier frames of the same run allows to say.
+std::string grade_in_words(const ChangeWithinRun& change, const FindingThresholds& thresholds) {
+  if (change.narrowing_percent >= thresholds.spasm_percent)
+    return std::string("meets the definition of venous spasm, ") +
+           (change.narrowing_percent >= thresholds.severe_spasm_percent ? "severe" : "mild") +
+           text(" (>= %.0f %%", thresholds.spasm_percent) +
+           text("; severe >= %.0f %%), against the calibre of ", thresholds.severe_spasm_percent) + frame_range(change) +
+           " of this run; the thresholds are an extrapolation from the axillary vein (Europace 2012)" +
+           (change.ci95[0] < thresholds.spasm_percent ? "; its interval reaches below them" : "");
+  if (change.narrowing_percent >= thresholds.below_grade_percent) return "narrowing below spasm grade";
+  return change.narrower() ? "a narrowing of less than " + text("%.0f %%, of no grade", thresholds.below_grade_percent) : "";
+}
+
 }  // namespace
+
+Finding finding_of(const ChangeWithinRun& change, int segment, const Centreline& centreline, const Calibration& calibration, bool timed,
+                   const FindingThresholds& thresholds) {
+  Finding finding;
+  finding.segment = segment;
+  finding.label = "change within the run";
+  finding.narrowing_percent = change.narrowing_percent;
+  finding.ci95 = change.ci95;
+  finding.probability = change.probability;
+  if (timed) finding.onset_ms = change.onset_ms;
+  if (calibration.known()) finding.extent_mm = change.extent_px * calibration.mm_per_px;
+  const auto point = static_cast<std::size_t>(change.point);
+  if (point < centreline.points.size()) {
+    const CentrelinePoint& at = centreline.points[point];
+    finding.at_px = {at.y, at.x};
+  }
+  if (change.narrowing_percent >= thresholds.spasm_percent)
+    finding.grade = change.narrowing_percent >= thresholds.severe_spasm_percent ? "severe" : "mild";
+  finding.reasons = {(change.still_changing ? "at least " : "") + text("%.0f %% ", std::abs(change.narrowing_percent)) +
+                     (change.narrower() ? "narrower" : "wider") + " than in " + frame_range(change) + " of this run, of which " +
+                     std::to_string(change.frames_before) + " were measured filled, and " + std::to_string(change.frames_after) + " since"};
+  finding.reasons.push_back("begins after frame " + std::to_string(change.onset_frame + 1) +
+                            (timed ? text(": %.2f s", change.onset_ms / 1000) +
+                                         text(" (95 %% interval %.2f", change.onset_interval_ms[0] / 1000) +
+                                         text(" to %.2f s)", change.onset_interval_ms[1] / 1000)
+                                   : ""));
+  if (change.still_changing)
+    finding.reasons.push_back("it had not settled when it was last measured: too narrow, not filled, or the run's end");
+  finding.reasons.push_back(
+      "the contrast's attenuation per mm is the same before and after: the lumen was filled, and did not fill or empty");
+  finding.reasons.push_back(text("probability %.3f that the calibre changed by ", change.probability) +
+                            text("%.0f %% or more (Bayesian online change point); ", 100 * ChangePointOptions().least_change) +
+                            (change.cusum_agrees ? "CUSUM (k 0.5, h 5) says so, too" : "CUSUM (k 0.5, h 5) does not say so"));
+  if (const std::string grade = grade_in_words(change, thresholds); !grade.empty()) finding.reasons.push_back(grade);
+  return finding;
+}
 
 std::vector<Finding> find_single_run_findings(const Analysis& analysis, const FindingThresholds& thresholds) {
   std::vector<Finding> findings;
   for (const SegmentResult& segment : analysis.segments) {
+    for (const ChangeWithinRun& change : segment.changes)
+      findings.push_back(
+          finding_of(change, segment.id, segment.centreline, analysis.calibration, !analysis.frame_times_ms.empty(), thresholds));
     const SegmentDiameter& diameter = segment.diameter;
     if (segment.filling == "not filled" && analysis.subtracted) {
       Finding finding;

@@ -225,6 +225,7 @@ struct LiveAnalysis::Segment {
   std::vector<double> kept_ms;                // when they were taken
   int stride = 1, seen = 0;                   // every stride-th is kept
   int filled_frames = 0;
+  CalibreWatch watch{{}, 0};
 
   void keep(const std::vector<LumenPoint>& points, double time_ms) {
     const auto used = std::count_if(points.begin(), points.end(), [](const LumenPoint& p) { return p.used; });
@@ -402,6 +403,7 @@ void LiveAnalysis::start_over(const std::string& why) {
   if (tracing_.valid()) tracing_.wait();
   tracing_ = {};
   vessels_due_ = -1;
+  for (std::size_t s = 0; s < segments_.size(); ++s) retire(segments_[s], traced_->topology.graph.segments[s].centreline);
   traced_.reset();
   slot_.reset();
   prepared_.reset();
@@ -461,6 +463,7 @@ void LiveAnalysis::measure() {
       segments_[s].keep(points, result_.time_ms);
       flat_.insert(flat_.end(), points.begin(), points.end());
     }
+    watch_calibre();
   } else {
     slot.copy_to_host();
     stream_.synchronize();
@@ -474,6 +477,24 @@ void LiveAnalysis::measure() {
   result_.subtracted = slot.subtracted_on_host();
   result_.display = slot.filtered_on_host();
   result_.lumen = &flat_;
+}
+
+void LiveAnalysis::watch_calibre() {
+  std::vector<std::vector<ChangeWithinRun>> told(segments_.size());
+  parallel_for(static_cast<int>(segments_.size()), [&](int s) {
+    told[s] = segments_[s].watch.add(result_.frame, result_.time_ms, slot_->lumen()[static_cast<std::size_t>(s)]);
+  });
+  for (std::size_t s = 0; s < told.size(); ++s)
+    for (const ChangeWithinRun& change : told[s])
+      result_.changes.push_back(finding_of(change, segments_[s].id, traced_->topology.graph.segments[s].centreline, calibration_, true));
+}
+
+// Its changes stay, though nothing more will be seen of it.
+void LiveAnalysis::retire(const Segment& segment, const Centreline& centreline) {
+  for (const ChangeWithinRun& change : segment.watch.changes()) {
+    past_.push_back(finding_of(change, segment.id, centreline, calibration_, true));
+    past_.back().reasons.push_back("the segment was not followed to the end: its number is that of the frames' lines");
+  }
 }
 
 void LiveAnalysis::trace_if_due() {
@@ -544,7 +565,10 @@ void LiveAnalysis::adopt_vessels() {
     }
     segments[s].id = next_id_++;
     segments[s].contrast.assign(times_ms_.size(), std::numeric_limits<double>::quiet_NaN());
+    segments[s].watch = CalibreWatch(now[s].centreline, calibration_.known() ? calibration_.mm_per_px : 0);
   }
+  for (std::size_t old = 0; old < segments_.size(); ++old)
+    if (!taken[old]) retire(segments_[old], traced_->topology.graph.segments[old].centreline);
   parallel_for(static_cast<int>(now.size()), [&](int s) {
     if (same[s] < 0) return;
     Segment &segment = segments[s], &old = segments_[same[s]];
@@ -554,6 +578,10 @@ void LiveAnalysis::adopt_vessels() {
     segment.seen = old.seen;
     segment.filled_frames = old.filled_frames;
     segment.kept_ms = std::move(old.kept_ms);
+    std::vector<int> point_before(before[s].size());
+    std::transform(before[s].begin(), before[s].end(), point_before.begin(),
+                   [&](const std::array<int, 2>& at) { return at[0] == same[s] ? at[1] : -1; });
+    segment.watch = old.watch.moved_to(now[s].centreline, point_before);
     // A kept frame may have come through such a change before: not every point of the old centreline is in it.
     std::vector<int> at(traced_->topology.graph.segments[same[s]].centreline.points.size());
     for (std::vector<LumenPoint>& frame : old.kept) {
@@ -645,6 +673,7 @@ Analysis LiveAnalysis::finish() {
     std::vector<std::vector<LumenPoint>> kept;
     for (const std::vector<LumenPoint>& frame : segments_[s].kept) kept.push_back(along(segment.centreline, frame));
     (void)pool_filled(segment, kept, series, filling_options(analysis), along_variance_px2(traced_->settings.lumen.psf_px));
+    segment.changes = segments_[s].watch.changes();
     TimeDensityCurve& curve = segment.flow.curve;
     curve.time_ms = analysis.frame_times_ms;
     curve.contrast.assign(segments_[s].contrast.begin(), segments_[s].contrast.end());
@@ -656,6 +685,7 @@ Analysis LiveAnalysis::finish() {
     analysis.segments.push_back(std::move(segment));
   }
   analysis.findings = find_single_run_findings(analysis);
+  analysis.findings.insert(analysis.findings.end(), past_.begin(), past_.end());
   return analysis;
 }
 

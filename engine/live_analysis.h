@@ -51,6 +51,7 @@ struct LiveFrame {
   FrameSubtraction subtraction;
   std::vector<LiveSegment> segments;
   std::vector<std::string> events;                 ///< "mask ready", "table motion", ...: in words
+  std::vector<Finding> changes;                    ///< of a segment's calibre, told for the first time; at_px in the mask's coordinates
   ImageView<const float> subtracted, display;      ///< host, the frame's own coordinates; without data while there is no mask
   const std::vector<LumenPoint>* lumen = nullptr;  ///< LumenPoint::segment is an index into `segments`; null while there is no mask
 };
@@ -86,6 +87,8 @@ class LiveAnalysis {
   void adopt_mask();
   void adopt_vessels();
   void trace_if_due();
+  void watch_calibre();
+  void retire(const Segment& segment, const Centreline& centreline);
   bool scene_changed(ImageView<const std::uint16_t> stored);
   void measure();
 
@@ -122,6 +125,7 @@ class LiveAnalysis {
   std::unique_ptr<Traced> traced_;
   std::vector<Segment> segments_;
   int next_id_ = 1;
+  std::vector<Finding> past_;  // changes of vessels that are not followed any more
   std::deque<double> times_ms_;
   std::deque<FrameSubtraction> subtractions_;
 };

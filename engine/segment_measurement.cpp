@@ -88,6 +88,21 @@ std::vector<PartlyFilled> pool_filled(SegmentResult& segment, std::vector<std::v
   return std::move(verdict.frames);
 }
 
+void watch_calibre(const SegmentMeasurements& measurements, Analysis& analysis) {
+  if (!analysis.subtracted) return;
+  const double mm_per_px = analysis.calibration.known() ? analysis.calibration.mm_per_px : 0;
+  parallel_for(static_cast<int>(analysis.segments.size()), [&](int s) {
+    SegmentResult& segment = analysis.segments[s];
+    CalibreWatch watch(segment.centreline, mm_per_px);
+    const auto& frames = measurements.lumen[s];
+    for (std::size_t f = 0; f < frames.size(); ++f) {
+      const double time = analysis.frame_times_ms.empty() ? static_cast<double>(f) : analysis.frame_times_ms[f];
+      (void)watch.add(analysis.first_frame + static_cast<int>(f), time, frames[f]);
+    }
+    segment.changes = watch.changes();
+  });
+}
+
 void summarize_segments(SegmentMeasurements& measurements, Analysis& analysis) {
   FillingSeries series;
   std::vector<int> numbers(static_cast<std::size_t>(analysis.frames));

@@ -27,6 +27,9 @@ Centreline move_centreline(const Centreline& centreline, const RigidMotion& moti
 std::vector<PartlyFilled> pool_filled(SegmentResult& segment, std::vector<std::vector<LumenPoint>>& frames, const FillingSeries& series,
                                       const FillingOptions& options, double along_variance_px2);
 
+/// Fills each segment's changes of calibre within the run, from all frames in order: before summarize_segments, which takes points out.
+void watch_calibre(const SegmentMeasurements& measurements, Analysis& analysis);
+
 /// DiameterProfile::along_variance_px2 for a point spread (px, without the pixel).
 double along_variance_px2(double psf_px);
 

@@ -43,12 +43,17 @@ function draw() {
   for (const [id, p] of trace) { g.strokeStyle = colour(id); g.lineWidth = 2; g.beginPath(); let pen = false;
     for (const [t, d] of p) { if (t < t0) continue; const x = 40 + (w - 44) * (t - t0) / 30000; pen ? g.lineTo(x, y(d)) : g.moveTo(x, y(d)); pen = true; } g.stroke(); }
 }
+function change(e) {
+  const wide = e.narrowing_percent < 0;
+  return 'segment ' + e.segment + ': calibre ' + Math.abs(e.narrowing_percent).toFixed(0) + ' % ' + (wide ? 'wider' : 'narrower') + ' than before, since ' +
+    (e.onset_ms / 1000).toFixed(1) + ' s' + (e.extent_mm === null ? '' : ', over ' + e.extent_mm.toFixed(0) + ' mm');
+}
 async function step() {
   try {
     const answer = await (await fetch('/state?after=' + last)).json(); window.unit = answer.unit;
     for (const f of answer.frames) {
       last = f.frame;
-      for (const e of f.events) events.unshift('frame ' + f.frame + ': ' + e);
+      for (const e of f.events) events.unshift('frame ' + f.frame + ': ' + (typeof e === 'string' ? e : change(e)));
       if (f.mask === 'again') trace.clear();
       for (const s of f.segments) { const d = answer.unit === 'mm' ? s.diameter_mm : s.diameter_px; if (d === null) continue;
         if (!trace.has(s.id)) trace.set(s.id, []); const p = trace.get(s.id); p.push([f.time_ms, d]); if (p.length > 2000) p.shift(); }

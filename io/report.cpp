@@ -515,8 +515,13 @@ class Page {
     for (const Finding& finding : analysis_.findings) {
       page_ += "<li data-seg=" + std::to_string(finding.segment) + "><div>" + (finding.segment > 0 ? chip(finding.segment) : "") +
                "</div><div><b>" + escape_html(finding.label) + "</b>" + (finding.grade.empty() ? "" : ", " + escape_html(finding.grade));
-      if (finding.narrowing_percent) page_ += ": " + fixed(finding.narrowing_percent, 0) + " %";
-      if (finding.ci95) page_ += " (95 % interval " + fixed((*finding.ci95)[0], 0) + " to " + fixed((*finding.ci95)[1], 0) + " %)";
+      const bool wider = finding.narrowing_percent && *finding.narrowing_percent < 0;
+      if (finding.narrowing_percent) page_ += ": " + fixed(std::abs(*finding.narrowing_percent), 0) + (wider ? " % wider" : " %");
+      if (finding.onset_ms) page_ += ", from " + fixed(*finding.onset_ms / 1000, 2) + " s on";
+      if (finding.ci95 && wider)
+        page_ += " (95 % interval " + fixed(-(*finding.ci95)[1], 0) + " to " + fixed(-(*finding.ci95)[0], 0) + " %)";
+      else if (finding.ci95)
+        page_ += " (95 % interval " + fixed((*finding.ci95)[0], 0) + " to " + fixed((*finding.ci95)[1], 0) + " %)";
       if (finding.extent_mm) page_ += ", over " + fixed(finding.extent_mm, 1) + " mm";
       if (finding.probability) page_ += ", probability " + fixed(finding.probability, 2);
       page_ += ", at y " + fixed(finding.at_px[0], 0) + ", x " + fixed(finding.at_px[1], 0) + " px<ul>";

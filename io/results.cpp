@@ -5,11 +5,12 @@
 #include <chrono>
 #include <cmath>
 #include <limits>
-#include <nlohmann/json.hpp>
 #include <optional>
 
 #include "io/byte_source.h"
 #include "io/derived_dicom.h"
+#include "io/json_text.h"
+#include "io/log_picture.h"
 #include "io/lumen_csv.h"
 #include "io/output_folder.h"
 #include "io/pictures.h"
@@ -18,67 +19,14 @@
 namespace cinelumen {
 namespace {
 
-using Json = nlohmann::ordered_json;
-
 constexpr int report_side = 768, report_frames = 120;
 
-/// Rounded to seven significant digits: more would be noise of the arithmetic.
-Json number(double value) {
-  if (!std::isfinite(value)) return nullptr;
-  char text[32];
-  std::snprintf(text, sizeof text, "%.7g", value);
-  return std::strtod(text, nullptr);
-}
-Json number(const std::optional<double>& value) { return value ? number(*value) : Json(nullptr); }
-Json scaled(const std::optional<double>& value, double factor) { return value ? number(*value * factor) : Json(nullptr); }
-Json words(const std::string& text) { return text.empty() ? Json(nullptr) : Json(clean_text(text, 1 << 16)); }
-Json texts(const std::vector<std::string>& list) {
-  Json result = Json::array();
-  for (const std::string& text : list) result.push_back(clean_text(text, 1 << 16));
-  return result;
-}
-Json numbers(const std::vector<double>& list) {
-  Json result = Json::array();
-  for (const double value : list) result.push_back(number(value));
-  return result;
-}
+Json scaled(const std::optional<double>& value, double factor) { return value ? json_number(*value * factor) : Json(nullptr); }
 template <class Pair>
 Json pair(const Pair& values) {
-  return Json::array({number(values[0]), number(values[1])});
+  return Json::array({json_number(values[0]), json_number(values[1])});
 }
 double hundredths(double value) { return std::round(value * 100) / 100; }
-
-/// Objects over several lines, lists of numbers on one: short enough to read, small enough for centrelines.
-void print(const Json& value, std::size_t indent, std::string& out) {
-  const auto flat = [](const Json& list) {
-    return std::none_of(list.begin(), list.end(), [](const Json& item) {
-      return item.is_object() ||
-             (item.is_array() && std::any_of(item.begin(), item.end(), [](const Json& i) { return i.is_structured(); }));
-    });
-  };
-  if (value.is_object() && !value.empty()) {
-    out += "{";
-    bool first = true;
-    for (const auto& [key, item] : value.items()) {
-      out += first ? "\n" : ",\n";
-      out.append(indent + 2, ' ');
-      out += Json(key).dump() + ": ";
-      print(item, indent + 2, out);
-      first = false;
-    }
-    out += "\n" + std::string(indent, ' ') + "}";
-  } else if (value.is_array() && !flat(value)) {
-    out += "[";
-    for (std::size_t i = 0; i < value.size(); ++i) {
-      out += i ? ",\n" : "\n";
-      out.append(indent + 2, ' ');
-      print(value[i], indent + 2, out);
-    }
-    out += "\n" + std::string(indent, ' ') + "]";
-  } else {
-    out += value.dump(-1, ' ', false, Json::error_handler_t::replace);
-  }
-}
 
 double time_of(const Analysis& analysis, std::size_t i) {
   return i < analysis.frame_times_ms.size() ? analysis.frame_times_ms[i] : std::numeric_limits<double>::quiet_NaN();
@@ -141,6 +89,23 @@ Json gates_of(const SegmentResult& segment) {
   return result;
 }
 
+// Along the centreline, point by point: what `compare` reads. 0 where nothing was measured.
+Json profile_of(const SegmentResult& segment) {
+  std::vector<double> diameter, sd, own_kappa, gates, radius;
+  for (const DiameterProfile::Point& point : segment.profile.points) {
+    diameter.push_back(point.sd_px > 0 ? point.diameter_px : 0);
+    sd.push_back(point.sd_px);
+    own_kappa.push_back(point.own_kappa);
+  }
+  for (const FillingGate gate : segment.gates) gates.push_back(static_cast<int>(gate));
+  for (const CentrelinePoint& point : segment.centreline.points) radius.push_back(point.radius_px);
+  return {{"diameter_px", json_numbers(diameter)},
+          {"sd_px", json_numbers(sd)},
+          {"own_attenuation", json_numbers(own_kappa)},
+          {"gate", json_numbers(gates)},
+          {"traced_radius_px", json_numbers(radius)}};
+}
+
 }  // namespace
 
 const char* software_version() { return CINELUMEN_VERSION; }
@@ -158,53 +123,65 @@ std::string analysis_json(const Run& run, const Analysis& analysis) {
   root["software"] = {{"name", "CineLumen"},
                       {"version", software_version()},
                       {"commit", software_commit()},
-                      {"device", words(analysis.device)},
+                      {"device", json_words(analysis.device)},
                       {"threads", analysis.threads}};
-  root["input"] = {{"path", words(description.path)},
-                   {"sha256", words(description.sha256)},
-                   {"sop_instance_uid", words(description.sop_instance_uid)},
-                   {"rows", run.rows()},
-                   {"columns", run.columns()},
-                   {"frames", run.frame_count()},
-                   {"bits_stored", run.intensity.bits_stored},
-                   {"transfer_syntax", words(description.transfer_syntax)},
-                   {"pixel_intensity_relationship", words(run.intensity.relationship_as_stored)},
-                   {"frame_times_ms", run.frame_times_ms.empty() ? Json(nullptr) : numbers(run.frame_times_ms)},
-                   {"first_frame", analysis.first_frame + 1},
-                   {"last_frame", analysis.first_frame + analysis.frames}};
+  root["input"] = {
+      {"path", json_words(description.path)},
+      {"sha256", json_words(description.sha256)},
+      {"sop_instance_uid", json_words(description.sop_instance_uid)},
+      {"rows", run.rows()},
+      {"columns", run.columns()},
+      {"frames", run.frame_count()},
+      {"bits_stored", run.intensity.bits_stored},
+      {"transfer_syntax", json_words(description.transfer_syntax)},
+      {"pixel_intensity_relationship", json_words(run.intensity.relationship_as_stored)},
+      {"frame_times_ms", run.frame_times_ms.empty() ? Json(nullptr) : json_numbers(run.frame_times_ms)},
+      {"first_frame", analysis.first_frame + 1},
+      {"last_frame", analysis.first_frame + analysis.frames},
+      {"acquired", json_words(description.acquired)},
+      {"patient_id", json_words(description.patient_id)},
+      {"study_instance_uid", json_words(description.study_instance_uid)},
+      {"series_description", json_words(description.series_description)},
+      {"body_part", json_words(description.body_part)},
+      {"laterality", json_words(description.laterality)},
+      {"positioner_primary_angle_deg", json_number(run.geometry.primary_angle_deg)},
+      {"positioner_secondary_angle_deg", json_number(run.geometry.secondary_angle_deg)},
+      {"imager_pixel_spacing_mm", run.geometry.imager_pixel_spacing_mm ? pair(*run.geometry.imager_pixel_spacing_mm) : Json(nullptr)},
+      {"densitometric", analysis.densitometric},
+      {"subtracted", analysis.subtracted}};
   root["calibration"] = {{"source", to_string(calibration.source)},
-                         {"mm_per_px", number(mm)},
-                         {"relative_sd", calibrated ? number(calibration.relative_sd) : Json(nullptr)},
-                         {"note", words(calibration.note)}};
+                         {"mm_per_px", json_number(mm)},
+                         {"relative_sd", calibrated ? json_number(calibration.relative_sd) : Json(nullptr)},
+                         {"note", json_words(calibration.note)}};
   const NoiseModel& noise = analysis.noise;
-  const auto if_positive = [](double value) { return value > 0 ? number(value) : Json(nullptr); };
+  const auto if_positive = [](double value) { return value > 0 ? json_number(value) : Json(nullptr); };
   root["noise"] = {{"gain", if_positive(noise.gain)},
-                   {"electronic_sd", noise.gain > 0 ? number(noise.electronic_sd) : Json(nullptr)},
+                   {"electronic_sd", noise.gain > 0 ? json_number(noise.electronic_sd) : Json(nullptr)},
                    {"log_sd_at_median", if_positive(noise.log_sd_at_median)},
-                   {"note", words(noise.note)}};
+                   {"note", json_words(noise.note)}};
 
   Json mask_frames = Json::array(), frames = Json::array();
   for (const int frame : subtraction.mask.frames()) mask_frames.push_back(frame + 1);
   const bool bent = subtraction.registration == Registration::nonrigid;
   for (const FrameSubtraction& frame : subtraction.frames) {
     frames.push_back({{"frame", frame.frame + 1},
-                      {"shift_px", Json::array({number(frame.shift_y_px), number(frame.shift_x_px)})},
-                      {"rotation_rad", number(frame.rotation_rad)},
-                      {"residual_sd", number(frame.residual_sd)},
-                      {"contrast_score", number(frame.contrast_score)}});
+                      {"shift_px", Json::array({json_number(frame.shift_y_px), json_number(frame.shift_x_px)})},
+                      {"rotation_rad", json_number(frame.rotation_rad)},
+                      {"residual_sd", json_number(frame.residual_sd)},
+                      {"contrast_score", json_number(frame.contrast_score)}});
     if (!bent) continue;
-    frames.back()["displacement_rms_px"] = number(frame.displacement_rms_px);
-    frames.back()["displacement_largest_px"] = number(frame.displacement_largest_px);
-    frames.back()["residual_motion_px"] = number(frame.residual_motion_px);
+    frames.back()["displacement_rms_px"] = json_number(frame.displacement_rms_px);
+    frames.back()["displacement_largest_px"] = json_number(frame.displacement_largest_px);
+    frames.back()["residual_motion_px"] = json_number(frame.residual_motion_px);
     frames.back()["field_refused"] = frame.field_refused;
   }
   root["subtraction"] = {{"reference_frame", subtraction.reference_frame + 1},
                          {"topology_frame", subtraction.topology_frame < 0 ? Json(nullptr) : Json(subtraction.topology_frame + 1)},
-                         {"topology_note", words(subtraction.topology_note)},
+                         {"topology_note", json_words(subtraction.topology_note)},
                          {"moving_vessels", subtraction.moving_vessels},
                          {"mask_source", to_string(subtraction.mask.source)},
                          {"mask_frames", mask_frames},
-                         {"mask_notes", texts(subtraction.mask.notes)},
+                         {"mask_notes", json_texts(subtraction.mask.notes)},
                          {"inflow_frame", subtraction.mask.inflow_frame < 0 ? Json(nullptr) : Json(subtraction.mask.inflow_frame + 1)},
                          {"registration", to_string(subtraction.registration)},
                          {"frames", frames}};
@@ -213,7 +190,7 @@ std::string analysis_json(const Run& run, const Analysis& analysis) {
   for (const SegmentResult& segment : analysis.segments) {
     Json centreline = Json::array();
     for (const CentrelinePoint& point : segment.centreline.points)
-      centreline.push_back(Json::array({number(hundredths(point.y)), number(hundredths(point.x))}));
+      centreline.push_back(Json::array({json_number(hundredths(point.y)), json_number(hundredths(point.x))}));
     Json inferred = Json::array();  // [first, last] of each stretch, indices into centreline_px
     const std::vector<CentrelinePoint>& points = segment.centreline.points;
     for (std::size_t first = 0; first < points.size(); ++first) {
@@ -227,69 +204,77 @@ std::string analysis_json(const Run& run, const Analysis& analysis) {
     const SegmentFlow& flow = segment.flow;
     const Json minimum_at = diameter.minimum ? pair(diameter.minimum_at_px) : Json(nullptr);
     const auto diameters = [&](double factor) {
-      return Json{{"median", scaled(diameter.median, factor)},         {"sd", scaled(diameter.sd, factor)},
-                  {"minimum", scaled(diameter.minimum, factor)},       {"minimum_at_px", minimum_at},
-                  {"reference", scaled(diameter.reference, factor)},   {"percent_stenosis", number(diameter.percent_stenosis)},
-                  {"minimum_sd", scaled(diameter.minimum_sd, factor)}, {"area_ratio_at_minimum", number(diameter.area_ratio_at_minimum)}};
+      return Json{
+          {"median", scaled(diameter.median, factor)},         {"sd", scaled(diameter.sd, factor)},
+          {"minimum", scaled(diameter.minimum, factor)},       {"minimum_at_px", minimum_at},
+          {"reference", scaled(diameter.reference, factor)},   {"percent_stenosis", json_number(diameter.percent_stenosis)},
+          {"minimum_sd", scaled(diameter.minimum_sd, factor)}, {"area_ratio_at_minimum", json_number(diameter.area_ratio_at_minimum)}};
     };
     // One SD of the median, the calibration's included; all other SDs and intervals leave it out, and ratios have none of it.
     std::optional<double> whole_sd;
     if (calibrated && diameter.median && diameter.sd) whole_sd = mm * std::hypot(*diameter.sd, calibration.relative_sd * *diameter.median);
     Json in_mm = diameters(mm);
-    in_mm["sd_with_calibration"] = number(whole_sd);
+    in_mm["sd_with_calibration"] = json_number(whole_sd);
     root["segments"].push_back({{"id", segment.id},
-                                {"name", words(segment.name)},
-                                {"length_mm", calibrated ? number(segment.length) : Json(nullptr)},
-                                {"length_px", number(segment.centreline.length_px())},
+                                {"name", json_words(segment.name)},
+                                {"length_mm", calibrated ? json_number(segment.length) : Json(nullptr)},
+                                {"length_px", json_number(segment.centreline.length_px())},
                                 {"centreline_px", centreline},
                                 {"centreline_inferred", inferred},
                                 {"filling", segment.filling},
                                 {"filling_gates", gates_of(segment)},
-                                {"arrival_ms", number(flow.times.arrival_ms)},
-                                {"arrival_sd_ms", number(flow.times.arrival_sd_ms)},
-                                {"time_to_peak_ms", number(flow.times.time_to_peak_ms)},
-                                {"mean_transit_ms", number(flow.times.mean_transit_ms)},
-                                {"velocity_mm_s", calibrated ? number(flow.velocity_mm_s) : Json(nullptr)},
-                                {"velocity_sd_mm_s", calibrated ? number(flow.velocity_sd_mm_s) : Json(nullptr)},
+                                {"arrival_ms", json_number(flow.times.arrival_ms)},
+                                {"arrival_sd_ms", json_number(flow.times.arrival_sd_ms)},
+                                {"time_to_peak_ms", json_number(flow.times.time_to_peak_ms)},
+                                {"mean_transit_ms", json_number(flow.times.mean_transit_ms)},
+                                {"velocity_mm_s", calibrated ? json_number(flow.velocity_mm_s) : Json(nullptr)},
+                                {"velocity_sd_mm_s", calibrated ? json_number(flow.velocity_sd_mm_s) : Json(nullptr)},
                                 {"velocity_is_lower_bound", flow.velocity_is_lower_bound},
-                                {"auc_relative_to_inlet", number(flow.auc_relative_to_inlet)},
+                                {"auc_relative_to_inlet", json_number(flow.auc_relative_to_inlet)},
                                 {"role", segment.role.empty() ? Json(nullptr) : Json(segment.role)},
                                 {"diameter_mm", in_mm},
-                                {"diameter_px", diameters(1)}});
+                                {"diameter_px", diameters(1)},
+                                {"profile", profile_of(segment)}});
+  }
+
+  root["branch_points"] = Json::array();
+  for (const BranchPoint& branch : analysis.branch_points) {
+    Json ids = Json::array();
+    for (const int index : branch.segments) ids.push_back(analysis.segments[static_cast<std::size_t>(index)].id);
+    root["branch_points"].push_back({{"at_px", pair(std::array{branch.y, branch.x})}, {"segments", ids}, {"crossing", branch.crossing}});
   }
 
   Json regions = Json::array();
   for (const RegionFlow& region : analysis.flow.regions)
-    regions.push_back({{"name", words(region.name)},
-                       {"peak", number(region.times.peak)},
-                       {"auc_relative_to_inlet", number(region.auc_relative_to_inlet)},
-                       {"arrival_ms", number(region.times.arrival_ms)}});
+    regions.push_back({{"name", json_words(region.name)},
+                       {"peak", json_number(region.times.peak)},
+                       {"auc_relative_to_inlet", json_number(region.auc_relative_to_inlet)},
+                       {"arrival_ms", json_number(region.times.arrival_ms)}});
   root["flow"] = {{"arch_filled", nullptr}, {"arch_arrival_ms", nullptr},           {"steal_fraction", nullptr},
-                  {"steal_sd", nullptr},    {"early_venous_return", Json::array()}, {"inlet", words(analysis.flow.inlet)},
+                  {"steal_sd", nullptr},    {"early_venous_return", Json::array()}, {"inlet", json_words(analysis.flow.inlet)},
                   {"regions", regions}};
 
   root["findings"] = Json::array();
   for (const Finding& finding : analysis.findings)
     root["findings"].push_back({{"segment", finding.segment > 0 ? Json(finding.segment) : Json(nullptr)},
                                 {"label", finding.label},
-                                {"grade", words(finding.grade)},
-                                {"narrowing_percent", number(finding.narrowing_percent)},
+                                {"grade", json_words(finding.grade)},
+                                {"narrowing_percent", json_number(finding.narrowing_percent)},
                                 {"ci95", finding.ci95 ? pair(*finding.ci95) : Json(nullptr)},
-                                {"extent_mm", number(finding.extent_mm)},
+                                {"extent_mm", json_number(finding.extent_mm)},
                                 {"at_px", pair(finding.at_px)},
-                                {"probability", number(finding.probability)},
-                                {"reasons", texts(finding.reasons)}});
+                                {"onset_ms", json_number(finding.onset_ms)},
+                                {"probability", json_number(finding.probability)},
+                                {"reasons", json_texts(finding.reasons)}});
 
   Json stages = Json::object();
-  for (const auto& [stage, ms] : analysis.timing.stages) stages[stage] = number(ms);
-  root["timing_ms"] = {{"total", number(analysis.timing.total)},
-                       {"per_frame_p50", number(analysis.timing.per_frame_p50)},
-                       {"per_frame_p99", number(analysis.timing.per_frame_p99)},
+  for (const auto& [stage, ms] : analysis.timing.stages) stages[stage] = json_number(ms);
+  root["timing_ms"] = {{"total", json_number(analysis.timing.total)},
+                       {"per_frame_p50", json_number(analysis.timing.per_frame_p50)},
+                       {"per_frame_p99", json_number(analysis.timing.per_frame_p99)},
                        {"stages", stages}};
-  root["warnings"] = texts(analysis.warnings);
-  std::string text;
-  print(root, 0, text);
-  return text + "\n";
+  root["warnings"] = json_texts(analysis.warnings);
+  return json_text(root);
 }
 
 std::string csv_cell(const std::string& text) {
@@ -325,7 +310,7 @@ struct ResultWriter::State {
         analysis_options(a),
         options(std::move(o)),
         folder(options.folder, {"analysis.json", "lumen.csv", "time_density.csv", "subtracted.dcm", "maximum_opacification.png",
-                                "overlay.mp4", "report.html"}) {}
+                                "overlay.mp4", "report.html", mask_picture_name, opacification_name}) {}
 
   /// A frame, encoded.
   struct Prepared {
@@ -455,6 +440,8 @@ void ResultWriter::finish(Analysis& analysis) {
     state.folder.write("time_density.csv", time_density_csv(analysis));
     const std::vector<std::uint8_t> picture = draw_maximum_opacification(analysis, state.window);
     state.folder.write("maximum_opacification.png", {reinterpret_cast<const char*>(picture.data()), picture.size()});
+    state.folder.write(mask_picture_name, encode_log_picture(analysis.mask_picture.view(), state.run.field.valid()));
+    state.folder.write(opacification_name, encode_log_picture(analysis.maximum_opacification.view(), state.run.field.valid()));
     ReportInput input;
     input.window = state.window;
     input.frames = std::move(state.frames);

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <string>
 
 namespace cinelumen {
 namespace {
@@ -87,6 +88,55 @@ TEST(Findings, APartlyFilledLumenIsNeverCalledNarrow) {
   const std::vector<Finding> findings = find_single_run_findings(analysis);
   ASSERT_EQ(findings.size(), 1u);
   EXPECT_EQ(findings[0].label, "indeterminate");
+}
+
+ChangeWithinRun change_of(double percent) {
+  ChangeWithinRun change;
+  change.narrowing_percent = percent;
+  change.ci95 = {percent - 4, percent + 4};
+  change.onset_ms = 7250;
+  change.onset_frame = 29;
+  change.before_first = 11, change.before_last = 29;
+  change.frames_before = 19, change.frames_after = 5;
+  change.probability = 0.999;
+  change.point = 50;
+  change.extent_px = 20;
+  return change;
+}
+
+std::string reasons_of(const Finding& finding) {
+  std::string all;
+  for (const std::string& reason : finding.reasons) all += reason + "\n";
+  return all;
+}
+
+TEST(Findings, AChangeWithinTheRunMayMeetTheDefinitionOfSpasm) {
+  Analysis analysis = one_segment(10, 0.2f);
+  analysis.frame_times_ms = {0, 250};
+  analysis.segments[0].diameter.percent_stenosis = 0;
+  analysis.segments[0].changes = {change_of(60)};
+  const std::vector<Finding> findings = find_single_run_findings(analysis);
+  ASSERT_EQ(findings.size(), 1u);
+  EXPECT_EQ(findings[0].label, "change within the run");
+  EXPECT_EQ(findings[0].grade, "mild");
+  EXPECT_EQ(findings[0].onset_ms, 7250);
+  EXPECT_EQ(findings[0].extent_mm, 10);
+  EXPECT_EQ(findings[0].at_px[1], 50);
+  const std::string reasons = reasons_of(findings[0]);
+  EXPECT_NE(reasons.find("meets the definition of venous spasm, mild"), std::string::npos) << reasons;
+  EXPECT_NE(reasons.find("frames 12 to 30 of this run"), std::string::npos) << reasons;
+  EXPECT_NE(reasons.find("extrapolation from the axillary vein"), std::string::npos) << reasons;
+
+  const auto reasons_at = [&](double percent) {
+    return reasons_of(finding_of(change_of(percent), 1, analysis.segments[0].centreline, analysis.calibration, true));
+  };
+  EXPECT_NE(reasons_at(95).find("venous spasm, severe"), std::string::npos);
+  EXPECT_EQ(reasons_at(40).find("venous spasm"), std::string::npos);
+  EXPECT_NE(reasons_at(40).find("narrowing below spasm grade"), std::string::npos);
+  EXPECT_EQ(reasons_at(20).find("narrowing below spasm grade"), std::string::npos);
+  EXPECT_NE(reasons_at(-40).find("40 % wider"), std::string::npos);
+  EXPECT_EQ(reasons_at(-60).find("spasm"), std::string::npos) << "what widens is none";
+  EXPECT_TRUE(finding_of(change_of(-60), 1, analysis.segments[0].centreline, analysis.calibration, true).grade.empty());
 }
 
 TEST(Findings, ASingleUnsubtractedPictureClaimsNothing) {

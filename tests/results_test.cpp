@@ -100,7 +100,8 @@ TEST_F(Results, SummaryHasEveryNameOfTheSchema) {
   expect_keys(root["flow"], {"arch_filled", "arch_arrival_ms", "steal_fraction", "steal_sd", "early_venous_return", "regions"}, "flow");
   expect_keys(root["flow"]["regions"][0], {"name", "peak", "auc_relative_to_inlet", "arrival_ms"}, "a region");
   expect_keys(root["findings"][0],
-              {"segment", "label", "grade", "narrowing_percent", "ci95", "extent_mm", "at_px", "probability", "reasons"}, "a finding");
+              {"segment", "label", "grade", "narrowing_percent", "ci95", "extent_mm", "at_px", "onset_ms", "probability", "reasons"},
+              "a finding");
   expect_keys(root["timing_ms"], {"total", "per_frame_p50", "per_frame_p99", "stages"}, "timing_ms");
 
   // Frame numbers are 1-based in the file; the part begins at its third frame.

@@ -1,13 +1,17 @@
 #pragma once
-/// What `analyze` and `stream` read alike from the command line.
+/// What `analyze`, `compare` and `stream` do alike with the command line.
 
 #include <CLI/CLI.hpp>
 #include <optional>
 #include <string>
 #include <vector>
 
-#include "engine/calibration_object.h"
+#include "engine/analysis.h"
+#include "io/results.h"
+#include "io/run_reader.h"
+#include "kernels/stream.h"
 #include "kernels/vesselness.h"
+#include "tools/commands.h"
 
 namespace cinelumen {
 
@@ -32,5 +36,35 @@ void add_diameter_option(CLI::App& command, std::string& diameter);
 
 /// "auto", "cpu", "cuda" or "cuda:N" as a CUDA device, -1 for the CPU. `automatic`: it was "auto". Throws std::invalid_argument.
 int parse_device(const std::string& text, bool& automatic);
+
+/// "3-17", "5-" or "8" of --frames: 1-based, inclusive. Throws std::invalid_argument.
+void parse_frames(const std::string& text, AnalysisOptions& options);
+
+/// The regions of a --roi file: [{"name": "wound", "polygon_px": [[y, x], ...]}, ...]. Throws InputError.
+std::vector<NamedRegion> read_regions(const std::string& path);
+
+/// The name of a run's file or folder, as a folder for its results begins with it.
+std::string name_for_results(const std::string& run);
+
+/// What is asked of one run.
+struct AnalysisJob {
+  std::string path;
+  AnalysisOptions analysis;
+  ReadOptions read;
+  ResultOptions results;
+};
+
+/// One run, read, analysed and written; where `automatic`, on the CPU if the device fails.
+struct AnalysedRun {
+  Run run;
+  Analysis analysis;
+};
+AnalysedRun run_job(const AnalysisJob& job, const Stream& stream, bool automatic);
+
+/// Rows as a table on stdout, columns as wide as they must be, all but the first flush right.
+void print_table(const std::vector<std::vector<std::string>>& rows);
+
+/// Warnings on stderr, and where global.verbose stages and notes.
+void print_notes(const Analysis& analysis, const GlobalOptions& global);
 
 }  // namespace cinelumen

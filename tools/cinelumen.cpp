@@ -76,6 +76,7 @@ int run_program(int argc, char** argv) {
   app.require_subcommand(1);
   app.fallthrough();
   add_analyze_command(app, global, command);
+  add_compare_command(app, global, command);
   add_stream_command(app, global, command);
   add_info_command(app, global, command);
   add_phantom_command(app, global, command);

@@ -38,66 +38,6 @@ struct Options {
   ReadOptions read;
 };
 
-/// "3-17", "5-" or "8": 1-based, inclusive.
-void parse_frames(const std::string& text, AnalysisOptions& options) {
-  const auto wrong = [&] { return std::invalid_argument("--frames " + text + ": expected A-B, A- or A with 1 <= A <= B"); };
-  const char *at = text.data(), *end = at + text.size();
-  int first = 0, last = 0;
-  auto parsed = std::from_chars(at, end, first);
-  if (parsed.ec != std::errc() || first < 1) throw wrong();
-  last = first;
-  if (parsed.ptr != end) {
-    if (*parsed.ptr != '-') throw wrong();
-    at = parsed.ptr + 1;
-    if (at == end) {
-      last = 0;  // to the end
-    } else {
-      parsed = std::from_chars(at, end, last);
-      if (parsed.ec != std::errc() || parsed.ptr != end || last < first) throw wrong();
-    }
-  }
-  options.first_frame = first - 1;
-  options.last_frame = last - 1;
-}
-
-/// [{"name": "wound", "polygon_px": [[y, x], ...]}, ...]
-std::vector<NamedRegion> read_regions(const std::string& path) {
-  constexpr std::uintmax_t largest = 16u << 20;
-  const auto wrong = [&](const std::string& what) {
-    return InputError(path + ": " + what + R"(; expected [{"name": "wound", "polygon_px": [[y, x], [y, x], [y, x], ...]}, ...])");
-  };
-  const ByteSource file = ByteSource::file(path);
-  if (file.size() > largest) throw wrong(std::to_string(file.size()) + " bytes are too many");
-  const std::vector<std::uint8_t> bytes = file.read(0, file.size());
-  const nlohmann::json list = nlohmann::json::parse(bytes.begin(), bytes.end(), nullptr, false);
-  if (list.is_discarded()) throw wrong("not JSON");
-  if (!list.is_array()) throw wrong("not a list");
-  std::vector<NamedRegion> regions;
-  for (const auto& item : list) {
-    const std::string place = "region " + std::to_string(regions.size() + 1);
-    if (!item.is_object() || !item.contains("name") || !item["name"].is_string()) throw wrong(place + " has no name");
-    const char* key = item.contains("polygon_px") ? "polygon_px" : "polygon";
-    if (!item.contains(key) || !item[key].is_array() || item[key].size() < 3)
-      throw wrong(place + " has no polygon of three points or more");
-    NamedRegion region{item["name"].get<std::string>(), {}};
-    for (const auto& point : item[key]) {
-      if (!point.is_array() || point.size() != 2 || !point[0].is_number() || !point[1].is_number()) throw wrong(place + ": not a point");
-      region.polygon_px.push_back({point[0].get<double>(), point[1].get<double>()});
-    }
-    regions.push_back(std::move(region));
-  }
-  return regions;
-}
-
-std::string default_folder(const std::string& run) {
-  std::filesystem::path path(run);
-  if (!path.has_filename()) path = path.parent_path();  // "folder/"
-  std::string name = std::filesystem::is_directory(path) ? path.filename().string() : path.stem().string();
-  for (char& c : name)
-    if (static_cast<unsigned char>(c) < 0x20 || c == '/' || c == '%') c = '_';
-  return (name.empty() || name == "." || name == ".." ? "run" : name) + "-cinelumen";
-}
-
 std::string cell(double value, int decimals) {
   if (!std::isfinite(value)) return "-";
   char text[32];
@@ -105,23 +45,6 @@ std::string cell(double value, int decimals) {
   return text;
 }
 std::string cell(const std::optional<double>& value, double factor, int decimals) { return value ? cell(*value * factor, decimals) : "-"; }
-
-void print_table(const std::vector<std::vector<std::string>>& rows) {
-  std::vector<std::size_t> widths;
-  for (const auto& row : rows)
-    for (std::size_t i = 0; i < row.size(); ++i) {
-      if (widths.size() <= i) widths.push_back(0);
-      widths[i] = std::max(widths[i], row[i].size());
-    }
-  for (const auto& row : rows) {
-    std::string line;
-    for (std::size_t i = 0; i < row.size(); ++i) {
-      const std::string gap(widths[i] - row[i].size(), ' ');
-      line += i == 0 ? row[i] + gap : "  " + gap + row[i];
-    }
-    std::printf("%s\n", line.c_str());
-  }
-}
 
 void print_summary(const Run& run, const Analysis& analysis, const std::filesystem::path& folder) {
   const Calibration& c = analysis.calibration;
@@ -176,8 +99,7 @@ void print_summary(const Run& run, const Analysis& analysis, const std::filesyst
 /// One run's way from the file to its results.
 struct Job {
   std::string path, folder;
-  std::optional<Run> run;
-  Analysis analysis;
+  AnalysedRun done;
   std::string failure;  // of several: why this one could not be read
 };
 
@@ -185,11 +107,11 @@ std::vector<Job> jobs_of(const Options& options) {
   std::vector<Job> jobs;
   std::set<std::string> folders;
   for (const std::string& path : options.runs) {
-    std::string folder = default_folder(path);
+    std::string folder = name_for_results(path) + "-cinelumen";
     if (!options.output.empty())
       folder = options.runs.size() == 1 ? options.output : (std::filesystem::path(options.output) / folder).string();
     if (!folders.insert(folder).second) throw std::invalid_argument(path + ": another run's results go to " + folder + ", too");
-    jobs.push_back({path, folder, {}, {}, {}});
+    jobs.push_back({path, folder, {}, {}});
   }
   return jobs;
 }
@@ -218,54 +140,16 @@ AnalysisOptions analysis_options_of(const Options& options) {
   return result;
 }
 
-/// Where `automatic`, on the CPU if the device fails.
-void analyze_job(Job& job, const Options& options, const AnalysisOptions& analysis_options, const ResultOptions& shared_results,
-                 const Stream& stream, bool automatic) {
-  job.run = [&] {
-    const TraceSpan span("read the run");
-    return read_run(job.path, options.read);
-  }();
-  const Run& run = *job.run;
-  if (analysis_options.last_frame >= run.frame_count() || analysis_options.first_frame >= run.frame_count())
-    throw std::invalid_argument("--frames " + options.frames + ": the run has frames 1-" + std::to_string(run.frame_count()));
-  ResultOptions results = shared_results;
-  results.folder = job.folder;
-  const auto run_on = [&](const Stream& on, const std::string& warning) {
-    ResultWriter writer(run, analysis_options, results);
-    job.analysis = analyze(on, run, analysis_options, &writer);
-    if (!warning.empty()) job.analysis.warnings.insert(job.analysis.warnings.begin(), warning);
-    const TraceSpan span("finish the files");
-    writer.finish(job.analysis);
-  };
-  if (!stream.on_cuda() || !automatic) return run_on(stream, {});
-  std::string fell_back;
-  try {
-    return run_on(stream, {});
-  } catch (const DeviceError& error) {
-    fell_back = "CUDA failed, so everything was done again on the CPU: " + std::string(error.what());
-  }
-  run_on(Stream::cpu(), fell_back);
-}
-
-void print_notes(const Analysis& analysis, const GlobalOptions& global) {
-  if (!global.quiet)
-    for (const std::string& warning : analysis.warnings) std::fprintf(stderr, "warning: %s\n", clean_text(warning, 1 << 12).c_str());
-  if (!global.verbose) return;
-  for (const std::string& note : analysis.subtraction.mask.notes) std::fprintf(stderr, "mask: %s\n", clean_text(note, 1 << 12).c_str());
-  std::fprintf(stderr, "vessels: %s\n", analysis.subtraction.topology_note.c_str());
-  for (const auto& [stage, ms] : analysis.timing.stages) std::fprintf(stderr, "%-16s %9.1f ms\n", stage.c_str(), ms);
-}
-
 // Those that were analysed; as JSON one object, of several an array.
 void print_results(const std::vector<Job>& jobs, bool several, const GlobalOptions& global) {
   const char* before = several ? "[" : "";
   for (const Job& job : jobs) {
     if (!job.failure.empty()) continue;
-    print_notes(job.analysis, global);
+    print_notes(job.done.analysis, global);
     if (global.json)
-      std::printf("%s%s", before, analysis_json(*job.run, job.analysis).c_str());
+      std::printf("%s%s", before, analysis_json(job.done.run, job.done.analysis).c_str());
     else if (!global.quiet)
-      print_summary(*job.run, job.analysis, job.folder);
+      print_summary(job.done.run, job.done.analysis, job.folder);
     before = ",\n";
   }
   if (global.json && several) std::printf("%s]\n", *before == '[' ? before : "");
@@ -301,7 +185,9 @@ int analyze_runs(const Options& options, const GlobalOptions& global) {
   over_devices(streams, static_cast<int>(jobs.size()), [&](int item, const Stream& stream) {
     Job& job = jobs[item];
     try {
-      analyze_job(job, options, analysis_options, results, stream, automatic);
+      ResultOptions own = results;
+      own.folder = job.folder;
+      job.done = run_job({job.path, analysis_options, options.read, own}, stream, automatic);
     } catch (const InputError& error) {
       if (!several) throw;
       job.failure = error.what();  // the others go on
@@ -319,6 +205,123 @@ int analyze_runs(const Options& options, const GlobalOptions& global) {
 }
 
 }  // namespace
+
+void parse_frames(const std::string& text, AnalysisOptions& options) {
+  const auto wrong = [&] { return std::invalid_argument("--frames " + text + ": expected A-B, A- or A with 1 <= A <= B"); };
+  const char *at = text.data(), *end = at + text.size();
+  int first = 0, last = 0;
+  auto parsed = std::from_chars(at, end, first);
+  if (parsed.ec != std::errc() || first < 1) throw wrong();
+  last = first;
+  if (parsed.ptr != end) {
+    if (*parsed.ptr != '-') throw wrong();
+    at = parsed.ptr + 1;
+    if (at == end) {
+      last = 0;  // to the end
+    } else {
+      parsed = std::from_chars(at, end, last);
+      if (parsed.ec != std::errc() || parsed.ptr != end || last < first) throw wrong();
+    }
+  }
+  options.first_frame = first - 1;
+  options.last_frame = last - 1;
+}
+
+std::vector<NamedRegion> read_regions(const std::string& path) {
+  constexpr std::uintmax_t largest = 16u << 20;
+  const auto wrong = [&](const std::string& what) {
+    return InputError(path + ": " + what + R"(; expected [{"name": "wound", "polygon_px": [[y, x], [y, x], [y, x], ...]}, ...])");
+  };
+  const ByteSource file = ByteSource::file(path);
+  if (file.size() > largest) throw wrong(std::to_string(file.size()) + " bytes are too many");
+  const std::vector<std::uint8_t> bytes = file.read(0, file.size());
+  const nlohmann::json list = nlohmann::json::parse(bytes.begin(), bytes.end(), nullptr, false);
+  if (list.is_discarded()) throw wrong("not JSON");
+  if (!list.is_array()) throw wrong("not a list");
+  std::vector<NamedRegion> regions;
+  for (const auto& item : list) {
+    const std::string place = "region " + std::to_string(regions.size() + 1);
+    if (!item.is_object() || !item.contains("name") || !item["name"].is_string()) throw wrong(place + " has no name");
+    const char* key = item.contains("polygon_px") ? "polygon_px" : "polygon";
+    if (!item.contains(key) || !item[key].is_array() || item[key].size() < 3)
+      throw wrong(place + " has no polygon of three points or more");
+    NamedRegion region{item["name"].get<std::string>(), {}};
+    for (const auto& point : item[key]) {
+      if (!point.is_array() || point.size() != 2 || !point[0].is_number() || !point[1].is_number()) throw wrong(place + ": not a point");
+      region.polygon_px.push_back({point[0].get<double>(), point[1].get<double>()});
+    }
+    regions.push_back(std::move(region));
+  }
+  return regions;
+}
+
+std::string name_for_results(const std::string& run) {
+  std::filesystem::path path(run);
+  if (!path.has_filename()) path = path.parent_path();  // "folder/"
+  std::string name = std::filesystem::is_directory(path) ? path.filename().string() : path.stem().string();
+  for (char& c : name)
+    if (static_cast<unsigned char>(c) < 0x20 || c == '/' || c == '%') c = '_';
+  return name.empty() || name == "." || name == ".." ? "run" : name;
+}
+
+void print_table(const std::vector<std::vector<std::string>>& rows) {
+  std::vector<std::size_t> widths;
+  for (const auto& row : rows)
+    for (std::size_t i = 0; i < row.size(); ++i) {
+      if (widths.size() <= i) widths.push_back(0);
+      widths[i] = std::max(widths[i], row[i].size());
+    }
+  for (const auto& row : rows) {
+    std::string line;
+    for (std::size_t i = 0; i < row.size(); ++i) {
+      const std::string gap(widths[i] - row[i].size(), ' ');
+      line += i == 0 ? row[i] + gap : "  " + gap + row[i];
+    }
+    std::printf("%s\n", line.c_str());
+  }
+}
+
+void print_notes(const Analysis& analysis, const GlobalOptions& global) {
+  if (!global.quiet)
+    for (const std::string& warning : analysis.warnings) std::fprintf(stderr, "warning: %s\n", clean_text(warning, 1 << 12).c_str());
+  if (!global.verbose) return;
+  for (const std::string& note : analysis.subtraction.mask.notes) std::fprintf(stderr, "mask: %s\n", clean_text(note, 1 << 12).c_str());
+  std::fprintf(stderr, "vessels: %s\n", analysis.subtraction.topology_note.c_str());
+  for (const auto& [stage, ms] : analysis.timing.stages) std::fprintf(stderr, "%-16s %9.1f ms\n", stage.c_str(), ms);
+}
+
+AnalysedRun run_job(const AnalysisJob& job, const Stream& stream, bool automatic) {
+  AnalysedRun result;
+  result.run = [&] {
+    const TraceSpan span("read the run");
+    return read_run(job.path, job.read);
+  }();
+  const Run& run = result.run;
+  if (job.analysis.last_frame >= run.frame_count() || job.analysis.first_frame >= run.frame_count())
+    throw std::invalid_argument("--frames " + std::to_string(job.analysis.first_frame + 1) + "-" +
+                                (job.analysis.last_frame < 0 ? "" : std::to_string(job.analysis.last_frame + 1)) + ": " + job.path +
+                                " has frames 1-" + std::to_string(run.frame_count()));
+  const auto run_on = [&](const Stream& on, const std::string& warning) {
+    ResultWriter writer(run, job.analysis, job.results);
+    result.analysis = analyze(on, run, job.analysis, &writer);
+    if (!warning.empty()) result.analysis.warnings.insert(result.analysis.warnings.begin(), warning);
+    const TraceSpan span("finish the files");
+    writer.finish(result.analysis);
+  };
+  std::string fell_back;
+  if (stream.on_cuda() && automatic) {
+    try {
+      run_on(stream, {});
+      return result;
+    } catch (const DeviceError& error) {
+      fell_back = "CUDA failed, so everything was done again on the CPU: " + std::string(error.what());
+    }
+    run_on(Stream::cpu(), fell_back);
+  } else {
+    run_on(stream, {});
+  }
+  return result;
+}
 
 VesselnessResponse parse_response(const std::string& name) {
   if (name == "frangi") return VesselnessResponse::frangi;

@@ -192,6 +192,20 @@ Json number(double value, double scale) {
 }
 Json number(const std::optional<double>& value, double scale) { return value ? number(*value, scale) : Json(nullptr); }
 
+Json event_of(const Finding& change) {
+  const auto& ci95 = change.ci95;
+  return {{"type", "calibre change"},
+          {"segment", change.segment},
+          {"onset_ms", number(change.onset_ms, 1)},
+          {"narrowing_percent", number(change.narrowing_percent, 1)},
+          {"ci95", ci95 ? Json{number((*ci95)[0], 1), number((*ci95)[1], 1)} : Json(nullptr)},
+          {"probability", number(change.probability, 1)},
+          {"grade", change.grade},
+          {"extent_mm", number(change.extent_mm, 1)},
+          {"at_px", {number(change.at_px[0], 1), number(change.at_px[1], 1)}},
+          {"reasons", change.reasons}};
+}
+
 std::string line_of(const LiveFrame& frame, const Calibration& calibration, double latency_ms, std::int64_t dropped) {
   const double mm = calibration.known() ? calibration.mm_per_px : NAN;
   Json segments = Json::array();
@@ -202,13 +216,15 @@ std::string line_of(const LiveFrame& frame, const Calibration& calibration, doub
                         {"contrast", number(segment.contrast, 1)},
                         {"diameter_px", number(segment.diameter_px, 1)},
                         {"sd_px", number(segment.sd_px, 1)}});
+  Json events = frame.events;
+  for (const Finding& change : frame.changes) events.push_back(event_of(change));
   return Json{{"frame", frame.frame + 1},
               {"time_ms", number(frame.time_ms, 1)},
               {"latency_ms", number(latency_ms, 1)},
               {"mask", to_string(frame.mask)},
               {"shift_px", {number(frame.subtraction.shift_y_px, 1), number(frame.subtraction.shift_x_px, 1)}},
               {"segments", segments},
-              {"events", frame.events},
+              {"events", events},
               {"dropped_for_display", dropped}}
       .dump();
 }

@@ -20,6 +20,7 @@ using Command = std::function<int()>;
 /// Each adds its subcommand with its options to `app` and, when that subcommand is chosen, sets `command`. `global` is filled before
 /// the command runs; all three outlive it.
 void add_analyze_command(CLI::App& app, const GlobalOptions& global, Command& command);
+void add_compare_command(CLI::App& app, const GlobalOptions& global, Command& command);
 void add_info_command(CLI::App& app, const GlobalOptions& global, Command& command);
 void add_stream_command(CLI::App& app, const GlobalOptions& global, Command& command);
 void add_phantom_command(CLI::App& app, const GlobalOptions& global, Command& command);

@@ -1,0 +1,471 @@
+/// cinelumen_timelines: clinical cases of the phantom, seven runs each, compared and held against their truth. Every timeline is one line
+/// of a file, so that a long series can be broken off and taken up again; the tables are made from the file.
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdio>
+#include <fstream>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "engine/comparison.h"
+#include "engine/phantom/clinical_case.h"
+#include "support/matching.h"
+
+namespace cinelumen {
+namespace {
+
+using Json = nlohmann::ordered_json;
+using namespace cinelumen::test;
+
+struct Options {
+  std::vector<std::string> variants;
+  int side = 512, frames = 36, timelines = 2, first_seed = 601;
+  std::string file = "timelines.jsonl";
+  bool only_tables = false, list = false;
+};
+
+/// A place of a vessel, the same in every run.
+struct Place {
+  std::string vessel;
+  double mm = 0;
+};
+
+/// One run's truth, by place.
+class PlaceMap {
+ public:
+  explicit PlaceMap(const PhantomTruth& truth) {
+    for (const PhantomSegment& segment : truth.segments)
+      for (const PhantomPoint& point : segment.points) by_vessel_[segment.name][point.place_mm] = point;
+  }
+  const PhantomPoint* at(const Place& place) const {
+    const auto vessel = by_vessel_.find(place.vessel);
+    if (vessel == by_vessel_.end()) return nullptr;
+    auto near = vessel->second.lower_bound(place.mm);
+    if (near == vessel->second.end() || (near != vessel->second.begin() && place.mm - std::prev(near)->first < near->first - place.mm))
+      near = std::prev(near);
+    return std::abs(near->first - place.mm) < 1 ? &near->second : nullptr;
+  }
+
+ private:
+  std::map<std::string, std::map<double, PhantomPoint>> by_vessel_;
+};
+
+/// What a traced segment truly is in one run.
+struct TruthInRun {
+  double narrowing_percent = 0, least_mm = 1e9, extent_mm = 0, occluded_share = 0, not_filled_share = 0;
+};
+
+/// What a traced segment truly is.
+struct TruthOfSegment {
+  std::vector<TruthInRun> runs;
+  std::string label = "no change", grade = "none", vessel;
+  double narrowing_percent = 0, reference_mm = 0;
+  bool borderline = false;
+};
+
+const PhantomSegmentTimeline* timeline_of(const PhantomTimeline& timeline, const std::string& vessel) {
+  for (const PhantomSegmentTimeline& segment : timeline.segments)
+    if (segment.name == vessel) return &segment;
+  return nullptr;
+}
+
+bool near_a_border(double percent) {
+  for (const double border : {25.0, 50.0, 90.0})
+    if (std::abs(percent - border) < 5) return true;
+  return percent > 5 && percent < 30;  // the foot of a narrowing whose depth lies in the neighbouring segment
+}
+
+TruthOfSegment truth_of(const std::vector<Place>& places, double step_mm, const std::vector<PlaceMap>& maps,
+                        const PhantomTimeline& timeline) {
+  TruthOfSegment truth;
+  std::map<std::string, int> votes;
+  for (const Place& place : places) ++votes[place.vessel];
+  int most = 0;
+  for (const auto& [vessel, count] : votes)
+    if (count > most) most = count, truth.vessel = vessel;
+  std::string deepest_vessel, occluded_vessel;
+  for (std::size_t r = 0; r < maps.size(); ++r) {
+    TruthInRun run;
+    int occluded = 0, not_filled = 0;
+    for (const Place& place : places) {
+      const PhantomSegmentTimeline* of = timeline_of(timeline, place.vessel);
+      if (of && of->runs[r].state == "occluded") {
+        ++occluded;
+        occluded_vessel = place.vessel;
+        continue;
+      }
+      not_filled += of && of->runs[r].state == "not filled";
+      const PhantomPoint* point = maps[r].at(place);
+      if (!point || !(point->healthy_radius_mm > 0)) continue;
+      const double percent = 100 * (1 - point->radius_mm / point->healthy_radius_mm);
+      run.least_mm = std::min(run.least_mm, 2 * point->radius_mm);
+      if (percent > 25) run.extent_mm += step_mm;
+      if (percent > run.narrowing_percent) {
+        run.narrowing_percent = percent;
+        if (percent > truth.narrowing_percent) truth.narrowing_percent = percent, deepest_vessel = place.vessel;
+      }
+    }
+    run.occluded_share = static_cast<double>(occluded) / static_cast<double>(places.size());
+    run.not_filled_share = static_cast<double>(not_filled) / static_cast<double>(places.size());
+    truth.borderline = truth.borderline || near_a_border(run.narrowing_percent) || (occluded > 0 && occluded * step_mm < 5);
+    truth.runs.push_back(run);
+  }
+  if (truth.narrowing_percent > 25)
+    if (const PhantomSegmentTimeline* of = timeline_of(timeline, deepest_vessel)) {
+      truth.label = of->label;
+      truth.grade = of->grade;
+    }
+  const bool is_occluded = std::any_of(truth.runs.begin(), truth.runs.end(), [&](const TruthInRun& run) {
+    return run.occluded_share * static_cast<double>(places.size()) * step_mm >= 5;
+  });
+  if (is_occluded) truth.label = "occlusion";
+  if (!is_occluded && truth.narrowing_percent <= 25) truth.label = "no change";
+  return truth;
+}
+
+ComparedRun analysed(const PhantomRun& phantom, const PhantomEvent& event, int index) {
+  const Run run = make_run(phantom);
+  ComparedRun result;
+  result.analysis = analyze(Stream::cpu(), run, {});
+  result.description = run.description;
+  result.description.path = "run " + std::to_string(index + 1);
+  result.geometry = run.geometry;
+  result.valid = Image<std::uint8_t>(run.rows(), run.columns());
+  for (int y = 0; y < run.rows(); ++y) std::fill(result.valid.row(y), result.valid.row(y) + run.columns(), std::uint8_t{1});
+  result.acquired = event.acquired;
+  result.event.kind = parse_event(event.event).value_or(EventKind::other);
+  result.event.drug = event.drug;
+  return result;
+}
+
+Json entry_line(const TimelineEntry& entry, const TruthInRun& truth) {
+  const Narrowing& n = entry.change.largest;
+  return {{"state", to_string(entry.state)},
+          {"known", entry.change.known},
+          {"percent", n.percent},
+          {"p", {n.probability_25, n.probability_50, n.probability_90}},
+          {"ci", n.ci95},
+          {"label", entry.label_now},
+          {"note", entry.note},
+          {"doubt", entry.doubt},
+          {"segment", entry.segment},
+          {"true_percent", truth.narrowing_percent},
+          {"true_least_mm", truth.least_mm},
+          {"occluded", truth.occluded_share},
+          {"not_filled", truth.not_filled_share}};
+}
+
+Json make_timeline(const Options& options, const std::string& variant, int seed) {
+  PhantomCaseOptions wanted;
+  wanted.variant = variant;
+  wanted.base.rows = wanted.base.columns = options.side;
+  wanted.base.frames = options.frames;
+  wanted.base.seed = static_cast<std::uint64_t>(seed);
+  const PhantomCase made(wanted);
+  const std::vector<PhantomEvent> events = made.events();
+  std::vector<ComparedRun> runs;
+  std::vector<PhantomTruth> truths;
+  for (int index = 0; index < phantom_case_runs; ++index) {
+    PhantomRun run = made.run(index);
+    runs.push_back(analysed(run, events[static_cast<std::size_t>(index)], index));
+    truths.push_back(std::move(run.truth));
+  }
+  const PhantomTimeline timeline = made.timeline(truths);
+  const Comparison comparison = compare_runs(runs);
+
+  std::vector<PlaceMap> maps;
+  for (const PhantomTruth& truth : truths) maps.emplace_back(truth);
+  const TruthMap map(truths.front());
+  const Analysis& reference = runs.front().analysis;
+  Json line = {{"variant", variant}, {"seed", seed}, {"side", options.side}, {"frames", options.frames}, {"segments", Json::array()}};
+  line["summary"] = {comparison.summary.spasm_extent, comparison.summary.response, timeline.response};
+  Json comparable = Json::array(), factors = Json::array();
+  for (const ComparedRunSummary& run : comparison.runs) {
+    comparable.push_back(run.comparable);
+    factors.push_back({run.scale_offset, run.scale_offset_sd, run.matched_share});
+  }
+  line["comparable"] = comparable;
+  line["factors"] = factors;
+  for (std::size_t s = 0; s < comparison.segments.size(); ++s) {
+    const SegmentTimeline& segment = comparison.segments[s];
+    std::vector<Place> places;
+    const auto& points = reference.segments[s].centreline.points;
+    for (const CentrelinePoint& point : points) {
+      const TruthMatch match = map.nearest(move_truth_back(truths.front(), reference.subtraction.reference_frame, {point.y, point.x}));
+      if (match.segment && match.distance_px <= 2)
+        places.push_back({match.segment->name, match.segment->points[static_cast<std::size_t>(match.point)].place_mm});
+    }
+    if (places.size() < 10 || 2 * places.size() < points.size()) continue;
+    const TruthOfSegment truth = truth_of(places, truths.front().mm_per_px, maps, timeline);
+    Json entries = Json::array();
+    for (std::size_t r = 0; r < segment.entries.size(); ++r) entries.push_back(entry_line(segment.entries[r], truth.runs[r]));
+    line["segments"].push_back({{"id", segment.id},
+                                {"vessel", truth.vessel},
+                                {"true_label", truth.label},
+                                {"true_grade", truth.grade},
+                                {"true_percent", truth.narrowing_percent},
+                                {"borderline", truth.borderline},
+                                {"length_mm", segment.length_mm},
+                                {"label", segment.label},
+                                {"grade", segment.grade},
+                                {"percent", segment.narrowing_percent ? Json(*segment.narrowing_percent) : Json(nullptr)},
+                                {"reasons", segment.reasons},
+                                {"runs", entries}});
+  }
+  return line;
+}
+
+// ---- tables ----
+
+double share(int part, int whole) { return whole > 0 ? 100.0 * part / whole : 0; }
+
+/// Upper end of the 95 % interval of a share of which `events` of `trials` were seen (Clopper-Pearson, by bisection).
+double upper_limit(int events, int trials) {
+  if (trials == 0 || events >= trials) return 1;
+  double low = 0, high = 1;
+  for (int i = 0; i < 60; ++i) {
+    const double p = 0.5 * (low + high);
+    double sum = 0;
+    for (int k = 0; k <= events; ++k)
+      sum += std::exp(std::lgamma(trials + 1.0) - std::lgamma(k + 1.0) - std::lgamma(trials - k + 1.0) + k * std::log(p) +
+                      (trials - k) * std::log1p(-p));
+    (sum > 0.025 ? low : high) = p;
+  }
+  return high;
+}
+
+bool is_spasm(const std::string& label) { return label.rfind("spasm", 0) == 0; }
+
+void label_tables(const std::vector<Json>& lines) {
+  std::map<std::string, std::map<std::string, std::map<std::string, int>>> tables;
+  std::map<std::string, std::array<int, 4>> grades;  // right, of; not measurable and said so
+  std::map<std::string, std::vector<double>> errors;
+  for (const Json& line : lines)
+    for (const Json& segment : line["segments"]) {
+      if (segment["borderline"].get<bool>()) continue;
+      const std::string variant = line["variant"], truth = segment["true_label"], found = segment["label"];
+      double least = 1e9;
+      for (const Json& run : segment["runs"]) least = std::min(least, run["true_least_mm"].get<double>());
+      const bool unmeasurable = least < 0.4 && is_spasm(truth) && (found == "indeterminate" || found == "not filled");
+      ++tables[variant][truth][unmeasurable ? "(not measurable)" : found];
+      if (is_spasm(truth)) {
+        ++grades[variant][1];
+        grades[variant][0] += segment["grade"] == segment["true_grade"] || unmeasurable;
+      }
+      for (const Json& run : segment["runs"])
+        if (run["known"].get<bool>() && run["true_percent"].get<double>() >= 30 && run["true_least_mm"].get<double>() >= 0.4)
+          errors[variant].push_back(std::abs(run["percent"].get<double>() - run["true_percent"].get<double>()));
+    }
+  for (const auto& [variant, of_truth] : tables) {
+    std::set<int> seeds;
+    for (const Json& line : lines)
+      if (line["variant"] == variant) seeds.insert(line["seed"].get<int>());
+    std::printf("\n%s: %zu timelines\n", variant.c_str(), seeds.size());
+    for (const auto& [truth, found] : of_truth) {
+      int all = 0, right = 0;
+      std::string rest;
+      for (const auto& [label, count] : found) {
+        all += count;
+        if (label == truth || label == "(not measurable)") right += count;
+        if (label != truth) rest += (rest.empty() ? "" : ", ") + label + " " + std::to_string(count);
+      }
+      std::printf("  %-28s right %4d of %4d (%5.1f %%)%s%s\n", truth.c_str(), right, all, share(right, all),
+                  rest.empty() ? "" : "; said: ", rest.c_str());
+    }
+    if (grades[variant][1] > 0)
+      std::printf("  grade right %d of %d (%.1f %%)\n", grades[variant][0], grades[variant][1],
+                  share(grades[variant][0], grades[variant][1]));
+    auto& e = errors[variant];
+    std::sort(e.begin(), e.end());
+    if (!e.empty())
+      std::printf("  narrowing, lumen of 0.4 mm and more: median error %.1f points, 90 %% within %.1f (%zu)\n", e[e.size() / 2],
+                  e[e.size() * 9 / 10], e.size());
+  }
+}
+
+void false_finding_table(const std::vector<Json>& lines) {
+  std::printf("\nfalse findings\n");
+  std::map<std::string, std::array<int, 4>> counts;  // timelines with a false spasm, timelines, false spasms, with any false finding
+  for (const Json& line : lines) {
+    auto& of = counts[line["variant"]];
+    int spasms = 0, any = 0;
+    for (const Json& segment : line["segments"]) {
+      if (segment["true_label"] != "no change" || segment["borderline"].get<bool>()) continue;
+      const std::string label = segment["label"];
+      spasms += is_spasm(label);
+      any += label != "no change" && label != "indeterminate" && label != "not filled";
+    }
+    of[0] += spasms > 0;
+    ++of[1];
+    of[2] += spasms;
+    of[3] += any > 0;
+  }
+  for (const auto& [variant, of] : counts)
+    std::printf("  %-16s false spasm in %d of %d timelines (upper 95 %% limit %.1f %%), %d segments; any false finding in %d\n",
+                variant.c_str(), of[0], of[1], 100 * upper_limit(of[0], of[1]), of[2], of[3]);
+}
+
+void reliability_table(const std::vector<Json>& lines) {
+  constexpr std::array borders = {25.0, 50.0, 90.0};
+  std::printf("\nreliability of P(narrowing > x), all runs but the first\n");
+  for (std::size_t b = 0; b < borders.size(); ++b) {
+    std::array<double, 10> said{}, was{};
+    std::array<int, 10> count{};
+    int all = 0;
+    for (const Json& line : lines)
+      for (const Json& segment : line["segments"])
+        for (std::size_t r = 1; r < segment["runs"].size(); ++r) {
+          const Json& run = segment["runs"][r];
+          if (!run["known"].get<bool>() || run["occluded"].get<double>() > 0 || run["true_least_mm"].get<double>() > 1e8) continue;
+          const double p = run["p"][b];
+          const auto bin = std::min<std::size_t>(9, static_cast<std::size_t>(10 * p));
+          said[bin] += p;
+          was[bin] += run["true_percent"].get<double>() > borders[b];
+          ++count[bin];
+          ++all;
+        }
+    double error = 0;
+    std::printf("  > %2.0f %%:", borders[b]);
+    for (std::size_t bin = 0; bin < count.size(); ++bin) {
+      if (count[bin] == 0) continue;
+      std::printf("  %.2f said %.2f was (%d)", said[bin] / count[bin], was[bin] / count[bin], count[bin]);
+      error += std::abs(said[bin] - was[bin]);
+    }
+    std::printf("\n        calibration error %.4f of %d\n", all > 0 ? error / all : 0, all);
+  }
+}
+
+/// Area under the ROC of the narrowing for true changes of 20 to 45 % against none, within the first procedure.
+void roc_table(const std::vector<Json>& lines) {
+  std::vector<double> changed, unchanged;
+  for (const Json& line : lines)
+    for (const Json& segment : line["segments"])
+      for (std::size_t r = 1; r < std::min<std::size_t>(4, segment["runs"].size()); ++r) {
+        const Json& run = segment["runs"][r];
+        if (!run["known"].get<bool>() || run["occluded"].get<double>() > 0) continue;
+        const double truth = run["true_percent"];
+        if (truth < 1) unchanged.push_back(run["percent"]);
+        if (truth >= 20 && truth <= 45) changed.push_back(run["percent"]);
+      }
+  if (changed.empty() || unchanged.empty()) return;
+  std::sort(unchanged.begin(), unchanged.end());
+  double above = 0;
+  for (const double value : changed) {
+    const auto low = std::lower_bound(unchanged.begin(), unchanged.end(), value),
+               high = std::upper_bound(unchanged.begin(), unchanged.end(), value);
+    above += static_cast<double>(low - unchanged.begin()) + 0.5 * static_cast<double>(high - low);
+  }
+  std::printf("\nROC area for true changes of 20 to 45 %% (%zu) against none (%zu), runs 2 to 4: %.4f\n", changed.size(), unchanged.size(),
+              above / static_cast<double>(changed.size() * unchanged.size()));
+}
+
+/// Occlusion and reopening, run by run: of segments that are occluded over most of their length.
+void occlusion_table(const std::vector<Json>& lines) {
+  int occluded = 0, found = 0, reopened = 0, seen_open = 0, wrong = 0;
+  for (const Json& line : lines)
+    for (const Json& segment : line["segments"])
+      for (std::size_t r = 0; r < segment["runs"].size(); ++r) {
+        const Json& run = segment["runs"][r];
+        if (run["occluded"].get<double>() > 0.5) {
+          ++occluded;
+          found += run["state"] == "occluded";
+          if (r + 1 < segment["runs"].size() && segment["runs"][r + 1]["occluded"].get<double>() == 0) {
+            ++reopened;
+            seen_open += segment["runs"][r + 1]["state"] == "measured";
+          }
+        } else if (run["occluded"].get<double>() == 0) {
+          wrong += run["state"] == "occluded" && run["true_least_mm"].get<double>() >= 0.4;
+        }
+      }
+  std::printf("\nocclusion found %d of %d (%.1f %%), reopening %d of %d (%.1f %%), open vessels called occluded: %d\n", found, occluded,
+              share(found, occluded), seen_open, reopened, share(seen_open, reopened), wrong);
+}
+
+void list_errors(const std::vector<Json>& lines) {
+  for (const Json& line : lines)
+    for (const Json& segment : line["segments"]) {
+      if (segment["borderline"].get<bool>() || (segment["label"] == segment["true_label"] &&
+                                                (segment["true_label"] == "no change" || segment["grade"] == segment["true_grade"])))
+        continue;
+      std::string runs;
+      for (const Json& run : segment["runs"]) {
+        char text[160];
+        std::snprintf(text, sizeof text, " %s%.0f/%.0f", run["known"].get<bool>() ? "" : std::string(run["state"]).substr(0, 4).c_str(),
+                      run["percent"].get<double>(), run["true_percent"].get<double>());
+        runs += text;
+        if (run["occluded"].get<double>() > 0) runs += "(occ)";
+        if (run["state"] == "occluded") runs += "[occ]";
+        if (!std::string(run["doubt"]).empty()) runs += "?";
+      }
+      std::printf("%s %d seg %d %s (%.0f mm): said %s/%s, is %s/%s;%s\n", std::string(line["variant"]).c_str(), line["seed"].get<int>(),
+                  segment["id"].get<int>(), std::string(segment["vessel"]).c_str(), segment["length_mm"].get<double>(),
+                  std::string(segment["label"]).c_str(), std::string(segment["grade"]).c_str(), std::string(segment["true_label"]).c_str(),
+                  std::string(segment["true_grade"]).c_str(), runs.c_str());
+    }
+}
+
+int run(const Options& options) {
+  std::vector<Json> lines;
+  std::set<std::pair<std::string, int>> done;
+  {
+    std::ifstream file(options.file);
+    for (std::string text; std::getline(file, text);) {
+      Json line = Json::parse(text, nullptr, false);
+      if (line.is_discarded()) continue;  // broken off while it was written
+      if (line["side"] != options.side || line["frames"] != options.frames) continue;
+      done.insert({line["variant"], line["seed"]});
+      lines.push_back(std::move(line));
+    }
+  }
+  if (!options.only_tables) {
+    std::ofstream file(options.file, std::ios::app);
+    if (!file) throw std::runtime_error(options.file + ": can't be written");
+    for (int i = 0; i < options.timelines; ++i)
+      for (const std::string& variant : options.variants) {
+        const int seed = options.first_seed + i;
+        if (done.count({variant, seed})) continue;
+        Json line = make_timeline(options, variant, seed);
+        file << line.dump() << "\n" << std::flush;
+        std::fprintf(stderr, "%s %d\n", variant.c_str(), seed);
+        lines.push_back(std::move(line));
+      }
+  }
+  if (options.list) list_errors(lines);
+  label_tables(lines);
+  false_finding_table(lines);
+  occlusion_table(lines);
+  roc_table(lines);
+  reliability_table(lines);
+  return 0;
+}
+
+}  // namespace
+}  // namespace cinelumen
+
+int main(int argc, char** argv) {
+  using namespace cinelumen;
+  CLI::App app("Clinical cases of the phantom, compared and held against their truth; taken up again where it was broken off.");
+  Options options;
+  options.variants = phantom_case_variants();
+  app.add_option("--variants", options.variants, "Which; default all")->delimiter(',')->check(CLI::IsMember(phantom_case_variants()));
+  app.add_option("--timelines", options.timelines, "Of each variant")->capture_default_str();
+  app.add_option("--first-seed", options.first_seed, "Seeds count up from it")->capture_default_str();
+  app.add_option("--side", options.side, "Rows and columns")->capture_default_str();
+  app.add_option("--frames", options.frames, "Per run")->capture_default_str();
+  app.add_option("--file", options.file, "Where timelines are kept, one line each")->capture_default_str();
+  app.add_flag("--tables", options.only_tables, "Tables of what the file holds, no more timelines");
+  app.add_flag("--list", options.list, "Also every segment that was labelled otherwise than it is");
+  CLI11_PARSE(app, argc, argv);
+  try {
+    return run(options);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "cinelumen_timelines: %s\n", error.what());
+    return 1;
+  }
+}

@@ -1,0 +1,141 @@
+#include "engine/calibre_alignment.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <limits>
+#include <optional>
+
+namespace cinelumen {
+namespace {
+
+/// Places where the lumen was filled, as far as can be told. Where that could not be tested a calibre like the reference's is one all the
+/// same; that it is narrower is then not believed (AlignedSegment::doubt).
+bool passes(const SegmentResult& segment, std::size_t point) {
+  if (point >= segment.profile.points.size() || !(segment.profile.points[point].sd_px > 0)) return false;
+  const FillingGate gate = point < segment.gates.size() ? segment.gates[point] : FillingGate::untested;
+  return gate == FillingGate::passed || gate == FillingGate::unconfirmed || gate == FillingGate::untested;
+}
+
+bool fails(FillingGate gate) { return gate == FillingGate::contrast || gate == FillingGate::growing || gate == FillingGate::diluted; }
+
+/// Running maximum (or minimum) of ln D over `reach` either side; NaN stays what it is and counts for nothing.
+template <class Better>
+std::vector<double> running(const std::vector<double>& arc, const std::vector<double>& value, double reach, const Better& better) {
+  std::vector<double> result(value.size(), std::numeric_limits<double>::quiet_NaN());
+  std::size_t from = 0;
+  for (std::size_t i = 0; i < value.size(); ++i) {
+    if (!std::isfinite(value[i])) continue;
+    while (arc[i] - arc[from] > reach) ++from;
+    double best = value[i];
+    for (std::size_t k = from; k < value.size() && arc[k] - arc[i] <= reach; ++k)
+      if (std::isfinite(value[k]) && better(value[k], best)) best = value[k];
+    result[i] = best;
+  }
+  return result;
+}
+
+/// ln D with narrowings shorter than `length` filled up to the lower of both sides (a closing).
+std::vector<double> bridged(const std::vector<double>& arc, const std::vector<double>& log_diameter, double length) {
+  const auto widest = running(arc, log_diameter, 0.5 * length, [](double a, double b) { return a > b; });
+  return running(arc, widest, 0.5 * length, [](double a, double b) { return a < b; });
+}
+
+struct Calibre {
+  double diameter_px = 0, sd_px = 0;
+  bool own_kappa = false, confirmed = false, tested = false;
+};
+
+/// Between two measured neighbours, or at one of them.
+std::optional<Calibre> calibre_at(const SegmentResult& segment, double place) {
+  const auto last = static_cast<double>(segment.profile.points.size()) - 1;
+  if (!(place >= 0) || place > last) return {};
+  const auto low = static_cast<std::size_t>(place), high = std::min(low + 1, segment.profile.points.size() - 1);
+  const bool use_low = passes(segment, low), use_high = passes(segment, high);
+  if (!use_low && !use_high) return {};
+  const double f = !use_low ? 1 : !use_high ? 0 : place - static_cast<double>(low);
+  const auto &a = segment.profile.points[low], &b = segment.profile.points[high];
+  Calibre calibre;
+  calibre.diameter_px = (1 - f) * a.diameter_px + f * b.diameter_px;
+  calibre.sd_px = (1 - f) * a.sd_px + f * b.sd_px;  // neighbours share pixels: their mean is hardly surer than one
+  const std::size_t nearest = f < 0.5 ? low : high;
+  calibre.own_kappa = segment.profile.points[nearest].own_kappa;
+  const FillingGate gate = nearest < segment.gates.size() ? segment.gates[nearest] : FillingGate::untested;
+  calibre.confirmed = gate == FillingGate::passed;
+  calibre.tested = gate != FillingGate::untested;
+  return calibre;
+}
+
+}  // namespace
+
+ReferenceCalibre reference_calibre(const Analysis& reference, const AlignmentOptions& options) {
+  ReferenceCalibre result;
+  result.calibrated = reference.calibration.known();
+  if (result.calibrated) result.mm_per_px = reference.calibration.mm_per_px;
+  for (const SegmentResult& segment : reference.segments) {
+    ReferenceCalibre::Segment own;
+    const std::size_t n = segment.centreline.points.size();
+    std::vector<double> smooth = smooth_log_diameter(segment.profile);
+    smooth.resize(n, std::numeric_limits<double>::quiet_NaN());
+    for (std::size_t i = 0; i < n; ++i) {
+      own.arc_mm.push_back(segment.centreline.points[i].arc_length_px * result.mm_per_px);
+      const bool measured = passes(segment, i);
+      own.measured_px.push_back(measured ? segment.profile.points[i].diameter_px : 0);
+      own.sd_px.push_back(measured ? segment.profile.points[i].sd_px : 0);
+      if (!measured) smooth[i] = std::numeric_limits<double>::quiet_NaN();
+    }
+    own.diameter_px = own.measured_px;
+    if (result.calibrated) {
+      const std::vector<double> healthy = bridged(own.arc_mm, smooth, options.bridge_mm);
+      const double least = -std::log(1 - 0.01 * options.bridge_percent);
+      // The whole dip is bridged, its shoulders too, where it is deep enough anywhere.
+      for (std::size_t i = 0; i < n;) {
+        const auto depth = [&](std::size_t k) { return healthy[k] - smooth[k]; };
+        std::size_t end = i;
+        double deepest = 0;
+        while (end < n && std::isfinite(smooth[end]) && depth(end) > 0.01) deepest = std::max(deepest, depth(end++));
+        if (deepest >= least)
+          for (std::size_t k = i; k < end; ++k) own.diameter_px[k] = static_cast<float>(std::exp(healthy[k]));
+        i = std::max(end, i + 1);
+      }
+    }
+    result.segments.push_back(std::move(own));
+  }
+  return result;
+}
+
+std::vector<AlignedSegment> align_calibres(const Analysis& reference, const ReferenceCalibre& calibre, const Analysis& run,
+                                           const VesselMatching& matching, double scale) {
+  constexpr float unknown = std::numeric_limits<float>::quiet_NaN();
+  std::vector<AlignedSegment> result;
+  for (std::size_t s = 0; s < reference.segments.size(); ++s) {
+    const ReferenceCalibre::Segment& own = calibre.segments[s];
+    AlignedSegment aligned;
+    int measured = 0, both = 0, matched = 0, failed = 0, doubtful = 0;
+    for (std::size_t i = 0; i < own.diameter_px.size(); ++i) {
+      aligned.ratio.push_back(unknown);
+      aligned.sd.push_back(unknown);
+      measured += own.measured_px[i] > 0;
+      const PointMatch& match = matching.points[s][i];
+      if (match.segment < 0) continue;
+      const SegmentResult& there = run.segments[static_cast<std::size_t>(match.segment)];
+      ++matched;
+      const auto nearest = static_cast<std::size_t>(std::lround(std::max(0.0, match.point)));
+      failed += nearest < there.gates.size() && fails(there.gates[nearest]);
+      if (!(own.diameter_px[i] > 0)) continue;
+      const std::optional<Calibre> found = calibre_at(there, match.point);
+      if (!found || !(found->diameter_px > 0)) continue;
+      ++both;
+      aligned.ratio.back() = static_cast<float>(std::log(found->diameter_px / scale / own.diameter_px[i]));
+      aligned.sd.back() = static_cast<float>(std::hypot(found->sd_px / found->diameter_px, own.sd_px[i] / own.diameter_px[i]));
+      doubtful += !found->tested || (!found->own_kappa && !found->confirmed);
+    }
+    aligned.measured_share = measured > 0 ? static_cast<double>(both) / measured : 0;
+    aligned.filling_failed_share = matched > 0 ? static_cast<double>(failed) / matched : 0;
+    aligned.doubt = both > 0 ? static_cast<double>(doubtful) / both : 0;
+    result.push_back(std::move(aligned));
+  }
+  return result;
+}
+
+}  // namespace cinelumen

@@ -1,0 +1,43 @@
+#pragma once
+/// Calibres of two runs brought to the same places of the same vessels.
+
+#include <vector>
+
+#include "engine/analysis.h"
+#include "engine/vessel_matching.h"
+
+namespace cinelumen {
+
+/// What counts as measured, and what of the reference is a lesion of its own.
+struct AlignmentOptions {
+  double bridge_mm = 10;       ///< narrowings of the reference shorter than this are bridged: calibre is compared with that either side
+  double bridge_percent = 15;  ///< ... if deeper than this
+};
+
+/// The calibre that all others are compared with, along each of the reference's centrelines.
+struct ReferenceCalibre {
+  struct Segment {
+    std::vector<double> arc_mm;             ///< px where not calibrated
+    std::vector<float> diameter_px, sd_px;  ///< 0: not measured; focal narrowings bridged
+    std::vector<float> measured_px;         ///< 0: not measured; as it was
+  };
+  std::vector<Segment> segments;
+  double mm_per_px = 0.2;  ///< where not calibrated about what angiography has: for windows and lengths that decide, not to be shown
+  bool calibrated = false;
+};
+ReferenceCalibre reference_calibre(const Analysis& reference, const AlignmentOptions& options = {});
+
+/// One of the reference's segments in another run.
+struct AlignedSegment {
+  std::vector<float> ratio, sd;  ///< per centreline point: ln of calibre over the reference's, and its SD; NaN where not measured in both
+  double measured_share = 0;     ///< of the points that the reference has measured
+  double filling_failed_share = 0;  ///< of the matched points: those that the gates of filling hold
+  double doubt =
+      0;  ///< of the measured points: not tested whether filled, or sized by contrast with no wide vessel either side to confirm it
+};
+
+/// `scale`: run px per reference px of the same thing. One per reference segment.
+std::vector<AlignedSegment> align_calibres(const Analysis& reference, const ReferenceCalibre& calibre, const Analysis& run,
+                                           const VesselMatching& matching, double scale);
+
+}  // namespace cinelumen

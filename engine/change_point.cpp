@@ -1,0 +1,510 @@
+#include "engine/change_point.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numbers>
+
+namespace cinelumen {
+namespace {
+
+constexpr int reference_frames = 3;        // that make a point's reference: only an offset, common to all frames after
+constexpr std::size_t most_readings = 64;  // per window; older ones are merged by twos
+constexpr double news_share = 0.5;         // neighbouring points share pixels: about every second one is news
+
+double normal_cdf(double z) { return 0.5 * std::erfc(-z / std::numbers::sqrt2); }
+
+CalibreReading merged(const CalibreReading& a, const CalibreReading& b) {
+  CalibreReading both = a;
+  const double wa = 1 / a.variance, wb = 1 / b.variance;
+  both.last_ms = b.last_ms;
+  both.last_frame = b.last_frame;
+  both.frames += b.frames;
+  both.variance = 1 / (wa + wb);
+  both.value = (wa * a.value + wb * b.value) * both.variance;
+  both.kappa = (a.frames * a.kappa + b.frames * b.kappa) / both.frames;
+  return both;
+}
+
+// The older half by twos: what is long past needs no fine clock.
+void thin(std::vector<CalibreReading>& readings) {
+  const std::size_t half = readings.size() / 4 * 2;
+  for (std::size_t i = 0; i < half / 2; ++i) readings[i] = merged(readings[2 * i], readings[2 * i + 1]);
+  readings.erase(readings.begin() + static_cast<std::ptrdiff_t>(half / 2), readings.begin() + static_cast<std::ptrdiff_t>(half));
+}
+
+// Sums of weights, and of weights times powers of time and value, up to each reading.
+struct Sums {
+  double w = 0, t = 0, tt = 0, y = 0, ty = 0, yy = 0;
+  Sums operator-(const Sums& o) const { return {w - o.w, t - o.t, tt - o.tt, y - o.y, ty - o.ty, yy - o.yy}; }
+};
+
+// D^2 = A + B / (t - start): contrast that goes ahead in the middle of the vessel and widens, which a step must explain better.
+bool grows_as_it_fills(const std::vector<CalibreReading>& readings, const RampFit& ramp, double least_gain) {
+  const double first = readings.front().mid_ms(), span = std::max(1.0, readings.back().mid_ms() - first);
+  double least = std::numeric_limits<double>::infinity();
+  for (const double earlier : {0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6}) {
+    double w = 0, u = 0, uu = 0, y = 0, uy = 0, yy = 0;
+    for (const CalibreReading& reading : readings) {
+      const double area = std::exp(2 * reading.value), weight = 1 / (4 * area * area * reading.variance);
+      const double x = 1 / ((reading.mid_ms() - first) / span + earlier);
+      w += weight, u += weight * x, uu += weight * x * x, y += weight * area, uy += weight * x * area, yy += weight * area * area;
+    }
+    const double determinant = w * uu - u * u;
+    if (!(determinant > 1e-12 * w * uu)) continue;
+    const double b = (w * uy - u * y) / determinant, a = (y - b * u) / w;
+    if (b < 0) least = std::min(least, yy - a * y - b * uy);
+  }
+  return least < ramp.chi2 + least_gain;
+}
+
+}  // namespace
+
+void ChangePointPosterior::add(double value, double variance) {
+  constexpr double least_weight = 1e-5;
+  constexpr std::size_t most = 16;  // run lengths followed
+  const double prior_variance = level_sd_ * level_sd_;
+  const auto density = [](double away, double v) { return std::exp(-0.5 * away * away / v) / std::sqrt(v); };
+  if (count_ > 0) {
+    const double before = sum_ / precision_;
+    for (RunLength& run : runs_) run.weight *= 1 - hazard_;
+    runs_.push_back({count_, hazard_, 0, 1 / prior_variance, before, precision_});
+  } else {
+    runs_.push_back({0, 1, 0, 1 / prior_variance, 0, 0});
+  }
+  double total = 0;
+  for (RunLength& run : runs_) {
+    // The floor keeps a value that nothing explains from leaving no hypothesis at all.
+    run.weight *= density(value - run.level, 1 / run.precision + variance) + std::numeric_limits<double>::min();
+    const double precision = run.precision + 1 / variance;
+    run.level = (run.level * run.precision + value / variance) / precision;
+    run.precision = precision;
+    total += run.weight;
+  }
+  for (RunLength& run : runs_) run.weight /= total;
+  std::erase_if(runs_, [](const RunLength& run) { return run.weight < least_weight; });
+  if (runs_.size() > most)
+    runs_.erase(
+        std::min_element(runs_.begin(), runs_.end() - 1, [](const RunLength& a, const RunLength& b) { return a.weight < b.weight; }));
+  sum_ += value / variance;
+  precision_ += 1 / variance;
+  ++count_;
+}
+
+double ChangePointPosterior::probability(double step, int sign) const {
+  double sum = 0;
+  for (const RunLength& run : runs_) {
+    if (run.start == 0 || run.before_precision <= 0) continue;
+    const double z = (sign * (run.level - run.before) - step) / std::sqrt(1 / run.precision + 1 / run.before_precision);
+    constexpr double sure = 5;  // SDs; the usual case, and it need not be cheap to be told
+    if (z > -sure) sum += run.weight * (z > sure ? 1 : normal_cdf(z));
+  }
+  return sum;
+}
+
+bool Cusum::add(double z) {
+  fall_ = std::max(0.0, fall_ - z - k_);
+  rise_ = std::max(0.0, rise_ + z - k_);
+  return alarm_ = alarm_ || fall_ > h_ || rise_ > h_;
+}
+
+std::optional<RampFit> fit_ramp(const std::vector<CalibreReading>& readings, double level_sd) {
+  const std::size_t n = readings.size();
+  if (n < 3) return {};
+  const double start = readings.front().mid_ms(), prior = 1 / (level_sd * level_sd);
+  std::vector<double> time(n);
+  std::vector<Sums> upto(n + 1);
+  for (std::size_t i = 0; i < n; ++i) {
+    const double w = 1 / readings[i].variance, t = time[i] = readings[i].mid_ms() - start, y = readings[i].value;
+    const Sums& s = upto[i];
+    upto[i + 1] = {s.w + w, s.t + w * t, s.tt + w * t * t, s.y + w * y, s.ty + w * t * y, s.yy + w * y * y};
+  }
+  struct Candidate {
+    std::size_t from, to;
+    double log_weight, change, variance, chi2;
+  };
+  std::vector<Candidate> candidates;
+  double best = -std::numeric_limits<double>::infinity();
+  for (std::size_t i = 0; i + 1 < n; ++i)
+    for (std::size_t j = i + 1; j < n; ++j) {
+      // y = a (1 - u) + b u, u from 0 at i to 1 at j.
+      const Sums left = upto[i + 1], way = upto[j] - upto[i + 1], right = upto[n] - upto[j];
+      const double span = time[j] - time[i], origin = time[i];
+      const double u = (way.t - origin * way.w) / span, uu = (way.tt - 2 * origin * way.t + origin * origin * way.w) / (span * span),
+                   uy = (way.ty - origin * way.y) / span;
+      const double aa = prior + left.w + way.w - 2 * u + uu, ab = u - uu, bb = prior + right.w + uu;
+      const double ay = left.y + way.y - uy, by = right.y + uy;
+      const double determinant = aa * bb - ab * ab;
+      const double a = (bb * ay - ab * by) / determinant, b = (aa * by - ab * ay) / determinant;
+      const double explained = a * ay + b * by;
+      const double length = static_cast<double>(j - i);
+      candidates.push_back({i, j, 0.5 * explained - 0.5 * std::log(determinant) - std::log(length), b - a, (aa + bb + 2 * ab) / determinant,
+                            upto[n].yy - explained});
+      best = std::max(best, candidates.back().log_weight);
+    }
+  double total = 0, mean = 0, square = 0;
+  std::vector<double> by_start(n, 0.0);
+  for (const Candidate& c : candidates) {
+    const double weight = std::exp(c.log_weight - best);
+    total += weight;
+    mean += weight * c.change;
+    square += weight * (c.variance + c.change * c.change);
+    by_start[c.from] += weight;
+  }
+  RampFit fit;
+  fit.change = mean / total;
+  fit.change_sd = std::sqrt(std::max(0.0, square / total - fit.change * fit.change));
+  const auto mode = static_cast<std::size_t>(std::max_element(by_start.begin(), by_start.end()) - by_start.begin());
+  const Candidate* likely = nullptr;
+  for (const Candidate& c : candidates)
+    if (c.from == mode && (!likely || c.log_weight > likely->log_weight)) likely = &c;
+  fit.onset_ms = readings[mode].mid_ms();
+  fit.chi2 = likely->chi2;
+  fit.before = mode + 1;
+  fit.settled = likely->to;
+  constexpr double tail = 0.025;
+  double below = 0;
+  std::size_t low = n, high = 0;
+  for (std::size_t i = 0; i < n; ++i) {
+    if (below + by_start[i] > tail * total && low == n) low = i;
+    if (below < (1 - tail) * total) high = i;
+    below += by_start[i];
+  }
+  // It began between a frame of the old level and the next.
+  fit.onset_interval_ms = {readings[low].mid_ms(), readings[std::min(high + 1, n - 1)].mid_ms()};
+  return fit;
+}
+
+CalibreWatch::CalibreWatch(const Centreline& centreline, double mm_per_px, const ChangePointOptions& options)
+    : options_(options), mm_per_px_(mm_per_px), references_(centreline.points.size()), residuals_(centreline.points.size()) {
+  for (const CentrelinePoint& point : centreline.points) arc_length_px_.push_back(point.arc_length_px);
+  make_windows(mm_per_px);
+}
+
+ChangePointPosterior CalibreWatch::fresh() const {
+  return {options_.hazard / static_cast<double>(std::max<std::size_t>(1, windows_.size())), options_.level_sd};
+}
+
+void CalibreWatch::make_windows(double mm_per_px) {
+  if (arc_length_px_.empty()) return;
+  const double length = arc_length_px_.back();
+  const double wanted = mm_per_px > 0 ? std::max(options_.window_px, options_.window_mm / mm_per_px) : options_.window_px;
+  const int count = std::max(1, static_cast<int>(length / wanted));
+  const auto add = [&](std::size_t first, std::size_t last) {
+    windows_.emplace_back();
+    windows_.back().first = first;
+    windows_.back().last = last;
+  };
+  const std::size_t last = arc_length_px_.size() - 1;
+  for (std::size_t first = 0; first <= last;) {
+    const double end = (static_cast<double>(windows_.size()) + 1) * length / count;
+    std::size_t to = first;
+    while (to < last && (arc_length_px_[to + 1] < end || windows_.size() + 1 == static_cast<std::size_t>(count))) ++to;
+    add(first, to);
+    first = to + 1;
+  }
+  if (windows_.size() > 1) add(0, last);
+  for (Window& window : windows_) window.posterior = fresh();
+}
+
+void CalibreWatch::refer(const std::vector<LumenPoint>& points) {
+  std::fill(residuals_.begin(), residuals_.end(), Residual());
+  for (const LumenPoint& point : points) {
+    if (!point.used || !(point.sd_px > 0) || !(point.diameter_px > 0) || point.point < 0) continue;
+    const auto i = static_cast<std::size_t>(point.point);
+    if (i >= residuals_.size()) continue;
+    const double shared = std::min(point.common_sd_px, point.sd_px);
+    const double own = std::max(static_cast<double>(point.sd_px) * point.sd_px - shared * shared, 0.01 * point.sd_px * point.sd_px);
+    Residual& residual = residuals_[i];
+    residual.value = std::log(point.diameter_px);
+    residual.variance = static_cast<float>(own / (static_cast<double>(point.diameter_px) * point.diameter_px));
+    residual.kappa = point.kappa;
+    residual.kappa_variance = point.kappa_sd * point.kappa_sd;
+  }
+}
+
+// On its plateau, as far as the frames up to now tell; raises the plateau, and drops frames that turn out not to have been on it.
+bool CalibreWatch::filled(Window& window, double kappa, double kappa_sd) const {
+  const double allowance = 2 * kappa_sd;
+  const double borne_out = std::min(kappa, window.kappa_before);
+  const bool flat = window.kappa_two_before > 0 && kappa <= std::exp(options_.kappa_flat) * window.kappa_two_before + allowance;
+  window.kappa_two_before = window.kappa_before;
+  window.kappa_before = kappa;
+  if (borne_out > window.plateau) {
+    window.plateau = borne_out;
+    const double least = options_.kappa_share * window.plateau - allowance;
+    const auto keep =
+        std::find_if(window.readings.begin(), window.readings.end(), [&](const CalibreReading& r) { return r.kappa >= least; });
+    if (keep != window.readings.begin()) {
+      window.readings.erase(window.readings.begin(), keep);
+      window.posterior = fresh();
+      for (const CalibreReading& reading : window.readings) window.posterior.add(reading.value, reading.variance);
+    }
+  }
+  return flat && kappa >= options_.kappa_share * window.plateau - allowance;
+}
+
+std::optional<CalibreReading> CalibreWatch::read(Window& window) const {
+  double kappa = 0, kappa_weight = 0;
+  std::size_t used = 0;
+  for (std::size_t i = window.first; i <= window.last; ++i) {
+    const Residual& r = residuals_[i];
+    if (!(r.variance > 0)) continue;
+    ++used;
+    if (!(r.kappa_variance > 0) || !(r.kappa > 0)) continue;
+    kappa += r.kappa / r.kappa_variance;
+    kappa_weight += 1 / r.kappa_variance;
+  }
+  const auto points = static_cast<double>(window.last - window.first + 1);
+  constexpr std::size_t least_points = 6;
+  if (used < least_points || static_cast<double>(used) < options_.measured_share * points || !(kappa_weight > 0)) return {};
+  CalibreReading reading;
+  reading.kappa = kappa / kappa_weight;
+  if (!filled(window, reading.kappa, 1 / std::sqrt(news_share * kappa_weight))) return {};
+  if (static_cast<double>(used) < options_.kept_share * window.usual_used) return {};
+  constexpr double newest = 0.2;  // share of the newest frame
+  window.usual_used += (window.usual_used > 0 ? newest : 1) * (static_cast<double>(used) - window.usual_used);
+
+  // Huber's mean of what the points say against their own reference.
+  std::array<float, 256> values, variances;
+  const std::size_t step = points > static_cast<double>(values.size()) ? static_cast<std::size_t>(points) / values.size() + 1 : 1;
+  std::size_t n = 0;
+  double mean = 0, weights = 0;
+  for (std::size_t i = window.first; i <= window.last; i += step) {
+    const Residual& r = residuals_[i];
+    const Reference& reference = references_[i];
+    if (!(r.variance > 0) || reference.frames < reference_frames) continue;
+    values[n] = r.value - reference.sum / static_cast<float>(reference.frames);
+    variances[n] = r.variance;
+    mean += values[n] / variances[n];
+    weights += 1 / variances[n++];
+  }
+  if (n < least_points || static_cast<double>(n * step) < options_.measured_share * points) return {};
+  mean /= weights;
+  for (int iteration = 0; iteration < 3; ++iteration) {
+    double sum = 0;
+    weights = 0;
+    for (std::size_t k = 0; k < n; ++k) {
+      const double away = std::abs(values[k] - mean) / std::sqrt(static_cast<double>(variances[k]));
+      const double weight = (away > 1.5 ? 1.5 / away : 1) / variances[k];
+      weights += weight;
+      sum += weight * values[k];
+    }
+    mean = sum / weights;
+  }
+  reading.value = mean;
+  reading.variance = 1 / (weights * (step == 1 ? news_share : 1));
+  return reading;
+}
+
+void CalibreWatch::take(Window& window, CalibreReading reading) const {
+  // What successive frames differ by more than their errors; a step counts as little as it may.
+  const double measured = reading.variance, prior = options_.between_sd * options_.between_sd;
+  const auto between = [&] {
+    return std::max(0.0, (options_.between_frames * prior + window.between_sum) / (options_.between_frames + window.between_frames));
+  };
+  if (!window.readings.empty()) {
+    const double expected = 0.5 * (measured + window.last_variance), away = reading.value - window.last_value;
+    constexpr double clip = 6;
+    window.between_sum += std::min(0.5 * away * away, clip * (expected + between())) - expected;
+    window.between_frames += 1;
+  }
+  window.last_value = reading.value;
+  window.last_variance = measured;
+  reading.variance += std::max(between(), 0.04 * prior);
+  window.posterior.add(reading.value, reading.variance);
+  window.readings.push_back(reading);
+  if (window.readings.size() > most_readings) thin(window.readings);
+}
+
+// From now on it is watched for what follows.
+void CalibreWatch::tell(Window& window, int sign) const {
+  if (window.told == sign) return;
+  const std::optional<RampFit> ramp = fit_ramp(window.readings, options_.level_sd);
+  const auto settled = window.readings.begin() + static_cast<std::ptrdiff_t>(ramp ? ramp->settled : window.readings.size());
+  window.earlier.assign(window.readings.begin(), settled);
+  window.readings.erase(window.readings.begin(), settled);
+  window.posterior = fresh();
+  for (const CalibreReading& reading : window.readings) window.posterior.add(reading.value, reading.variance);
+  window.told = sign;
+}
+
+std::optional<ChangeWithinRun> CalibreWatch::examine(const Window& window, int sign) const {
+  std::vector<CalibreReading> readings;
+  if (window.told == sign) readings = window.earlier;
+  readings.insert(readings.end(), window.readings.begin(), window.readings.end());
+  const std::optional<RampFit> ramp = fit_ramp(readings, options_.level_sd);
+  if (!ramp || sign * ramp->change < 0) return {};
+  ChangeWithinRun change;
+  for (std::size_t i = 0; i < readings.size(); ++i) (i < ramp->before ? change.frames_before : change.frames_after) += readings[i].frames;
+  if (change.frames_before < options_.frames_before || change.frames_after < options_.frames_after) return {};
+  if (sign > 0 && grows_as_it_fills(readings, *ramp, options_.growth_chi2)) return {};
+  change.onset_ms = ramp->onset_ms;
+  change.onset_interval_ms = ramp->onset_interval_ms;
+  change.onset_frame = readings[ramp->before - 1].last_frame;
+  change.before_first = readings.front().first_frame;
+  change.before_last = change.onset_frame;
+  const double ratio = std::exp(ramp->change);
+  constexpr double model_percent = 1;  // SD that the lumen's shape leaves open, beside the measurement's
+  change.narrowing_percent = 100 * (1 - ratio);
+  change.percent_sd = std::hypot(100 * ratio * ramp->change_sd, model_percent);
+  change.ci95 = {change.narrowing_percent - 1.96 * change.percent_sd, std::min(100.0, change.narrowing_percent + 1.96 * change.percent_sd)};
+  // Fewer frames at the new level than make one.
+  change.still_changing = readings.size() < ramp->settled + static_cast<std::size_t>(options_.frames_after);
+  if (change.still_changing && sign < 0) change.ci95[1] = 100;
+  const double least = sign < 0 ? -std::log(1 - options_.least_change) : std::log(1 + options_.least_change);
+  change.probability = sign < 0 ? window.posterior.probability_of_fall(least) : window.posterior.probability_of_rise(least);
+
+  Cusum cusum;
+  double level = 0, weight = 0;
+  for (std::size_t i = 0; i < ramp->before; ++i) level += readings[i].value / readings[i].variance, weight += 1 / readings[i].variance;
+  for (const CalibreReading& reading : readings)
+    change.cusum_agrees = cusum.add((reading.value - level / weight) / std::sqrt(reading.variance));
+  locate(change, window);
+  return change;
+}
+
+// Where most, and as far to either side as it is half of that: from what points show in the last frames.
+void CalibreWatch::locate(ChangeWithinRun& change, const Window& window) const {
+  constexpr std::size_t reach = 4;  // points either side that are averaged
+  const auto smooth = [&](std::size_t i) {
+    double sum = 0;
+    int count = 0;
+    for (std::size_t k = i > reach ? i - reach : 0; k <= std::min(i + reach, references_.size() - 1); ++k)
+      if (references_[k].seen > 0) sum += references_[k].recent, ++count;
+    return count > 0 ? sum / count : 0.0;
+  };
+  const double sign = change.narrowing_percent > 0 ? -1 : 1;
+  std::size_t most = window.first;
+  for (std::size_t i = window.first; i <= window.last; ++i)
+    if (sign * smooth(i) > sign * smooth(most)) most = i;
+  const double half = 0.5 * smooth(most);
+  std::size_t first = most, last = most;
+  while (first > 0 && sign * smooth(first - 1) > sign * half) --first;
+  while (last + 1 < references_.size() && sign * smooth(last + 1) > sign * half) ++last;
+  change.point = static_cast<int>(most);
+  change.first_point = static_cast<int>(first);
+  change.last_point = static_cast<int>(last);
+  change.extent_px = arc_length_px_[last] - arc_length_px_[first];
+}
+
+std::vector<ChangeWithinRun> CalibreWatch::add(int frame, double time_ms, const std::vector<LumenPoint>& points) {
+  refer(points);
+  const double fall = -std::log(1 - options_.least_change), rise = std::log(1 + options_.least_change);
+  struct Alarm {
+    std::size_t window;
+    ChangeWithinRun change;
+  };
+  std::vector<Alarm> alarms;
+  std::vector<char> filled_point(references_.size(), 0);
+  for (std::size_t w = 0; w < windows_.size(); ++w) {
+    Window& window = windows_[w];
+    const double before = window.kappa_before;
+    std::optional<CalibreReading> reading = read(window);
+    // A window that is filled makes its points' references, too.
+    if (window.kappa_before != before && window.kappa_before >= options_.kappa_share * window.plateau && window.kappa_two_before > 0)
+      std::fill(filled_point.begin() + static_cast<std::ptrdiff_t>(window.first),
+                filled_point.begin() + static_cast<std::ptrdiff_t>(window.last) + 1, 1);
+    if (!reading) continue;
+    reading->first_ms = reading->last_ms = time_ms;
+    reading->first_frame = reading->last_frame = frame;
+    take(window, *reading);
+    for (const int sign : {-1, 1}) {
+      const double probability = sign < 0 ? window.posterior.probability_of_fall(fall) : window.posterior.probability_of_rise(rise);
+      if (probability < options_.probability) continue;
+      if (const auto change = examine(window, sign)) alarms.push_back({w, *change});
+    }
+  }
+  for (std::size_t i = 0; i < references_.size(); ++i) {
+    const Residual& r = residuals_[i];
+    if (!(r.variance > 0) || !filled_point[i]) continue;
+    Reference& reference = references_[i];
+    if (reference.frames < reference_frames) {
+      reference.sum += r.value;
+      ++reference.frames;
+      continue;
+    }
+    constexpr float newest = 0.3f;  // share of the newest frame
+    ++reference.seen;
+    reference.recent += std::max(newest, 1 / static_cast<float>(reference.seen)) *
+                        (r.value - reference.sum / static_cast<float>(reference.frames) - reference.recent);
+  }
+
+  // Of what is new, the deepest place speaks for the segment; what follows it the same way belongs to it.
+  std::vector<ChangeWithinRun> news;
+  for (const int sign : {-1, 1}) {
+    const Alarm* deepest = nullptr;
+    for (const Alarm& alarm : alarms) {
+      if ((alarm.change.narrower() ? -1 : 1) != sign || windows_[alarm.window].told == sign) continue;
+      if (!deepest || std::abs(alarm.change.narrowing_percent) > std::abs(deepest->change.narrowing_percent)) deepest = &alarm;
+    }
+    if (!deepest) continue;
+    const bool follows = !told_.empty() && !told_.back().settled && told_.back().change.narrower() == (sign < 0);
+    if (!follows) {
+      for (Told& told : told_) told.settled = true;
+      told_.push_back({deepest->change, deepest->window, false});
+      news.push_back(deepest->change);
+    }
+    for (const Alarm& alarm : alarms)
+      if ((alarm.change.narrower() ? -1 : 1) == sign) tell(windows_[alarm.window], sign);
+  }
+  return news;
+}
+
+std::vector<ChangeWithinRun> CalibreWatch::changes() const {
+  std::vector<ChangeWithinRun> result;
+  for (const Told& told : told_) {
+    result.push_back(told.change);
+    if (told.settled) continue;
+    const int sign = told.change.narrower() ? -1 : 1;
+    for (const Window& window : windows_) {
+      if (window.told != sign) continue;
+      auto now = examine(window, sign);
+      if (!now) continue;
+      now->probability = std::max(now->probability, told.change.probability);
+      const bool deeper = std::abs(now->narrowing_percent) > std::abs(result.back().narrowing_percent);
+      if (&window == &windows_[told.window] || deeper) result.back() = *now;
+    }
+  }
+  return result;
+}
+
+CalibreWatch CalibreWatch::moved_to(const Centreline& centreline, const std::vector<int>& before) const {
+  CalibreWatch moved(centreline, mm_per_px_, options_);
+  if (windows_.empty()) return moved;
+  for (std::size_t i = 0; i < moved.references_.size(); ++i)
+    if (before[i] >= 0) moved.references_[i] = references_[static_cast<std::size_t>(before[i])];
+  const std::size_t parts = windows_.size() > 1 ? windows_.size() - 1 : windows_.size();
+  std::vector<std::size_t> part_of(references_.size(), 0), now_of(windows_.size(), 0), votes(windows_.size());
+  for (std::size_t w = 0; w < parts; ++w)
+    for (std::size_t i = windows_[w].first; i <= windows_[w].last; ++i) part_of[i] = w;
+  for (std::size_t w = 0; w < moved.windows_.size(); ++w) {
+    Window& window = moved.windows_[w];
+    const bool whole = moved.windows_.size() > 1 && w + 1 == moved.windows_.size();
+    // The old window that most of its points were in; the whole goes on as the whole.
+    std::fill(votes.begin(), votes.end(), 0);
+    for (std::size_t i = window.first; i <= window.last; ++i)
+      if (before[i] >= 0) ++votes[whole ? windows_.size() - 1 : part_of[static_cast<std::size_t>(before[i])]];
+    const auto most = static_cast<std::size_t>(std::max_element(votes.begin(), votes.end()) - votes.begin());
+    if (2 * votes[most] < window.last - window.first + 1) continue;
+    const std::size_t first = window.first, last = window.last;
+    window = windows_[most];
+    window.first = first;
+    window.last = last;
+    now_of[most] = w;
+  }
+  const auto now_at = [&](int point) {
+    std::size_t nearest = 0;
+    for (std::size_t i = 0; i < before.size(); ++i)
+      if (before[i] >= 0 && std::abs(before[i] - point) < std::abs(before[nearest] - point)) nearest = i;
+    return static_cast<int>(nearest);
+  };
+  moved.told_ = told_;
+  for (Told& told : moved.told_) {
+    told.window = now_of[told.window];
+    for (int* point : {&told.change.point, &told.change.first_point, &told.change.last_point}) *point = now_at(*point);
+  }
+  return moved;
+}
+
+}  // namespace cinelumen

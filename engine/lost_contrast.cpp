@@ -1,0 +1,294 @@
+#include "engine/lost_contrast.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <limits>
+
+#include "engine/median.h"
+#include "engine/path_contrast.h"
+
+namespace cinelumen {
+namespace {
+
+template <class... Values>
+std::string text(const char* format, Values... values) {
+  char buffer[240];
+  std::snprintf(buffer, sizeof buffer, format, values...);
+  return buffer;
+}
+
+/// What a point of the reference's centreline shows in the run.
+enum class Seen : std::uint8_t { out_of_view, vessel, contrast, thread, empty };
+
+struct Segment {
+  std::vector<Seen> seen;
+  std::vector<double> ratio_log;          // of threads and empty points: ln of calibre, or its bound, over the reference's
+  int first_empty = -1, last_empty = -1;  // the longest stretch without contrast
+  bool lost = false;
+};
+
+/// The reference's vessels laid into the run's picture.
+class Search {
+ public:
+  Search(const Analysis& reference, const ReferenceCalibre& calibre, const Analysis& run, ImageView<const std::uint8_t> valid,
+         const RunRegistration& registration, const VesselMatching& matching, const LostContrastOptions& options)
+      : reference_(reference),
+        calibre_(calibre),
+        run_(run),
+        valid_(valid),
+        registration_(registration),
+        matching_(matching),
+        options_(options) {
+    mm_ = calibre.mm_per_px;
+    std::vector<std::vector<PathContrast>> contrast;
+    for (std::size_t s = 0; s < reference.segments.size(); ++s) contrast.push_back(read(s));
+    learn_attenuation(contrast);
+    for (std::size_t s = 0; s < reference.segments.size(); ++s) segments_.push_back(look(s, contrast[s]));
+  }
+
+  std::vector<LostContrast> verdicts() {
+    connect();
+    std::vector<LostContrast> result;
+    for (std::size_t s = 0; s < segments_.size(); ++s) result.push_back(verdict(s));
+    return result;
+  }
+
+ private:
+  std::vector<PathContrast> read(std::size_t s) const {
+    const std::vector<CentrelinePoint>& points = reference_.segments[s].centreline.points;
+    std::vector<PathPoint> path;
+    for (std::size_t i = 0; i < points.size(); ++i) {
+      const auto at = registration_.forward(points[i].y, points[i].x);
+      const auto on = registration_.forward(points[i].y + points[i].tangent_y, points[i].x + points[i].tangent_x);
+      const double ty = on[0] - at[0], tx = on[1] - at[1], length = std::max(1e-9, std::hypot(ty, tx));
+      const double radius = 0.5 * std::max<double>(diameter_px(s, i), 2) * registration_.scale;
+      path.push_back({at[0], at[1], ty / length, tx / length, radius + options_.place_sd_px + 1});
+    }
+    const int window = std::max(1, static_cast<int>(std::lround(options_.window_mm / mm_)));
+    return read_path(run_.maximum_opacification.view(), valid_, path, window);
+  }
+  double diameter_px(std::size_t s, std::size_t i) const {
+    const float known = calibre_.segments[s].diameter_px[i];
+    return known > 0 ? known : 2 * reference_.segments[s].centreline.points[i].radius_px;
+  }
+
+  /// Contrast area over lumen area where both are known: what the picture makes of a lumen.
+  void learn_attenuation(const std::vector<std::vector<PathContrast>>& contrast) {
+    std::vector<double> values;
+    for (std::size_t s = 0; s < contrast.size(); ++s)
+      for (std::size_t i = 0; i < contrast[s].size(); ++i) {
+        const PointMatch& match = matching_.points[s][i];
+        if (match.segment < 0 || !contrast[s][i].in_view) continue;
+        const auto& points = run_.segments[static_cast<std::size_t>(match.segment)].profile.points;
+        const auto nearest = static_cast<std::size_t>(std::lround(std::max(0.0, match.point)));
+        if (nearest >= points.size() || !(points[nearest].sd_px > 0)) continue;
+        const double d = points[nearest].diameter_px;
+        values.push_back(contrast[s][i].area_px / (d * d));
+      }
+    attenuation_ = values.size() >= 20 ? std::max(0.0, in_place_median(values)) : 0;
+  }
+
+  Segment look(std::size_t s, const std::vector<PathContrast>& contrast) const {
+    Segment segment;
+    const std::size_t n = contrast.size();
+    for (std::size_t i = 0; i < n; ++i) {
+      double ratio = std::numeric_limits<double>::quiet_NaN();
+      Seen seen = Seen::empty;
+      const double reference_px = diameter_px(s, i) * registration_.scale;
+      const PathContrast& c = contrast[i];
+      if (!c.in_view) {
+        seen = Seen::out_of_view;
+      } else if (matching_.points[s][i].segment >= 0) {
+        seen = Seen::vessel;
+      } else if (attenuation_ > 0) {
+        const bool clear = c.area_px > options_.seen_sds * c.sd_px;
+        const double area = clear ? c.area_px : std::max(0.0, c.area_px) + 2 * c.sd_px;
+        ratio = 0.5 * std::log(std::max(area, 1e-6) / attenuation_) - std::log(reference_px);
+        if (clear) seen = ratio < std::log(options_.thread_share) ? Seen::thread : Seen::contrast;
+        // A bound that would let half the calibre through says nothing.
+        if (!clear && ratio > std::log(0.5)) seen = Seen::contrast;
+      } else {
+        seen = Seen::contrast;  // how much contrast a lumen has is not known here
+      }
+      segment.seen.push_back(seen);
+      segment.ratio_log.push_back(ratio);
+    }
+    find_longest(s, segment);
+    return segment;
+  }
+
+  void find_longest(std::size_t s, Segment& segment) const {
+    const std::vector<double>& arc = calibre_.segments[s].arc_mm;
+    for (std::size_t i = 0; i < segment.seen.size(); ++i) {
+      if (segment.seen[i] != Seen::empty) continue;
+      std::size_t last = i;
+      while (last + 1 < segment.seen.size() && segment.seen[last + 1] == Seen::empty) ++last;
+      if (segment.first_empty < 0 || arc[last] - arc[i] > length(s, segment)) {
+        segment.first_empty = static_cast<int>(i);
+        segment.last_empty = static_cast<int>(last);
+      }
+      i = last;
+    }
+    // A short link between branchings that is empty as a whole belongs to what is lost about it.
+    const double least = std::min(options_.least_mm, 0.7 * (arc.empty() ? 0 : arc.back()));
+    segment.lost = segment.first_empty >= 0 && length(s, segment) >= std::max(least, 1.0);
+  }
+  double length(std::size_t s, const Segment& segment) const {
+    const std::vector<double>& arc = calibre_.segments[s].arc_mm;
+    return arc[static_cast<std::size_t>(segment.last_empty)] - arc[static_cast<std::size_t>(segment.first_empty)];
+  }
+
+  /// Which lost stretches lie on a way from contrast to contrast: others lead nowhere, and were perhaps not reached.
+  void connect() {
+    const std::size_t n = segments_.size();
+    ends_.assign(n, {-1, -1});
+    for (std::size_t b = 0; b < reference_.branch_points.size(); ++b) {
+      const BranchPoint& branch = reference_.branch_points[b];
+      if (branch.crossing) continue;
+      for (const int s : branch.segments) {
+        const auto& points = reference_.segments[static_cast<std::size_t>(s)].centreline.points;
+        if (points.size() < 2) continue;
+        const auto away = [&](const CentrelinePoint& p) { return std::hypot(p.y - branch.y, p.x - branch.x); };
+        ends_[static_cast<std::size_t>(s)][away(points.front()) < away(points.back()) ? 0 : 1] = static_cast<int>(b);
+      }
+    }
+    on_the_way_.assign(n, false);
+    for (std::size_t s = 0; s < n; ++s) on_the_way_[s] = segments_[s].lost;
+    for (bool changed = true; changed;) {
+      changed = false;
+      for (std::size_t s = 0; s < n; ++s)
+        if (on_the_way_[s] && !(leads_to_contrast(s, 0) && leads_to_contrast(s, 1))) {
+          on_the_way_[s] = false;
+          changed = true;
+        }
+    }
+  }
+  /// At an end of the lost stretch: contrast in the same segment beyond it, or at the branching, or another lost stretch that goes on, or
+  /// the inlet.
+  bool leads_to_contrast(std::size_t s, std::size_t end) const {
+    const Segment& segment = segments_[s];
+    const int n = static_cast<int>(segment.seen.size());
+    const int from = end == 0 ? 0 : segment.last_empty + 1, to = end == 0 ? segment.first_empty : n;
+    int filled = 0;
+    for (int i = from; i < to; ++i) {
+      const Seen seen = segment.seen[static_cast<std::size_t>(i)];
+      filled += seen == Seen::vessel || seen == Seen::contrast || seen == Seen::thread;
+    }
+    if (filled * mm_ >= 1) return true;
+    const int branch = ends_[s][end];
+    if (branch < 0) return reference_.segments[s].role == "main" && at_edge(s, end);
+    for (const int other : reference_.branch_points[static_cast<std::size_t>(branch)].segments) {
+      const auto o = static_cast<std::size_t>(other);
+      if (o == s) continue;
+      if (on_the_way_[o]) return true;
+      const bool at_start = ends_[o][0] == branch;
+      if (filled_at(o, at_start)) return true;
+    }
+    return false;
+  }
+  bool filled_at(std::size_t s, bool at_start) const {
+    const Segment& segment = segments_[s];
+    const std::size_t n = segment.seen.size(),
+                      reach = std::min<std::size_t>(n, static_cast<std::size_t>(std::ceil(options_.least_mm / mm_)));
+    std::size_t filled = 0;
+    for (std::size_t k = 0; k < reach; ++k) {
+      const Seen seen = segment.seen[at_start ? k : n - 1 - k];
+      filled += seen == Seen::vessel || seen == Seen::contrast;
+    }
+    return 2 * filled > reach;
+  }
+  bool at_edge(std::size_t s, std::size_t end) const {
+    constexpr float margin_px = 12;
+    const auto& points = reference_.segments[s].centreline.points;
+    const CentrelinePoint& p = end == 0 ? points.front() : points.back();
+    return p.y < margin_px || p.x < margin_px || p.y > static_cast<float>(reference_.rows) - 1 - margin_px ||
+           p.x > static_cast<float>(reference_.columns) - 1 - margin_px;
+  }
+
+  /// A lumen that has not filled yet looks like a thread too, but no filled vessel lies beyond it.
+  bool between_vessels(const Segment& segment, std::size_t i) const {
+    const auto least = static_cast<std::ptrdiff_t>(std::ceil(2 / mm_));
+    const auto vessels = [&](auto from, auto to) { return std::count(from, to, Seen::vessel); };
+    const auto middle = segment.seen.begin() + static_cast<std::ptrdiff_t>(i);
+    return vessels(segment.seen.begin(), middle) >= least && vessels(middle, segment.seen.end()) >= least;
+  }
+
+  static double first_arrival(const Analysis& analysis) {
+    double first = std::numeric_limits<double>::infinity();
+    for (const SegmentResult& segment : analysis.segments)
+      if (segment.flow.times.arrival_ms) first = std::min(first, *segment.flow.times.arrival_ms);
+    return first;
+  }
+  /// When contrast should have been there for long enough; empty where arrival times are not known.
+  std::optional<double> missed_from_ms(std::size_t s) const {
+    const auto& arrival = reference_.segments[s].flow.times.arrival_ms;
+    const double start = first_arrival(reference_), start_here = first_arrival(run_);
+    if (!arrival || !std::isfinite(start) || !std::isfinite(start_here) || run_.frame_times_ms.size() < 2) return {};
+    const double way = *arrival - start,
+                 step = (run_.frame_times_ms.back() - run_.frame_times_ms.front()) / static_cast<double>(run_.frame_times_ms.size() - 1);
+    return start_here + way + options_.arrival_sds * std::hypot(options_.arrival_relative_sd * way, step);
+  }
+
+  LostContrast verdict(std::size_t s) const {
+    const Segment& segment = segments_[s];
+    LostContrast result;
+    int in_view = 0, empty = 0;
+    for (const Seen seen : segment.seen) {
+      in_view += seen != Seen::out_of_view;
+      empty += seen == Seen::empty;
+    }
+    const auto n = static_cast<double>(segment.seen.size());
+    result.in_view_share = n > 0 ? in_view / n : 0;
+    result.empty_share = in_view > 0 ? static_cast<double>(empty) / in_view : 0;
+    const std::vector<double>& arc = calibre_.segments[s].arc_mm;
+    const bool both_ends = segment.lost && on_the_way_[s];
+    if (segment.lost) {
+      result.from_mm = arc[static_cast<std::size_t>(segment.first_empty)];
+      result.to_mm = arc[static_cast<std::size_t>(segment.last_empty)];
+      const auto missed = missed_from_ms(s);
+      const bool long_enough = missed && run_.frame_times_ms.back() >= *missed;
+      result.occluded = both_ends && long_enough;
+      result.note = !both_ends     ? "no contrast in it and none beyond it: shut, or not reached by the injection"
+                    : !missed      ? "no contrast between vessels that have some, but when it should have come is not known"
+                    : !long_enough ? text("no contrast, but the run ends %.1f s before it would be missed",
+                                          (*missed - run_.frame_times_ms.back()) / 1000)
+                                   : text("vessels on both sides of it fill; contrast is missed %.1f s before the run's end",
+                                          (run_.frame_times_ms.back() - *missed) / 1000);
+    }
+    for (std::size_t i = 0; i < segment.seen.size(); ++i) {
+      const bool thread = segment.seen[i] == Seen::thread, gap = segment.seen[i] == Seen::empty && !segment.lost;
+      if ((!thread && !gap) || !between_vessels(segment, i)) continue;
+      const double least = std::log(options_.measurable_mm / (diameter_px(s, i) * mm_));
+      const bool below = gap || segment.ratio_log[i] < least;
+      result.bounded = result.bounded || below;
+      result.threads.push_back({arc[i], segment.ratio_log[i], options_.thread_sd});
+    }
+    return result;
+  }
+
+  const Analysis& reference_;
+  const ReferenceCalibre& calibre_;
+  const Analysis& run_;
+  ImageView<const std::uint8_t> valid_;
+  const RunRegistration& registration_;
+  const VesselMatching& matching_;
+  const LostContrastOptions& options_;
+  double mm_ = 1, attenuation_ = 0;
+  std::vector<Segment> segments_;
+  std::vector<std::array<int, 2>> ends_;
+  std::vector<char> on_the_way_;
+};
+
+}  // namespace
+
+std::vector<LostContrast> find_lost_contrast(const Analysis& reference, const ReferenceCalibre& calibre, const Analysis& run,
+                                             ImageView<const std::uint8_t> valid, const RunRegistration& registration,
+                                             const VesselMatching& matching, const LostContrastOptions& options) {
+  return Search(reference, calibre, run, valid, registration, matching, options).verdicts();
+}
+
+}  // namespace cinelumen

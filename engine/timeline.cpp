@@ -1,0 +1,538 @@
+#include "engine/timeline.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdio>
+
+namespace cinelumen {
+namespace {
+
+constexpr const char* no_change = "no change";
+constexpr const char* below_grade = "narrowing below spasm grade";
+constexpr const char* relieved = "spasm, relieved";
+constexpr const char* refractory = "spasm, refractory";
+constexpr const char* not_settled = "spasm, not yet settled";
+constexpr const char* fixed_stenosis = "fixed stenosis";
+constexpr const char* valve_remnant = "valve remnant";
+constexpr const char* occlusion = "occlusion";
+constexpr const char* not_filled = "not filled";
+constexpr const char* indeterminate = "indeterminate";
+
+constexpr const char* extrapolation =
+    "spasm grades are those of the axillary vein (50-90 % mild, 90 % and more severe; Europace 2012, n = 74): nobody has published any for "
+    "arterialised veins of the foot, so this is an extrapolation";
+constexpr const char* recovery_note = "the rule of recovery is our own proposal, not clinically validated";
+
+bool is_spasm(const std::string& label) { return label.rfind("spasm", 0) == 0; }
+
+/// What opens a vessel by force, as a drug does not.
+bool is_mechanical(EventKind kind) {
+  return kind == EventKind::valvulotomy || kind == EventKind::balloon || kind == EventKind::stent_graft || kind == EventKind::redo;
+}
+
+template <class... Values>
+std::string text(const char* format, Values... values) {
+  char buffer[320];
+  std::snprintf(buffer, sizeof buffer, format, values...);
+  return buffer;
+}
+
+std::string run_name(std::size_t run) { return "run " + std::to_string(run + 1); }
+
+/// Gravest first; the last three say nothing of a lesion.
+int gravity(const std::string& label) {
+  static const std::vector<std::string> order = {occlusion,      "dissection",  "extravasation", refractory,    not_settled, relieved,
+                                                 fixed_stenosis, valve_remnant, below_grade,     indeterminate, not_filled,  no_change};
+  return static_cast<int>(order.end() - std::find(order.begin(), order.end(), label));
+}
+
+/// A stretch of the segment that is narrow in some run, mm along the reference's centreline.
+struct Site {
+  double from = 0, to = 0, at = 0, extent = 0, half_depth = 0;
+};
+
+/// What one run says of a site.
+struct SiteInRun {
+  bool known = false, present = false, occluded = false;
+  double ratio = 1, ratio_sd = 0;
+  Narrowing narrowing;  // where present
+  double percent = 0;   // of narrowing, or of the mean ratio
+};
+
+/// A label with the reasons for it.
+struct Verdict {
+  std::string label = no_change;
+  std::vector<std::string> reasons;
+  std::optional<Narrowing> narrowing;
+  std::optional<double> recovery;
+};
+
+class Rules {
+ public:
+  Rules(SegmentTimeline& segment, const std::vector<TimelineRun>& runs, const ComparisonThresholds& thresholds)
+      : segment_(segment), runs_(runs), t_(thresholds) {
+    find_sites();
+  }
+
+  void apply() {
+    for (std::size_t r = 0; r < segment_.entries.size(); ++r) {
+      Verdict then = verdict(r, r);
+      segment_.entries[r].label_then = then.label;
+      segment_.entries[r].reasons = std::move(then.reasons);
+    }
+    std::vector<Verdict> now;
+    for (std::size_t r = 0; r < segment_.entries.size(); ++r) {
+      now.push_back(verdict(r, segment_.entries.size() - 1));
+      segment_.entries[r].label_now = now.back().label;
+    }
+    conclude(now);
+  }
+
+ private:
+  void find_sites() {
+    for (const TimelineEntry& entry : segment_.entries) {
+      if (!entry.change.known || !entry.significant) continue;
+      for (const Narrowing& narrowing : entry.change.narrowings) {
+        if (narrowing.percent < t_.narrowing_percent || narrowing.probability_25 < 0.5) continue;
+        Site* known = nullptr;
+        for (Site& site : sites_)
+          if (narrowing.from_mm < site.to + t_.same_site_mm && narrowing.to_mm > site.from - t_.same_site_mm) known = &site;
+        if (!known) {
+          sites_.push_back({narrowing.from_mm, narrowing.to_mm, narrowing.at_mm, narrowing.spread_mm, narrowing.half_depth_mm()});
+          continue;
+        }
+        known->extent = std::max(known->extent, narrowing.spread_mm);
+        if (narrowing.half_depth_mm() > known->half_depth)
+          *known = {narrowing.from_mm, narrowing.to_mm, narrowing.at_mm, known->extent, narrowing.half_depth_mm()};
+      }
+    }
+  }
+
+  SiteInRun look(const Site& site, std::size_t r) const {
+    const TimelineEntry& entry = segment_.entries[r];
+    SiteInRun seen;
+    if (!runs_[r].comparable) return seen;
+    if (entry.state == SegmentState::occluded && entry.lost_mm[0] < site.to && entry.lost_mm[1] > site.from) {
+      seen.known = seen.present = seen.occluded = true;
+      seen.ratio = 0;
+      seen.percent = 100;
+      return seen;
+    }
+    if (!entry.change.known) return seen;
+    const auto [ratio, sd] = entry.change.ratio_between(site.from, site.to);
+    if (!std::isfinite(ratio)) return seen;
+    seen.known = true;
+    seen.ratio = ratio;
+    seen.ratio_sd = sd;
+    seen.percent = 100 * (1 - ratio);
+    for (const Narrowing& narrowing : entry.change.narrowings)
+      if (narrowing.from_mm < site.to && narrowing.to_mm > site.from && narrowing.percent > (seen.present ? seen.narrowing.percent : 0) &&
+          entry.significant && narrowing.probability_25 > 0.5 && narrowing.percent >= t_.narrowing_percent) {
+        seen.present = true;
+        seen.narrowing = narrowing;
+        seen.percent = narrowing.percent;
+      }
+    return seen;
+  }
+
+  bool mechanical_between(std::size_t after, std::size_t to) const {
+    for (std::size_t r = after + 1; r <= to; ++r)
+      if (is_mechanical(runs_[r].event)) return true;
+    return false;
+  }
+  bool drug_between(std::size_t after, std::size_t to) const {
+    for (std::size_t r = after + 1; r <= to; ++r)
+      if (runs_[r].event == EventKind::spasmolytic) return true;
+    return false;
+  }
+
+  double recovery(const SiteInRun& before, const SiteInRun& after) const {
+    return before.ratio < 1 ? (after.ratio - before.ratio) / (1 - before.ratio) : 0;
+  }
+  bool recovered(const SiteInRun& before, const SiteInRun& after) const {
+    const double least_significant_change = 1.96 * std::sqrt(2.0) * std::hypot(before.ratio_sd, after.ratio_sd) / std::sqrt(2.0);
+    return !after.occluded && recovery(before, after) >= t_.recovery && after.ratio - before.ratio > least_significant_change &&
+           after.percent < t_.mild_percent;
+  }
+
+  /// What runs up to `last` say of a narrowing of spasm's size and length in run r.
+  Verdict spasm(const Site& site, std::size_t r, std::size_t last, const SiteInRun& seen) const {
+    Verdict result;
+    result.label = not_settled;
+    std::optional<std::size_t> persists;
+    bool repeated = false;
+    for (std::size_t q = r + 1; q <= last; ++q) {
+      const SiteInRun later = look(site, q);
+      if (!later.known) continue;
+      const double regained = recovery(seen, later);
+      const bool forced = mechanical_between(r, q), same_procedure = runs_[q].procedure == runs_[r].procedure;
+      if (same_procedure && !forced) {
+        repeated = true;
+        result.recovery = std::max(result.recovery.value_or(-1), regained);
+        if (!recovered(seen, later)) continue;
+        result.label = relieved;
+        result.reasons.push_back(text("%s: %.0f %% of the lost calibre has come back (recovery %.2f, asked %.2f), %.0f %% are left",
+                                      run_name(q).c_str(), 100 * regained, regained, t_.recovery, std::max(0.0, later.percent)));
+        result.reasons.emplace_back(recovery_note);
+        return result;
+      }
+      if (!later.present && later.percent < t_.narrowing_percent) {
+        const bool tested = repeated || drug_between(first_present(site, r), r);
+        // Opened by force, it says nothing of what the vessel would have done by itself.
+        if (forced && !tested) break;
+        result.label = tested ? refractory : relieved;
+        if (!result.recovery) result.recovery = tested ? recovery_until(site, r) : regained;
+        result.reasons.push_back(run_name(q) + ": the lumen is normal again" +
+                                 (forced   ? ", after a balloon; no run before it showed that a drug relieved it"
+                                  : tested ? ", which no run of the same procedure showed"
+                                           : "; no drug was tried in between"));
+        if (tested) result.reasons.emplace_back(recovery_note);
+        return result;
+      }
+      if (!forced && !same_procedure && later.present && !later.occluded && std::abs(later.percent - seen.percent) < t_.same_size_percent)
+        persists = q;
+    }
+    if (persists) {
+      result.label = indeterminate;
+      result.reasons.push_back(run_name(*persists) +
+                               ": still as narrow, long after: spasm does not last so long, and a fixed stenosis is short");
+    } else {
+      result.reasons.emplace_back("no later run has shown yet whether it gives way: spasm or an occlusion coming");
+    }
+    return result;
+  }
+  std::size_t first_present(const Site& site, std::size_t r) const {
+    while (r > 0 && runs_[r - 1].procedure == runs_[r].procedure && look(site, r - 1).present) --r;
+    return r;
+  }
+  std::optional<double> recovery_until(const Site& site, std::size_t r) const {
+    const std::size_t first = first_present(site, r);
+    if (first == r) return {};
+    return recovery(look(site, first), look(site, r));
+  }
+
+  Verdict focal(const Site& site, std::size_t r, std::size_t last, const SiteInRun& seen) const {
+    Verdict result;
+    const bool notch = site.half_depth <= t_.notch_extent_mm;
+    std::vector<std::size_t> same;
+    std::optional<std::size_t> gone;
+    for (std::size_t q = 0; q <= last; ++q) {
+      const SiteInRun other = look(site, q);
+      if (!other.known) continue;
+      if (other.present && std::abs(other.percent - seen.percent) <= t_.same_size_percent) same.push_back(q);
+      if (q > r && !other.present && other.percent < t_.narrowing_percent && !gone) gone = q;
+    }
+    const std::string shape = text("short: %.1f mm at half its depth", site.half_depth);
+    const std::size_t latest = same.empty() ? r : same.back();
+    if (gone && *gone > latest && mechanical_between(latest, *gone)) {
+      result.label = notch ? valve_remnant : fixed_stenosis;
+      result.reasons = {shape,
+                        "gone in " + run_name(*gone) + ", after a balloon" + (drug_between(r, latest) ? ", and not after a drug" : "")};
+    } else if (gone && *gone > latest) {
+      result.label = indeterminate;
+      result.reasons = {shape, "gone in " + run_name(*gone) + " without a balloon: neither fixed nor long enough for spasm"};
+    } else if (same.size() >= 2 && (!notch || mechanical_between(same.front(), same.back()))) {
+      result.label = fixed_stenosis;
+      result.reasons = {shape, text("at the same site and of the same size in %d runs", static_cast<int>(same.size())) +
+                                   (drug_between(same.front(), same.back()) ? ", whatever drug was given" : "")};
+    } else {
+      result.label = indeterminate;
+      result.reasons = {shape, same.size() >= 2 ? "a notch at a fixed site: a balloon will tell a valve remnant from a fixed stenosis"
+                                                : "seen in one run: a fixed stenosis or valve remnant stays at its site"};
+    }
+    return result;
+  }
+
+  Verdict at_site(const Site& site, std::size_t r, std::size_t last) const {
+    const SiteInRun seen = look(site, r);
+    if (!seen.present || seen.occluded) return {};
+    const TimelineEntry& entry = segment_.entries[r];
+    const Narrowing& n = seen.narrowing;
+    std::vector<std::string> figures = {text(
+        "calibre %s%.0f %% below the reference's (95 %%: %.0f to %.0f) over %.0f mm, P(> 25 %%) %.2f, P(> 50 %%) %.2f, P(> 90 %%) %.2f",
+        entry.bounded ? "at least " : "", n.percent, n.ci95[0], n.ci95[1], n.spread_mm, n.probability_25, n.probability_50,
+        n.probability_90)};
+    Verdict result;
+    if (!entry.doubt.empty() || !segment_.lengths_known) {
+      result.label = indeterminate;
+      result.reasons = {!entry.doubt.empty() ? entry.doubt
+                                             : std::string("no calibration: how long it is, and so what it is, can't be told")};
+    } else if (site.extent <= t_.spasm_extent_mm) {
+      result = focal(site, r, last, seen);
+    } else if (n.percent < t_.mild_percent) {
+      result.label = below_grade;
+      result.reasons = {text("%.0f %% and more would be spasm, mild", t_.mild_percent)};
+    } else {
+      result = spasm(site, r, last, seen);
+      figures.push_back(text("smooth over %.0f mm, longer than %.0f mm%s", n.spread_mm, t_.spasm_extent_mm,
+                             n.taper_mm > 0 ? text(", tapering over %.1f mm", n.taper_mm).c_str() : ""));
+      result.reasons.emplace_back(extrapolation);
+    }
+    result.reasons.insert(result.reasons.begin(), figures.begin(), figures.end());
+    result.narrowing = n;
+    return result;
+  }
+
+  Verdict occluded(std::size_t r, std::size_t last) const {
+    const TimelineEntry& entry = segment_.entries[r];
+    Verdict result;
+    result.label = occlusion;
+    result.reasons = {text("no contrast over %.0f mm", entry.lost_mm[1] - entry.lost_mm[0])};
+    if (!entry.note.empty()) result.reasons.push_back(entry.note);
+    const Site lost{entry.lost_mm[0], entry.lost_mm[1], 0.5 * (entry.lost_mm[0] + entry.lost_mm[1]), entry.lost_mm[1] - entry.lost_mm[0],
+                    entry.lost_mm[1] - entry.lost_mm[0]};
+    Narrowing whole;
+    whole.percent = 100;
+    whole.ci95 = {100 * (1 - t_.measurable_mm / std::max(t_.measurable_mm, reference_at(lost.at))), 100};
+    whole.probability_25 = whole.probability_50 = whole.probability_90 = 1;
+    whole.at_mm = lost.at;
+    whole.from_mm = lost.from;
+    whole.to_mm = lost.to;
+    whole.extent_from_mm = lost.from;
+    whole.extent_to_mm = lost.to;
+    whole.spread_mm = lost.extent;
+    result.narrowing = whole;
+    // A vessel that opens by itself was not occluded. Whether it was shut or only passed by is told by its ends: spasm tapers.
+    for (std::size_t q = r + 1; q <= last && !mechanical_between(r, q); ++q) {
+      const SiteInRun later = look(lost, q);
+      if (!later.known || later.present || later.percent >= t_.narrowing_percent) continue;
+      Verdict opened = tapers_into(entry, lost) ? spasm(lost, r, last, look(lost, r)) : Verdict{indeterminate, {}, {}, {}};
+      opened.reasons.insert(opened.reasons.begin(), result.reasons.begin(), result.reasons.end());
+      if (is_spasm(opened.label)) {
+        opened.reasons.push_back(run_name(q) + ": open without a balloon, so it was shut by spasm, severe, and not occluded");
+        opened.reasons.emplace_back(extrapolation);
+        opened.narrowing = whole;
+      } else {
+        opened.reasons.push_back(run_name(q) +
+                                 ": open without a balloon, so it was not occluded; no taper either side of it shows that it was shut");
+      }
+      return opened;
+    }
+    return result;
+  }
+  /// A narrowing beside what is lost, or reaching into it.
+  bool tapers_into(const TimelineEntry& entry, const Site& lost) const {
+    constexpr double beside_mm = 4;
+    return entry.change.known && std::any_of(entry.change.narrowings.begin(), entry.change.narrowings.end(), [&](const Narrowing& n) {
+             return n.percent >= t_.narrowing_percent && n.extent_from_mm < lost.to + beside_mm && n.extent_to_mm > lost.from - beside_mm;
+           });
+  }
+  double reference_at(double arc_mm) const {
+    double best = 0, nearest = 1e9;
+    for (std::size_t i = 0; i < segment_.arc_mm.size(); ++i)
+      if (const double away = std::abs(segment_.arc_mm[i] - arc_mm); away < nearest && segment_.reference_mm[i] > 0) {
+        nearest = away;
+        best = segment_.reference_mm[i];
+      }
+    return best;
+  }
+
+  Verdict verdict(std::size_t r, std::size_t last) const {
+    const TimelineEntry& entry = segment_.entries[r];
+    Verdict result;
+    if (!runs_[r].comparable || entry.state == SegmentState::out_of_view) {
+      result.label = indeterminate;
+      result.reasons = {entry.note.empty() ? std::string("out of view") : entry.note};
+      return result;
+    }
+    if (entry.state == SegmentState::not_filled) {
+      result.label = not_filled;
+      result.reasons = {entry.note};
+      return result;
+    }
+    if (entry.state == SegmentState::occluded) result = occluded(r, last);
+    for (const Site& site : sites_)
+      if (Verdict here = at_site(site, r, last); gravity(here.label) > gravity(result.label)) result = std::move(here);
+    if (result.label != no_change) return result;
+    if (!entry.change.known) {
+      result.label = indeterminate;
+      result.reasons = {entry.note.empty() ? std::string("too little of it could be measured") : entry.note};
+      return result;
+    }
+    const Narrowing& largest = entry.change.largest;
+    result.narrowing = largest;
+    result.reasons = {
+        text("calibre %.0f %% of the reference's on average; largest narrowing %.0f %% (95 %%: %.0f to %.0f), P(> 25 %%) %.2f",
+             100 * entry.change.mean_ratio, std::max(0.0, largest.percent), largest.ci95[0], largest.ci95[1], largest.probability_25)};
+    if (largest.probability_25 < t_.no_change_probability) return result;
+    result.label = indeterminate;
+    result.reasons.push_back(text("below the least significant change, but P(> 25 %%) is not below %.2f", t_.no_change_probability));
+    return result;
+  }
+
+  void conclude(std::vector<Verdict>& now) {
+    std::size_t gravest = now.size();
+    int unchanged = 0, unclear = 0;
+    for (std::size_t r = 0; r < now.size(); ++r) {
+      if (runs_[r].is_reference && gravity(now[r].label) <= gravity(indeterminate)) continue;  // says nothing of a change
+      unchanged += now[r].label == no_change;
+      unclear += now[r].label == indeterminate || now[r].label == not_filled;
+      const int gravity_here = gravity(now[r].label), so_far = gravest < now.size() ? gravity(now[gravest].label) : -1;
+      const double here = now[r].narrowing ? now[r].narrowing->percent : -1e9;
+      const double before = gravest < now.size() && now[gravest].narrowing ? now[gravest].narrowing->percent : -1e9;
+      if (gravity_here > so_far || (gravity_here == so_far && here > before)) gravest = r;
+    }
+    if (gravest == now.size()) {
+      segment_.reasons = {"no other run can be compared"};
+      return;
+    }
+    // Runs that say nothing do not outweigh those that say that nothing changed.
+    const std::string& word = now[gravest].label;
+    if ((word == indeterminate || word == not_filled) && unchanged > unclear)
+      for (std::size_t r = 0; r < now.size(); ++r)
+        if (now[r].label == no_change && !runs_[r].is_reference && now[gravest].label != no_change) gravest = r;
+    const Verdict& worst = now[gravest];
+    segment_.label = worst.label;
+    segment_.reasons = worst.reasons;
+    if (runs_.size() > 2) segment_.reasons.insert(segment_.reasons.begin(), run_name(gravest));
+    segment_.recovery = worst.recovery;
+    if (worst.narrowing) {
+      segment_.narrowing_percent = std::max(0.0, worst.narrowing->percent);
+      segment_.ci95 = worst.narrowing->ci95;
+      segment_.extent_mm = worst.label == no_change ? 0 : worst.narrowing->extent_mm();
+    }
+    for (std::size_t r = 0; r < now.size(); ++r)
+      if (is_spasm(now[r].label) && now[r].narrowing) {
+        const double percent = now[r].narrowing->percent;
+        if (percent >= t_.severe_percent)
+          segment_.grade = "severe";
+        else if (percent >= t_.mild_percent && segment_.grade == "none")
+          segment_.grade = "mild";
+      }
+    weigh(worst);
+  }
+
+  void weigh(const Verdict& worst) {
+    if (!worst.narrowing) return;
+    const Narrowing& n = *worst.narrowing;
+    const auto add = [&](const std::string& label, double p) {
+      if (p > 0) segment_.probabilities.emplace_back(label, p);
+    };
+    if (is_spasm(worst.label)) {
+      add(worst.label, n.probability_50);
+      add(below_grade, n.probability_25 - n.probability_50);
+    } else if (worst.label == no_change || worst.label == below_grade || worst.label == indeterminate) {
+      add(below_grade, n.probability_25 - n.probability_50);
+      add(not_settled, n.probability_50);
+    } else {
+      add(worst.label, n.probability_25);
+    }
+    add(no_change, 1 - n.probability_25);
+  }
+
+  SegmentTimeline& segment_;
+  const std::vector<TimelineRun>& runs_;
+  const ComparisonThresholds& t_;
+  std::vector<Site> sites_;
+};
+
+struct Word {
+  EventKind kind;
+  const char* word;
+};
+constexpr Word words[] = {{EventKind::reference, "reference"},
+                          {EventKind::valvulotomy, "valvulotomy"},
+                          {EventKind::balloon, "balloon"},
+                          {EventKind::spasmolytic, "spasmolytic"},
+                          {EventKind::stent_graft, "stent-graft"},
+                          {EventKind::next_day, "next day"},
+                          {EventKind::follow_up, "follow-up"},
+                          {EventKind::redo, "redo"},
+                          {EventKind::other, "other"}};
+
+}  // namespace
+
+const char* to_string(EventKind kind) {
+  for (const Word& known : words)
+    if (known.kind == kind) return known.word;
+  return "";
+}
+
+std::optional<EventKind> parse_event(const std::string& word) {
+  for (const Word& known : words)
+    if (word == known.word) return known.kind;
+  return {};
+}
+
+std::string known_events() {
+  std::string list;
+  for (const Word& known : words) list += (list.empty() ? "" : ", ") + std::string(known.word);
+  return list;
+}
+
+const char* to_string(SegmentState state) {
+  switch (state) {
+    case SegmentState::measured:
+      return "measured";
+    case SegmentState::not_filled:
+      return "not filled";
+    case SegmentState::occluded:
+      return "occluded";
+    case SegmentState::out_of_view:
+      return "out of view";
+  }
+  return "";
+}
+
+void label_timeline(SegmentTimeline& segment, const std::vector<TimelineRun>& runs, const ComparisonThresholds& thresholds) {
+  Rules(segment, runs, thresholds).apply();
+}
+
+void control_false_discoveries(std::vector<SegmentTimeline>& segments, const ComparisonThresholds& thresholds) {
+  const std::size_t runs = segments.empty() ? 0 : segments.front().entries.size();
+  for (std::size_t r = 0; r < runs; ++r) {
+    std::vector<std::pair<double, std::size_t>> order;
+    for (std::size_t s = 0; s < segments.size(); ++s)
+      if (segments[s].entries[r].change.known) order.emplace_back(1 - segments[s].entries[r].change.largest.probability_25, s);
+    std::sort(order.begin(), order.end());
+    double false_ones = 0;
+    for (std::size_t k = 0; k < order.size(); ++k) {
+      false_ones += order[k].first;
+      if (false_ones > thresholds.false_discovery_rate * static_cast<double>(k + 1)) break;
+      segments[order[k].second].entries[r].significant = true;
+    }
+  }
+}
+
+TimelineSummary summarize_spasm(const std::vector<SegmentTimeline>& segments, const std::vector<TimelineRun>& runs,
+                                const ComparisonThresholds& thresholds) {
+  TimelineSummary summary;
+  double least_recovery = 1, most_recovery = -1;
+  bool tested = false;
+  for (const SegmentTimeline& segment : segments) {
+    double extent = 0;
+    bool settled = false;
+    for (std::size_t r = 0; r < segment.entries.size(); ++r) {
+      const TimelineEntry& entry = segment.entries[r];
+      if (!is_spasm(entry.label_now)) continue;
+      settled = true;
+      double here = entry.state == SegmentState::occluded ? entry.lost_mm[1] - entry.lost_mm[0] : 0;
+      for (const Narrowing& narrowing : entry.change.narrowings)
+        if (narrowing.percent >= thresholds.mild_percent) here += narrowing.extent_mm();
+      extent = std::max(extent, here);
+      for (std::size_t q = r + 1; q < runs.size() && runs[q].procedure == runs[r].procedure; ++q)
+        tested = tested || runs[q].event == EventKind::spasmolytic;
+    }
+    if (!settled) continue;
+    ++summary.spastic_segments;
+    summary.spastic_mm += extent;
+    if (segment.recovery) {
+      least_recovery = std::min(least_recovery, *segment.recovery);
+      most_recovery = std::max(most_recovery, *segment.recovery);
+    }
+  }
+  if (summary.spastic_segments == 0) return summary;
+  if (summary.spastic_segments >= thresholds.diffuse_segments ||
+      (summary.spastic_segments == 2 && summary.spastic_mm >= thresholds.diffuse_mm))
+    summary.spasm_extent = "diffuse";
+  else
+    summary.spasm_extent = summary.spastic_segments == 1 && summary.spastic_mm < thresholds.focal_mm ? "focal" : "segmental";
+  if (tested && most_recovery > -1)
+    summary.response = least_recovery >= thresholds.recovery            ? "relieved"
+                       : most_recovery < thresholds.refractory_recovery ? "refractory"
+                                                                        : "partial";
+  return summary;
+}
+
+}  // namespace cinelumen

@@ -1,0 +1,250 @@
+#include "engine/timeline.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <numbers>
+
+namespace {
+
+using namespace cinelumen;
+
+/// What a run measures of a vessel of 2 mm and 60 mm: narrowed by `percent` over `length` mm about `at`.
+struct Seen {
+  double percent = 0, length = 40, at = 30;
+};
+
+CalibreChange change_of(const Seen& seen) {
+  std::vector<LogRatio> ratios;
+  for (double arc = 0; arc < 60; arc += 0.26) {
+    const double u = std::abs(arc - seen.at) / (0.5 * seen.length);
+    const double depth = u < 1 ? 0.005 * seen.percent * (1 + std::cos(std::numbers::pi * u)) : 0;
+    ratios.push_back({arc, std::log(1 - depth), 0.03});
+  }
+  return estimate_change(ratios, 0.01);
+}
+
+struct Timeline {
+  std::vector<SegmentTimeline> segments{1};
+  std::vector<TimelineRun> runs;
+
+  Timeline() {
+    for (double arc = 0; arc < 60; arc += 0.26) {
+      segments[0].arc_mm.push_back(static_cast<float>(arc));
+      segments[0].reference_mm.push_back(2);
+    }
+    add({}, EventKind::reference, 0);
+    runs[0].is_reference = true;
+  }
+  void add(const Seen& seen, EventKind event, int procedure) {
+    TimelineEntry entry;
+    entry.run = static_cast<int>(runs.size());
+    entry.state = SegmentState::measured;
+    entry.change = change_of(seen);
+    segments[0].entries.push_back(entry);
+    runs.push_back({event, procedure, true, false});
+  }
+  void add_occluded(EventKind event, int procedure) {
+    TimelineEntry entry;
+    entry.run = static_cast<int>(runs.size());
+    entry.state = SegmentState::occluded;
+    entry.lost_mm = {20, 40};
+    segments[0].entries.push_back(entry);
+    runs.push_back({event, procedure, true, false});
+  }
+  const SegmentTimeline& labelled() {
+    control_false_discoveries(segments);
+    label_timeline(segments[0], runs);
+    return segments[0];
+  }
+};
+
+TEST(Timeline, NoChange) {
+  Timeline timeline;
+  timeline.add({}, EventKind::valvulotomy, 0);
+  const SegmentTimeline& segment = timeline.labelled();
+  EXPECT_EQ(segment.label, "no change");
+  EXPECT_EQ(segment.grade, "none");
+  EXPECT_EQ(segment.entries[1].label_then, "no change");
+}
+
+TEST(Timeline, BelowGrade) {
+  Timeline timeline;
+  timeline.add({38}, EventKind::valvulotomy, 0);
+  EXPECT_EQ(timeline.labelled().label, "narrowing below spasm grade");
+  EXPECT_EQ(timeline.segments[0].grade, "none");
+}
+
+TEST(Timeline, SpasmIsNotSettledAlone) {
+  Timeline timeline;
+  timeline.add({70}, EventKind::valvulotomy, 0);
+  const SegmentTimeline& segment = timeline.labelled();
+  EXPECT_EQ(segment.label, "spasm, not yet settled");
+  EXPECT_EQ(segment.grade, "mild");
+  EXPECT_NEAR(*segment.narrowing_percent, 70, 3);
+  EXPECT_EQ(summarize_spasm(timeline.segments, timeline.runs).response, "not tested");
+}
+
+TEST(Timeline, RelievedByADrug) {
+  Timeline timeline;
+  timeline.add({70}, EventKind::valvulotomy, 0);
+  timeline.add({15}, EventKind::spasmolytic, 0);
+  const SegmentTimeline& segment = timeline.labelled();
+  EXPECT_EQ(segment.label, "spasm, relieved");
+  EXPECT_EQ(segment.entries[1].label_then, "spasm, not yet settled");
+  EXPECT_EQ(segment.entries[1].label_now, "spasm, relieved");
+  EXPECT_NEAR(*segment.recovery, 1 - 15. / 70, 0.08);
+  const TimelineSummary summary = summarize_spasm(timeline.segments, timeline.runs);
+  EXPECT_EQ(summary.response, "relieved");
+  EXPECT_EQ(summary.spasm_extent, "segmental");
+}
+
+TEST(Timeline, RefractoryIsSettledByTheNextDay) {
+  Timeline timeline;
+  timeline.add({70}, EventKind::valvulotomy, 0);
+  timeline.add({68}, EventKind::spasmolytic, 0);
+  timeline.add({69}, EventKind::spasmolytic, 0);
+  timeline.add({3}, EventKind::next_day, 1);
+  const SegmentTimeline& segment = timeline.labelled();
+  EXPECT_EQ(segment.label, "spasm, refractory");
+  for (int run = 1; run <= 3; ++run) {
+    EXPECT_EQ(segment.entries[run].label_then, "spasm, not yet settled") << run;
+    EXPECT_EQ(segment.entries[run].label_now, "spasm, refractory") << run;
+  }
+  EXPECT_EQ(segment.entries[4].label_now, "no change");
+  EXPECT_EQ(summarize_spasm(timeline.segments, timeline.runs).response, "refractory");
+}
+
+TEST(Timeline, WhatABalloonOpensSettlesNothing) {
+  Timeline timeline;
+  timeline.add({70}, EventKind::valvulotomy, 0);
+  timeline.add({3}, EventKind::redo, 1);
+  EXPECT_EQ(timeline.labelled().label, "spasm, not yet settled");
+}
+
+TEST(Timeline, WhatLastsLongIsNoSpasm) {
+  Timeline timeline;
+  timeline.add({60}, EventKind::valvulotomy, 0);
+  timeline.add({60}, EventKind::follow_up, 1);
+  const SegmentTimeline& segment = timeline.labelled();
+  EXPECT_EQ(segment.entries[1].label_now, "indeterminate");
+}
+
+TEST(Timeline, OcclusionIsGravest) {
+  Timeline timeline;
+  timeline.add({70}, EventKind::valvulotomy, 0);
+  timeline.add({70}, EventKind::spasmolytic, 0);
+  timeline.add({2}, EventKind::next_day, 1);
+  timeline.add_occluded(EventKind::follow_up, 2);
+  timeline.add({2}, EventKind::redo, 3);
+  const SegmentTimeline& segment = timeline.labelled();
+  EXPECT_EQ(segment.label, "occlusion");
+  EXPECT_EQ(segment.entries[1].label_now, "spasm, refractory");
+  EXPECT_EQ(segment.entries[4].label_now, "occlusion");
+  EXPECT_EQ(segment.entries[5].label_now, "no change");
+  EXPECT_EQ(segment.grade, "mild");
+}
+
+TEST(Timeline, WhatOpensByItselfWasNotOccluded) {
+  Timeline timeline;
+  timeline.add_occluded(EventKind::valvulotomy, 0);
+  timeline.add_occluded(EventKind::spasmolytic, 0);
+  timeline.add({4}, EventKind::next_day, 1);
+  const SegmentTimeline& segment = timeline.labelled();
+  EXPECT_EQ(segment.entries[1].label_then, "occlusion");
+  EXPECT_EQ(segment.entries[1].label_now, "spasm, refractory");
+  EXPECT_EQ(segment.label, "spasm, refractory");
+  EXPECT_EQ(segment.grade, "severe");
+}
+
+TEST(Timeline, FixedStenosisStays) {
+  Timeline timeline;
+  const Seen stenosis{60, 7};
+  timeline.add(stenosis, EventKind::valvulotomy, 0);
+  timeline.add(stenosis, EventKind::spasmolytic, 0);
+  timeline.add(stenosis, EventKind::next_day, 1);
+  const SegmentTimeline& segment = timeline.labelled();
+  EXPECT_EQ(segment.entries[1].label_then, "indeterminate");
+  EXPECT_EQ(segment.label, "fixed stenosis");
+  EXPECT_EQ(segment.grade, "none");
+}
+
+TEST(Timeline, AValveRemnantGoesAfterABalloonNotAfterADrug) {
+  Timeline timeline;
+  const Seen notch{60, 3};
+  timeline.add(notch, EventKind::valvulotomy, 0);
+  timeline.add(notch, EventKind::spasmolytic, 0);
+  timeline.add({0}, EventKind::balloon, 0);
+  EXPECT_EQ(timeline.labelled().label, "valve remnant");
+}
+
+TEST(Timeline, AShortNarrowingThatGoesByItselfIsNotNamed) {
+  Timeline timeline;
+  timeline.add({60, 3}, EventKind::valvulotomy, 0);
+  timeline.add({0}, EventKind::spasmolytic, 0);
+  EXPECT_EQ(timeline.labelled().label, "indeterminate");
+}
+
+TEST(Timeline, DoubtAndMissingLengthsNameNothing) {
+  Timeline doubtful;
+  doubtful.add({70}, EventKind::valvulotomy, 0);
+  doubtful.segments[0].entries[1].doubt = "thin contrast";
+  EXPECT_EQ(doubtful.labelled().label, "indeterminate");
+  Timeline uncalibrated;
+  uncalibrated.add({70}, EventKind::valvulotomy, 0);
+  uncalibrated.segments[0].lengths_known = false;
+  EXPECT_EQ(uncalibrated.labelled().label, "indeterminate");
+}
+
+TEST(Timeline, RunsThatSayNothingAreSaidSo) {
+  Timeline timeline;
+  timeline.add({}, EventKind::valvulotomy, 0);
+  timeline.segments[0].entries[1].state = SegmentState::not_filled;
+  timeline.segments[0].entries[1].change = {};
+  timeline.segments[0].entries[1].note = "no contrast";
+  EXPECT_EQ(timeline.labelled().label, "not filled");
+  timeline.runs[1].comparable = false;
+  EXPECT_EQ(timeline.labelled().label, "indeterminate");
+}
+
+TEST(Timeline, FalseDiscoveriesAreBounded) {
+  std::vector<SegmentTimeline> segments(40);
+  for (std::size_t s = 0; s < segments.size(); ++s) {
+    segments[s].entries.resize(1);
+    segments[s].entries[0].change.known = true;
+    segments[s].entries[0].change.largest.probability_25 = s < 4 ? 0.99 : 0.6;
+  }
+  control_false_discoveries(segments);
+  int significant = 0;
+  for (const SegmentTimeline& segment : segments) significant += segment.entries[0].significant;
+  EXPECT_EQ(significant, 4);
+}
+
+TEST(Timeline, ExtentOfSpasm) {
+  const auto extent = [](const std::vector<double>& lengths) {
+    std::vector<SegmentTimeline> segments;
+    std::vector<TimelineRun> runs;
+    for (const double length : lengths) {
+      Timeline timeline;
+      timeline.add({80, length}, EventKind::valvulotomy, 0);
+      segments.push_back(timeline.labelled());
+      runs = timeline.runs;
+    }
+    return summarize_spasm(segments, runs).spasm_extent;
+  };
+  EXPECT_EQ(extent({}), "none");
+  EXPECT_EQ(extent({20}), "focal");
+  EXPECT_EQ(extent({45}), "segmental");
+  EXPECT_EQ(extent({20, 20}), "segmental");
+  EXPECT_EQ(extent({50, 50}), "diffuse");
+  EXPECT_EQ(extent({20, 20, 20}), "diffuse");
+}
+
+TEST(Timeline, EventsAreKnownByTheirWords) {
+  for (const EventKind kind : {EventKind::reference, EventKind::valvulotomy, EventKind::balloon, EventKind::spasmolytic,
+                               EventKind::stent_graft, EventKind::next_day, EventKind::follow_up, EventKind::redo, EventKind::other})
+    EXPECT_EQ(parse_event(to_string(kind)), kind);
+  EXPECT_FALSE(parse_event("Spasm"));
+}
+
+}  // namespace
