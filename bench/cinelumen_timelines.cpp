@@ -103,6 +103,7 @@ TruthOfSegment truth_of(const std::vector<Place>& places, double step_mm, const 
       not_filled += of && of->runs[r].state == "not filled";
       const PhantomPoint* point = maps[r].at(place);
       if (!point || !(point->healthy_radius_mm > 0)) continue;
+      if (point->gap_px < 0) continue;  // beneath another vessel: nothing can be seen of it
       const double percent = 100 * (1 - point->radius_mm / point->healthy_radius_mm);
       run.least_mm = std::min(run.least_mm, 2 * point->radius_mm);
       if (percent > 25) run.extent_mm += step_mm;

@@ -286,7 +286,8 @@ class RunAgainstReference {
       entry.calibre_sd_mm.push_back(known ? static_cast<float>(calibre * aligned.sd[i]) : nothing);
       if (known) ratios.push_back({calibre_.segments[s].arc_mm[i], ratio, aligned.sd[i]});
     }
-    judge(s, aligned, lost, ratios, entry);
+    entry.compared_mm = static_cast<double>(ratios.size()) * calibre_.mm_per_px;
+    judge(aligned, lost, ratios, entry);
     return entry;
   }
 
@@ -305,8 +306,7 @@ class RunAgainstReference {
     return options;
   }
 
-  void judge(std::size_t s, const AlignedSegment& aligned, const LostContrast& lost, std::vector<LogRatio> ratios,
-             TimelineEntry& entry) const {
+  void judge(const AlignedSegment& aligned, const LostContrast& lost, std::vector<LogRatio> ratios, TimelineEntry& entry) const {
     entry.note = lost.note;
     if (lost.in_view_share < 0.5) {
       entry.state = SegmentState::out_of_view;
@@ -348,7 +348,6 @@ class RunAgainstReference {
     if (entry.diameter_mm) entry.sd_mm = *entry.diameter_mm * sd / ratio;
     entry.percent_of_reference = 100 * ratio;
     entry.ci95 = {{100 * (ratio - 1.96 * sd), 100 * (ratio + 1.96 * sd)}};
-    (void)s;
   }
 
   const ComparedRun& reference_;
@@ -413,13 +412,83 @@ std::array<double, 2> place_of(const SegmentTimeline& timeline, const Centreline
   return {centreline.points[at].y, centreline.points[at].x};
 }
 
+/// Narrowings that reach a branching, and go on beyond it in another segment, are one: a vein is not shorter for its branches.
+class AcrossBranchings {
+ public:
+  AcrossBranchings(const Analysis& reference, std::vector<SegmentTimeline>& segments) : segments_(segments) {
+    places_.resize(reference.branch_points.size());
+    std::iota(places_.begin(), places_.end(), 0);
+    ends_.assign(segments.size(), {-1, -1});
+    for (std::size_t b = 0; b < reference.branch_points.size(); ++b) {
+      const BranchPoint& branch = reference.branch_points[b];
+      if (branch.crossing) continue;
+      for (const int s : branch.segments) {
+        const auto& points = reference.segments[static_cast<std::size_t>(s)].centreline.points;
+        if (points.size() < 2) continue;
+        const auto away = [&](const CentrelinePoint& p) { return std::hypot(p.y - branch.y, p.x - branch.x); };
+        ends_[static_cast<std::size_t>(s)][away(points.front()) < away(points.back()) ? 0 : 1] = static_cast<int>(b);
+      }
+    }
+    // Two branchings with a link between them that is too short to be measured are one place.
+    for (std::size_t s = 0; s < segments.size(); ++s)
+      if (segments[s].length_mm < short_link_mm && ends_[s][0] >= 0 && ends_[s][1] >= 0) merge(places_, ends_[s][0], ends_[s][1]);
+  }
+
+  void join(std::size_t run) {
+    std::vector<Piece> pieces;
+    for (std::size_t s = 0; s < segments_.size(); ++s) {
+      CalibreChange& change = segments_[s].entries[run].change;
+      for (Narrowing& n : change.narrowings)
+        if (n.extent_mm() > 0) pieces.push_back({&n, touches(s, change, n, 0), touches(s, change, n, 1)});
+    }
+    std::vector<int> together(pieces.size());
+    std::iota(together.begin(), together.end(), 0);
+    for (std::size_t a = 0; a < pieces.size(); ++a)
+      for (std::size_t b = 0; b < a; ++b)
+        for (const int place : {pieces[a].start, pieces[a].end})
+          if (place >= 0 && (place == pieces[b].start || place == pieces[b].end)) merge(together, static_cast<int>(a), static_cast<int>(b));
+    for (std::size_t a = 0; a < pieces.size(); ++a) {
+      pieces[a].narrowing->spread_mm = 0;
+      for (std::size_t b = 0; b < pieces.size(); ++b)
+        if (root(together, static_cast<int>(a)) == root(together, static_cast<int>(b)))
+          pieces[a].narrowing->spread_mm += pieces[b].narrowing->extent_mm();
+    }
+  }
+
+ private:
+  static constexpr double short_link_mm = 6, hidden_mm = 4;  // near a branching the wider vessel hides what begins there
+  struct Piece {
+    Narrowing* narrowing;
+    int start, end;  // places that it reaches; -1: none
+  };
+  /// The place of a branching that the narrowing reaches, as far as could be measured.
+  int touches(std::size_t s, const CalibreChange& change, const Narrowing& n, std::size_t end) {
+    const int branch = ends_[s][end];
+    if (branch < 0 || change.arc_mm.empty()) return -1;
+    const double first = change.arc_mm.front(), last = change.arc_mm.back();
+    const bool near = end == 0 ? first < hidden_mm && n.extent_from_mm < first + 1
+                               : segments_[s].length_mm - last < hidden_mm && n.extent_to_mm > last - 1;
+    return near ? root(places_, branch) : -1;
+  }
+  static int root(std::vector<int>& parents, int i) {
+    while (parents[static_cast<std::size_t>(i)] != i) i = parents[static_cast<std::size_t>(i)];
+    return i;
+  }
+  static void merge(std::vector<int>& parents, int a, int b) { parents[static_cast<std::size_t>(root(parents, a))] = root(parents, b); }
+
+  std::vector<SegmentTimeline>& segments_;
+  std::vector<int> places_;
+  std::vector<std::array<int, 2>> ends_;
+};
+
 /// Lengths that were made with a scale that only decides, in pixels.
 void to_pixels(std::vector<SegmentTimeline>& segments, double mm_per_px) {
   const auto all = [&](auto& values) {
     for (auto& value : values) value = static_cast<std::decay_t<decltype(value)>>(value / mm_per_px);
   };
   const auto narrowing = [&](Narrowing& n) {
-    for (double* length : {&n.at_mm, &n.from_mm, &n.to_mm, &n.extent_mm, &n.taper_mm}) *length /= mm_per_px;
+    for (double* length : {&n.at_mm, &n.from_mm, &n.to_mm, &n.extent_from_mm, &n.extent_to_mm, &n.spread_mm, &n.taper_mm})
+      *length /= mm_per_px;
   };
   for (SegmentTimeline& segment : segments) {
     segment.length_mm /= mm_per_px;
@@ -430,6 +499,7 @@ void to_pixels(std::vector<SegmentTimeline>& segments, double mm_per_px) {
     for (TimelineEntry& entry : segment.entries) {
       if (entry.diameter_mm) *entry.diameter_mm /= mm_per_px;
       if (entry.sd_mm) *entry.sd_mm /= mm_per_px;
+      entry.compared_mm /= mm_per_px;
       all(entry.calibre_mm);
       all(entry.calibre_sd_mm);
       all(entry.lost_mm);
@@ -487,6 +557,8 @@ Comparison compare_runs(const std::vector<ComparedRun>& given, const ComparisonO
     comparison.runs.push_back(std::move(summary));
   }
 
+  AcrossBranchings branchings(reference.analysis, comparison.segments);
+  for (std::size_t r = 0; r < runs.size(); ++r) branchings.join(r);
   control_false_discoveries(comparison.segments, options.thresholds);
   for (std::size_t s = 0; s < comparison.segments.size(); ++s) {
     label_timeline(comparison.segments[s], context, options.thresholds);

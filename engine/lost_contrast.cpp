@@ -209,6 +209,14 @@ class Search {
            p.x > static_cast<float>(reference_.columns) - 1 - margin_px;
   }
 
+  /// A lumen that has not filled yet looks like a thread too, but no filled vessel lies beyond it.
+  bool between_vessels(const Segment& segment, std::size_t i) const {
+    const auto least = static_cast<std::ptrdiff_t>(std::ceil(2 / mm_));
+    const auto vessels = [&](auto from, auto to) { return std::count(from, to, Seen::vessel); };
+    const auto middle = segment.seen.begin() + static_cast<std::ptrdiff_t>(i);
+    return vessels(segment.seen.begin(), middle) >= least && vessels(middle, segment.seen.end()) >= least;
+  }
+
   static double first_arrival(const Analysis& analysis) {
     double first = std::numeric_limits<double>::infinity();
     for (const SegmentResult& segment : analysis.segments)
@@ -253,7 +261,7 @@ class Search {
     }
     for (std::size_t i = 0; i < segment.seen.size(); ++i) {
       const bool thread = segment.seen[i] == Seen::thread, gap = segment.seen[i] == Seen::empty && !segment.lost;
-      if (!thread && !gap) continue;
+      if ((!thread && !gap) || !between_vessels(segment, i)) continue;
       const double least = std::log(options_.measurable_mm / (diameter_px(s, i) * mm_));
       const bool below = gap || segment.ratio_log[i] < least;
       result.bounded = result.bounded || below;

@@ -99,10 +99,10 @@ class Rules {
         for (Site& site : sites_)
           if (narrowing.from_mm < site.to + t_.same_site_mm && narrowing.to_mm > site.from - t_.same_site_mm) known = &site;
         if (!known) {
-          sites_.push_back({narrowing.from_mm, narrowing.to_mm, narrowing.at_mm, narrowing.extent_mm, narrowing.half_depth_mm()});
+          sites_.push_back({narrowing.from_mm, narrowing.to_mm, narrowing.at_mm, narrowing.spread_mm, narrowing.half_depth_mm()});
           continue;
         }
-        known->extent = std::max(known->extent, narrowing.extent_mm);
+        known->extent = std::max(known->extent, narrowing.spread_mm);
         if (narrowing.half_depth_mm() > known->half_depth)
           *known = {narrowing.from_mm, narrowing.to_mm, narrowing.at_mm, known->extent, narrowing.half_depth_mm()};
       }
@@ -251,7 +251,7 @@ class Rules {
     const Narrowing& n = seen.narrowing;
     std::vector<std::string> figures = {text(
         "calibre %s%.0f %% below the reference's (95 %%: %.0f to %.0f) over %.0f mm, P(> 25 %%) %.2f, P(> 50 %%) %.2f, P(> 90 %%) %.2f",
-        entry.bounded ? "at least " : "", n.percent, n.ci95[0], n.ci95[1], n.extent_mm, n.probability_25, n.probability_50,
+        entry.bounded ? "at least " : "", n.percent, n.ci95[0], n.ci95[1], n.spread_mm, n.probability_25, n.probability_50,
         n.probability_90)};
     Verdict result;
     if (!entry.doubt.empty() || !segment_.lengths_known) {
@@ -265,7 +265,7 @@ class Rules {
       result.reasons = {text("%.0f %% and more would be spasm, mild", t_.mild_percent)};
     } else {
       result = spasm(site, r, last, seen);
-      figures.push_back(text("smooth over %.0f mm, longer than %.0f mm%s", n.extent_mm, t_.spasm_extent_mm,
+      figures.push_back(text("smooth over %.0f mm, longer than %.0f mm%s", n.spread_mm, t_.spasm_extent_mm,
                              n.taper_mm > 0 ? text(", tapering over %.1f mm", n.taper_mm).c_str() : ""));
       result.reasons.emplace_back(extrapolation);
     }
@@ -289,21 +289,34 @@ class Rules {
     whole.at_mm = lost.at;
     whole.from_mm = lost.from;
     whole.to_mm = lost.to;
-    whole.extent_mm = lost.extent;
+    whole.extent_from_mm = lost.from;
+    whole.extent_to_mm = lost.to;
+    whole.spread_mm = lost.extent;
     result.narrowing = whole;
-    // A vessel that opens by itself was not occluded but shut.
+    // A vessel that opens by itself was not occluded. Whether it was shut or only passed by is told by its ends: spasm tapers.
     for (std::size_t q = r + 1; q <= last && !mechanical_between(r, q); ++q) {
       const SiteInRun later = look(lost, q);
       if (!later.known || later.present || later.percent >= t_.narrowing_percent) continue;
-      Verdict opened = spasm(lost, r, last, look(lost, r));
-      if (!is_spasm(opened.label)) break;
+      Verdict opened = tapers_into(entry, lost) ? spasm(lost, r, last, look(lost, r)) : Verdict{indeterminate, {}, {}, {}};
       opened.reasons.insert(opened.reasons.begin(), result.reasons.begin(), result.reasons.end());
-      opened.reasons.push_back(run_name(q) + ": open without a balloon, so it was shut by spasm, severe, and not occluded");
-      opened.reasons.emplace_back(extrapolation);
-      opened.narrowing = whole;
+      if (is_spasm(opened.label)) {
+        opened.reasons.push_back(run_name(q) + ": open without a balloon, so it was shut by spasm, severe, and not occluded");
+        opened.reasons.emplace_back(extrapolation);
+        opened.narrowing = whole;
+      } else {
+        opened.reasons.push_back(run_name(q) +
+                                 ": open without a balloon, so it was not occluded; no taper either side of it shows that it was shut");
+      }
       return opened;
     }
     return result;
+  }
+  /// A narrowing beside what is lost, or reaching into it.
+  bool tapers_into(const TimelineEntry& entry, const Site& lost) const {
+    constexpr double beside_mm = 4;
+    return entry.change.known && std::any_of(entry.change.narrowings.begin(), entry.change.narrowings.end(), [&](const Narrowing& n) {
+             return n.percent >= t_.narrowing_percent && n.extent_from_mm < lost.to + beside_mm && n.extent_to_mm > lost.from - beside_mm;
+           });
   }
   double reference_at(double arc_mm) const {
     double best = 0, nearest = 1e9;
@@ -377,7 +390,7 @@ class Rules {
     if (worst.narrowing) {
       segment_.narrowing_percent = std::max(0.0, worst.narrowing->percent);
       segment_.ci95 = worst.narrowing->ci95;
-      segment_.extent_mm = worst.label == no_change ? 0 : worst.narrowing->extent_mm;
+      segment_.extent_mm = worst.label == no_change ? 0 : worst.narrowing->extent_mm();
     }
     for (std::size_t r = 0; r < now.size(); ++r)
       if (is_spasm(now[r].label) && now[r].narrowing) {
@@ -498,7 +511,7 @@ TimelineSummary summarize_spasm(const std::vector<SegmentTimeline>& segments, co
       settled = true;
       double here = entry.state == SegmentState::occluded ? entry.lost_mm[1] - entry.lost_mm[0] : 0;
       for (const Narrowing& narrowing : entry.change.narrowings)
-        if (narrowing.percent >= thresholds.mild_percent) here += narrowing.extent_mm;
+        if (narrowing.percent >= thresholds.mild_percent) here += narrowing.extent_mm();
       extent = std::max(extent, here);
       for (std::size_t q = r + 1; q < runs.size() && runs[q].procedure == runs[r].procedure; ++q)
         tested = tested || runs[q].event == EventKind::spasmolytic;

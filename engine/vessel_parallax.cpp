@@ -136,9 +136,9 @@ std::vector<VesselParallax::Equation> VesselParallax::prior_equations(const Para
 }
 
 /// Least squares by conjugate gradients from what is known; returns the sum of weighted squares.
-double VesselParallax::solve(std::vector<Equation> equations) {
+double VesselParallax::solve(const std::vector<Equation>& equations) {
   constexpr int most_steps = 150;
-  constexpr double enough = 1e-6;  // of the first gradient's square
+  constexpr double enough = 1e-3;  // of the scaled gradient's square: what is left moves the sum of squares by less
   const std::size_t n = unknowns_.size();
   std::vector<double> gradient(n, 0), diagonal(n, 0), direction(n, 0), turned(n);
   for (const Equation& e : equations) {
@@ -154,9 +154,8 @@ double VesselParallax::solve(std::vector<Equation> equations) {
     return sum;
   };
   double now = squared_gradient();
-  const double first = now;
   for (std::size_t i = 0; i < n; ++i) direction[i] = gradient[i] / diagonal[i];
-  for (int step = 0; step < most_steps && now > enough * first; ++step) {
+  for (int step = 0; step < most_steps && now > enough; ++step) {
     std::fill(turned.begin(), turned.end(), 0);
     double curvature = 0;
     for (const Equation& e : equations) {
@@ -195,7 +194,7 @@ void VesselParallax::fit(const std::vector<ParallaxSample>& samples) {
   const auto solve_with = [&](const std::vector<Equation>& of_samples, const std::vector<Equation>& of_prior) {
     std::vector<Equation> all = of_samples;
     all.insert(all.end(), of_prior.begin(), of_prior.end());
-    return solve(std::move(all));
+    return solve(all);
   };
   // Which samples to trust: from a fit that prefers no direction.
   ParallaxPrior even = prior_;
@@ -205,11 +204,7 @@ void VesselParallax::fit(const std::vector<ParallaxSample>& samples) {
   for (int i = 0; i < rounds; ++i) solve_with(bounded(seen), any_direction);
 
   const std::vector<Equation> trusted = bounded(seen);
-  const std::vector<double> start = unknowns_;
-  const auto cost_of = [&](double direction) {
-    unknowns_ = start;
-    return solve_with(trusted, prior_equations(prior_, direction));
-  };
+  const auto cost_of = [&](double direction) { return solve_with(trusted, prior_equations(prior_, direction)); };
   double width = std::numbers::pi / directions, least = cost_of(direction_);
   const double from = direction_;
   for (int i = 1; i < directions; ++i)
@@ -226,7 +221,6 @@ void VesselParallax::fit(const std::vector<ParallaxSample>& samples) {
         break;
       }
   }
-  unknowns_ = start;
   const std::vector<Equation> one_direction = prior_equations(prior_, direction_);
   for (int i = 0; i < rounds; ++i) solve_with(bounded(seen), one_direction);
 }

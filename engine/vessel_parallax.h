@@ -60,7 +60,7 @@ class VesselParallax {
   std::vector<Equation> sample_equations(const std::vector<ParallaxSample>& samples) const;
   std::vector<Equation> tie_equations() const;
   std::vector<Equation> prior_equations(const ParallaxPrior& prior, double direction) const;
-  double solve(std::vector<Equation> equations);
+  double solve(const std::vector<Equation>& equations);
   std::vector<Equation> bounded(std::vector<Equation> seen) const;
 
   std::vector<int> first_knot_, knots_;  // per segment

@@ -26,7 +26,8 @@ Json narrowing_json(const Narrowing& n) {
           {"probability_over_50", json_number(n.probability_50)},
           {"probability_over_90", json_number(n.probability_90)},
           {"at_mm", json_number(n.at_mm)},
-          {"extent_mm", json_number(n.extent_mm)},
+          {"extent_mm", json_number(n.extent_mm())},
+          {"extent_across_branchings_mm", json_number(n.spread_mm)},
           {"half_depth_mm", json_number(n.half_depth_mm())}};
 }
 
@@ -168,7 +169,7 @@ std::string comparison_csv(const Comparison& comparison, const std::vector<Compa
       number(known(largest.percent), 2);
       number(known(largest.ci95[0]), 2);
       number(known(largest.ci95[1]), 2);
-      number(mm(known(largest.extent_mm)), 2);
+      number(mm(known(largest.extent_mm())), 2);
       text += ',' + csv_cell(entry.label_then) + ',' + csv_cell(entry.label_now) + '\n';
     }
   return text;

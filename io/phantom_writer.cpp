@@ -100,6 +100,7 @@ Json segment_json(const PhantomSegment& segment, const PhantomTruth& truth) {
   json["mechanism"] = segment.mechanism;
   if (!segment.filled_share.empty()) json["filled_share"] = by_frame(segment.filled_share);
   if (!segment.rest.empty()) json["rest"] = by_frame(segment.rest);
+  if (!segment.calibre.empty()) json["calibre"] = by_frame(segment.calibre);
   return json;
 }
 
@@ -168,6 +169,7 @@ std::string identity(const PhantomOptions& o) {
   append("shifted y", o.pose.shift_y_mm);
   append("shifted x", o.pose.shift_x_mm);
   append("towards", o.pose.towards_mm);
+  if (o.scenario == "spasm") append("onset", *o.onset_ms);
   if (*o.anatomy_seed != o.seed) result += " anatomy " + std::to_string(*o.anatomy_seed);
   return result;
 }
@@ -450,6 +452,19 @@ std::string text_of(const Json& json) {
   return text + "\n";
 }
 
+Json onsets_json(const std::vector<PhantomOnset>& onsets) {
+  Json list = Json::array();
+  for (const PhantomOnset& onset : onsets)
+    list.push_back({{"run", run_name(0)},
+                    {"event", "spasm"},
+                    {"onset_ms", number(onset.onset_ms, 2)},
+                    {"complete_ms", number(onset.complete_ms, 2)},
+                    {"segments", onset.segments},
+                    {"narrowing_percent", number(onset.narrowing_percent, 2)},
+                    {"extent_mm", number(onset.extent_mm, 2)}});
+  return list;
+}
+
 /// As in the events file; what is empty is left out.
 Json events_json(const std::vector<PhantomEvent>& events) {
   Json list = Json::array();
@@ -499,7 +514,7 @@ Json timeline_json(const PhantomTimeline& timeline) {
 
 std::string truth_json(const PhantomRun& phantom) {
   Json json = heading(phantom.truth.options.scenario, phantom.truth.options.seed);
-  json["events"] = Json::array();
+  json["events"] = onsets_json(phantom.truth.onsets);
   json["runs"] = Json::array({run_json(phantom.truth, run_name(0))});
   return text_of(json);
 }

@@ -53,7 +53,7 @@ int index_at(const PhantomSegment& s, double place_mm, double within_mm) {
 bool near_a_border(double percent) { return std::abs(percent - 25) < 4.6 || std::abs(percent - 50) < 4.6 || std::abs(percent - 90) < 4.6; }
 
 TEST(ClinicalCase, SameSeedSameBytes) {
-  const PhantomCaseOptions options = small("refractory", 2, 64, 2);
+  const PhantomCaseOptions options = small("null", 2, 64, 2);
   const PhantomRun a = PhantomCase(options).run(3);
   std::vector<PhantomRun> all;
   const PhantomTimeline timeline = make_phantom_case(options, [&](int run, const PhantomRun& made) {
@@ -72,7 +72,7 @@ TEST(ClinicalCase, SameSeedSameBytes) {
 }
 
 TEST(ClinicalCase, OneAnatomyInSevenPoses) {
-  const PhantomCase made(small("null", 3, 96, 20));
+  const PhantomCase made(small("null", 3, 96, 2));
   const std::vector<PhantomTruth> truths = truths_of(made);
   EXPECT_EQ(truths[0].options.pose.rotation_deg, 0);
   std::set<int> free_frames;
@@ -162,55 +162,53 @@ TEST(ClinicalCase, PoseMovesVesselsAndBackgroundAlike) {
 }
 
 TEST(ClinicalCase, RefractorySpasmIsWhatThePlanSays) {
-  for (const std::uint64_t seed : {2u}) {
-    const PhantomCase made(small("refractory", seed, 128, 44));
-    const std::vector<PhantomTruth> truths = truths_of(made);
-    const PhantomTimeline timeline = made.timeline(truths);
-    EXPECT_EQ(timeline.response, "refractory");
-    int spastic = 0, severe = 0, slight = 0, occluded = 0, unfilled = 0;
-    for (const PhantomSegmentTimeline& s : timeline.segments) {
-      const bool spasm = s.runs[1].label_now == "spasm, refractory", below = s.runs[1].label_now == "narrowing below spasm grade";
-      spastic += spasm || below;
-      severe += s.grade == "severe";
-      slight += below;
-      occluded += s.label == "occlusion";
-      unfilled += s.label == "not filled";
-      EXPECT_EQ(s.runs[0].narrowing_percent, 0);
-      for (std::size_t run = 4; run < 7; ++run) EXPECT_EQ(s.runs[run].narrowing_percent, 0);
-      EXPECT_EQ(s.runs[5].state == "occluded", s.label == "occlusion");
-      if (!spasm) continue;
-      EXPECT_GE(s.narrowing_percent, 54.6);
-      EXPECT_GT(s.lesion_extent_mm, 10);
-      EXPECT_LT(s.lesion_extent_mm, 61);
-      EXPECT_LT(s.recovery, 0.2);
-      EXPECT_TRUE(s.role == "main" || s.role == "plantar" || s.role == "arch") << s.name;
-      for (const std::size_t run : {1u, 2u, 3u}) {
-        const PhantomState& state = s.runs[run];
-        EXPECT_FALSE(near_a_border(state.narrowing_percent)) << s.name << " " << state.narrowing_percent;
-        // The points' calibre against the first run's.
-        const PhantomSegment &now = segment(truths[run], s.name), &before = segment(truths[0], s.name);
-        const int i = index_at(now, state.at_mm, 1.5), j = index_at(before, state.at_mm, 1.5);
-        ASSERT_TRUE(i >= 0 && j >= 0);
-        const double ratio = now.points[static_cast<std::size_t>(i)].diameter_calibration_mm /
-                             before.points[static_cast<std::size_t>(j)].diameter_calibration_mm;
-        EXPECT_NEAR(100 * (1 - ratio), state.narrowing_percent, 2.5) << s.name;
-      }
+  const PhantomCase made(small("refractory", 2, 128, 44));
+  const std::vector<PhantomTruth> truths = truths_of(made);
+  const PhantomTimeline timeline = made.timeline(truths);
+  EXPECT_EQ(timeline.response, "refractory");
+  int spastic = 0, severe = 0, slight = 0, occluded = 0, unfilled = 0;
+  for (const PhantomSegmentTimeline& s : timeline.segments) {
+    const bool spasm = s.runs[1].label_now == "spasm, refractory", below = s.runs[1].label_now == "narrowing below spasm grade";
+    spastic += spasm || below;
+    severe += s.grade == "severe";
+    slight += below;
+    occluded += s.label == "occlusion";
+    unfilled += s.label == "not filled";
+    EXPECT_EQ(s.runs[0].narrowing_percent, 0);
+    for (std::size_t run = 4; run < 7; ++run) EXPECT_EQ(s.runs[run].narrowing_percent, 0);
+    EXPECT_EQ(s.runs[5].state == "occluded", s.label == "occlusion");
+    if (!spasm) continue;
+    EXPECT_GE(s.narrowing_percent, 54.6);
+    EXPECT_GT(s.lesion_extent_mm, 10);
+    EXPECT_LT(s.lesion_extent_mm, 61);
+    EXPECT_LT(s.recovery, 0.2);
+    EXPECT_TRUE(s.role == "main" || s.role == "plantar" || s.role == "arch") << s.name;
+    for (const std::size_t run : {1u, 2u, 3u}) {
+      const PhantomState& state = s.runs[run];
+      EXPECT_FALSE(near_a_border(state.narrowing_percent)) << s.name << " " << state.narrowing_percent;
+      // The points' calibre against the first run's.
+      const PhantomSegment &now = segment(truths[run], s.name), &before = segment(truths[0], s.name);
+      const int i = index_at(now, state.at_mm, 1.5), j = index_at(before, state.at_mm, 1.5);
+      ASSERT_TRUE(i >= 0 && j >= 0);
+      const double ratio = now.points[static_cast<std::size_t>(i)].diameter_calibration_mm /
+                           before.points[static_cast<std::size_t>(j)].diameter_calibration_mm;
+      EXPECT_NEAR(100 * (1 - ratio), state.narrowing_percent, 2.5) << s.name;
     }
-    EXPECT_GE(spastic, 4);
-    EXPECT_LE(spastic, 7);
-    EXPECT_GE(severe, 1);
-    EXPECT_GE(slight, 1);
-    EXPECT_GE(occluded, 1);
-    EXPECT_GE(unfilled, 1) << "the second stent-graft closes a perforator";
-    EXPECT_EQ(timeline_of(timeline, "posterior tibial perforator").runs[6].state, "not filled");
-    EXPECT_EQ(truths[6].devices.size(), truths[0].devices.size() + 1);
-    // Deep veins are filled whenever they are not closed.
-    for (const PhantomSegmentTimeline& s : timeline.segments)
-      for (std::size_t run = 0; run < 7; ++run)
-        if ((s.role == "main" || s.role == "plantar" || s.role == "arch") && s.runs[run].state != "occluded") {
-          EXPECT_GT(s.runs[run].contrast, run == 5 ? 0.35 : 0.9) << s.name << " in run " << run + 1;
-        }
   }
+  EXPECT_GE(spastic, 4);
+  EXPECT_LE(spastic, 7);
+  EXPECT_GE(severe, 1);
+  EXPECT_GE(slight, 1);
+  EXPECT_GE(occluded, 1);
+  EXPECT_GE(unfilled, 1) << "the second stent-graft closes a perforator";
+  EXPECT_EQ(timeline_of(timeline, "posterior tibial perforator").runs[6].state, "not filled");
+  EXPECT_EQ(truths[6].devices.size(), truths[0].devices.size() + 1);
+  // Deep veins are filled whenever they are not closed.
+  for (const PhantomSegmentTimeline& s : timeline.segments)
+    for (std::size_t run = 0; run < 7; ++run)
+      if ((s.role == "main" || s.role == "plantar" || s.role == "arch") && s.runs[run].state != "occluded") {
+        EXPECT_GT(s.runs[run].contrast, run == 5 ? 0.35 : 0.9) << s.name << " in run " << run + 1;
+      }
 }
 
 TEST(ClinicalCase, NoContrastInAnOcclusionButBeyondIt) {
@@ -243,7 +241,7 @@ TEST(ClinicalCase, NoContrastInAnOcclusionButBeyondIt) {
 
 TEST(ClinicalCase, VariantsAreWhatTheyAreCalled) {
   {
-    const PhantomCase made(small("relieved", 2, 64, 44));
+    const PhantomCase made(small("relieved", 2, 64, 32));
     const PhantomTimeline timeline = made.timeline(truths_of(made));
     EXPECT_EQ(timeline.response, "relieved");
     for (const PhantomSegmentTimeline& s : timeline.segments) {
@@ -255,7 +253,7 @@ TEST(ClinicalCase, VariantsAreWhatTheyAreCalled) {
     }
   }
   {
-    const PhantomCase made(small("valve-and-fixed", 2, 64, 44));
+    const PhantomCase made(small("valve-and-fixed", 2, 64, 32));
     const PhantomTimeline timeline = made.timeline(truths_of(made));
     EXPECT_EQ(timeline.events[4].event, "balloon");
     EXPECT_EQ(timeline.events[4].session, 0);
@@ -279,15 +277,18 @@ TEST(ClinicalCase, VariantsAreWhatTheyAreCalled) {
   }
   {
     const PhantomCase made(small("steal", 2, 64, 44));
-    const std::vector<PhantomTruth> truths = truths_of(made);
-    EXPECT_GT(truths[2].flow_split->perforators, 0.5);
-    EXPECT_LT(truths[5].flow_split->perforators, 0.2);
-    for (const PhantomSegmentTimeline& s : made.timeline(truths).segments) {
-      EXPECT_TRUE(s.label == "no change" || s.label == "not filled") << s.name;
-      for (const PhantomState& state : s.runs) EXPECT_EQ(state.narrowing_percent, 0) << s.name;
-      if (s.role == "arch") {
-        EXPECT_LT(s.runs[2].contrast, 0.99 * s.runs[0].contrast + 0.02);
-      }
+    const PhantomTruth before = made.truth(0), steal = made.truth(2), after = made.truth(5);
+    EXPECT_GT(steal.flow_split->perforators, 0.5);
+    EXPECT_LT(after.flow_split->perforators, 0.2);
+    for (const PhantomSegment& s : steal.segments) {
+      const PhantomSegment& first = segment(before, s.name);
+      for (const PhantomPoint& p : s.points) EXPECT_EQ(p.radius_mm, p.healthy_radius_mm);
+      if (s.role != "arch") continue;
+      const std::size_t middle = s.points.size() / 2, then = first.points.size() / 2;
+      EXPECT_LT(s.filling.back()[middle], 0.9f * first.filling.back()[then]) << s.name << ": diluted";
+      EXPECT_GT(s.points[middle].arrival_ms - 250 * steal.options.contrast_free_frames,
+                first.points[then].arrival_ms - 250 * before.options.contrast_free_frames + 500)
+          << s.name << ": late";
     }
   }
 }

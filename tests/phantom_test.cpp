@@ -637,6 +637,63 @@ TEST(PhantomPartialFill, IntegralIsThatOfWhatIsFilled) {
   }
 }
 
+TEST(PhantomSpasm, VeinsNarrowWhereAndWhenTheTruthSays) {
+  PhantomOptions options = small("spasm", 192, 74);
+  options.noise_log_sd = 0;
+  options.motion_px = 0;
+  options.rotation_deg = 0;
+  options.attenuation_per_mm = 2e-3;  // so thin that intensity and attenuation are nearly proportional
+  const PhantomTruth truth = phantom_truth(options);
+  ASSERT_FALSE(truth.onsets.empty());
+  const double first_onset = truth.onsets.front().onset_ms;
+  double complete = 0;
+  std::vector<int> changing;
+  for (const PhantomOnset& onset : truth.onsets) {
+    EXPECT_GE(onset.narrowing_percent, 40);
+    EXPECT_LE(onset.narrowing_percent, 80);
+    EXPECT_GE(onset.complete_ms - onset.onset_ms, 2000);
+    EXPECT_LE(onset.complete_ms - onset.onset_ms, 4000);
+    complete = std::max(complete, onset.complete_ms);
+    changing.insert(changing.end(), onset.segments.begin(), onset.segments.end());
+  }
+  EXPECT_GE(changing.size(), 3u);
+  const auto onset_frame = static_cast<std::size_t>(first_onset / 250), complete_frame = static_cast<std::size_t>(complete / 250) + 1;
+  ASSERT_LE(complete_frame + 12, 74u) << "twelve frames after";
+  const Image<float> empty = expected_counts(options, 0), before = expected_counts(options, static_cast<int>(onset_frame)),
+                     after = expected_counts(options, 73);
+  int measured = 0;
+  for (const PhantomSegment& segment : truth.segments) {
+    const bool changes = std::find(changing.begin(), changing.end(), segment.id) != changing.end();
+    ASSERT_EQ(changes, !segment.calibre.empty()) << segment.name;
+    if (!changes) continue;
+    ASSERT_EQ(segment.calibre.size(), 74u);
+    for (std::size_t i = 0; i < segment.points.size(); ++i) {
+      for (std::size_t f = 0; f <= onset_frame; ++f) ASSERT_EQ(segment.calibre[f][i], 1);
+      for (std::size_t f = 1; f < 74; ++f) ASSERT_LE(segment.calibre[f][i], segment.calibre[f - 1][i]);
+      ASSERT_EQ(segment.calibre[complete_frame][i], segment.calibre.back()[i]);
+      EXPECT_GT(segment.filling[onset_frame - 12][i], 0.9f) << segment.name << ": filled for twelve frames before";
+    }
+    // The section that is drawn.
+    for (std::size_t i = 4; i + 4 < segment.points.size(); i += 4) {
+      const PhantomPoint& p = segment.points[i];
+      if (p.gap_px < 8 || p.path_factor > 1.3 || p.y_px < 12 || p.x_px < 12 || p.y_px > 179 || p.x_px > 179) continue;
+      if (std::abs(segment.calibre.back()[i - 3] - segment.calibre.back()[i + 3]) > 0.1f) continue;
+      double then = 0, now = 0;
+      for (int y = static_cast<int>(p.y_px) - 7; y <= p.y_px + 8; ++y)
+        for (int x = static_cast<int>(p.x_px) - 7; x <= p.x_px + 8; ++x) {
+          const double dy = segment.points[i + 1].y_px - segment.points[i - 1].y_px,
+                       dx = segment.points[i + 1].x_px - segment.points[i - 1].x_px;
+          const double along = ((y - p.y_px) * dy + (x - p.x_px) * dx) / std::hypot(dy, dx), weight = std::exp(-along * along / 4);
+          then += weight * (1 - static_cast<double>(before(y, x)) / static_cast<double>(empty(y, x)));
+          now += weight * (1 - static_cast<double>(after(y, x)) / static_cast<double>(empty(y, x)));
+        }
+      EXPECT_NEAR(now / then, std::pow(static_cast<double>(segment.calibre.back()[i]), 2), 0.06) << segment.name << " " << i;
+      ++measured;
+    }
+  }
+  EXPECT_GT(measured, 3);
+}
+
 TEST(PhantomSteal, PerforatorsTakeTheFlowAndTheArchFillsLate) {
   const auto arch_arrival = [](const PhantomTruth& truth) {
     double latest = 0;

@@ -146,6 +146,14 @@ TEST_F(PhantomWriter, EachScenarioTellsWhatItIsMadeFor) {
   const auto warp = written("motion-nonrigid").at("warp");
   ASSERT_EQ(warp.at("frames").size(), 2u);
   EXPECT_EQ(warp.at("frames")[1].at("dy_px").size(), warp.at("nodes")[0].get<std::size_t>() * warp.at("nodes")[1].get<std::size_t>());
+  written("spasm");
+  const auto spasm = nlohmann::json::parse(bytes(folder_ / "truth.json"));
+  ASSERT_GE(spasm.at("events").size(), 2u);
+  EXPECT_EQ(spasm.at("events")[0].at("event"), "spasm");
+  EXPECT_GT(spasm.at("events")[0].at("onset_ms"), 9000);
+  int narrowing = 0;
+  for (const auto& segment : spasm.at("runs").at(0).at("segments")) narrowing += segment.contains("calibre");
+  EXPECT_GE(narrowing, 3);
   EXPECT_GT(written("steal").at("flow_split").at("perforators_before_arch"), 0.6);
   const auto devices = written("devices");
   ASSERT_EQ(devices.at("devices").size(), 6u);

@@ -1,4 +1,4 @@
-/// Vessels drawn by formula, moved, cut at other places and partly gone.
+/// Vessels drawn by formula, moved, cut at other places and partly gone; and two runs of a phantom patient in other poses.
 
 #include "engine/vessel_matching.h"
 
@@ -7,6 +7,9 @@
 #include <cmath>
 #include <functional>
 #include <numbers>
+
+#include "engine/phantom/clinical_case.h"
+#include "support/vessel_matches.h"
 
 namespace cinelumen {
 namespace {
@@ -229,6 +232,29 @@ TEST(VesselMatching, NothingIsMatchedWithoutARegistration) {
   VesselMatchingOptions wrong = options();
   wrong.mm_per_px = 0;
   EXPECT_THROW(match_vessels(reference, reference, pose(), wrong), std::invalid_argument);
+}
+
+TEST(VesselMatching, RunsOfOnePatientInOtherPoses) {
+  PhantomCaseOptions options;
+  options.variant = "refractory";
+  options.base.rows = options.base.columns = 384;
+  options.base.frames = 18;
+  options.base.frame_time_ms = 700;
+  options.base.seed = 600;
+  const PhantomCase patient(options);
+  const PhantomRun before = patient.run(0), after = patient.run(1);
+  const Analysis reference = analyze(Stream::cpu(), make_run(before), {}), run = analyze(Stream::cpu(), make_run(after), {});
+  const RunRegistration registration = register_runs(reference.mask_picture.view(), {}, run.mask_picture.view(), {}, 1);
+  ASSERT_TRUE(registration.reliable) << registration.note;
+  VesselMatchingOptions matching_options;
+  matching_options.mm_per_px = reference.calibration.mm_per_px;
+  const VesselMatching matching = match_vessels(reference.segments, run.segments, registration, matching_options);
+  const test::MatchingFigures figures = test::compare_matching(reference, before.truth, run, after.truth, matching);
+  EXPECT_GE(figures.edges, 20);
+  EXPECT_GE(figures.matched_edges, 0.95 * figures.edges);
+  EXPECT_LE(static_cast<double>(figures.wrong), 0.005 * static_cast<double>(figures.given));
+  EXPECT_LE(figures.rms_mm(), 0.3);
+  EXPECT_LE(figures.quantile_mm(0.95), 0.5);
 }
 
 }  // namespace

@@ -58,7 +58,7 @@ void add_phantom_command(CLI::App& app, const GlobalOptions& global, Command& co
   phantom->add_option("--size", options->size, "Rows and columns, 64 to 4096; default 1024");
   phantom->add_option("--rows", options->phantom.rows, "Rows, 64 to 4096")->capture_default_str()->excludes("--size");
   phantom->add_option("--columns", options->phantom.columns, "Columns, 64 to 4096")->capture_default_str()->excludes("--size");
-  phantom->add_option("--frames", options->phantom.frames, "Number of frames; default 24 or 48, by scenario");
+  phantom->add_option("--frames", options->phantom.frames, "Number of frames; default 24 or 48, by scenario; spasm 18.5 s");
   phantom->add_option("--frame-time", options->phantom.frame_time_ms, "ms from frame to frame")->capture_default_str();
   phantom->add_option("--contrast-free", options->phantom.contrast_free_frames, "Frames before contrast enters")->capture_default_str();
   phantom->add_option("--noise", options->phantom.noise_log_sd,
@@ -76,6 +76,8 @@ void add_phantom_command(CLI::App& app, const GlobalOptions& global, Command& co
       ->capture_default_str();
   phantom->add_option("--lag", options->phantom.lag_fraction, "Part of a frame's signal that is the frame before's, 0 to 0.9")
       ->capture_default_str();
+  phantom->add_option("--onset", options->phantom.onset_ms,
+                      "spasm: ms after the first frame when veins begin to narrow; default once all are filled");
   phantom
       ->add_option("--dose", options->dose,
                    "dsa: noise 0.01 at 250 ms from frame to frame; fluoroscopy: 0.03 at 66.7 ms; --noise and --frame-time override it")
@@ -87,6 +89,8 @@ void add_phantom_command(CLI::App& app, const GlobalOptions& global, Command& co
     const bool is_case = asked.scenario == "case";
     for (const char* const name : {"--variant", "--no-devices"})
       if (!is_case && phantom->count(name) > 0) throw CLI::ValidationError(name, "is for the scenario 'case' alone");
+    if (asked.scenario != "spasm" && phantom->count("--onset") > 0)
+      throw CLI::ValidationError("--onset", "is for the scenario 'spasm' alone");
     if (is_case && phantom->count("--contrast-free") > 0) throw CLI::ValidationError("--contrast-free", "a case draws it for every run");
     const bool fluoroscopy = options->dose == "fluoroscopy";
     if (!options->dose.empty() && phantom->count("--frame-time") == 0) asked.frame_time_ms = fluoroscopy ? 66.7 : 250;

@@ -13,6 +13,7 @@
 
 #include "engine/phantom/devices.h"
 #include "engine/phantom/exposure.h"
+#include "engine/phantom/foot_sites.h"
 #include "engine/phantom/perfusion.h"
 #include "engine/phantom/random.h"
 
@@ -42,16 +43,9 @@ using namespace phantom;
 
 enum Visit : std::uint8_t { reference, after_valvulotomy, after_first_drug, after_second_drug, next_day, two_months, redo };
 
-constexpr const char* main_vein = "posterior tibial vein (arterialised)";
 /// Between the branch points of the main vein: into view, along the communicating vein and the perforator, on to the paired vein.
 constexpr const char *main_above_view = "posterior tibial vein (arterialised) 1", *main_proximal = "posterior tibial vein (arterialised) 2",
                      *main_transitional = "posterior tibial vein (arterialised) 3";
-
-double between(RandomStream& random, double low, double high) { return low + (high - low) * random.uniform(); }
-
-int whole_between(RandomStream& random, int low, int high) {
-  return low + std::min(high - low, static_cast<int>(random.uniform() * (high - low + 1)));
-}
 
 // ---- what may be asked of a detector ----
 
@@ -60,14 +54,6 @@ bool clear_of_borders(double percent) {
   constexpr double slack = 0.3;  // of sampling
   const auto in = [&](double low, double high) { return percent >= low - slack && percent <= high + slack; };
   return in(0, 20) || in(30, 45) || in(55, 85) || percent >= 95 - slack;
-}
-
-/// Length along the plan where a lesion takes away more than `percent`.
-double extent_above(const LesionPlan& shape, double narrowing, double percent) {
-  const double height = percent / 100 / narrowing;
-  if (height >= 1) return 0;
-  const double slope = std::acos(2 * height - 1) / std::numbers::pi;
-  return shape.length_mm * (1 - shape.shoulder + shape.shoulder * slope);
 }
 
 // ---- scenes ----
@@ -149,71 +135,19 @@ void put_grafts(Scene& scene, const ConeBeam& beam, bool second) {
 
 // ---- what the seed draws ----
 
-/// Edges of a vessel that a narrowing may take, first and last by number.
-struct Site {
-  const char* vessel;
-  int first, last;
-};
-
-constexpr Site spasm_sites[] = {{main_vein, 3, 3},
-                                {main_vein, 4, 5},
-                                {"lateral plantar vein", 1, 1},
-                                {"lateral plantar vein", 2, 2},
-                                {"lateral plantar vein", 3, 3},
-                                {"lateral plantar vein", 1, 2},
-                                {"lateral plantar vein", 2, 3},
-                                {"medial plantar vein", 1, 1},
-                                {"medial plantar vein", 2, 2},
-                                {"medial plantar vein", 1, 2},
-                                {"deep plantar arch", 1, 2},
-                                {"deep plantar arch", 1, 4}};
-constexpr Site short_sites[] = {{main_vein, 3, 3},
-                                {main_vein, 5, 5},
-                                {"lateral plantar vein", 1, 1},
-                                {"lateral plantar vein", 2, 2},
-                                {"lateral plantar vein", 3, 3},
-                                {"medial plantar vein", 1, 1},
-                                {"medial plantar vein", 2, 2},
-                                {"deep plantar arch", 1, 1}};
-
-template <std::size_t count>
-std::vector<Site> shuffled(const Site (&sites)[count], RandomStream& random) {
-  std::vector<Site> result(std::begin(sites), std::end(sites));
-  for (std::size_t i = result.size(); i-- > 1;)
-    std::swap(result[i], result[static_cast<std::size_t>(whole_between(random, 0, static_cast<int>(i)))]);
-  return result;
-}
-
-/// The edges of a site, and where they lie along the plan of their vessel.
-struct Stretch {
-  std::vector<const Edge*> edges;
-  double from_mm = 0, to_mm = 0;
-  double length_mm() const { return to_mm - from_mm; }
-};
-
-Stretch stretch_of(const Site& site, const VesselTree& tree) {
-  Stretch stretch;
-  for (int number = site.first; number <= site.last; ++number)
-    for (const Edge& edge : tree.edges)
-      if (edge.name == std::string(site.vessel) + " " + std::to_string(number)) stretch.edges.push_back(&edge);
-  stretch.from_mm = stretch.edges.front()->start_mm;
-  stretch.to_mm = stretch.edges.back()->start_mm + stretch.edges.back()->plan_length_mm;
-  return stretch;
-}
+const std::vector<Site> short_sites = {{main_vein, 3, 3},
+                                       {main_vein, 5, 5},
+                                       {"lateral plantar vein", 1, 1},
+                                       {"lateral plantar vein", 2, 2},
+                                       {"lateral plantar vein", 3, 3},
+                                       {"medial plantar vein", 1, 1},
+                                       {"medial plantar vein", 2, 2},
+                                       {"deep plantar arch", 1, 1}};
 
 /// Of the diameter across the ray, where a lesion is `height` of its full height.
 double seen_narrowing(const LesionPlan& shape, double narrowing, double height) {
   const double across = 1 - narrowing * height, along = 1 - shape.wider_axis * narrowing * height;
   return 1 - std::hypot(across * std::cos(shape.angle_rad), along * std::sin(shape.angle_rad));
-}
-
-template <class Use>
-void for_each_point(const Edge& edge, const LesionPlan& shape, const Use& use) {
-  const double step = edge.plan_length_mm / static_cast<double>(edge.curve.size() - 1);
-  for (std::size_t k = 0; k < edge.curve.size(); ++k) {
-    const double height = height_of(shape, edge.start_mm + static_cast<double>(k) * step);
-    if (height > 0) use(k, height);
-  }
 }
 
 /// Every edge that it reaches is narrowed by what nobody need argue about, in all runs, and seen from its side.
@@ -240,16 +174,6 @@ bool suits(const CaseLesion& lesion, const Stretch& stretch, double least_sine) 
     if (100 * seen_narrowing(lesion.shape, lesion.narrowing[after_valvulotomy], highest) < 30) return false;
   }
   return true;
-}
-
-/// Smooth, concentric, tapered; more than 10 and at most 60 mm long where it takes a quarter or more.
-LesionPlan draw_spasm(RandomStream& random, const Stretch& stretch, double narrowing) {
-  LesionPlan shape;
-  shape.kind = "smooth";
-  shape.shoulder = narrowing > 0.9 ? between(random, 0.3, 0.5) : between(random, 0.35, 0.7);
-  shape.length_mm = std::min(stretch.length_mm(), 64.0) * between(random, 0.7, 1);
-  shape.centre_mm = between(random, stretch.from_mm + 0.5 * shape.length_mm, stretch.to_mm - 0.5 * shape.length_mm);
-  return shape;
 }
 
 bool long_enough(const LesionPlan& shape, double narrowing) {
@@ -280,7 +204,7 @@ void draw_spasms(RandomStream& random, const VesselTree& tree, bool relieved, Ca
   int severe = whole_between(random, 1, 2), edges = 0;
   bool slight = false;
   std::vector<const Edge*> taken;
-  for (const Site& site : shuffled(spasm_sites, random)) {
+  for (const Site& site : shuffled(spasm_sites(), random)) {
     const Stretch stretch = stretch_of(site, tree);
     const int more = static_cast<int>(stretch.edges.size());
     const auto is_taken = [&](const Edge* edge) { return std::find(taken.begin(), taken.end(), edge) != taken.end(); };
@@ -607,9 +531,7 @@ std::string grade_of(const std::string& label, double percent) {
 /// The lesion that reaches into an edge; lesions never share one.
 const CaseLesion* lesion_in(const CasePlan& plan, const Edge& edge) {
   for (const CaseLesion& lesion : plan.lesions)
-    if (edge.name.starts_with(lesion.vessel) && lesion.shape.centre_mm + 0.5 * lesion.shape.length_mm > edge.start_mm + 1e-6 &&
-        lesion.shape.centre_mm - 0.5 * lesion.shape.length_mm < edge.start_mm + edge.plan_length_mm - 1e-6)
-      return &lesion;
+    if (edge.name.starts_with(lesion.vessel) && reaches(lesion.shape, edge)) return &lesion;
   return nullptr;
 }
 

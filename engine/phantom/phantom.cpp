@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "engine/phantom/exposure.h"
+#include "engine/phantom/foot_sites.h"
 #include "engine/phantom/perfusion.h"
 #include "engine/phantom/projection.h"
 #include "engine/phantom/random.h"
@@ -42,13 +43,24 @@ const Scenario& scenario_of(const PhantomOptions& options) {
 
 namespace phantom {
 
+namespace {
+
+int frames_of(double lasts_ms, double frame_time_ms) { return static_cast<int>(std::ceil(lasts_ms / frame_time_ms)); }
+
+/// The foot is full some 4.5 s after contrast enters at 90 mm/s; then twelve frames to know it by, and a little more.
+double default_onset_ms(const PhantomOptions& options) {
+  RandomStream random(options.seed, Purpose::layout, 0, 5);
+  return (options.contrast_free_frames + 12) * options.frame_time_ms + 5000 * 90 / options.inlet_velocity_mm_s + 1000 * random.uniform();
+}
+
+}  // namespace
+
 PhantomOptions complete(PhantomOptions options) {
   const auto& names = phantom_scenarios();
   std::string known;
   for (const std::string& name : names) known += (known.empty() ? "" : " or ") + name;
   check(std::find(names.begin(), names.end(), options.scenario) != names.end(), "scenario", options.scenario, known.c_str());
   const Scenario& scenario = scenario_of(options);
-  if (!options.frames) options.frames = scenario.frames;
   if (!options.detector_pitch_mm) options.detector_pitch_mm = 0.154 * 1024 / std::max(1, std::max(options.rows, options.columns));
   if (!options.noise_log_sd) options.noise_log_sd = options.frame_time_ms < 100 ? 0.03 : 0.01;
   if (!options.motion_px) options.motion_px = scenario.motion_px;
@@ -56,8 +68,9 @@ PhantomOptions complete(PhantomOptions options) {
   if (!options.warp_px) options.warp_px = scenario.warp_px * std::max(options.rows, options.columns) / 1024;
   check(options.rows >= 64 && options.rows <= 4096, "rows", options.rows, "64 to 4096");
   check(options.columns >= 64 && options.columns <= 4096, "columns", options.columns, "64 to 4096");
-  check(*options.frames >= 1 && *options.frames <= 10000, "frames", *options.frames, "1 to 10000");
   check(options.frame_time_ms >= 1 && options.frame_time_ms <= 60000, "frame time", options.frame_time_ms, "1 to 60000 ms");
+  if (!options.frames) options.frames = scenario.frames > 0 ? scenario.frames : frames_of(scenario.lasts_ms, options.frame_time_ms);
+  check(*options.frames >= 1 && *options.frames <= 10000, "frames", *options.frames, "1 to 10000");
   check(options.contrast_free_frames >= 0, "contrast-free frames", options.contrast_free_frames, "0 or more");
   check(*options.detector_pitch_mm >= 0.02 && *options.detector_pitch_mm <= 4, "detector pitch", *options.detector_pitch_mm,
         "0.02 to 4 mm");
@@ -88,6 +101,8 @@ PhantomOptions complete(PhantomOptions options) {
   for (const double shift : {pose.shift_y_mm, pose.shift_x_mm, pose.towards_mm})
     check(std::abs(shift) <= 100, "shift of the pose", shift, "-100 to 100 mm");
   if (!options.anatomy_seed) options.anatomy_seed = options.seed;
+  if (!options.onset_ms) options.onset_ms = default_onset_ms(options);
+  check(*options.onset_ms >= 0, "onset", *options.onset_ms, "0 ms or more");
   if (*options.noise_log_sd == 0) options.electronic_sd = 0;
   return options;
 }
@@ -233,6 +248,9 @@ class Studio {
     truth_.warp =
         make_warp(scene.limbs, options_.rows, options_.columns, *options_.frames, *options_.warp_px, jolt_frame(options_), options_.seed);
     tree_ = grow(scene);
+    for (std::size_t e = 0; e < tree_.edges.size(); ++e)
+      if (std::any_of(tree_.edges[e].lesions.begin(), tree_.edges[e].lesions.end(), [](const LesionPlan& l) { return l.develops; }))
+        developing_.push_back(e);
     perfusion_ = perfuse(tree_, scene, options_);
     build_projector(scene);
     close_shutter(scene.shutter);
@@ -247,7 +265,7 @@ class Studio {
   /// Linear counts without noise, scatter included.
   Image<float> expected(int frame) const {
     const Displacement displacement(truth_.motion[static_cast<std::size_t>(frame)], options_.rows, options_.columns, truth_.warp, frame);
-    Image<float> counts = projector_->transmission(displacement, attenuation(frame), fills(frame));
+    Image<float> counts = projector_->transmission(displacement, attenuation(frame), fills(frame), calibres(frame));
     for (int y = 0; y < options_.rows; ++y)
       for (int x = 0; x < options_.columns; ++x) {
         counts(y, x) = static_cast<float>(truth_.air_count) * (counts(y, x) + scatter(y, x));
@@ -422,7 +440,7 @@ class Studio {
       const std::size_t s = std::min(perfusion_.bolus.injected.size() - 1,
                                      static_cast<std::size_t>(std::lround(f * options_.frame_time_ms / perfusion_.bolus.step_ms)));
       constexpr double unknown = std::numeric_limits<double>::quiet_NaN();
-      truth_.mass.push_back(partly_filled()
+      truth_.mass.push_back(partly_filled() || !developing_.empty()
                                 ? PhantomMass{unknown, unknown, unknown}
                                 : PhantomMass{perfusion_.bolus.injected[s], perfusion_.bolus.in_vessels[s], perfusion_.bolus.drained[s]});
     }
@@ -487,11 +505,17 @@ class Studio {
         }
       }
       segment.mechanism = name_of(edge.filling.mechanism);
-      for (const LesionPlan& lesion : edge.lesions) describe_lesion(segment, lesion, edge);
+      for (const LesionPlan& lesion : edge.lesions)
+        if (!lesion.develops) describe_lesion(segment, lesion, edge);
+      for (int f = 0; f < frames && is_developing(e); ++f) {
+        auto& calibres_then = segment.calibre.emplace_back();
+        for (std::size_t i = first; i < first + count; ++i) calibres_then.push_back(calibre(e, i, f));
+      }
       if (edge.closed) describe_closure(segment);
       truth_.segments.push_back(std::move(segment));
     }
     describe_occlusions(scene);
+    describe_onsets(scene);
     describe_crossings();
     describe_flow_split();
     parallel_for(static_cast<int>(truth_.segments.size()), [&](int k) {
@@ -583,6 +607,26 @@ class Studio {
       lesion.diameter_percent = lesion.nominal_percent = lesion.area_percent = 100;
       truth_.lesions.push_back(std::move(lesion));
     }
+  }
+
+  /// One for each lesion that develops.
+  void describe_onsets(const Scene& scene) {
+    for (const VesselPlan& vessel : scene.vessels)
+      for (const LesionPlan& lesion : vessel.lesions) {
+        if (!lesion.develops) continue;
+        PhantomOnset onset;
+        onset.onset_ms = *options_.onset_ms + lesion.delay_ms;
+        onset.complete_ms = onset.onset_ms + lesion.rise_ms;
+        onset.narrowing_percent = 100 * lesion.narrowing;
+        onset.extent_mm = extent_above(lesion, lesion.narrowing, 25);
+        for (const PhantomSegment& segment : truth_.segments)
+          for (const Edge& edge : tree_.edges)
+            if (edge.name == segment.name && edge.name.starts_with(vessel.name) && reaches(lesion, edge))
+              onset.segments.push_back(segment.id);
+        truth_.onsets.push_back(std::move(onset));
+      }
+    std::stable_sort(truth_.onsets.begin(), truth_.onsets.end(),
+                     [](const PhantomOnset& a, const PhantomOnset& b) { return a.onset_ms < b.onset_ms; });
   }
 
   void describe_crossings() {
@@ -683,6 +727,27 @@ class Studio {
   SectionFill fill_at(std::size_t e, std::size_t point, int frame) const {
     return section_fill(tree_.edges[e].filling, points_[e][point].arc_mm, frame * options_.frame_time_ms - entry_ms(), mean_velocity(e));
   }
+  bool is_developing(std::size_t e) const { return std::find(developing_.begin(), developing_.end(), e) != developing_.end(); }
+  /// Diameter at a point relative to the first frame's.
+  float calibre(std::size_t e, std::size_t point, int frame) const {
+    const Edge& edge = tree_.edges[e];
+    const double along_plan = points_[e][point].place_mm * edge.plan_length_mm / edge.drawn_length_mm;
+    double left = 1;
+    for (const LesionPlan& lesion : edge.lesions)
+      if (lesion.develops)
+        left *=
+            1 - lesion.narrowing * height_of(lesion, along_plan) * developed(lesion, frame * options_.frame_time_ms - *options_.onset_ms);
+    return static_cast<float>(left);
+  }
+  std::vector<std::vector<float>> calibres(int frame) const {
+    std::vector<std::vector<float>> result;
+    if (developing_.empty()) return result;
+    for (std::size_t e = 0; e < tree_.edges.size(); ++e) {
+      auto& of_edge = result.emplace_back();
+      for (std::size_t i = 0; i < points_[e].size() && is_developing(e); ++i) of_edge.push_back(calibre(e, i, frame));
+    }
+    return result;
+  }
   bool partly_filled() const {
     return std::any_of(tree_.edges.begin(), tree_.edges.end(), [](const Edge& edge) { return edge.filling.mechanism != Mechanism::full; });
   }
@@ -715,6 +780,7 @@ class Studio {
   LightSpread light_;
   ConeBeam beam_;
   VesselTree tree_;
+  std::vector<std::size_t> developing_;  // edges whose calibre changes within the run
   Perfusion perfusion_;
   std::vector<std::vector<ProjectedPoint>> points_;
   std::optional<Projector> projector_;

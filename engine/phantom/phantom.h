@@ -33,7 +33,7 @@ struct PhantomPose {
 struct PhantomOptions {
   std::string scenario = "foot";            ///< one of phantom_scenarios()
   int rows = 1024, columns = 1024;          ///< 64 to 4096
-  std::optional<int> frames;                ///< 1 to 10000; 24, scenarios of the foot 48
+  std::optional<int> frames;                ///< 1 to 10000; 24, scenarios of the foot 48, spasm as many as 18.5 s take
   double frame_time_ms = 250;               ///< > 0
   int contrast_free_frames = 8;             ///< frames before the bolus enters; >= 0
   std::uint64_t seed = 1;                   ///< noise, motion and texture; the vessels are the same for every seed
@@ -53,6 +53,7 @@ struct PhantomOptions {
   double lag_fraction = 0;             ///< part of a frame's signal that is the frame before's, with its lag; 0 to 0.9
   double bolus_duration_ms = 6000;     ///< foot only: length of the plateau at the inlet
   double inlet_velocity_mm_s = 90;     ///< mean velocity where contrast enters
+  std::optional<double> onset_ms;      ///< spasm: when veins begin to narrow; 5 to 6 s (the seed says) and 12 frames after the bolus
   std::optional<std::uint64_t> anatomy_seed;  ///< of the background's texture, and of layouts that are drawn; default: `seed`
   PhantomPose pose;                           ///< angles up to 45 degrees, shifts up to 100 mm
 };
@@ -87,6 +88,7 @@ struct PhantomSegment {
   std::string mechanism = "full";           ///< how contrast fills it: full, core front, layering, dilution, streaming, incomplete arrival
   std::vector<std::vector<float>> filled_share;  ///< [frame][point]: part of the section's area that `filling` is of; empty: all of it
   std::vector<std::vector<float>> rest;          ///< [frame][point]: concentration in the rest of the section; empty: none
+  std::vector<std::vector<float>> calibre;       ///< [frame][point]: diameter relative to the points'; empty: it does not change
 };
 
 /// A narrowing of known size.
@@ -99,6 +101,14 @@ struct PhantomLesion {
   double diameter_percent = 0;                                ///< reduction of the projected diameter at `at`
   double nominal_percent = 0;                                 ///< reduction of the smaller axis: what a view along the larger one shows
   double area_percent = 0;                                    ///< reduction of the section's area at its least
+};
+
+/// A narrowing that comes within the run.
+struct PhantomOnset {
+  double onset_ms = 0, complete_ms = 0;  ///< it begins, and has its full height
+  std::vector<int> segments;             ///< ids
+  double narrowing_percent = 0;          ///< of the diameter, in the end
+  double extent_mm = 0;                  ///< where that exceeds 25 %, across branch points
 };
 
 /// Centrelines that cross in projection, at frame 0, without being connected.
@@ -161,13 +171,14 @@ struct PhantomTruth {
   std::vector<PhantomNode> nodes;
   std::vector<PhantomLesion> lesions;
   std::vector<PhantomCrossing> crossings;
+  std::vector<PhantomOnset> onsets;            ///< in the order of their onset; flow and arrival are those before
   std::optional<PhantomFlowSplit> flow_split;  ///< of a foot
   std::vector<PhantomDevice> devices;
   std::array<double, 4> open_field_px{};  ///< y0, x0, y1, x1: the shutter's edges, or the image's outermost pixel centres
   std::vector<double> frame_times_ms;
   std::vector<PhantomMotion> motion;  ///< per frame
   PhantomWarp warp;                   ///< per frame, before `motion`
-  std::vector<PhantomMass> mass;      ///< per frame, whole vessel tree, also outside the image; NaN where vessels fill partly
+  std::vector<PhantomMass> mass;      ///< per frame, whole vessel tree, also outside the image; NaN where vessels fill partly or narrow
   int first_contrast_frame = 0;       ///< 0-based: the first frame in which any vessel holds contrast in view; frame count: none
   double mm_per_px = 0;               ///< in the plane of calibration, through the isocentre
   double attenuation_per_mm = 0;      ///< kappa of undiluted contrast

@@ -256,7 +256,8 @@ class Projector::SceneMap {
 };
 
 Image<float> Projector::transmission(const Displacement& motion, const std::vector<std::vector<float>>& attenuation_per_mm,
-                                     const std::vector<std::vector<SectionFill>>& fills) const {
+                                     const std::vector<std::vector<SectionFill>>& fills,
+                                     const std::vector<std::vector<float>>& calibre) const {
   Image<float> image(rows_, columns_);
   const SceneMap scene(motion, rows_, columns_, reach_px_ + 1);
   for (int y = 0; y < rows_; ++y)
@@ -264,7 +265,7 @@ Image<float> Projector::transmission(const Displacement& motion, const std::vect
       const auto [py, px] = scene.at_pixel(y, x);
       image(y, x) = static_cast<float>(background(blurred_.view(), py, px));
     }
-  subtract_vessels(motion, attenuation_per_mm, fills, scene, image);
+  subtract_vessels(motion, attenuation_per_mm, fills, calibre, scene, image);
   return image;
 }
 
@@ -279,8 +280,13 @@ struct Projector::Scratch {
 // Transmission T W = T - T (1 - W): what the vessels take away is zero outside them, so only tiles that a vessel touches are worked on, and
 // a frame without contrast is the background to the last bit.
 void Projector::subtract_vessels(const Displacement& motion, const std::vector<std::vector<float>>& attenuation_per_mm,
-                                 const std::vector<std::vector<SectionFill>>& fills, const SceneMap& scene, Image<float>& image) const {
-  const auto move = [&](ProjectedPoint p) {
+                                 const std::vector<std::vector<SectionFill>>& fills, const std::vector<std::vector<float>>& calibre,
+                                 const SceneMap& scene, Image<float>& image) const {
+  const auto move = [&](ProjectedPoint p, std::size_t vessel, std::size_t point) {
+    if (vessel < calibre.size() && !calibre[vessel].empty()) {
+      p.radius_px *= static_cast<double>(calibre[vessel][point]);
+      p.radius_mm *= static_cast<double>(calibre[vessel][point]);
+    }
     const auto moved = motion.forward(p.y, p.x), direction = motion.turned(p.y, p.x, p.tangent_y, p.tangent_x);
     p.y = moved[0];
     p.x = moved[1];
@@ -289,10 +295,13 @@ void Projector::subtract_vessels(const Displacement& motion, const std::vector<s
     return p;
   };
   std::vector<std::vector<ProjectedPoint>> moved;
-  for (const auto& vessel : vessels_) {
+  for (std::size_t v = 0; v < vessels_.size(); ++v) {
     auto& points = moved.emplace_back();
-    for (const ProjectedPoint& point : vessel) points.push_back(move(point));
+    for (std::size_t i = 0; i < vessels_[v].size(); ++i) points.push_back(move(vessels_[v][i], v, i));
   }
+  const auto move_joint = [&](const Joint& joint) {
+    return move(joint.at, static_cast<std::size_t>(joint.edge), static_cast<std::size_t>(joint.point));
+  };
   struct Piece {
     int vessel, point;  // from point to point + 1; vessel -1: joint number `point`
   };
@@ -317,7 +326,7 @@ void Projector::subtract_vessels(const Displacement& motion, const std::vector<s
   for (std::size_t i = 0; i < joints_.size(); ++i) {
     const Joint& joint = joints_[i];
     if (attenuation_per_mm[static_cast<std::size_t>(joint.edge)][static_cast<std::size_t>(joint.point)] <= 0) continue;
-    const ProjectedPoint p = move(joint.at);
+    const ProjectedPoint p = move_joint(joint);
     const double r = p.radius_px + 1;
     enlist({-1, static_cast<int>(i)}, p.y - r, p.y + r, p.x - r, p.x + r);
   }
@@ -353,7 +362,7 @@ void Projector::subtract_vessels(const Displacement& motion, const std::vector<s
       constexpr double cell = 1.0 / fine;
       if (piece.vessel < 0) {
         const Joint& joint = joints_[static_cast<std::size_t>(piece.point)];
-        const ProjectedPoint p = move(joint.at);
+        const ProjectedPoint p = move_joint(joint);
         const double per_mm = attenuation_per_mm[static_cast<std::size_t>(joint.edge)][static_cast<std::size_t>(joint.point)];
         const double r = p.radius_px + cell;
         for (int j = first_index(p.y - r, tile_y); j < first_index(p.y + r + cell, tile_y); ++j)

@@ -56,9 +56,10 @@ class Projector {
 
   /// Transmitted fraction of the primary beam in each pixel (rows x columns). `attenuation_per_mm`: at each point of each vessel, zero
   /// where there is no contrast. `fills`: how it fills the sections, for each vessel either nothing (all over) or one for each point;
-  /// shorter than the list of vessels: nothing for the rest.
+  /// shorter than the list of vessels: nothing for the rest. `calibre`: the lumen's width relative to the points', in the same way.
   Image<float> transmission(const Displacement& motion, const std::vector<std::vector<float>>& attenuation_per_mm,
-                            const std::vector<std::vector<SectionFill>>& fills = {}) const;
+                            const std::vector<std::vector<SectionFill>>& fills = {},
+                            const std::vector<std::vector<float>>& calibre = {}) const;
 
  private:
   struct Scratch;
@@ -66,7 +67,8 @@ class Projector {
   class SceneMap;
   double background(ImageView<const float> coefficients, double y, double x) const;
   void subtract_vessels(const Displacement& motion, const std::vector<std::vector<float>>& attenuation_per_mm,
-                        const std::vector<std::vector<SectionFill>>& fills, const SceneMap& scene, Image<float>& image) const;
+                        const std::vector<std::vector<SectionFill>>& fills, const std::vector<std::vector<float>>& calibre,
+                        const SceneMap& scene, Image<float>& image) const;
 
   Image<float> sharp_, blurred_;
   int margin_, rows_, columns_;

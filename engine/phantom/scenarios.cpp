@@ -17,6 +17,7 @@ const std::vector<Scenario>& scenarios() {
        3.5, 0.12, false},
       {"steal", "the foot, most of its flow leaving through perforators before the arch", make_steal, true, true, 48, 1.5, 0.02, 0, 0.12,
        false},
+      {"spasm", "the foot; several deep veins narrow while the run goes on", make_spasm, true, true, 0, 1.5, 0.02, 0, 0.12, false, 18500},
       {"devices", "the foot with wire, balloon markers, stent-graft, catheter, sheath, ruler and shutter", make_devices, true, true, 48,
        1.5, 0.02, 0, 0.12, false},
   };

@@ -69,7 +69,7 @@ void narrow(Edge& edge, const std::vector<LesionPlan>& of_vessel, double least_h
   for (LesionPlan lesion : of_vessel) {
     lesion.centre_mm -= edge.start_mm;
     if (std::abs(lesion.centre_mm - 0.5 * edge.plan_length_mm) >= 0.5 * (lesion.length_mm + edge.plan_length_mm)) continue;
-    narrow(edge, lesion);
+    if (!lesion.develops) narrow(edge, lesion);
     edge.lesions.push_back(lesion);
   }
   for (std::size_t k = 0; k < edge.radius_mm.size(); ++k)
@@ -107,6 +107,12 @@ double height_of(const LesionPlan& lesion, double arc_mm) {
   if (x >= 1) return 0;
   if (x <= 1 - lesion.shoulder) return 1;
   return 0.5 * (1 + std::cos(std::numbers::pi * (x - 1 + lesion.shoulder) / lesion.shoulder));
+}
+
+double developed(const LesionPlan& lesion, double since_onset_ms) {
+  if (!lesion.develops) return 1;
+  const double f = std::clamp((since_onset_ms - lesion.delay_ms) / std::max(1.0, lesion.rise_ms), 0.0, 1.0);
+  return f * f * (3 - 2 * f);
 }
 
 double fractal_noise(double y_mm, double x_mm, double longest_mm, double shortest_mm, std::uint64_t seed) {

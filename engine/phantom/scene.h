@@ -94,7 +94,12 @@ struct LesionPlan {
   double wider_axis = 1;                               ///< narrowing of the larger axis / that of the smaller; 1: round
   bool eccentric = false;                              ///< all of it from one side, so that the lumen's centre moves
   double angle_rad = 0;                                ///< of the smaller axis about the vessel's: 0 across the ray, pi / 2 along it
+  bool develops = false;                               ///< it is not there at first, but comes within the run; concentric ones only
+  double delay_ms = 0, rise_ms = 0;                    ///< how long after the run's onset it begins, and from then until it is full
 };
+
+/// How much of a lesion has developed `since_onset_ms`: 0 to 1, smoothly; 1 where it does not develop.
+double developed(const LesionPlan& lesion, double since_onset_ms);
 
 /// Share of its full height that a narrowing has `arc_mm` along the vessel's plan: 0 to 1.
 double height_of(const LesionPlan& lesion, double arc_mm);
@@ -144,11 +149,12 @@ struct Scenario {
   Scene (*make)(const ConeBeam& beam, int rows, int columns, std::uint64_t seed);
   bool foot;   ///< a patient's foot
   bool jolts;  ///< the patient starts at the warmth of the contrast
-  int frames;
+  int frames;  ///< 0: as many as `lasts_ms` takes
   double motion_px, rotation_deg;
   double warp_px;  ///< at a larger side of 1024 px
   double jitter;   ///< SD of the translation from step to step, of motion_px; rotation: the same of rotation_deg where `jerky`
   bool jerky;
+  double lasts_ms = 0;
 };
 
 /// All of them, in the order of the documentation.
@@ -166,6 +172,9 @@ Scene make_overlap(const ConeBeam& beam, int rows, int columns, std::uint64_t se
 
 /// 45 vessels of constant calibre, 0.8 to 4 mm; most are not filled all over. The seed says which and how.
 Scene make_partial_fill(const ConeBeam& beam, int rows, int columns, std::uint64_t seed);
+
+/// The foot; deep veins narrow by 40 to 80 % while the run goes on. The seed says which.
+Scene make_spasm(const ConeBeam& beam, int rows, int columns, std::uint64_t seed);
 
 /// The foot with wide perforators before the arch, which take most of the flow.
 Scene make_steal(const ConeBeam& beam, int rows, int columns, std::uint64_t seed);
@@ -209,7 +218,7 @@ struct Edge {
   std::vector<double> healthy_mm;    ///< the same without narrowing
   std::vector<double> hydraulic_mm;  ///< the radius that the flow sees
   std::vector<Section> sections;     ///< at each point of the curve; empty: round
-  std::vector<LesionPlan> lesions;   ///< those that reach into this edge, along it
+  std::vector<LesionPlan> lesions;   ///< those that reach into this edge, along it; what develops is not in the radii
   FillingPlan filling;
   double length_mm = 0;
   double start_mm = 0, plan_length_mm = 0;  ///< along the vessel's plan: where the edge begins, and how long it is there
