@@ -138,10 +138,7 @@ class TimelinePage {
     const SegmentTimeline& segment = comparison_.segments[s];
     if (is_finding(segment.label)) return true;
     return std::any_of(segment.entries.begin(), segment.entries.end(),
-                       [&](const TimelineEntry& entry) { return is_finding(entry.label_now) || stands_out(entry); });
-  }
-  bool stands_out(const TimelineEntry& entry) const {
-    return entry.significant && entry.change.known && entry.change.largest.percent >= thresholds_.narrowing_percent;
+                       [&](const TimelineEntry& entry) { return is_finding(entry.label_now) || stands_out(entry, thresholds_); });
   }
 
   std::string badge(std::size_t r) const {
@@ -234,7 +231,7 @@ class TimelinePage {
       page_ += "<div class=note><b>The reference</b>: " + escape_html(comparison_.reference_note) +
                ". Calibres of all other runs are given in parts of this one’s.</div>";
     } else if (!summary.comparable) {
-      page_ += "<div class=no>Not comparable</div><div class=note>" + escape_html(summary.note) + "</div>";
+      page_ += "<div class=no>Not comparable</div><div class=note>" + escape_html(why_not(summary)) + "</div>";
     } else {
       const RunRegistration& way = summary.registration;
       const double factor = std::exp(summary.scale_offset);
@@ -248,6 +245,12 @@ class TimelinePage {
     const std::string address = given < folders_.size() ? report_address(folders_[given]) : "";
     if (!address.empty()) page_ += "<div class=note><a href=\"" + address + "\">this run’s own report</a></div>";
     page_ += "</div>";
+  }
+
+  /// Its note without the words that stand before it here anyway.
+  static std::string why_not(const ComparedRunSummary& summary) {
+    const std::string words = "not comparable: ";
+    return summary.note.rfind(words, 0) == 0 ? summary.note.substr(words.size()) : summary.note;
   }
 
   // ---- the same field of view ----
@@ -301,7 +304,7 @@ class TimelinePage {
       const TimelineEntry& entry = segment.entries[r];
       shut += entry.state == SegmentState::occluded;
       empty += entry.state == SegmentState::not_filled;
-      narrower += entry.state == SegmentState::measured && stands_out(entry) && entry.doubt.empty();
+      narrower += entry.state == SegmentState::measured && stands_out(entry, thresholds_) && entry.doubt.empty();
     }
     std::string text;
     const auto add = [&](std::size_t n, const char* words) {
@@ -486,7 +489,7 @@ class TimelinePage {
     std::string figure;
     if (entry.state == SegmentState::occluded)
       figure = "no contrast";
-    else if (stands_out(entry) && entry.doubt.empty())
+    else if (stands_out(entry, thresholds_) && entry.doubt.empty())
       figure = std::string(entry.bounded ? "≥ " : "") + fixed(entry.change.largest.percent, 0) + " %";
     std::string text = "<span class=\"is is-" + std::string(kind) + "\">" + escape_html(label.substr(0, head));
     if (!small.empty()) text += "<small>" + escape_html(small) + "</small>";
@@ -580,7 +583,7 @@ class TimelinePage {
     for (const TimelineEntry& entry : segment.entries)
       if (entry.state == SegmentState::occluded)
         narrow.push_back(entry.lost_mm);
-      else if (stands_out(entry))
+      else if (stands_out(entry, thresholds_))
         for (const Narrowing& narrowing : entry.change.narrowings)
           if (narrowing.percent >= thresholds_.narrowing_percent) narrow.push_back({narrowing.from_mm, narrowing.to_mm});
     std::sort(narrow.begin(), narrow.end());
@@ -700,7 +703,7 @@ class TimelinePage {
     }
     if (!entry.change.known) return words("not measured", 8);
     const Narrowing& n = entry.change.largest;
-    plot.raw(stands_out(entry) && !entry.doubt.empty() ? "<g opacity=.4>" : "<g>");
+    plot.raw(stands_out(entry, thresholds_) && !entry.doubt.empty() ? "<g opacity=.4>" : "<g>");
     if (entry.percent_of_reference && entry.ci95)
       bar(plot, column + beside, *entry.percent_of_reference, (*entry.ci95)[0], (*entry.ci95)[1], colour, true);
     bar(plot, column - beside, 100 - n.percent, 100 - n.ci95[1], 100 - n.ci95[0], colour, false);
@@ -787,7 +790,7 @@ class TimelinePage {
     page_ += "<h2>What cannot be said, and why</h2><ul class=limits>";
     for (std::size_t r = 0; r < run_count(); ++r)
       if (!comparison_.runs[r].comparable)
-        page_ += "<li>" + badge(r) + " says nothing of the calibres: " + escape_html(comparison_.runs[r].note) + ".";
+        page_ += "<li>" + badge(r) + " says nothing of the calibres: " + escape_html(why_not(comparison_.runs[r])) + ".";
     unjudged();
     unmatched();
     common_factor();

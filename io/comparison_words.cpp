@@ -4,26 +4,10 @@
 #include <array>
 #include <cmath>
 #include <cstdio>
-#include <ctime>
 #include <optional>
 
 namespace cinelumen {
 namespace {
-
-/// Seconds since 1970 and the day since then; empty for what is not a date.
-std::optional<double> seconds_of(const std::string& iso) {
-  std::tm time{};
-  int year = 0, month = 0, day = 0, hour = 0, minute = 0, second = 0;
-  if (std::sscanf(iso.c_str(), "%4d-%2d-%2dT%2d:%2d:%2d", &year, &month, &day, &hour, &minute, &second) < 3) return {};
-  if (month < 1 || month > 12 || day < 1 || day > 31) return {};
-  time.tm_year = year - 1900;
-  time.tm_mon = month - 1;
-  time.tm_mday = day;
-  time.tm_hour = hour;
-  time.tm_min = minute;
-  time.tm_sec = second;
-  return static_cast<double>(timegm(&time));
-}
 
 std::string number_word(std::size_t n) {
   static constexpr std::array<const char*, 13> words = {"no",    "one",   "two",  "three", "four",   "five",  "six",
@@ -52,6 +36,8 @@ class Words {
     Conclusion words;
     words.main = take_sentence();
     for (const char* label : {"fixed stenosis", "valve remnant", "narrowing below spasm grade"}) add_label(label);
+    if (words.main.empty()) words.main = take_sentence();
+    add_unnamed();
     if (words.main.empty()) words.main = take_sentence();
     const bool found = !words.main.empty();
     add_rest(found);
@@ -211,6 +197,16 @@ class Words {
     if (!segments.empty()) clauses_.push_back(std::string(label) + " in " + list(segments));
   }
 
+  void add_unnamed() {
+    Segments segments;
+    for (const SegmentTimeline& segment : comparison_.segments)
+      if (!is_finding(segment.label) && std::any_of(segment.entries.begin(), segment.entries.end(), [](const TimelineEntry& entry) {
+            return stands_out(entry) && entry.label_now == "indeterminate";
+          }))
+        segments.push_back(&segment);
+    if (!segments.empty()) clauses_.push_back("a narrowing that can't be named in " + list(segments));
+  }
+
   void add_rest(bool found) {
     const auto with = [&](const char* label) {
       return static_cast<std::size_t>(std::count_if(comparison_.segments.begin(), comparison_.segments.end(),
@@ -233,6 +229,10 @@ class Words {
 }  // namespace
 
 bool is_finding(const std::string& label) { return label_gravity(label) > label_gravity("indeterminate"); }
+
+bool stands_out(const TimelineEntry& entry, const ComparisonThresholds& thresholds) {
+  return entry.significant && entry.change.known && entry.change.largest.percent >= thresholds.narrowing_percent;
+}
 
 std::string time_between(const std::string& from, const std::string& to) {
   const auto start = seconds_of(from), end = seconds_of(to);

@@ -11,6 +11,9 @@ namespace cinelumen {
 /// True for a label that names a lesion: not "no change", "not filled" or "indeterminate".
 bool is_finding(const std::string& label);
 
+/// True where a narrowing stands out, whatever is said of it.
+bool stands_out(const TimelineEntry& entry, const ComparisonThresholds& thresholds = {});
+
 /// "3 min", "2 months": the time between two ISO 8601 times; empty where one is not known or the second is not the later.
 std::string time_between(const std::string& from, const std::string& to);
 
