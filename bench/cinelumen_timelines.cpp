@@ -13,8 +13,7 @@
 #include <string>
 #include <vector>
 
-#include "engine/comparison.h"
-#include "engine/phantom/clinical_case.h"
+#include "support/compared.h"
 #include "support/matching.h"
 
 namespace cinelumen {
@@ -130,21 +129,6 @@ TruthOfSegment truth_of(const std::vector<Place>& places, double step_mm, const 
   return truth;
 }
 
-ComparedRun analysed(const PhantomRun& phantom, const PhantomEvent& event, int index) {
-  const Run run = make_run(phantom);
-  ComparedRun result;
-  result.analysis = analyze(Stream::cpu(), run, {});
-  result.description = run.description;
-  result.description.path = "run " + std::to_string(index + 1);
-  result.geometry = run.geometry;
-  result.valid = Image<std::uint8_t>(run.rows(), run.columns());
-  for (int y = 0; y < run.rows(); ++y) std::fill(result.valid.row(y), result.valid.row(y) + run.columns(), std::uint8_t{1});
-  result.acquired = event.acquired;
-  result.event.kind = parse_event(event.event).value_or(EventKind::other);
-  result.event.drug = event.drug;
-  return result;
-}
-
 Json entry_line(const TimelineEntry& entry, const TruthInRun& truth) {
   const Narrowing& n = entry.change.largest;
   return {{"state", to_string(entry.state)},
@@ -174,7 +158,7 @@ Json make_timeline(const Options& options, const std::string& variant, int seed)
   std::vector<PhantomTruth> truths;
   for (int index = 0; index < phantom_case_runs; ++index) {
     PhantomRun run = made.run(index);
-    runs.push_back(analysed(run, events[static_cast<std::size_t>(index)], index));
+    runs.push_back(compared_run(run, events[static_cast<std::size_t>(index)], index));
     truths.push_back(std::move(run.truth));
   }
   const PhantomTimeline timeline = made.timeline(truths);

@@ -108,7 +108,9 @@ void take_events(const Options& options, std::vector<ComparedRun>& runs, std::ve
     for (ComparedRun& run : runs) run.event.note = run.description.series_description;
     return;
   }
-  const Events events = read_events(options.events, options.runs);
+  std::vector<std::string> sources;
+  for (const ComparedRun& run : runs) sources.push_back(run.description.path);
+  const Events events = read_events(options.events, options.runs, sources);
   warnings = events.warnings;
   for (std::size_t i = 0; i < runs.size(); ++i) {
     runs[i].event = events.lines[i].event;
