@@ -25,21 +25,6 @@ std::string text(const char* format, Values... values) {
   return buffer;
 }
 
-/// Seconds since 1970 of "2026-01-31T12:30:00" or a shorter beginning of it with a whole date; empty for anything else.
-std::optional<double> seconds_of(const std::string& iso) {
-  std::tm time{};
-  double second = 0;
-  int year = 0, month = 0, day = 0, hour = 0, minute = 0;
-  const int read = std::sscanf(iso.c_str(), "%4d-%2d-%2dT%2d:%2d:%lf", &year, &month, &day, &hour, &minute, &second);
-  if (read < 3 || month < 1 || month > 12 || day < 1 || day > 31) return {};
-  time.tm_year = year - 1900;
-  time.tm_mon = month - 1;
-  time.tm_mday = day;
-  time.tm_hour = hour;
-  time.tm_min = minute;
-  return static_cast<double>(timegm(&time)) + second;
-}
-
 std::vector<std::size_t> in_order_of_time(const std::vector<ComparedRun>& runs, std::vector<std::string>& warnings) {
   std::vector<std::size_t> order(runs.size());
   std::iota(order.begin(), order.end(), 0);
@@ -528,6 +513,20 @@ void to_pixels(std::vector<SegmentTimeline>& segments, double mm_per_px) {
 }
 
 }  // namespace
+
+std::optional<double> seconds_of(const std::string& iso) {
+  std::tm time{};
+  double second = 0;
+  int year = 0, month = 0, day = 0, hour = 0, minute = 0;
+  const int read = std::sscanf(iso.c_str(), "%4d-%2d-%2dT%2d:%2d:%lf", &year, &month, &day, &hour, &minute, &second);
+  if (read < 3 || month < 1 || month > 12 || day < 1 || day > 31) return {};
+  time.tm_year = year - 1900;
+  time.tm_mon = month - 1;
+  time.tm_mday = day;
+  time.tm_hour = hour;
+  time.tm_min = minute;
+  return static_cast<double>(timegm(&time)) + second;
+}
 
 Comparison compare_runs(const std::vector<ComparedRun>& given, const ComparisonOptions& options) {
   if (given.size() < 2) throw std::invalid_argument("compare: " + std::to_string(given.size()) + " run given, expected two or more");

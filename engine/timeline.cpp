@@ -500,6 +500,8 @@ const char* to_string(SegmentState state) {
   return "";
 }
 
+int label_gravity(const std::string& label) { return gravity(label); }
+
 void label_timeline(SegmentTimeline& segment, const std::vector<TimelineRun>& runs, const ComparisonThresholds& thresholds) {
   Rules(segment, runs, thresholds).apply();
 }

@@ -99,6 +99,9 @@ struct SegmentTimeline {
   std::vector<std::string> reasons;
 };
 
+/// How grave a label is: the larger, the graver; "no change" 1, "not filled" 2, "indeterminate" 3, lesions above; 0: not a label.
+int label_gravity(const std::string& label);
+
 /// What the rules must know of a run besides the segment.
 struct TimelineRun {
   EventKind event = EventKind::none;  ///< before it

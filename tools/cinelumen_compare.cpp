@@ -79,7 +79,7 @@ std::vector<ComparedRun> gather(const Options& options, const GlobalOptions& glo
       if (!options.frames.empty() && (options.frames.size() == 1 || !options.frames[i].empty()))
         throw std::invalid_argument("--frames: " + path + " is a finished analysis, expected a run");
       runs.push_back(read_analysis(path));
-      folders.push_back(path);
+      folders.push_back(std::filesystem::proximate(path, options.output).generic_string());
       continue;
     }
     if (!stream) stream = device >= 0 ? Stream::cuda(device) : Stream::cpu();
