@@ -404,7 +404,7 @@ int run(const Options& options) {
       Json line = Json::parse(text, nullptr, false);
       if (line.is_discarded()) continue;  // broken off while it was written
       if (line["side"] != options.side || line["frames"] != options.frames) continue;
-      done.insert({line["variant"], line["seed"]});
+      done.emplace(line["variant"].get<std::string>(), line["seed"].get<int>());
       lines.push_back(std::move(line));
     }
   }

@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "engine/findings.h"
+#include "engine/foot_flow.h"
 #include "engine/frame_chain.h"
 #include "engine/mask_frame.h"
 #include "engine/scenes.h"
@@ -200,7 +201,8 @@ Analysis analyze(const Stream& stream, const Run& run, const AnalysisOptions& op
     watch_calibre(measurements, analysis);
     summarize_segments(measurements, analysis);
     summarize_flow(measurements, options.regions, analysis);
-    name_segments(analysis, run.description.body_part);
+    const auto transits = measure_transits(measurements, analysis);
+    summarize_foot_flow(name_segments(analysis, run.description.body_part, transits), transits, analysis);
     analysis.findings = find_single_run_findings(analysis);
   }
 

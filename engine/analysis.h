@@ -67,7 +67,7 @@ struct SubtractionSummary {
 struct SegmentResult {
   int id = 0;  ///< 1-based, as drawn
   std::string name;
-  std::string role;       ///< "main", "plantar", "arch" (name_segments); empty: the picture does not tell
+  std::string role;       ///< "main", "plantar", "arch", "collateral" (name_segments); empty: the picture does not tell
   Centreline centreline;  ///< mask coordinates
   double length = 0;      ///< mm, or px where uncalibrated
   std::string filling = "not filled";

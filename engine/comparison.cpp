@@ -424,36 +424,53 @@ class AcrossBranchings {
     for (std::size_t s = 0; s < segments_.size(); ++s) {
       CalibreChange& change = segments_[s].entries[run].change;
       for (Narrowing& n : change.narrowings)
-        if (n.extent_mm() > 0) pieces.push_back({&n, touches(s, change, n, 0), touches(s, change, n, 1)});
+        if (n.extent_mm() > 0) pieces.push_back({&n, {end_of(s, change, n, 0), end_of(s, change, n, 1)}});
     }
     std::vector<int> together(pieces.size());
     std::iota(together.begin(), together.end(), 0);
     for (std::size_t a = 0; a < pieces.size(); ++a)
       for (std::size_t b = 0; b < a; ++b)
-        for (const int place : {pieces[a].start, pieces[a].end})
-          if (place >= 0 && (place == pieces[b].start || place == pieces[b].end)) merge(together, static_cast<int>(a), static_cast<int>(b));
+        for (End& of_a : pieces[a].ends)
+          for (End& of_b : pieces[b].ends)
+            if (of_a.place >= 0 && of_a.place == of_b.place) {
+              of_a.joined = of_b.joined = true;
+              merge(together, static_cast<int>(a), static_cast<int>(b));
+            }
     for (std::size_t a = 0; a < pieces.size(); ++a) {
-      pieces[a].narrowing->spread_mm = 0;
-      for (std::size_t b = 0; b < pieces.size(); ++b)
-        if (root(together, static_cast<int>(a)) == root(together, static_cast<int>(b)))
-          pieces[a].narrowing->spread_mm += pieces[b].narrowing->extent_mm();
+      Narrowing& n = *pieces[a].narrowing;
+      n.spread_mm = n.possible_mm = 0;
+      for (std::size_t b = 0; b < pieces.size(); ++b) {
+        if (root(together, static_cast<int>(a)) != root(together, static_cast<int>(b))) continue;
+        n.spread_mm += pieces[b].narrowing->extent_mm();
+        n.possible_mm += pieces[b].narrowing->extent_mm();
+        for (const End& end : pieces[b].ends) {
+          n.spread_mm += end.joined ? end.hidden_mm : 0;
+          n.possible_mm += end.hidden_mm;
+        }
+      }
     }
   }
 
  private:
-  static constexpr double short_link_mm = 6, hidden_mm = 4;  // near a branching the wider vessel hides what begins there
+  static constexpr double short_link_mm = 6, hidden_mm = 6;  // near a branching the wider vessel hides what begins there
+  /// One end of a narrowing.
+  struct End {
+    int place = -1;        // that it reaches, as far as could be measured; -1: none
+    double hidden_mm = 0;  // from there to the segment's end
+    bool joined = false;
+  };
   struct Piece {
     Narrowing* narrowing;
-    int start, end;  // places that it reaches; -1: none
+    std::array<End, 2> ends;
   };
-  /// The place of a branching that the narrowing reaches, as far as could be measured.
-  int touches(std::size_t s, const CalibreChange& change, const Narrowing& n, std::size_t end) {
-    const int branch = ends_[s][end];
-    if (branch < 0 || change.arc_mm.empty()) return -1;
+  End end_of(std::size_t s, const CalibreChange& change, const Narrowing& n, std::size_t end) {
+    if (change.arc_mm.empty()) return {};
     const double first = change.arc_mm.front(), last = change.arc_mm.back();
-    const bool near = end == 0 ? first < hidden_mm && n.extent_from_mm < first + 1
-                               : segments_[s].length_mm - last < hidden_mm && n.extent_to_mm > last - 1;
-    return near ? root(places_, branch) : -1;
+    const bool touches = end == 0 ? n.extent_from_mm < first + 1 : n.extent_to_mm > last - 1;
+    if (!touches) return {};
+    const double hidden = std::max(0.0, end == 0 ? first : segments_[s].length_mm - last);
+    const int branch = ends_[s][end];
+    return {branch >= 0 && hidden < hidden_mm ? root(places_, branch) : -1, hidden, false};
   }
   static int root(std::vector<int>& parents, int i) {
     while (parents[static_cast<std::size_t>(i)] != i) i = parents[static_cast<std::size_t>(i)];
@@ -472,7 +489,7 @@ void to_pixels(std::vector<SegmentTimeline>& segments, double mm_per_px) {
     for (auto& value : values) value = static_cast<std::decay_t<decltype(value)>>(value / mm_per_px);
   };
   const auto narrowing = [&](Narrowing& n) {
-    for (double* length : {&n.at_mm, &n.from_mm, &n.to_mm, &n.extent_from_mm, &n.extent_to_mm, &n.spread_mm, &n.taper_mm})
+    for (double* length : {&n.at_mm, &n.from_mm, &n.to_mm, &n.extent_from_mm, &n.extent_to_mm, &n.spread_mm, &n.possible_mm, &n.taper_mm})
       *length /= mm_per_px;
   };
   for (SegmentTimeline& segment : segments) {

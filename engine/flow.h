@@ -63,7 +63,11 @@ struct RegionFlow {
 /// Flow of the whole run.
 struct FlowSummary {
   std::vector<RegionFlow> regions;
-  std::string inlet;  ///< in words: what areas are relative to
+  std::string inlet;                               ///< in words: what areas are relative to
+  std::optional<bool> arch_filled;                 ///< empty: no segment could be told to be the arch
+  std::optional<double> arch_arrival_ms;           ///< when contrast first reaches half its height in a part of it
+  std::optional<double> steal_fraction, steal_sd;  ///< share of what enters the image that does not come to the arch
+  std::vector<int> early_venous_return;            ///< ids of segments: see summarize_foot_flow
 };
 
 /// Transit velocity along a segment from curves at increasing arc length (mm), one per bin, by shifted least squares: all curves are one

@@ -8,6 +8,21 @@
 namespace cinelumen {
 namespace {
 
+// By the contrast that its points reach in any frame, not by what could be measured: a link inside a branching is filled and unmeasured.
+std::string classify_filling(const std::vector<std::vector<float>>& contrast, double contrast_sd) {
+  if (contrast.empty() || contrast[0].empty()) return "not filled";
+  constexpr double enough_sd = 5;
+  const std::size_t points = contrast[0].size();
+  std::size_t filled = 0;
+  for (std::size_t i = 0; i < points; ++i)
+    filled +=
+        std::any_of(contrast.begin(), contrast.end(), [&](const std::vector<float>& frame) { return frame[i] > enough_sd * contrast_sd; });
+  const double share = static_cast<double>(filled) / static_cast<double>(points);
+  return share >= 0.8 ? "filled" : share >= 0.2 ? "partly filled" : "not filled";
+}
+
+}  // namespace
+
 TimeDensityCurve mean_curve(const std::vector<std::vector<float>>& contrast, const std::vector<double>& times_ms, std::size_t from,
                             std::size_t to, double sd) {
   TimeDensityCurve curve;
@@ -26,21 +41,6 @@ TimeDensityCurve mean_curve(const std::vector<std::vector<float>>& contrast, con
   }
   return curve;
 }
-
-// By the contrast that its points reach in any frame, not by what could be measured: a link inside a branching is filled and unmeasured.
-std::string classify_filling(const std::vector<std::vector<float>>& contrast, double contrast_sd) {
-  if (contrast.empty() || contrast[0].empty()) return "not filled";
-  constexpr double enough_sd = 5;
-  const std::size_t points = contrast[0].size();
-  std::size_t filled = 0;
-  for (std::size_t i = 0; i < points; ++i)
-    filled +=
-        std::any_of(contrast.begin(), contrast.end(), [&](const std::vector<float>& frame) { return frame[i] > enough_sd * contrast_sd; });
-  const double share = static_cast<double>(filled) / static_cast<double>(points);
-  return share >= 0.8 ? "filled" : share >= 0.2 ? "partly filled" : "not filled";
-}
-
-}  // namespace
 
 Centreline move_centreline(const Centreline& centreline, const RigidMotion& motion, int height, int width, const FrameWarp& warp) {
   Centreline moved = centreline;

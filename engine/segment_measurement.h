@@ -27,6 +27,10 @@ Centreline move_centreline(const Centreline& centreline, const RigidMotion& moti
 std::vector<PartlyFilled> pool_filled(SegmentResult& segment, std::vector<std::vector<LumenPoint>>& frames, const FillingSeries& series,
                                       const FillingOptions& options, double along_variance_px2);
 
+/// Mean contrast over time of points [from, to) of a segment's `contrast` (frame, point). `sd`: noise of one value.
+TimeDensityCurve mean_curve(const std::vector<std::vector<float>>& contrast, const std::vector<double>& times_ms, std::size_t from,
+                            std::size_t to, double sd);
+
 /// Fills each segment's changes of calibre within the run, from all frames in order: before summarize_segments, which takes points out.
 void watch_calibre(const SegmentMeasurements& measurements, Analysis& analysis);
 

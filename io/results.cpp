@@ -250,8 +250,13 @@ std::string analysis_json(const Run& run, const Analysis& analysis) {
                        {"peak", json_number(region.times.peak)},
                        {"auc_relative_to_inlet", json_number(region.auc_relative_to_inlet)},
                        {"arrival_ms", json_number(region.times.arrival_ms)}});
-  root["flow"] = {{"arch_filled", nullptr}, {"arch_arrival_ms", nullptr},           {"steal_fraction", nullptr},
-                  {"steal_sd", nullptr},    {"early_venous_return", Json::array()}, {"inlet", json_words(analysis.flow.inlet)},
+  const FlowSummary& flow = analysis.flow;
+  root["flow"] = {{"arch_filled", flow.arch_filled ? Json(*flow.arch_filled) : Json(nullptr)},
+                  {"arch_arrival_ms", json_number(flow.arch_arrival_ms)},
+                  {"steal_fraction", json_number(flow.steal_fraction)},
+                  {"steal_sd", json_number(flow.steal_sd)},
+                  {"early_venous_return", flow.early_venous_return},
+                  {"inlet", json_words(flow.inlet)},
                   {"regions", regions}};
 
   root["findings"] = Json::array();
