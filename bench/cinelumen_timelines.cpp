@@ -13,8 +13,7 @@
 #include <string>
 #include <vector>
 
-#include "engine/comparison.h"
-#include "engine/phantom/clinical_case.h"
+#include "support/compared.h"
 #include "support/matching.h"
 
 namespace cinelumen {
@@ -103,6 +102,7 @@ TruthOfSegment truth_of(const std::vector<Place>& places, double step_mm, const 
       not_filled += of && of->runs[r].state == "not filled";
       const PhantomPoint* point = maps[r].at(place);
       if (!point || !(point->healthy_radius_mm > 0)) continue;
+      if (point->gap_px < 0) continue;  // beneath another vessel: nothing can be seen of it
       const double percent = 100 * (1 - point->radius_mm / point->healthy_radius_mm);
       run.least_mm = std::min(run.least_mm, 2 * point->radius_mm);
       if (percent > 25) run.extent_mm += step_mm;
@@ -127,21 +127,6 @@ TruthOfSegment truth_of(const std::vector<Place>& places, double step_mm, const 
   if (is_occluded) truth.label = "occlusion";
   if (!is_occluded && truth.narrowing_percent <= 25) truth.label = "no change";
   return truth;
-}
-
-ComparedRun analysed(const PhantomRun& phantom, const PhantomEvent& event, int index) {
-  const Run run = make_run(phantom);
-  ComparedRun result;
-  result.analysis = analyze(Stream::cpu(), run, {});
-  result.description = run.description;
-  result.description.path = "run " + std::to_string(index + 1);
-  result.geometry = run.geometry;
-  result.valid = Image<std::uint8_t>(run.rows(), run.columns());
-  for (int y = 0; y < run.rows(); ++y) std::fill(result.valid.row(y), result.valid.row(y) + run.columns(), std::uint8_t{1});
-  result.acquired = event.acquired;
-  result.event.kind = parse_event(event.event).value_or(EventKind::other);
-  result.event.drug = event.drug;
-  return result;
 }
 
 Json entry_line(const TimelineEntry& entry, const TruthInRun& truth) {
@@ -173,7 +158,7 @@ Json make_timeline(const Options& options, const std::string& variant, int seed)
   std::vector<PhantomTruth> truths;
   for (int index = 0; index < phantom_case_runs; ++index) {
     PhantomRun run = made.run(index);
-    runs.push_back(analysed(run, events[static_cast<std::size_t>(index)], index));
+    runs.push_back(compared_run(run, events[static_cast<std::size_t>(index)], index));
     truths.push_back(std::move(run.truth));
   }
   const PhantomTimeline timeline = made.timeline(truths);
@@ -419,7 +404,7 @@ int run(const Options& options) {
       Json line = Json::parse(text, nullptr, false);
       if (line.is_discarded()) continue;  // broken off while it was written
       if (line["side"] != options.side || line["frames"] != options.frames) continue;
-      done.insert({line["variant"], line["seed"]});
+      done.emplace(line["variant"].get<std::string>(), line["seed"].get<int>());
       lines.push_back(std::move(line));
     }
   }

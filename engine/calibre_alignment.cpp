@@ -17,6 +17,9 @@ bool passes(const SegmentResult& segment, std::size_t point) {
   return gate == FillingGate::passed || gate == FillingGate::unconfirmed || gate == FillingGate::untested;
 }
 
+/// From this reference calibre on, mm, thinner contrast does not look like a narrower lumen: the profile keeps its width.
+constexpr double shape_tells_mm = 1.5;
+
 bool fails(FillingGate gate) { return gate == FillingGate::contrast || gate == FillingGate::growing || gate == FillingGate::diluted; }
 
 /// Running maximum (or minimum) of ln D over `reach` either side; NaN stays what it is and counts for nothing.
@@ -128,7 +131,7 @@ std::vector<AlignedSegment> align_calibres(const Analysis& reference, const Refe
       ++both;
       aligned.ratio.back() = static_cast<float>(std::log(found->diameter_px / scale / own.diameter_px[i]));
       aligned.sd.back() = static_cast<float>(std::hypot(found->sd_px / found->diameter_px, own.sd_px[i] / own.diameter_px[i]));
-      doubtful += !found->tested || (!found->own_kappa && !found->confirmed);
+      doubtful += !found->tested || (own.diameter_px[i] * calibre.mm_per_px < shape_tells_mm && !found->own_kappa && !found->confirmed);
     }
     aligned.measured_share = measured > 0 ? static_cast<double>(both) / measured : 0;
     aligned.filling_failed_share = matched > 0 ? static_cast<double>(failed) / matched : 0;

@@ -277,7 +277,7 @@ Narrowing describe(const Bins& bins, const std::vector<double>& mean, const Wind
   const auto whole = reach(bins, at, [&](std::size_t i) { return std::exp(mean[i]) < narrowed_ratio; });
   narrowing.extent_from_mm = whole[0];
   narrowing.extent_to_mm = whole[1];
-  narrowing.spread_mm = narrowing.extent_mm();
+  narrowing.spread_mm = narrowing.possible_mm = narrowing.extent_mm();
   const auto shoulder = [&](int step) {
     double inner = bins.arc[at];
     for (auto i = static_cast<std::ptrdiff_t>(at); i >= 0 && i < static_cast<std::ptrdiff_t>(bins.arc.size()); i += step) {

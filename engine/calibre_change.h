@@ -15,15 +15,15 @@ struct LogRatio {
 
 /// What is believed of changes before looking, and of errors that the SDs do not hold.
 struct CalibreChangeOptions {
-  double bin_mm = 0.5;                        ///< neighbouring points share pixels: figures are pooled over this
+  double bin_mm = 0.4;                        ///< neighbouring points share pixels: figures are pooled over this
   double long_mm = 12, long_sd = 0.5;         ///< a change that spreads along the vessel: length scale, SD of ln D ...
   double shoulder_mm = 5, shoulder_sd = 0.3;  ///< ... and of how steeply it begins and ends
-  double short_mm = 1.5, short_sd = 0.3;      ///< a focal one
+  double short_mm = 0.8, short_sd = 0.45;     ///< a focal one
   double changed_share = 0.15;                ///< of vessels between two runs, before looking
   double focal_share = 0.3;                   ///< ... and of those that have a focal one
   double shape_sd = 0.02;                     ///< of one bin: what of ln D the background's structure and the model leave open ...
   double shape_mm = 2;                        ///< ... over this length
-  double window_mm = 0.8;                     ///< a narrowing counts where it holds over this length
+  double window_mm = 0.5;                     ///< a narrowing counts where it holds over this length
   double least_percent = 15;                  ///< a stretch narrower by this is listed
   int draws = 400;                            ///< of the posterior
 };
@@ -35,8 +35,9 @@ struct Narrowing {
   double probability_25 = 0, probability_50 = 0, probability_90 = 0;  ///< that it exceeds so many percent anywhere in the stretch
   double at_mm = 0, from_mm = 0, to_mm = 0;                           ///< the narrowest; where half of its depth is reached either side
   double extent_from_mm = 0, extent_to_mm = 0;                        ///< where it is reduced by more than 25 %
-  double spread_mm = 0;                                               ///< length of that, with what continues it across branchings
-  double taper_mm = 0;  ///< length of the gentler shoulder, from a tenth to nine tenths of the depth
+  double spread_mm = 0;    ///< length of that, with what continues it across branchings and what is hidden between
+  double possible_mm = 0;  ///< the same, if it also goes on where the vessel could not be measured beyond its ends
+  double taper_mm = 0;     ///< length of the gentler shoulder, from a tenth to nine tenths of the depth
   double extent_mm() const { return extent_to_mm - extent_from_mm; }
   double half_depth_mm() const { return to_mm - from_mm; }
 };

@@ -25,21 +25,6 @@ std::string text(const char* format, Values... values) {
   return buffer;
 }
 
-/// Seconds since 1970 of "2026-01-31T12:30:00" or a shorter beginning of it with a whole date; empty for anything else.
-std::optional<double> seconds_of(const std::string& iso) {
-  std::tm time{};
-  double second = 0;
-  int year = 0, month = 0, day = 0, hour = 0, minute = 0;
-  const int read = std::sscanf(iso.c_str(), "%4d-%2d-%2dT%2d:%2d:%lf", &year, &month, &day, &hour, &minute, &second);
-  if (read < 3 || month < 1 || month > 12 || day < 1 || day > 31) return {};
-  time.tm_year = year - 1900;
-  time.tm_mon = month - 1;
-  time.tm_mday = day;
-  time.tm_hour = hour;
-  time.tm_min = minute;
-  return static_cast<double>(timegm(&time)) + second;
-}
-
 std::vector<std::size_t> in_order_of_time(const std::vector<ComparedRun>& runs, std::vector<std::string>& warnings) {
   std::vector<std::size_t> order(runs.size());
   std::iota(order.begin(), order.end(), 0);
@@ -286,7 +271,8 @@ class RunAgainstReference {
       entry.calibre_sd_mm.push_back(known ? static_cast<float>(calibre * aligned.sd[i]) : nothing);
       if (known) ratios.push_back({calibre_.segments[s].arc_mm[i], ratio, aligned.sd[i]});
     }
-    judge(s, aligned, lost, ratios, entry);
+    entry.compared_mm = static_cast<double>(ratios.size()) * calibre_.mm_per_px;
+    judge(aligned, lost, ratios, entry);
     return entry;
   }
 
@@ -305,8 +291,7 @@ class RunAgainstReference {
     return options;
   }
 
-  void judge(std::size_t s, const AlignedSegment& aligned, const LostContrast& lost, std::vector<LogRatio> ratios,
-             TimelineEntry& entry) const {
+  void judge(const AlignedSegment& aligned, const LostContrast& lost, std::vector<LogRatio> ratios, TimelineEntry& entry) const {
     entry.note = lost.note;
     if (lost.in_view_share < 0.5) {
       entry.state = SegmentState::out_of_view;
@@ -348,7 +333,6 @@ class RunAgainstReference {
     if (entry.diameter_mm) entry.sd_mm = *entry.diameter_mm * sd / ratio;
     entry.percent_of_reference = 100 * ratio;
     entry.ci95 = {{100 * (ratio - 1.96 * sd), 100 * (ratio + 1.96 * sd)}};
-    (void)s;
   }
 
   const ComparedRun& reference_;
@@ -440,36 +424,53 @@ class AcrossBranchings {
     for (std::size_t s = 0; s < segments_.size(); ++s) {
       CalibreChange& change = segments_[s].entries[run].change;
       for (Narrowing& n : change.narrowings)
-        if (n.extent_mm() > 0) pieces.push_back({&n, touches(s, change, n, 0), touches(s, change, n, 1)});
+        if (n.extent_mm() > 0) pieces.push_back({&n, {end_of(s, change, n, 0), end_of(s, change, n, 1)}});
     }
     std::vector<int> together(pieces.size());
     std::iota(together.begin(), together.end(), 0);
     for (std::size_t a = 0; a < pieces.size(); ++a)
       for (std::size_t b = 0; b < a; ++b)
-        for (const int place : {pieces[a].start, pieces[a].end})
-          if (place >= 0 && (place == pieces[b].start || place == pieces[b].end)) merge(together, static_cast<int>(a), static_cast<int>(b));
+        for (End& of_a : pieces[a].ends)
+          for (End& of_b : pieces[b].ends)
+            if (of_a.place >= 0 && of_a.place == of_b.place) {
+              of_a.joined = of_b.joined = true;
+              merge(together, static_cast<int>(a), static_cast<int>(b));
+            }
     for (std::size_t a = 0; a < pieces.size(); ++a) {
-      pieces[a].narrowing->spread_mm = 0;
-      for (std::size_t b = 0; b < pieces.size(); ++b)
-        if (root(together, static_cast<int>(a)) == root(together, static_cast<int>(b)))
-          pieces[a].narrowing->spread_mm += pieces[b].narrowing->extent_mm();
+      Narrowing& n = *pieces[a].narrowing;
+      n.spread_mm = n.possible_mm = 0;
+      for (std::size_t b = 0; b < pieces.size(); ++b) {
+        if (root(together, static_cast<int>(a)) != root(together, static_cast<int>(b))) continue;
+        n.spread_mm += pieces[b].narrowing->extent_mm();
+        n.possible_mm += pieces[b].narrowing->extent_mm();
+        for (const End& end : pieces[b].ends) {
+          n.spread_mm += end.joined ? end.hidden_mm : 0;
+          n.possible_mm += end.hidden_mm;
+        }
+      }
     }
   }
 
  private:
-  static constexpr double short_link_mm = 6, hidden_mm = 4;  // near a branching the wider vessel hides what begins there
+  static constexpr double short_link_mm = 6, hidden_mm = 6;  // near a branching the wider vessel hides what begins there
+  /// One end of a narrowing.
+  struct End {
+    int place = -1;        // that it reaches, as far as could be measured; -1: none
+    double hidden_mm = 0;  // from there to the segment's end
+    bool joined = false;
+  };
   struct Piece {
     Narrowing* narrowing;
-    int start, end;  // places that it reaches; -1: none
+    std::array<End, 2> ends;
   };
-  /// The place of a branching that the narrowing reaches, as far as could be measured.
-  int touches(std::size_t s, const CalibreChange& change, const Narrowing& n, std::size_t end) {
-    const int branch = ends_[s][end];
-    if (branch < 0 || change.arc_mm.empty()) return -1;
+  End end_of(std::size_t s, const CalibreChange& change, const Narrowing& n, std::size_t end) {
+    if (change.arc_mm.empty()) return {};
     const double first = change.arc_mm.front(), last = change.arc_mm.back();
-    const bool near = end == 0 ? first < hidden_mm && n.extent_from_mm < first + 1
-                               : segments_[s].length_mm - last < hidden_mm && n.extent_to_mm > last - 1;
-    return near ? root(places_, branch) : -1;
+    const bool touches = end == 0 ? n.extent_from_mm < first + 1 : n.extent_to_mm > last - 1;
+    if (!touches) return {};
+    const double hidden = std::max(0.0, end == 0 ? first : segments_[s].length_mm - last);
+    const int branch = ends_[s][end];
+    return {branch >= 0 && hidden < hidden_mm ? root(places_, branch) : -1, hidden, false};
   }
   static int root(std::vector<int>& parents, int i) {
     while (parents[static_cast<std::size_t>(i)] != i) i = parents[static_cast<std::size_t>(i)];
@@ -488,7 +489,7 @@ void to_pixels(std::vector<SegmentTimeline>& segments, double mm_per_px) {
     for (auto& value : values) value = static_cast<std::decay_t<decltype(value)>>(value / mm_per_px);
   };
   const auto narrowing = [&](Narrowing& n) {
-    for (double* length : {&n.at_mm, &n.from_mm, &n.to_mm, &n.extent_from_mm, &n.extent_to_mm, &n.spread_mm, &n.taper_mm})
+    for (double* length : {&n.at_mm, &n.from_mm, &n.to_mm, &n.extent_from_mm, &n.extent_to_mm, &n.spread_mm, &n.possible_mm, &n.taper_mm})
       *length /= mm_per_px;
   };
   for (SegmentTimeline& segment : segments) {
@@ -500,6 +501,7 @@ void to_pixels(std::vector<SegmentTimeline>& segments, double mm_per_px) {
     for (TimelineEntry& entry : segment.entries) {
       if (entry.diameter_mm) *entry.diameter_mm /= mm_per_px;
       if (entry.sd_mm) *entry.sd_mm /= mm_per_px;
+      entry.compared_mm /= mm_per_px;
       all(entry.calibre_mm);
       all(entry.calibre_sd_mm);
       all(entry.lost_mm);
@@ -511,6 +513,20 @@ void to_pixels(std::vector<SegmentTimeline>& segments, double mm_per_px) {
 }
 
 }  // namespace
+
+std::optional<double> seconds_of(const std::string& iso) {
+  std::tm time{};
+  double second = 0;
+  int year = 0, month = 0, day = 0, hour = 0, minute = 0;
+  const int read = std::sscanf(iso.c_str(), "%4d-%2d-%2dT%2d:%2d:%lf", &year, &month, &day, &hour, &minute, &second);
+  if (read < 3 || month < 1 || month > 12 || day < 1 || day > 31) return {};
+  time.tm_year = year - 1900;
+  time.tm_mon = month - 1;
+  time.tm_mday = day;
+  time.tm_hour = hour;
+  time.tm_min = minute;
+  return static_cast<double>(timegm(&time)) + second;
+}
 
 Comparison compare_runs(const std::vector<ComparedRun>& given, const ComparisonOptions& options) {
   if (given.size() < 2) throw std::invalid_argument("compare: " + std::to_string(given.size()) + " run given, expected two or more");

@@ -55,6 +55,9 @@ struct ComparisonOptions {
   ComparisonThresholds thresholds;
 };
 
+/// Seconds since 1970 of "2026-01-31T12:30:00" or a shorter beginning of it with a whole date; empty for anything else.
+std::optional<double> seconds_of(const std::string& iso);
+
 /// Compares runs of one patient: puts them in the order of time, registers each on the reference's bones, matches the vessels, and says of
 /// each of the reference's segments what became of it. Throws InputError where runs are of different patients or body parts (unless
 /// forced) or none can serve as a reference; std::invalid_argument for fewer than two runs or a reference that does not exist.

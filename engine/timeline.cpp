@@ -49,7 +49,7 @@ int gravity(const std::string& label) {
 
 /// A stretch of the segment that is narrow in some run, mm along the reference's centreline.
 struct Site {
-  double from = 0, to = 0, at = 0, extent = 0, half_depth = 0;
+  double from = 0, to = 0, at = 0, extent = 0, possible = 0, half_depth = 0;
 };
 
 /// What one run says of a site.
@@ -59,6 +59,9 @@ struct SiteInRun {
   Narrowing narrowing;  // where present
   double percent = 0;   // of narrowing, or of the mean ratio
 };
+
+/// A narrowing of which less than this was seen is not taken for spasm, however far it may go on where it is hidden.
+constexpr double least_share_of_spasm = 0.25;
 
 /// A label with the reasons for it.
 struct Verdict {
@@ -99,12 +102,14 @@ class Rules {
         for (Site& site : sites_)
           if (narrowing.from_mm < site.to + t_.same_site_mm && narrowing.to_mm > site.from - t_.same_site_mm) known = &site;
         if (!known) {
-          sites_.push_back({narrowing.from_mm, narrowing.to_mm, narrowing.at_mm, narrowing.spread_mm, narrowing.half_depth_mm()});
+          sites_.push_back(
+              {narrowing.from_mm, narrowing.to_mm, narrowing.at_mm, narrowing.spread_mm, narrowing.possible_mm, narrowing.half_depth_mm()});
           continue;
         }
         known->extent = std::max(known->extent, narrowing.spread_mm);
+        known->possible = std::max(known->possible, narrowing.possible_mm);
         if (narrowing.half_depth_mm() > known->half_depth)
-          *known = {narrowing.from_mm, narrowing.to_mm, narrowing.at_mm, known->extent, narrowing.half_depth_mm()};
+          *known = {narrowing.from_mm, narrowing.to_mm, narrowing.at_mm, known->extent, known->possible, narrowing.half_depth_mm()};
       }
     }
   }
@@ -244,6 +249,13 @@ class Rules {
     return result;
   }
 
+  /// All of it was seen, with normal calibre either side, and it is short.
+  bool is_focal(const Site& site) const {
+    constexpr double hardly_hidden_mm = 2;
+    return site.extent <= t_.spasm_extent_mm &&
+           (site.possible <= site.extent + hardly_hidden_mm || site.extent < least_share_of_spasm * t_.spasm_extent_mm);
+  }
+
   Verdict at_site(const Site& site, std::size_t r, std::size_t last) const {
     const SiteInRun seen = look(site, r);
     if (!seen.present || seen.occluded) return {};
@@ -258,15 +270,24 @@ class Rules {
       result.label = indeterminate;
       result.reasons = {!entry.doubt.empty() ? entry.doubt
                                              : std::string("no calibration: how long it is, and so what it is, can't be told")};
-    } else if (site.extent <= t_.spasm_extent_mm) {
+    } else if (is_focal(site)) {
       result = focal(site, r, last, seen);
+      if (result.label == indeterminate && n.percent < t_.mild_percent) result.label = below_grade;
+    } else if (site.extent <= t_.spasm_extent_mm && site.possible <= t_.spasm_extent_mm) {
+      result.label = n.percent < t_.mild_percent ? below_grade : indeterminate;
+      result.reasons = {
+          text("%.0f mm of it could be measured, %.0f mm if it goes on where it is hidden: too short for spasm, too uncertain for a "
+               "fixed stenosis",
+               site.extent, site.possible)};
     } else if (n.percent < t_.mild_percent) {
       result.label = below_grade;
       result.reasons = {text("%.0f %% and more would be spasm, mild", t_.mild_percent)};
     } else {
       result = spasm(site, r, last, seen);
-      figures.push_back(text("smooth over %.0f mm, longer than %.0f mm%s", n.spread_mm, t_.spasm_extent_mm,
-                             n.taper_mm > 0 ? text(", tapering over %.1f mm", n.taper_mm).c_str() : ""));
+      figures.push_back(
+          text("smooth over %.0f mm%s, longer than %.0f mm%s", n.spread_mm,
+               n.possible_mm > n.spread_mm + 1 ? text(" (%.0f mm with what is hidden by other vessels)", n.possible_mm).c_str() : "",
+               t_.spasm_extent_mm, n.taper_mm > 0 ? text(", tapering over %.1f mm", n.taper_mm).c_str() : ""));
       result.reasons.emplace_back(extrapolation);
     }
     result.reasons.insert(result.reasons.begin(), figures.begin(), figures.end());
@@ -280,7 +301,11 @@ class Rules {
     result.label = occlusion;
     result.reasons = {text("no contrast over %.0f mm", entry.lost_mm[1] - entry.lost_mm[0])};
     if (!entry.note.empty()) result.reasons.push_back(entry.note);
-    const Site lost{entry.lost_mm[0], entry.lost_mm[1], 0.5 * (entry.lost_mm[0] + entry.lost_mm[1]), entry.lost_mm[1] - entry.lost_mm[0],
+    const Site lost{entry.lost_mm[0],
+                    entry.lost_mm[1],
+                    0.5 * (entry.lost_mm[0] + entry.lost_mm[1]),
+                    entry.lost_mm[1] - entry.lost_mm[0],
+                    entry.lost_mm[1] - entry.lost_mm[0],
                     entry.lost_mm[1] - entry.lost_mm[0]};
     Narrowing whole;
     whole.percent = 100;
@@ -474,6 +499,8 @@ const char* to_string(SegmentState state) {
   }
   return "";
 }
+
+int label_gravity(const std::string& label) { return gravity(label); }
 
 void label_timeline(SegmentTimeline& segment, const std::vector<TimelineRun>& runs, const ComparisonThresholds& thresholds) {
   Rules(segment, runs, thresholds).apply();

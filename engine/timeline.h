@@ -71,6 +71,7 @@ struct TimelineEntry {
   CalibreChange change;                          ///< against the reference, along the vessel
   std::vector<float> ratio, ratio_sd;            ///< along the reference's centreline: ln of calibre over reference; NaN where not measured
   std::vector<float> calibre_mm, calibre_sd_mm;  ///< likewise, in mm (px) of the reference's plane
+  double compared_mm = 0;                        ///< length that was measured in both runs
   bool significant = false;                      ///< narrowed, the number of segments looked at considered
   bool bounded = false;                          ///< the lumen at the narrowest is below what can be measured: narrowing is at least that
   std::array<double, 2> lost_mm = {0, 0};        ///< occluded: from where to where there is no contrast, along the reference's centreline
@@ -97,6 +98,9 @@ struct SegmentTimeline {
   std::vector<std::pair<std::string, double>> probabilities;  ///< label, posterior probability
   std::vector<std::string> reasons;
 };
+
+/// How grave a label is: the larger, the graver; "no change" 1, "not filled" 2, "indeterminate" 3, lesions above; 0: not a label.
+int label_gravity(const std::string& label);
 
 /// What the rules must know of a run besides the segment.
 struct TimelineRun {

@@ -615,7 +615,7 @@ std::vector<bool> find_supported(const Courses& reference, const Courses& regist
 void drop_far(CourseNumbers& courses, const Courses& reference, const Courses& registered, const VesselParallax& parallax,
               const std::vector<bool>& supported, double px_per_mm) {
   constexpr double always_mm = 1;  // paired veins lie further apart
-  constexpr double middles = 3;    // the middle distance from the middle displacement; a tilt spreads by depth
+  constexpr double middles = 5;    // the middle distance from the middle displacement; a tilt spreads by depth
   std::array<std::vector<double>, 2> parts;
   const auto displacement = [&](std::size_t s, std::size_t k) {
     return parallax.at(static_cast<int>(s), reference[s][k].arc, registered[s][k].y, registered[s][k].x);

@@ -9,7 +9,7 @@
 namespace cinelumen {
 
 /// comparison.json (schema cinelumen.comparison/1). `runs` as given to compare_runs(); `folders`: where each one's analysis lies, relative
-/// to the output folder or as the user gave it, empty: nowhere.
+/// to the output folder, absolute where it has no relation to that, empty: nowhere.
 std::string comparison_json(const Comparison& comparison, const std::vector<ComparedRun>& runs, const std::vector<std::string>& folders);
 
 /// comparison.csv: one row per segment and run.

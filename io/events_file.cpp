@@ -18,22 +18,25 @@ std::string name_of(const std::string& path) {
 }
 
 /// Index of the run that a line speaks of, -1: none, -2: several.
-int find_run(const json& run, const std::vector<std::string>& runs) {
+int find_run(const json& run, const std::vector<std::string>& runs, const std::vector<std::string>& sources) {
   if (run.is_number_integer()) {
     const auto index = run.get<long long>();
     return index >= 1 && index <= static_cast<long long>(runs.size()) ? static_cast<int>(index) - 1 : -1;
   }
   if (!run.is_string()) return -1;
   const auto wanted = run.get<std::string>();
-  int found = -1;
-  for (std::size_t i = 0; i < runs.size(); ++i)
-    if (runs[i] == wanted || name_of(runs[i]) == name_of(wanted)) found = found == -1 ? static_cast<int>(i) : -2;
-  return found;
+  for (const auto* names : {&runs, &sources}) {
+    int found = -1;
+    for (std::size_t i = 0; i < names->size(); ++i)
+      if ((*names)[i] == wanted || name_of((*names)[i]) == name_of(wanted)) found = found == -1 ? static_cast<int>(i) : -2;
+    if (found != -1) return found;
+  }
+  return -1;
 }
 
 }  // namespace
 
-Events read_events(const std::string& path, const std::vector<std::string>& runs) {
+Events read_events(const std::string& path, const std::vector<std::string>& runs, const std::vector<std::string>& sources) {
   constexpr std::uintmax_t largest = 16u << 20;
   const auto wrong = [&](const std::string& what) {
     return InputError(path + ": " + what +
@@ -53,7 +56,7 @@ Events read_events(const std::string& path, const std::vector<std::string>& runs
   for (const json& item : list) {
     const std::string place = "event " + std::to_string(++number);
     if (!item.is_object() || !item.contains("run")) throw wrong(place + " names no run");
-    const int run = find_run(item["run"], runs);
+    const int run = find_run(item["run"], runs, sources);
     if (run == -2) throw wrong(place + ": several runs are called " + item["run"].dump() + ", a number tells which");
     if (run < 0 && item["run"].is_string()) {
       result.warnings.push_back(path + ": " + place + " is of " + clean_text(item["run"].get<std::string>()) + ", which is not compared");

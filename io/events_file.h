@@ -21,8 +21,8 @@ struct Events {
 };
 
 /// Reads JSON: a list of {"run": file or folder name, or 1-based index, "event", "drug", "dose", "acquired", "note"}. `runs`: the paths as
-/// given, in the order given. Throws InputError: not JSON, an event that is
-/// not known, a number that no run has, a run named twice.
-Events read_events(const std::string& path, const std::vector<std::string>& runs);
+/// given, in the order given; `sources`: of finished analyses the run that they are of, another name of theirs; may be empty. Throws
+/// InputError: not JSON, an event that is not known, a number that no run has, a run named twice.
+Events read_events(const std::string& path, const std::vector<std::string>& runs, const std::vector<std::string>& sources = {});
 
 }  // namespace cinelumen

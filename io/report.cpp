@@ -9,33 +9,19 @@
 #include <limits>
 #include <numeric>
 
-#include "io/byte_source.h"
+#include "io/page.h"
 
 namespace cinelumen {
 namespace {
 
-constexpr char style[] =
-#include "io/report_assets/style.inc"
-    ;
-constexpr char script[] =
-#include "io/report_assets/script.inc"
-    ;
+using page::coordinate, page::count, page::data_uri, page::date, page::decimals_for, page::fixed, page::Plot, page::sentence, page::ticks;
 
 constexpr std::size_t most_profiles = 24;  // small multiples beyond these would not be read
 constexpr std::size_t most_curves = 10;
 constexpr int picture_side = 1024;
 constexpr double nan = std::numeric_limits<double>::quiet_NaN();
 
-/// A number with `decimals` and a real minus sign; a dash where it is not known.
-std::string fixed(double value, int decimals) {
-  if (!std::isfinite(value)) return "–";
-  char text[64];
-  std::snprintf(text, sizeof text, "%.*f", decimals, value);
-  if (std::strtod(text, nullptr) == 0 && text[0] == '-') return text + 1;  // no "-0.0"
-  return text[0] == '-' ? "−" + std::string(text + 1) : text;
-}
-
-// How the frames were laid on the mask, in words.
+/// How the frames were laid on the mask, in words.
 std::string registration_words(const SubtractionSummary& subtraction) {
   std::string moved =
       "The mask was moved onto each frame by a robust sub-pixel fit that takes added attenuation for contrast, not for error, so that "
@@ -63,34 +49,6 @@ std::string registration_words(const SubtractionSummary& subtraction) {
             " the displacement would have folded the picture: there it was refused, and the mask only moved.";
   return text;
 }
-std::string fixed(const std::optional<double>& value, int decimals) { return fixed(value.value_or(nan), decimals); }
-
-/// For SVG coordinates and attributes.
-std::string coordinate(double value) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%.2f", value);
-  return text;
-}
-
-std::string count(std::size_t n, const char* one, const char* many) { return std::to_string(n) + " " + (n == 1 ? one : many); }
-
-std::string base64(const std::vector<std::uint8_t>& bytes) {
-  static constexpr char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  std::string text;
-  text.reserve((bytes.size() + 2) / 3 * 4);
-  for (std::size_t i = 0; i < bytes.size(); i += 3) {
-    const std::size_t left = bytes.size() - i;
-    const unsigned group = unsigned(bytes[i]) << 16 | (left > 1 ? unsigned(bytes[i + 1]) << 8 : 0) | (left > 2 ? bytes[i + 2] : 0);
-    text += letters[group >> 18 & 63];
-    text += letters[group >> 12 & 63];
-    text += left > 1 ? letters[group >> 6 & 63] : '=';
-    text += left > 2 ? letters[group & 63] : '=';
-  }
-  return text;
-}
-std::string data_uri(const char* type, const std::vector<std::uint8_t>& bytes) {
-  return "data:" + std::string(type) + ";base64," + base64(bytes);
-}
 
 /// "1-8, 12" of 0-based frames.
 std::string frame_list(std::vector<int> frames) {
@@ -105,128 +63,6 @@ std::string frame_list(std::vector<int> frames) {
   }
   return text;
 }
-
-/// "2026-03-14T10:41:07" as "14 March 2026, 10:41"; as it is where it looks otherwise.
-std::string date(const std::string& iso) {
-  static constexpr const char* months[] = {"January", "February", "March",     "April",   "May",      "June",
-                                           "July",    "August",   "September", "October", "November", "December"};
-  int year = 0, month = 0, day = 0, hour = 0, minute = 0;
-  const int fields = std::sscanf(iso.c_str(), "%4d-%2d-%2dT%2d:%2d", &year, &month, &day, &hour, &minute);
-  if (fields < 3 || month < 1 || month > 12) return escape_html(iso);
-  char text[64];
-  if (fields == 5)
-    std::snprintf(text, sizeof text, "%d %s %d, %02d:%02d", day, months[month - 1], year, hour, minute);
-  else
-    std::snprintf(text, sizeof text, "%d %s %d", day, months[month - 1], year);
-  return text;
-}
-
-std::string birth_date(const std::string& dicom) {
-  if (dicom.size() != 8 || dicom.find_first_not_of("0123456789") != std::string::npos) return escape_html(dicom);
-  return date(dicom.substr(0, 4) + "-" + dicom.substr(4, 2) + "-" + dicom.substr(6));
-}
-
-/// Round tick positions from `low` to `high`, about `wanted` of them.
-std::vector<double> ticks(double low, double high, int wanted) {
-  if (!(high > low)) return {low};
-  const double raw = (high - low) / wanted, decade = std::pow(10, std::floor(std::log10(raw)));
-  double step = 10 * decade;
-  for (const double factor : {5.0, 2.0, 1.0})
-    if (factor * decade >= raw * 0.999) step = factor * decade;
-  std::vector<double> positions;
-  for (double at = std::ceil(low / step - 1e-9) * step; at <= high + 1e-9 * step; at += step) positions.push_back(at);
-  return positions;
-}
-int decimals_for(const std::vector<double>& positions) {
-  if (positions.size() < 2) return 0;
-  return std::clamp(static_cast<int>(-std::floor(std::log10(positions[1] - positions[0]) + 1e-9)), 0, 5);
-}
-
-/// Axes and what stands between them, as one SVG.
-class Plot {
- public:
-  Plot(double width, double height, double x_low, double x_high, double y_low, double y_high, const std::string& x_label,
-       const std::string& y_label)
-      : width_(width), height_(height), x_low_(x_low), y_low_(y_low) {
-    x_high_ = x_high > x_low ? x_high : x_low + 1;
-    y_high_ = y_high > y_low ? y_high : y_low + 1;
-    const auto y_ticks = ticks(y_low_, y_high_, height > 220 ? 5 : 4), x_ticks = ticks(x_low_, x_high_, width > 500 ? 8 : 5);
-    for (const double at : y_ticks) {
-      grid_ += "<line class=grid x1=" + coordinate(left_) + " x2=" + coordinate(width_ - right_) + " y1=" + coordinate(y(at)) +
-               " y2=" + coordinate(y(at)) + " />";
-      text(left_ - 6, y(at) + 4, fixed(at, decimals_for(y_ticks)), "text-anchor=end", grid_);
-    }
-    for (const double at : x_ticks) {
-      grid_ += "<line class=axis x1=" + coordinate(x(at)) + " x2=" + coordinate(x(at)) + " y1=" + coordinate(height_ - bottom_) +
-               " y2=" + coordinate(height_ - bottom_ + 4) + " />";
-      text(x(at), height_ - bottom_ + 16, fixed(at, decimals_for(x_ticks)), "text-anchor=middle", grid_);
-    }
-    text(width_ - right_, height_ - 3, x_label, "text-anchor=end", grid_);
-    text(2, 11, y_label, "", grid_);
-    axis_ = "<line class=axis x1=" + coordinate(left_) + " x2=" + coordinate(width_ - right_) + " y1=" + coordinate(height_ - bottom_) +
-            " y2=" + coordinate(height_ - bottom_) + " />";
-  }
-  double x(double value) const { return left_ + (value - x_low_) / (x_high_ - x_low_) * (width_ - left_ - right_); }
-  double y(double value) const {
-    const double inside = std::clamp(value, y_low_, y_high_);
-    return top_ + (y_high_ - inside) / (y_high_ - y_low_) * (height_ - top_ - bottom_);
-  }
-  /// A line through the finite points; gaps stay gaps.
-  void line(const std::vector<double>& xs, const std::vector<double>& ys, const std::string& colour, double thickness,
-            const std::string& more = "") {
-    std::string path;
-    bool down = false;
-    for (std::size_t i = 0; i < xs.size() && i < ys.size(); ++i) {
-      const bool here = std::isfinite(xs[i]) && std::isfinite(ys[i]);
-      if (here) path += (down ? "L" : "M") + coordinate(x(xs[i])) + " " + coordinate(y(ys[i]));
-      if (here && !down && (i + 1 == xs.size() || !std::isfinite(ys[i + 1]))) path += "h.01";  // a lone point is a dot
-      down = here;
-    }
-    body_ += "<path fill=none stroke-linejoin=round stroke-linecap=round stroke=\"" + colour + "\" stroke-width=" + coordinate(thickness) +
-             " d=\"" + path + "\" " + more + " />";
-  }
-  /// The area between two lines, one piece per unbroken stretch.
-  void band(const std::vector<double>& xs, const std::vector<double>& low, const std::vector<double>& high, const std::string& colour) {
-    for (std::size_t first = 0; first < xs.size();) {
-      std::size_t end = first;
-      while (end < xs.size() && std::isfinite(low[end]) && std::isfinite(high[end])) ++end;
-      if (end > first) {
-        std::string path;
-        for (std::size_t i = first; i < end; ++i) path += (i > first ? "L" : "M") + coordinate(x(xs[i])) + " " + coordinate(y(high[i]));
-        for (std::size_t i = end; i-- > first;) path += "L" + coordinate(x(xs[i])) + " " + coordinate(y(low[i]));
-        body_ += "<path stroke=none fill-opacity=.2 fill=\"" + colour + "\" d=\"" + path + "Z\"/>";
-      }
-      first = end + 1;
-    }
-  }
-  /// A horizontal line over the whole width.
-  void level(double value, const std::string& more) {
-    body_ += "<line x1=" + coordinate(left_) + " x2=" + coordinate(width_ - right_) + " y1=" + coordinate(y(value)) +
-             " y2=" + coordinate(y(value)) + " " + more + " />";
-  }
-  /// A shaded stretch of x.
-  void shade(double from, double to, const std::string& colour) {
-    body_ += "<rect x=" + coordinate(x(from)) + " width=" + coordinate(std::max(1.0, x(to) - x(from))) + " y=" + coordinate(top_) +
-             " height=" + coordinate(height_ - top_ - bottom_) + " fill=\"" + colour + "\"/>";
-  }
-  void note(double at_x, double at_y, const std::string& words, const std::string& more) { text(x(at_x), y(at_y), words, more, body_); }
-  void raw(const std::string& svg) { body_ += svg; }
-  double left() const { return left_; }
-  double top() const { return top_; }
-  double bottom() const { return height_ - bottom_; }
-  std::string svg(const std::string& title) const {
-    return "<svg class=plot role=img aria-label=\"" + escape_html(title) + "\" viewBox=\"0 0 " + coordinate(width_) + " " +
-           coordinate(height_) + "\">" + grid_ + body_ + axis_ + "</svg>";
-  }
-
- private:
-  static void text(double x, double y, const std::string& words, const std::string& more, std::string& to) {
-    to += "<text x=" + coordinate(x) + " y=" + coordinate(y) + " " + more + ">" + words + "</text>";
-  }
-  double width_, height_, x_low_, x_high_, y_low_, y_high_;
-  static constexpr double left_ = 40, right_ = 12, top_ = 20, bottom_ = 34;
-  std::string grid_, body_, axis_;
-};
 
 /// The page, part by part. Lengths are mm where calibrated, else px.
 class Page {
@@ -246,16 +82,11 @@ class Page {
   }
 
   std::string html() {
-    const std::string title = escape_html(file_name());
-    page_ = "<!DOCTYPE html>\n<html lang=en><head><meta charset=utf-8><title>" + title +
-            " – CineLumen</title>\n<meta name=viewport content=\"width=device-width, initial-scale=1\">\n"
-            "<meta http-equiv=Content-Security-Policy content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src "
-            "'unsafe-inline'\">\n<style>" +
-            style + "</style></head>\n<body>\n";
+    page_ = page::head(escape_html(file_name()));
     header();
     page_ += "<main>\n";
     facts();
-    warnings();
+    page_ += page::warnings_box(analysis_.warnings);
     pictures();
     findings();
     table();
@@ -266,7 +97,7 @@ class Page {
     made();
     page_ += "</main>\n";
     footer();
-    page_ += "<script>" + std::string(script) + "</script>\n</body></html>\n";
+    page_ += page::tail();
     return std::move(page_);
   }
 
@@ -305,15 +136,8 @@ class Page {
     add(escape_html(part));
     add(escape_html(d.manufacturer + (d.manufacturer.empty() || d.model.empty() ? "" : " ") + d.model));
     page_ += "<p class=where>" + where + "</p></div>";
-    std::string patient;
-    if (!d.patient_name.empty()) patient += "<b>" + escape_html(d.patient_name) + "</b><br>";
-    if (!d.patient_id.empty()) patient += "ID " + escape_html(d.patient_id) + "<br>";
-    if (!d.patient_birth_date.empty()) patient += "born " + birth_date(d.patient_birth_date);
-    if (!d.patient_sex.empty()) patient += (d.patient_birth_date.empty() ? "" : ", ") + escape_html(d.patient_sex);
-    if (!patient.empty()) page_ += "<div class=patient>" + patient + "</div>";
-    page_ +=
-        "</header>\n<div class=notice>Research software, not a medical device: for research and engineering, not for diagnosis or "
-        "treatment.</div>\n";
+    if (const std::string patient = page::patient(d); !patient.empty()) page_ += "<div class=patient>" + patient + "</div>";
+    page_ += "</header>\n" + page::notice();
   }
 
   void fact(const std::string& label, const std::string& value, const std::string& more) {
@@ -377,13 +201,6 @@ class Page {
     fact("Noise", analysis_.noise.log_sd_at_median > 0 ? fixed(analysis_.noise.log_sd_at_median, 4) + " <small>log units</small>" : "–",
          std::string("SD of one frame, ") + (analysis_.noise.temporal ? "from frame differences" : "from one frame's flat parts"));
     page_ += "</div>\n";
-  }
-
-  void warnings() {
-    if (analysis_.warnings.empty()) return;
-    page_ += "<section class=warnings><h2>" + count(analysis_.warnings.size(), "warning", "warnings") + "</h2><ul>";
-    for (const std::string& warning : analysis_.warnings) page_ += "<li>" + escape_html(warning) + "</li>";
-    page_ += "</ul></section>\n";
   }
 
   /// The segments as lines with numbers, in pixels of the mask.
@@ -855,13 +672,6 @@ class Page {
              : "None. " + sentence(analysis_.calibration.note) + " Lengths are in pixels; a spacing can be given with --mm-per-px.");
     page_ += "</ol>\n";
   }
-  /// Escaped, beginning with a capital and ending with a full stop.
-  static std::string sentence(std::string text) {
-    if (text.empty()) return "";
-    if (text[0] >= 'a' && text[0] <= 'z') text[0] = static_cast<char>(text[0] - 'a' + 'A');
-    if (std::string(".!?").find(text.back()) == std::string::npos) text += ".";
-    return escape_html(text);
-  }
 
   void made() {
     page_ += "<h2>How each figure was made</h2><dl class=made>";
@@ -923,30 +733,6 @@ class Page {
 };
 
 }  // namespace
-
-std::string escape_html(const std::string& text) {
-  std::string escaped;
-  for (const char c : clean_text(text, 1 << 16)) switch (c) {
-      case '&':
-        escaped += "&amp;";
-        break;
-      case '<':
-        escaped += "&lt;";
-        break;
-      case '>':
-        escaped += "&gt;";
-        break;
-      case '"':
-        escaped += "&quot;";
-        break;
-      case '\'':
-        escaped += "&#39;";
-        break;
-      default:
-        escaped += c;
-    }
-  return escaped;
-}
 
 std::string report_html(const Run& run, const Analysis& analysis, const ReportInput& input) { return Page(run, analysis, input).html(); }
 

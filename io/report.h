@@ -47,9 +47,6 @@ struct ReportInput {
   std::string version, commit;
 };
 
-/// Text for HTML: escaped, valid UTF-8, no control characters.
-std::string escape_html(const std::string& text);
-
 /// The whole page. It loads nothing: styles, scripts and pictures are inside.
 std::string report_html(const Run& run, const Analysis& analysis, const ReportInput& input);
 

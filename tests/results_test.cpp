@@ -14,6 +14,7 @@
 #include <sstream>
 
 #include "io/output_folder.h"
+#include "io/page.h"
 #include "io/report.h"
 #include "support/fabricated.h"
 

@@ -145,16 +145,35 @@ TEST(Timeline, OcclusionIsGravest) {
   EXPECT_EQ(segment.grade, "mild");
 }
 
-TEST(Timeline, WhatOpensByItselfWasNotOccluded) {
+TEST(Timeline, WhatOpensByItselfAndTapersWasShut) {
   Timeline timeline;
-  timeline.add_occluded(EventKind::valvulotomy, 0);
-  timeline.add_occluded(EventKind::spasmolytic, 0);
+  for (const EventKind event : {EventKind::valvulotomy, EventKind::spasmolytic}) {
+    timeline.add_occluded(event, 0);
+    // What is left of it narrows towards where it is lost.
+    CalibreChange& change = timeline.segments[0].entries.back().change;
+    change.known = true;
+    change.narrowings.resize(1);
+    change.narrowings[0].percent = 60;
+    change.narrowings[0].probability_25 = 1;
+    change.narrowings[0].extent_from_mm = 17;
+    change.narrowings[0].extent_to_mm = 20;
+  }
   timeline.add({4}, EventKind::next_day, 1);
   const SegmentTimeline& segment = timeline.labelled();
   EXPECT_EQ(segment.entries[1].label_then, "occlusion");
   EXPECT_EQ(segment.entries[1].label_now, "spasm, refractory");
   EXPECT_EQ(segment.label, "spasm, refractory");
   EXPECT_EQ(segment.grade, "severe");
+}
+
+TEST(Timeline, WhatOpensByItselfWithoutATaperWasPassedBy) {
+  Timeline timeline;
+  timeline.add_occluded(EventKind::valvulotomy, 0);
+  timeline.add({4}, EventKind::next_day, 1);
+  const SegmentTimeline& segment = timeline.labelled();
+  EXPECT_EQ(segment.entries[1].label_then, "occlusion");
+  EXPECT_EQ(segment.entries[1].label_now, "indeterminate");
+  EXPECT_EQ(segment.grade, "none");
 }
 
 TEST(Timeline, FixedStenosisStays) {

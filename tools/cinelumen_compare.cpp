@@ -79,7 +79,7 @@ std::vector<ComparedRun> gather(const Options& options, const GlobalOptions& glo
       if (!options.frames.empty() && (options.frames.size() == 1 || !options.frames[i].empty()))
         throw std::invalid_argument("--frames: " + path + " is a finished analysis, expected a run");
       runs.push_back(read_analysis(path));
-      folders.push_back(path);
+      folders.push_back(std::filesystem::proximate(path, options.output).generic_string());
       continue;
     }
     if (!stream) stream = device >= 0 ? Stream::cuda(device) : Stream::cpu();
@@ -108,7 +108,9 @@ void take_events(const Options& options, std::vector<ComparedRun>& runs, std::ve
     for (ComparedRun& run : runs) run.event.note = run.description.series_description;
     return;
   }
-  const Events events = read_events(options.events, options.runs);
+  std::vector<std::string> sources;
+  for (const ComparedRun& run : runs) sources.push_back(run.description.path);
+  const Events events = read_events(options.events, options.runs, sources);
   warnings = events.warnings;
   for (std::size_t i = 0; i < runs.size(); ++i) {
     runs[i].event = events.lines[i].event;
