@@ -23,14 +23,22 @@ CalibreReading merged(const CalibreReading& a, const CalibreReading& b) {
   both.variance = 1 / (wa + wb);
   both.value = (wa * a.value + wb * b.value) * both.variance;
   both.kappa = (a.frames * a.kappa + b.frames * b.kappa) / both.frames;
+  both.common = (a.frames * a.common + b.frames * b.common) / both.frames;
   return both;
 }
 
-// The older half by twos: what is long past needs no fine clock.
+// Merges the two neighbours of which least is lost: alike in value, and not yet long. The last half keeps its clock.
 void thin(std::vector<CalibreReading>& readings) {
-  const std::size_t half = readings.size() / 4 * 2;
-  for (std::size_t i = 0; i < half / 2; ++i) readings[i] = merged(readings[2 * i], readings[2 * i + 1]);
-  readings.erase(readings.begin() + static_cast<std::ptrdiff_t>(half / 2), readings.begin() + static_cast<std::ptrdiff_t>(half));
+  constexpr double frames_per_chi2 = 16;  // what a longer reading costs, against unlike values
+  std::size_t least = 0;
+  double cost = std::numeric_limits<double>::infinity();
+  for (std::size_t i = 0; 2 * i < readings.size(); ++i) {
+    const CalibreReading &a = readings[i], &b = readings[i + 1];
+    const double here = (a.value - b.value) * (a.value - b.value) / (a.variance + b.variance) + (a.frames + b.frames) / frames_per_chi2;
+    if (here < cost) cost = here, least = i;
+  }
+  readings[least] = merged(readings[least], readings[least + 1]);
+  readings.erase(readings.begin() + static_cast<std::ptrdiff_t>(least) + 1);
 }
 
 // Sums of weights, and of weights times powers of time and value, up to each reading.
@@ -108,7 +116,7 @@ bool Cusum::add(double z) {
   return alarm_ = alarm_ || fall_ > h_ || rise_ > h_;
 }
 
-std::optional<RampFit> fit_ramp(const std::vector<CalibreReading>& readings, double level_sd) {
+std::optional<RampFit> fit_ramp(const std::vector<CalibreReading>& readings, double level_sd, bool bent) {
   const std::size_t n = readings.size();
   if (n < 3) return {};
   const double start = readings.front().mid_ms(), prior = 1 / (level_sd * level_sd);
@@ -125,22 +133,41 @@ std::optional<RampFit> fit_ramp(const std::vector<CalibreReading>& readings, dou
   };
   std::vector<Candidate> candidates;
   double best = -std::numeric_limits<double>::infinity();
+  // Of the readings strictly between: sums of w u, w u^2 and w u y, where u goes from 0 at i to 1 at j.
+  struct Way {
+    double u = 0, uu = 0, uy = 0;
+  };
+  const auto straight = [&](std::size_t i, std::size_t j) {
+    const Sums way = upto[j] - upto[i + 1];
+    const double span = time[j] - time[i], origin = time[i];
+    return Way{(way.t - origin * way.w) / span, (way.tt - 2 * origin * way.t + origin * origin * way.w) / (span * span),
+               (way.ty - origin * way.y) / span};
+  };
+  const auto gentle = [&](std::size_t i, std::size_t j) {
+    Way way;
+    for (std::size_t k = i + 1; k < j; ++k) {
+      const double f = (time[k] - time[i]) / (time[j] - time[i]), u = f * f * (3 - 2 * f), w = 1 / readings[k].variance;
+      way.u += w * u, way.uu += w * u * u, way.uy += w * u * readings[k].value;
+    }
+    return way;
+  };
+  const auto consider = [&](std::size_t i, std::size_t j, const Way& w) {
+    // y = a (1 - u) + b u.
+    const Sums left = upto[i + 1], way = upto[j] - upto[i + 1], right = upto[n] - upto[j];
+    const double aa = prior + left.w + way.w - 2 * w.u + w.uu, ab = w.u - w.uu, bb = prior + right.w + w.uu;
+    const double ay = left.y + way.y - w.uy, by = right.y + w.uy;
+    const double determinant = aa * bb - ab * ab;
+    const double a = (bb * ay - ab * by) / determinant, b = (aa * by - ab * ay) / determinant;
+    const double explained = a * ay + b * by;
+    const double length = static_cast<double>(j - i);
+    candidates.push_back({i, j, 0.5 * explained - 0.5 * std::log(determinant) - std::log(length), b - a, (aa + bb + 2 * ab) / determinant,
+                          upto[n].yy - explained});
+    best = std::max(best, candidates.back().log_weight);
+  };
   for (std::size_t i = 0; i + 1 < n; ++i)
     for (std::size_t j = i + 1; j < n; ++j) {
-      // y = a (1 - u) + b u, u from 0 at i to 1 at j.
-      const Sums left = upto[i + 1], way = upto[j] - upto[i + 1], right = upto[n] - upto[j];
-      const double span = time[j] - time[i], origin = time[i];
-      const double u = (way.t - origin * way.w) / span, uu = (way.tt - 2 * origin * way.t + origin * origin * way.w) / (span * span),
-                   uy = (way.ty - origin * way.y) / span;
-      const double aa = prior + left.w + way.w - 2 * u + uu, ab = u - uu, bb = prior + right.w + uu;
-      const double ay = left.y + way.y - uy, by = right.y + uy;
-      const double determinant = aa * bb - ab * ab;
-      const double a = (bb * ay - ab * by) / determinant, b = (aa * by - ab * ay) / determinant;
-      const double explained = a * ay + b * by;
-      const double length = static_cast<double>(j - i);
-      candidates.push_back({i, j, 0.5 * explained - 0.5 * std::log(determinant) - std::log(length), b - a, (aa + bb + 2 * ab) / determinant,
-                            upto[n].yy - explained});
-      best = std::max(best, candidates.back().log_weight);
+      consider(i, j, straight(i, j));
+      if (bent) consider(i, j, gentle(i, j));
     }
   double total = 0, mean = 0, square = 0;
   std::vector<double> by_start(n, 0.0);
@@ -170,8 +197,10 @@ std::optional<RampFit> fit_ramp(const std::vector<CalibreReading>& readings, dou
     if (below < (1 - tail) * total) high = i;
     below += by_start[i];
   }
-  // It began between a frame of the old level and the next.
-  fit.onset_interval_ms = {readings[low].mid_ms(), readings[std::min(high + 1, n - 1)].mid_ms()};
+  // It began between a frame of the old level and the next; a way that begins otherwise than these two do is found to begin elsewhere.
+  constexpr double shape = 0.15;  // of the way's length
+  const double open = shape * (readings[fit.settled].mid_ms() - fit.onset_ms);
+  fit.onset_interval_ms = {readings[low].mid_ms() - open, readings[std::min(high + 1, n - 1)].mid_ms() + open};
   return fit;
 }
 
@@ -218,6 +247,7 @@ void CalibreWatch::refer(const std::vector<LumenPoint>& points) {
     Residual& residual = residuals_[i];
     residual.value = std::log(point.diameter_px);
     residual.variance = static_cast<float>(own / (static_cast<double>(point.diameter_px) * point.diameter_px));
+    residual.common = static_cast<float>(shared) / point.diameter_px;
     residual.kappa = point.kappa;
     residual.kappa_variance = point.kappa_sd * point.kappa_sd;
   }
@@ -269,11 +299,12 @@ std::optional<CalibreReading> CalibreWatch::read(Window& window) const {
   std::array<float, 256> values, variances;
   const std::size_t step = points > static_cast<double>(values.size()) ? static_cast<std::size_t>(points) / values.size() + 1 : 1;
   std::size_t n = 0;
-  double mean = 0, weights = 0;
+  double mean = 0, weights = 0, common = 0;
   for (std::size_t i = window.first; i <= window.last; i += step) {
     const Residual& r = residuals_[i];
     const Reference& reference = references_[i];
     if (!(r.variance > 0) || reference.frames < reference_frames) continue;
+    common += r.common;
     values[n] = r.value - reference.sum / static_cast<float>(reference.frames);
     variances[n] = r.variance;
     mean += values[n] / variances[n];
@@ -293,6 +324,7 @@ std::optional<CalibreReading> CalibreWatch::read(Window& window) const {
     mean = sum / weights;
   }
   reading.value = mean;
+  reading.common = common / static_cast<double>(n);
   reading.variance = 1 / (weights * (step == 1 ? news_share : 1));
   return reading;
 }
@@ -320,7 +352,7 @@ void CalibreWatch::take(Window& window, CalibreReading reading) const {
 // From now on it is watched for what follows.
 void CalibreWatch::tell(Window& window, int sign) const {
   if (window.told == sign) return;
-  const std::optional<RampFit> ramp = fit_ramp(window.readings, options_.level_sd);
+  const std::optional<RampFit> ramp = fit_ramp(window.readings, options_.level_sd, false);
   const auto settled = window.readings.begin() + static_cast<std::ptrdiff_t>(ramp ? ramp->settled : window.readings.size());
   window.earlier.assign(window.readings.begin(), settled);
   window.readings.erase(window.readings.begin(), settled);
@@ -329,11 +361,11 @@ void CalibreWatch::tell(Window& window, int sign) const {
   window.told = sign;
 }
 
-std::optional<ChangeWithinRun> CalibreWatch::examine(const Window& window, int sign) const {
+std::optional<ChangeWithinRun> CalibreWatch::examine(const Window& window, int sign, bool bent) const {
   std::vector<CalibreReading> readings;
   if (window.told == sign) readings = window.earlier;
   readings.insert(readings.end(), window.readings.begin(), window.readings.end());
-  const std::optional<RampFit> ramp = fit_ramp(readings, options_.level_sd);
+  const std::optional<RampFit> ramp = fit_ramp(readings, options_.level_sd, bent);
   if (!ramp || sign * ramp->change < 0) return {};
   ChangeWithinRun change;
   for (std::size_t i = 0; i < readings.size(); ++i) (i < ramp->before ? change.frames_before : change.frames_after) += readings[i].frames;
@@ -347,7 +379,14 @@ std::optional<ChangeWithinRun> CalibreWatch::examine(const Window& window, int s
   const double ratio = std::exp(ramp->change);
   constexpr double model_percent = 1;  // SD that the lumen's shape leaves open, beside the measurement's
   change.narrowing_percent = 100 * (1 - ratio);
-  change.percent_sd = std::hypot(100 * ratio * ramp->change_sd, model_percent);
+  // What all frames share (point spread, attenuation of narrow lumens) weighs more on a narrow lumen than on a wide one.
+  const auto common_of = [&](std::size_t from, std::size_t to) {
+    double sum = 0;
+    for (std::size_t i = from; i < to; ++i) sum += readings[i].common;
+    return sum / static_cast<double>(std::max<std::size_t>(1, to - from));
+  };
+  const double shared = common_of(ramp->settled, readings.size()) - common_of(0, ramp->before);
+  change.percent_sd = std::hypot(100 * ratio * ramp->change_sd, 100 * ratio * shared, model_percent);
   change.ci95 = {change.narrowing_percent - 1.96 * change.percent_sd, std::min(100.0, change.narrowing_percent + 1.96 * change.percent_sd)};
   // Fewer frames at the new level than make one.
   change.still_changing = readings.size() < ramp->settled + static_cast<std::size_t>(options_.frames_after);
@@ -412,7 +451,7 @@ std::vector<ChangeWithinRun> CalibreWatch::add(int frame, double time_ms, const 
     for (const int sign : {-1, 1}) {
       const double probability = sign < 0 ? window.posterior.probability_of_fall(fall) : window.posterior.probability_of_rise(rise);
       if (probability < options_.probability) continue;
-      if (const auto change = examine(window, sign)) alarms.push_back({w, *change});
+      if (const auto change = examine(window, sign, false)) alarms.push_back({w, *change});
     }
   }
   for (std::size_t i = 0; i < references_.size(); ++i) {
@@ -442,8 +481,9 @@ std::vector<ChangeWithinRun> CalibreWatch::add(int frame, double time_ms, const 
     const bool follows = !told_.empty() && !told_.back().settled && told_.back().change.narrower() == (sign < 0);
     if (!follows) {
       for (Told& told : told_) told.settled = true;
-      told_.push_back({deepest->change, deepest->window, false});
-      news.push_back(deepest->change);
+      const auto precise = examine(windows_[deepest->window], sign, true);
+      told_.push_back({precise.value_or(deepest->change), deepest->window, false});
+      news.push_back(told_.back().change);
     }
     for (const Alarm& alarm : alarms)
       if ((alarm.change.narrower() ? -1 : 1) == sign) tell(windows_[alarm.window], sign);
@@ -459,7 +499,7 @@ std::vector<ChangeWithinRun> CalibreWatch::changes() const {
     const int sign = told.change.narrower() ? -1 : 1;
     for (const Window& window : windows_) {
       if (window.told != sign) continue;
-      auto now = examine(window, sign);
+      auto now = examine(window, sign, true);
       if (!now) continue;
       now->probability = std::max(now->probability, told.change.probability);
       const bool deeper = std::abs(now->narrowing_percent) > std::abs(result.back().narrowing_percent);

@@ -73,6 +73,7 @@ struct CalibreReading {
   int first_frame = 0, last_frame = 0, frames = 1;
   double value = 0, variance = 0;  ///< mean ln of calibre over the reference profile, and its variance
   double kappa = 0;                ///< mean attenuation per px of lumen
+  double common = 0;               ///< SD of ln D that frames share
   double mid_ms() const { return 0.5 * (first_ms + last_ms); }
 };
 
@@ -85,9 +86,10 @@ struct RampFit {
   std::size_t before = 0, settled = 0;           ///< readings at the old level; first reading at the new one, at the mode
 };
 
-/// Posterior of when and by how much a series changed once, over all beginnings and ends of a straight way from one level to another; an
-/// end has a priori the less chance the longer the way. Empty for fewer than three readings.
-std::optional<RampFit> fit_ramp(const std::vector<CalibreReading>& readings, double level_sd);
+/// Posterior of when and by how much a series changed once, over all beginnings and ends of a way from one level to another: straight, and
+/// where `bent` is set also one that begins and ends gently; an end has a priori the less chance the longer the way. Empty for fewer than
+/// three readings.
+std::optional<RampFit> fit_ramp(const std::vector<CalibreReading>& readings, double level_sd, bool bent = true);
 
 /// A change of calibre within a run.
 struct ChangeWithinRun {
@@ -150,7 +152,7 @@ class CalibreWatch {
   bool filled(Window& window, double kappa, double kappa_sd) const;
   ChangePointPosterior fresh() const;
   void tell(Window& window, int sign) const;
-  std::optional<ChangeWithinRun> examine(const Window& window, int sign) const;
+  std::optional<ChangeWithinRun> examine(const Window& window, int sign, bool bent) const;
   void locate(ChangeWithinRun& change, const Window& window) const;
 
   ChangePointOptions options_;
@@ -158,7 +160,7 @@ class CalibreWatch {
   std::vector<float> arc_length_px_;
   std::vector<Reference> references_;
   struct Residual {
-    float value = 0, variance = 0, kappa = 0, kappa_variance = 0;  // variance 0: none
+    float value = 0, variance = 0, common = 0, kappa = 0, kappa_variance = 0;  // variance 0: none
   };
   std::vector<Residual> residuals_;  // of the frame at hand
   std::vector<Window> windows_;      // the last is the whole segment, where it is longer than one window
