@@ -44,6 +44,19 @@ std::vector<double> bridged(const std::vector<double>& arc, const std::vector<do
   return running(arc, widest, 0.5 * length, [](double a, double b) { return a < b; });
 }
 
+/// ln D, each the middle one of itself and its measured neighbours: one odd point is no dip and hides none. NaN where not measured.
+std::vector<double> middle_of_three(const std::vector<float>& diameter_px) {
+  std::vector<double> result;
+  const std::size_t n = diameter_px.size();
+  for (std::size_t i = 0; i < n; ++i) {
+    const float before = i > 0 && diameter_px[i - 1] > 0 ? diameter_px[i - 1] : diameter_px[i];
+    const float after = i + 1 < n && diameter_px[i + 1] > 0 ? diameter_px[i + 1] : diameter_px[i];
+    const float middle = std::max(std::min(before, after), std::min(std::max(before, after), diameter_px[i]));
+    result.push_back(diameter_px[i] > 0 ? std::log(middle) : std::numeric_limits<double>::quiet_NaN());
+  }
+  return result;
+}
+
 struct Calibre {
   double diameter_px = 0, sd_px = 0;
   bool own_kappa = false, confirmed = false, tested = false;
@@ -78,15 +91,13 @@ ReferenceCalibre reference_calibre(const Analysis& reference, const AlignmentOpt
   for (const SegmentResult& segment : reference.segments) {
     ReferenceCalibre::Segment own;
     const std::size_t n = segment.centreline.points.size();
-    std::vector<double> smooth = smooth_log_diameter(segment.profile);
-    smooth.resize(n, std::numeric_limits<double>::quiet_NaN());
     for (std::size_t i = 0; i < n; ++i) {
       own.arc_mm.push_back(segment.centreline.points[i].arc_length_px * result.mm_per_px);
       const bool measured = passes(segment, i);
       own.measured_px.push_back(measured ? segment.profile.points[i].diameter_px : 0);
       own.sd_px.push_back(measured ? segment.profile.points[i].sd_px : 0);
-      if (!measured) smooth[i] = std::numeric_limits<double>::quiet_NaN();
     }
+    const std::vector<double> smooth = middle_of_three(own.measured_px);
     own.diameter_px = own.measured_px;
     if (result.calibrated) {
       const std::vector<double> healthy = bridged(own.arc_mm, smooth, options.bridge_mm);
@@ -124,7 +135,9 @@ std::vector<AlignedSegment> align_calibres(const Analysis& reference, const Refe
       const SegmentResult& there = run.segments[static_cast<std::size_t>(match.segment)];
       ++matched;
       const auto nearest = static_cast<std::size_t>(std::lround(std::max(0.0, match.point)));
-      failed += nearest < there.gates.size() && fails(there.gates[nearest]);
+      const bool fails_here = nearest < there.gates.size() && fails(there.gates[nearest]);
+      failed += fails_here;
+      if (fails_here) aligned.failed_mm.push_back(own.arc_mm[i]);
       if (!(own.diameter_px[i] > 0)) continue;
       const std::optional<Calibre> found = calibre_at(there, match.point);
       if (!found || !(found->diameter_px > 0)) continue;

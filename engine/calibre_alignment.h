@@ -29,8 +29,9 @@ ReferenceCalibre reference_calibre(const Analysis& reference, const AlignmentOpt
 
 /// One of the reference's segments in another run.
 struct AlignedSegment {
-  std::vector<float> ratio, sd;  ///< per centreline point: ln of calibre over the reference's, and its SD; NaN where not measured in both
-  double measured_share = 0;     ///< of the points that the reference has measured
+  std::vector<float> ratio, sd;   ///< per centreline point: ln of calibre over the reference's, and its SD; NaN where not measured in both
+  double measured_share = 0;      ///< of the points that the reference has measured
+  std::vector<double> failed_mm;  ///< where the gates of filling hold the run's points, along the reference's centreline
   double filling_failed_share = 0;  ///< of the matched points: those that the gates of filling hold
   double doubt =
       0;  ///< of the measured points: not tested whether filled, or sized by contrast with no wide vessel either side to confirm it

@@ -37,6 +37,7 @@ struct Narrowing {
   double extent_from_mm = 0, extent_to_mm = 0;                        ///< where it is reduced by more than 25 %
   double spread_mm = 0;    ///< length of that, with what continues it across branchings and what is hidden between
   double possible_mm = 0;  ///< the same, if it also goes on where the vessel could not be measured beyond its ends
+  bool at_least = false;   ///< what lies beside it was seen and failed the gates of filling: it may be narrower there
   double taper_mm = 0;     ///< length of the gentler shoulder, from a tenth to nine tenths of the depth
   double extent_mm() const { return extent_to_mm - extent_from_mm; }
   double half_depth_mm() const { return to_mm - from_mm; }

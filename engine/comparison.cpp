@@ -303,6 +303,7 @@ class RunAgainstReference {
     std::sort(ratios.begin(), ratios.end(), [](const LogRatio& a, const LogRatio& b) { return a.arc_mm < b.arc_mm; });
     if (ratios.size() >= 5) entry.change = estimate_change(ratios, summary_.scale_offset_sd);
     entry.bounded = lost.bounded && !moves;
+    for (Narrowing& n : entry.change.narrowings) n.at_least = beside(n, aligned.failed_mm) > least_beside_mm;
     if (moves && lost.empty_share > 0) {
       entry.state = aligned.measured_share >= t_.measured_share ? SegmentState::measured : SegmentState::not_filled;
       entry.note = "the vessels move against the background: where it is not seen, it may lie elsewhere";
@@ -333,6 +334,15 @@ class RunAgainstReference {
     if (entry.diameter_mm) entry.sd_mm = *entry.diameter_mm * sd / ratio;
     entry.percent_of_reference = 100 * ratio;
     entry.ci95 = {{100 * (ratio - 1.96 * sd), 100 * (ratio + 1.96 * sd)}};
+  }
+
+  static constexpr double least_beside_mm = 1.5;
+  /// Length of the places within 3 mm of a narrowing.
+  double beside(const Narrowing& n, const std::vector<double>& places_mm) const {
+    constexpr double reach_mm = 3;
+    return calibre_.mm_per_px * static_cast<double>(std::count_if(places_mm.begin(), places_mm.end(), [&](double mm) {
+             return mm > n.extent_from_mm - reach_mm && mm < n.extent_to_mm + reach_mm;
+           }));
   }
 
   const ComparedRun& reference_;

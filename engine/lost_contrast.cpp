@@ -180,7 +180,7 @@ class Search {
     }
     if (filled * mm_ >= 1) return true;
     const int branch = ends_[s][end];
-    if (branch < 0) return reference_.segments[s].role == "main" && at_edge(s, end);
+    if (branch < 0) return is_inlet(s) && at_edge(s, end);
     for (const int other : reference_.branch_points[static_cast<std::size_t>(branch)].segments) {
       const auto o = static_cast<std::size_t>(other);
       if (o == s) continue;
@@ -189,6 +189,11 @@ class Search {
       if (filled_at(o, at_start)) return true;
     }
     return false;
+  }
+  /// Among the first that contrast came into.
+  bool is_inlet(std::size_t s) const {
+    const auto& arrival = reference_.segments[s].flow.times.arrival_ms;
+    return reference_.segments[s].role == "main" || (arrival && *arrival <= first_arrival(reference_) + 1.5 * frame_ms(reference_));
   }
   bool filled_at(std::size_t s, bool at_start) const {
     const Segment& segment = segments_[s];
@@ -217,6 +222,10 @@ class Search {
     return vessels(segment.seen.begin(), middle) >= least && vessels(middle, segment.seen.end()) >= least;
   }
 
+  static double frame_ms(const Analysis& analysis) {
+    const std::vector<double>& times = analysis.frame_times_ms;
+    return times.size() < 2 ? 0 : (times.back() - times.front()) / static_cast<double>(times.size() - 1);
+  }
   static double first_arrival(const Analysis& analysis) {
     double first = std::numeric_limits<double>::infinity();
     for (const SegmentResult& segment : analysis.segments)
@@ -228,11 +237,16 @@ class Search {
     const auto& arrival = reference_.segments[s].flow.times.arrival_ms;
     const double start = first_arrival(reference_), start_here = first_arrival(run_);
     if (!arrival || !std::isfinite(start) || !std::isfinite(start_here) || run_.frame_times_ms.size() < 2) return {};
-    const double way = *arrival - start,
-                 step = (run_.frame_times_ms.back() - run_.frame_times_ms.front()) / static_cast<double>(run_.frame_times_ms.size() - 1);
+    const double way = *arrival - start, step = frame_ms(run_);
     return start_here + way + options_.arrival_sds * std::hypot(options_.arrival_relative_sd * way, step);
   }
 
+  double median_mm(std::size_t s) const {
+    std::vector<double> known;
+    for (const float d : calibre_.segments[s].diameter_px)
+      if (d > 0) known.push_back(d);
+    return known.empty() ? 0 : mm_ * in_place_median(known);
+  }
   LostContrast verdict(std::size_t s) const {
     const Segment& segment = segments_[s];
     LostContrast result;
@@ -251,7 +265,8 @@ class Search {
       result.to_mm = arc[static_cast<std::size_t>(segment.last_empty)];
       const auto missed = missed_from_ms(s);
       const bool long_enough = missed && run_.frame_times_ms.back() >= *missed;
-      result.occluded = both_ends && long_enough;
+      const bool thin = median_mm(s) < options_.least_calibre_mm;
+      result.occluded = both_ends && long_enough && !thin;
       result.note = !both_ends     ? "no contrast in it and none beyond it: shut, or not reached by the injection"
                     : !missed      ? "no contrast between vessels that have some, but when it should have come is not known"
                     : !long_enough ? text("no contrast, but the run ends %.1f s before it would be missed",

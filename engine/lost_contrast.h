@@ -17,6 +17,7 @@ struct LostContrastOptions {
   double measurable_mm = 0.4;  ///< a lumen below this is bounded, not measured
   double arrival_sds = 3,
          arrival_relative_sd = 0.3;  ///< contrast is missed so many SDs after it should have come; SD: of the way from the inlet
+  double least_calibre_mm = 1.5;     ///< of the reference: in thinner veins contrast may stand still without their being shut
   double window_mm = 3;              ///< contrast is averaged along the vessel over this
   double place_sd_px = 2;            ///< how far the vessel may lie from where registration puts it
   double seen_sds = 4;               ///< contrast above so many of its SDs is seen

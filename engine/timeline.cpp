@@ -249,11 +249,10 @@ class Rules {
     return result;
   }
 
-  /// All of it was seen, with normal calibre either side, and it is short.
+  /// Short, wherever it may go on beside other vessels that hide it; or hardly seen.
   bool is_focal(const Site& site) const {
-    constexpr double hardly_hidden_mm = 2;
     return site.extent <= t_.spasm_extent_mm &&
-           (site.possible <= site.extent + hardly_hidden_mm || site.extent < least_share_of_spasm * t_.spasm_extent_mm);
+           (site.possible <= t_.spasm_extent_mm || site.extent < least_share_of_spasm * t_.spasm_extent_mm);
   }
 
   Verdict at_site(const Site& site, std::size_t r, std::size_t last) const {
@@ -263,22 +262,19 @@ class Rules {
     const Narrowing& n = seen.narrowing;
     std::vector<std::string> figures = {text(
         "calibre %s%.0f %% below the reference's (95 %%: %.0f to %.0f) over %.0f mm, P(> 25 %%) %.2f, P(> 50 %%) %.2f, P(> 90 %%) %.2f",
-        entry.bounded ? "at least " : "", n.percent, n.ci95[0], n.ci95[1], n.spread_mm, n.probability_25, n.probability_50,
+        entry.bounded || n.at_least ? "at least " : "", n.percent, n.ci95[0], n.ci95[1], n.spread_mm, n.probability_25, n.probability_50,
         n.probability_90)};
     Verdict result;
     if (!entry.doubt.empty() || !segment_.lengths_known) {
       result.label = indeterminate;
       result.reasons = {!entry.doubt.empty() ? entry.doubt
                                              : std::string("no calibration: how long it is, and so what it is, can't be told")};
+    } else if (n.at_least && n.percent < t_.mild_percent) {
+      result.label = indeterminate;
+      result.reasons = {"beside it the lumen failed the gates of filling: it may be narrower there, or not filled"};
     } else if (is_focal(site)) {
       result = focal(site, r, last, seen);
       if (result.label == indeterminate && n.percent < t_.mild_percent) result.label = below_grade;
-    } else if (site.extent <= t_.spasm_extent_mm && site.possible <= t_.spasm_extent_mm) {
-      result.label = n.percent < t_.mild_percent ? below_grade : indeterminate;
-      result.reasons = {
-          text("%.0f mm of it could be measured, %.0f mm if it goes on where it is hidden: too short for spasm, too uncertain for a "
-               "fixed stenosis",
-               site.extent, site.possible)};
     } else if (n.percent < t_.mild_percent) {
       result.label = below_grade;
       result.reasons = {text("%.0f %% and more would be spasm, mild", t_.mild_percent)};
