@@ -25,6 +25,7 @@ struct ReferenceCalibre {
   double mm_per_px = 0.2;  ///< where not calibrated about what angiography has: for windows and lengths that decide, not to be shown
   bool calibrated = false;
 };
+/// Calibres of the reference where its lumen was filled, narrowings that are short bridged: they are lesions of its own.
 ReferenceCalibre reference_calibre(const Analysis& reference, const AlignmentOptions& options = {});
 
 /// One of the reference's segments in another run.

@@ -124,6 +124,7 @@ struct TimelineSummary {
   int spastic_segments = 0;
   double spastic_mm = 0;
 };
+/// What all segments together say. Segments as labelled by label_timeline().
 TimelineSummary summarize_spasm(const std::vector<SegmentTimeline>& segments, const std::vector<TimelineRun>& runs,
                                 const ComparisonThresholds& thresholds = {});
 

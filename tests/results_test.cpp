@@ -160,7 +160,7 @@ TEST_F(Results, WhatIsUnknownIsNullAndNothingIsNaN) {
 TEST_F(Results, WritesEveryFileAndNothingElse) {
   test::FabricatedRun made(96, 10, 2);
   write(made, true);
-  std::set<std::string> expected = {"analysis.json", "lumen.csv", "time_density.csv", "subtracted.dcm", "maximum_opacification.png",
+  std::set<std::string> expected = {"analysis.json",     "lumen.csv",  "time_density.csv", "subtracted.dcm", "maximum_opacification.png",
                                     "opacification.png", "report.html"};
   const bool has_video = fs::exists(folder / "overlay.mp4");
   if (has_video) expected.insert("overlay.mp4");

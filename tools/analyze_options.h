@@ -59,6 +59,7 @@ struct AnalysedRun {
   Run run;
   Analysis analysis;
 };
+/// Throws InputError, DeviceError, OutputError, std::invalid_argument for frames that the run does not have.
 AnalysedRun run_job(const AnalysisJob& job, const Stream& stream, bool automatic);
 
 /// Rows as a table on stdout, columns as wide as they must be, all but the first flush right.
