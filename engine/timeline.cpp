@@ -334,7 +334,7 @@ class Rules {
   }
   /// A narrowing beside what is lost, or reaching into it.
   bool tapers_into(const TimelineEntry& entry, const Site& lost) const {
-    constexpr double beside_mm = 4;
+    constexpr double beside_mm = 8;
     return entry.change.known && std::any_of(entry.change.narrowings.begin(), entry.change.narrowings.end(), [&](const Narrowing& n) {
              return n.percent >= t_.narrowing_percent && n.extent_from_mm < lost.to + beside_mm && n.extent_to_mm > lost.from - beside_mm;
            });
@@ -411,7 +411,7 @@ class Rules {
     if (worst.narrowing) {
       segment_.narrowing_percent = std::max(0.0, worst.narrowing->percent);
       segment_.ci95 = worst.narrowing->ci95;
-      segment_.extent_mm = worst.label == no_change ? 0 : worst.narrowing->extent_mm();
+      segment_.extent_mm = worst.label == no_change ? 0 : worst.narrowing->spread_mm;
     }
     for (std::size_t r = 0; r < now.size(); ++r)
       if (is_spasm(now[r].label) && now[r].narrowing) {
