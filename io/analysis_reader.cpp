@@ -178,6 +178,25 @@ void read_input(const Fields& input, ComparedRun& run) {
   }
 }
 
+void read_flow(const Fields& flow, FlowSummary& summary) {
+  summary.inlet = flow.words("inlet");
+  if (flow.has("arch_filled")) summary.arch_filled = flow.flag("arch_filled");
+  summary.arch_arrival_ms = flow.number_or_null("arch_arrival_ms");
+  summary.steal_fraction = flow.number_or_null("steal_fraction");
+  summary.steal_sd = flow.number_or_null("steal_sd");
+  if (flow.has("early_venous_return"))
+    for (const double id : flow.numbers("early_venous_return")) summary.early_venous_return.push_back(static_cast<int>(id));
+  for (const json& item : flow.list("regions")) {
+    const Fields fields(item, flow.place() + ".regions");
+    RegionFlow region;
+    region.name = fields.words("name");
+    region.times.peak = fields.number_or_null("peak");
+    region.times.arrival_ms = fields.number_or_null("arrival_ms");
+    region.auc_relative_to_inlet = fields.number_or_null("auc_relative_to_inlet");
+    summary.regions.push_back(std::move(region));
+  }
+}
+
 void read_branch_points(const Fields& root, Analysis& analysis) {
   for (const json& item : root.list("branch_points")) {
     const Fields fields(item, root.place() + ".branch_points");
@@ -221,6 +240,7 @@ ComparedRun read_analysis(const std::string& folder) {
     analysis.segments.push_back(
         read_segment(Fields(item, path + ".segments[" + std::to_string(analysis.segments.size()) + "]"), analysis.calibration.mm_per_px));
   read_branch_points(root, analysis);
+  read_flow(root.object("flow"), analysis.flow);
   LogPicture mask = read_log_picture((base / mask_picture_name).string()), fullest = read_log_picture((base / opacification_name).string());
   for (const LogPicture* picture : {&mask, &fullest})
     if (picture->picture.height() != analysis.rows || picture->picture.width() != analysis.columns)

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <limits>
 #include <map>
+#include <set>
 
 #include "io/comparison_views.h"
 #include "io/comparison_words.h"
@@ -728,15 +729,18 @@ class TimelinePage {
       if (has_flow(s)) findings.push_back(s);
     for (const std::size_t s : others_)
       if (has_flow(s)) rest.push_back(s);
-    if (findings.empty() && rest.empty()) return;
+    const std::string foot = foot_rows();
+    if (findings.empty() && rest.empty() && foot.empty()) return;
     page_ +=
         "<h2>Flow beside calibre</h2><p class=lead>Arrival of contrast after the run’s first arrival anywhere; transit velocity; area "
-        "under the time-density curve over the inlet’s. Injections differ from run to run: figures tell most within one run.</p>";
-    if (!findings.empty()) flow_table(findings);
+        "under the time-density curve over the inlet’s. " +
+        std::string(foot.empty() ? "" : "First, the foot as a whole. ") +
+        "Injections differ from run to run: figures tell most within one run.</p>";
+    if (!findings.empty() || !foot.empty()) flow_table(foot, findings);
     if (!rest.empty()) {
       page_ += "<details class=others" + std::string(findings.empty() ? " open" : "") + "><summary>" +
                (findings.empty() ? "All segments" : "The other " + count(rest.size(), "segment", "segments")) + "</summary>";
-      flow_table(rest);
+      flow_table("", rest);
       page_ += "</details>";
     }
     page_ += "\n";
@@ -746,16 +750,66 @@ class TimelinePage {
     return std::any_of(entries.begin(), entries.end(),
                        [](const TimelineEntry& entry) { return entry.arrival_ms || entry.velocity_mm_s || entry.auc_relative_to_inlet; });
   }
-  void flow_table(const std::vector<std::size_t>& segments) {
-    page_ += "<div class=scroll><table class=flow><thead><tr><th class=l>Segment";
+  void flow_table(const std::string& first_rows, const std::vector<std::size_t>& segments) {
+    page_ += "<div class=scroll><table class=flow><thead><tr><th class=l>" + std::string(first_rows.empty() ? "Segment" : "");
     for (std::size_t r = 0; r < run_count(); ++r) page_ += "<th>" + badge(r) + "<small>" + short_event(r) + "</small>";
-    page_ += "</thead><tbody>";
+    page_ += "</thead><tbody>" + first_rows;
     for (const std::size_t s : segments) {
       const SegmentTimeline& segment = comparison_.segments[s];
       page_ += "<tr><td class=\"l name\">" + chip(segment.id) + " " + name(segment);
       for (std::size_t r = 0; r < run_count(); ++r) flow_cell(segment.entries[r], r);
     }
     page_ += "</tbody></table></div>";
+  }
+  /// What is known of the foot as a whole and of the user's regions: rows of the table, without those of which no run knows anything.
+  std::string foot_rows() const {
+    std::string rows = foot_row("Pedal arch filled", [&](std::size_t r) { return arch(run(r).analysis); }) +
+                       foot_row("Share stolen before the arch", [&](std::size_t r) { return steal(run(r).analysis.flow); }) +
+                       foot_row("Early venous return", [&](std::size_t r) {
+                         const std::size_t n = run(r).analysis.flow.early_venous_return.size();
+                         return n > 0 ? count(n, "segment", "segments") : std::string();
+                       });
+    std::set<std::string> names;
+    for (const ComparedRun& one : given_)
+      for (const RegionFlow& region : one.analysis.flow.regions) names.insert(region.name);
+    for (const std::string& region : names)
+      rows += foot_row("Region “" + escape_html(region) + "”", [&](std::size_t r) { return blush(run(r).analysis, region); });
+    return rows;
+  }
+  template <class Cell>
+  std::string foot_row(const std::string& title, Cell cell) const {
+    std::string row = "<tr><td class=\"l name\"><b>" + title + "</b>";
+    bool known = false;
+    for (std::size_t r = 0; r < run_count(); ++r) {
+      const std::string text = cell(r);
+      known = known || !text.empty();
+      row += text.empty() ? "<td class=none>–" : "<td>" + text;
+    }
+    return known ? row : "";
+  }
+  static std::string arch(const Analysis& analysis) {
+    if (!analysis.flow.arch_filled) return "";
+    if (!*analysis.flow.arch_filled) return "no";
+    const std::optional<double> first = first_arrival(analysis);
+    return "yes" + (analysis.flow.arch_arrival_ms && first
+                        ? "<small>+ " + fixed((*analysis.flow.arch_arrival_ms - *first) / 1000, 2) + " s</small>"
+                        : std::string());
+  }
+  static std::string steal(const FlowSummary& flow) {
+    if (!flow.steal_fraction) return "";
+    return fixed(100 * *flow.steal_fraction, 0) + (flow.steal_sd ? " ± " + fixed(100 * *flow.steal_sd, 0) : std::string()) + " %";
+  }
+  static std::string blush(const Analysis& analysis, const std::string& name) {
+    const std::optional<double> first = first_arrival(analysis);
+    for (const RegionFlow& region : analysis.flow.regions) {
+      if (region.name != name) continue;
+      std::string text;
+      if (region.times.arrival_ms && first) text = "+ " + fixed((*region.times.arrival_ms - *first) / 1000, 2) + " s";
+      if (region.times.peak) text += "<small>peak " + fixed(region.times.peak, 3) + "</small>";
+      if (region.auc_relative_to_inlet) text += "<small>area " + fixed(region.auc_relative_to_inlet, 2) + "</small>";
+      return text;
+    }
+    return "";
   }
   void flow_cell(const TimelineEntry& entry, std::size_t r) {
     const std::optional<double> first = first_arrival(run(r).analysis);

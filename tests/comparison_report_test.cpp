@@ -158,6 +158,15 @@ TEST(ComparisonReport, ShowsEveryRunAndEveryFinding) {
   EXPECT_NE(page.find("out of view"), std::string::npos);
 }
 
+TEST(ComparisonReport, FlowOfTheFootAsAWhole) {
+  const std::string& page = the_page();
+  EXPECT_NE(page.find("<b>Pedal arch filled</b><td>yes<small>+ 0.80 s</small><td>no<td>yes"), std::string::npos);
+  EXPECT_NE(page.find("<b>Share stolen before the arch</b><td class=none>–<td class=none>–<td>42 ± 6 %<td class=none>–"),
+            std::string::npos);
+  EXPECT_EQ(page.find("Early venous return"), std::string::npos) << "no run knows anything of it";
+  EXPECT_NE(page.find("Region “=wound, &quot;heel&quot;”"), std::string::npos);
+}
+
 TEST(ComparisonReport, RunsThatCannotBeComparedSaySo) {
   const test::FabricatedCase made(2);
   const std::string page = comparison_report(made.comparison, made.runs, made.folders);

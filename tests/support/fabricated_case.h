@@ -69,6 +69,9 @@ struct FabricatedCase {
       for (int x = 0; x < side; ++x) run.valid(y, x) = 1;
     run.analysis = std::move(made.analysis);
     run.analysis.calibration.mm_per_px = 0.6;
+    run.analysis.flow.arch_filled = runs.size() != 1;
+    if (runs.size() != 1) run.analysis.flow.arch_arrival_ms = 266.667 * 6;
+    if (runs.size() == 2) run.analysis.flow.steal_fraction = 0.42, run.analysis.flow.steal_sd = 0.06;
     run.acquired = acquired;
     run.event = std::move(event);
     runs.push_back(std::move(run));
