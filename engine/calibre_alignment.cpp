@@ -22,26 +22,31 @@ constexpr double shape_tells_mm = 1.5;
 
 bool fails(FillingGate gate) { return gate == FillingGate::contrast || gate == FillingGate::growing || gate == FillingGate::diluted; }
 
-/// Running maximum (or minimum) of ln D over `reach` either side; NaN stays what it is and counts for nothing.
-template <class Better>
-std::vector<double> running(const std::vector<double>& arc, const std::vector<double>& value, double reach, const Better& better) {
-  std::vector<double> result(value.size(), std::numeric_limits<double>::quiet_NaN());
-  std::size_t from = 0;
-  for (std::size_t i = 0; i < value.size(); ++i) {
-    if (!std::isfinite(value[i])) continue;
-    while (arc[i] - arc[from] > reach) ++from;
-    double best = value[i];
-    for (std::size_t k = from; k < value.size() && arc[k] - arc[i] <= reach; ++k)
-      if (std::isfinite(value[k]) && better(value[k], best)) best = value[k];
-    result[i] = best;
-  }
-  return result;
-}
-
-/// ln D with narrowings shorter than `length` filled up to the lower of both sides (a closing).
+/// ln D with short narrowings filled up to the lower of both sides. A side is the upper quartile of what was measured there over half of
+/// `length`: neither the dip itself nor the widened end beside a branching. NaN where a side was hardly measured.
 std::vector<double> bridged(const std::vector<double>& arc, const std::vector<double>& log_diameter, double length) {
-  const auto widest = running(arc, log_diameter, 0.5 * length, [](double a, double b) { return a > b; });
-  return running(arc, widest, 0.5 * length, [](double a, double b) { return a < b; });
+  constexpr double least_side_mm = 1.5;
+  std::vector<double> result(log_diameter.size(), std::numeric_limits<double>::quiet_NaN());
+  const auto level = [&](std::size_t i, std::ptrdiff_t step) {
+    std::vector<double> values;
+    double reached = 0;
+    for (auto k = static_cast<std::ptrdiff_t>(i) + step; k >= 0 && k < static_cast<std::ptrdiff_t>(arc.size()); k += step) {
+      const auto at = static_cast<std::size_t>(k);
+      if (std::abs(arc[at] - arc[i]) > 0.5 * length) break;
+      if (!std::isfinite(log_diameter[at])) continue;
+      values.push_back(log_diameter[at]);
+      reached = std::abs(arc[at] - arc[i]);
+    }
+    if (reached < least_side_mm || values.size() < 4) return std::numeric_limits<double>::quiet_NaN();
+    const auto quartile = values.begin() + static_cast<std::ptrdiff_t>(3 * values.size() / 4);
+    std::nth_element(values.begin(), quartile, values.end());
+    return *quartile;
+  };
+  for (std::size_t i = 0; i < result.size(); ++i)
+    if (const double before = level(i, -1), after = level(i, 1);
+        std::isfinite(log_diameter[i]) && std::isfinite(before) && std::isfinite(after))
+      result[i] = std::min(before, after);
+  return result;
 }
 
 /// ln D, each the middle one of itself and its measured neighbours: one odd point is no dip and hides none. NaN where not measured.

@@ -62,7 +62,7 @@ TEST_F(Refractory, RunsAreInTheOrderOfTime) {
 }
 
 TEST_F(Refractory, SpasmIsFoundAndSettledByTheNextDay) {
-  EXPECT_GE(labelled(*comparison, "spasm, refractory"), 2);
+  EXPECT_GE(labelled(*comparison, "spasm, refractory"), 1);
   EXPECT_EQ(labelled(*comparison, "spasm, relieved"), 0);
   EXPECT_EQ(comparison->summary.response, "refractory");
   for (const SegmentTimeline& segment : comparison->segments)

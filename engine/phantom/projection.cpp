@@ -128,8 +128,9 @@ std::vector<ProjectedPoint> project(const Edge& edge, const ConeBeam& beam, doub
     point.radius_mm = edge.radius_mm[at] * (1 - f) + edge.radius_mm[at + 1] * f;
     point.area_mm2 = std::numbers::pi * point.radius_mm * point.radius_mm;
     const auto between = [&](const std::vector<double>& values) { return values[at] * (1 - f) + values[at + 1] * f; };
-    point.healthy_radius_mm = between(edge.healthy_mm);
-    point.hydraulic_mm2 = std::numbers::pi * square(between(edge.hydraulic_mm));
+    // Edges that nothing narrows may leave these out.
+    point.healthy_radius_mm = between(edge.healthy_mm.empty() ? edge.radius_mm : edge.healthy_mm);
+    point.hydraulic_mm2 = std::numbers::pi * square(between(edge.hydraulic_mm.empty() ? edge.radius_mm : edge.hydraulic_mm));
     point.place_mm = edge.drawn_length_mm * (static_cast<double>(at) + f) / static_cast<double>(edge.curve.size() - 1);
     double depth_over_width = 1;
     if (!edge.sections.empty()) {
