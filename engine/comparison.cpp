@@ -12,18 +12,13 @@
 #include "engine/calibre_alignment.h"
 #include "engine/lost_contrast.h"
 #include "engine/median.h"
+#include "engine/segment_ends.h"
+#include "engine/words.h"
 
 namespace cinelumen {
 namespace {
 
 constexpr float nothing = std::numeric_limits<float>::quiet_NaN();
-
-template <class... Values>
-std::string text(const char* format, Values... values) {
-  char buffer[400];
-  std::snprintf(buffer, sizeof buffer, format, values...);
-  return buffer;
-}
 
 std::vector<std::size_t> in_order_of_time(const std::vector<ComparedRun>& runs, std::vector<std::string>& warnings) {
   std::vector<std::size_t> order(runs.size());
@@ -56,25 +51,6 @@ std::vector<int> procedures_of(const std::vector<const ComparedRun*>& runs, cons
     numbers.push_back(numbers.back() + (parted || far));
   }
   return numbers;
-}
-
-void check_same_patient(const std::vector<ComparedRun>& runs, bool force, std::vector<std::string>& warnings) {
-  const auto differs = [&](const ComparedRun& run, const char* what, const std::string& value, const std::string& first) {
-    const std::string line =
-        run.description.path + ": " + what + " is \"" + value + "\", expected \"" + first + "\" as in " + runs.front().description.path;
-    if (!force) throw InputError(line + " (--force compares them all the same)");
-    warnings.push_back(line + "; compared because that was asked for");
-  };
-  const RunDescription& first = runs.front().description;
-  for (const ComparedRun& run : runs) {
-    const RunDescription& d = run.description;
-    if (!d.patient_id.empty() && !first.patient_id.empty() && d.patient_id != first.patient_id)
-      differs(run, "Patient ID (0010,0020)", d.patient_id, first.patient_id);
-    if (!d.body_part.empty() && !first.body_part.empty() && d.body_part != first.body_part)
-      differs(run, "Body Part Examined (0018,0015)", d.body_part, first.body_part);
-    if (!d.laterality.empty() && !first.laterality.empty() && d.laterality != first.laterality)
-      differs(run, "Laterality (0020,0060)", d.laterality, first.laterality);
-  }
 }
 
 /// Degrees between two projections; empty where a file does not tell.
@@ -410,20 +386,10 @@ std::array<double, 2> place_of(const SegmentTimeline& timeline, const Centreline
 /// Narrowings that reach a branching, and go on beyond it in another segment, are one: a vein is not shorter for its branches.
 class AcrossBranchings {
  public:
-  AcrossBranchings(const Analysis& reference, std::vector<SegmentTimeline>& segments) : segments_(segments) {
+  AcrossBranchings(const Analysis& reference, std::vector<SegmentTimeline>& segments)
+      : segments_(segments), ends_(segment_ends(reference)) {
     places_.resize(reference.branch_points.size());
     std::iota(places_.begin(), places_.end(), 0);
-    ends_.assign(segments.size(), {-1, -1});
-    for (std::size_t b = 0; b < reference.branch_points.size(); ++b) {
-      const BranchPoint& branch = reference.branch_points[b];
-      if (branch.crossing) continue;
-      for (const int s : branch.segments) {
-        const auto& points = reference.segments[static_cast<std::size_t>(s)].centreline.points;
-        if (points.size() < 2) continue;
-        const auto away = [&](const CentrelinePoint& p) { return std::hypot(p.y - branch.y, p.x - branch.x); };
-        ends_[static_cast<std::size_t>(s)][away(points.front()) < away(points.back()) ? 0 : 1] = static_cast<int>(b);
-      }
-    }
     // Two branchings with a link between them that is too short to be measured are one place.
     for (std::size_t s = 0; s < segments.size(); ++s)
       if (segments[s].length_mm < short_link_mm && ends_[s][0] >= 0 && ends_[s][1] >= 0) merge(places_, ends_[s][0], ends_[s][1]);
@@ -538,13 +504,32 @@ std::optional<double> seconds_of(const std::string& iso) {
   return static_cast<double>(timegm(&time)) + second;
 }
 
+std::vector<std::string> check_same_patient(const std::vector<ComparedRun>& runs, bool force) {
+  std::vector<std::string> warnings;
+  const RunDescription& first = runs.front().description;
+  const auto compare = [&](const RunDescription& run, const char* what, const std::string& value, const std::string& expected) {
+    if (value.empty() || expected.empty() || value == expected) return;
+    const std::string line = run.path + ": " + what + " is \"" + value + "\", expected \"" + expected + "\" as in " + first.path;
+    if (!force) throw InputError(line + " (--force compares them all the same)");
+    warnings.push_back(line + "; compared because that was asked for");
+  };
+  for (const ComparedRun& compared : runs) {
+    const RunDescription& run = compared.description;
+    compare(run, "Patient ID (0010,0020)", run.patient_id, first.patient_id);
+    compare(run, "Body Part Examined (0018,0015)", run.body_part, first.body_part);
+    compare(run, "Laterality (0020,0060)", run.laterality, first.laterality);
+  }
+  return warnings;
+}
+
 Comparison compare_runs(const std::vector<ComparedRun>& given, const ComparisonOptions& options) {
   if (given.size() < 2) throw std::invalid_argument("compare: " + std::to_string(given.size()) + " run given, expected two or more");
   if (options.reference && (*options.reference < 0 || *options.reference >= static_cast<int>(given.size())))
     throw std::invalid_argument("--reference " + std::to_string(*options.reference + 1) + ": expected 1 to " +
                                 std::to_string(given.size()));
   Comparison comparison;
-  check_same_patient(given, options.force, comparison.warnings);
+  comparison.thresholds = options.thresholds;
+  comparison.warnings = check_same_patient(given, options.force);
   const std::vector<std::size_t> order = in_order_of_time(given, comparison.warnings);
   std::vector<const ComparedRun*> runs;
   for (const std::size_t i : order) runs.push_back(&given[i]);

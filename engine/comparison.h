@@ -45,6 +45,7 @@ struct Comparison {
   bool calibrated = false;               ///< lengths are mm; else px of the reference
   std::vector<SegmentTimeline> segments;
   TimelineSummary summary;
+  ComparisonThresholds thresholds;  ///< those that the words hang on
   std::vector<std::string> warnings;
 };
 
@@ -57,6 +58,10 @@ struct ComparisonOptions {
 
 /// Seconds since 1970 of "2026-01-31T12:30:00" or a shorter beginning of it with a whole date; empty for anything else.
 std::optional<double> seconds_of(const std::string& iso);
+
+/// Looks at what the runs' files say, not at their analyses. Throws InputError where they seem to be of different patients or body parts;
+/// where `force`, says so instead, one line each.
+std::vector<std::string> check_same_patient(const std::vector<ComparedRun>& runs, bool force);
 
 /// Compares runs of one patient: puts them in the order of time, registers each on the reference's bones, matches the vessels, and says of
 /// each of the reference's segments what became of it. Throws InputError where runs are of different patients or body parts (unless

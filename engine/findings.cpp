@@ -2,16 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
+
+#include "engine/words.h"
 
 namespace cinelumen {
 namespace {
-
-std::string text(const char* format, double value) {
-  char buffer[160];
-  std::snprintf(buffer, sizeof buffer, format, value);
-  return buffer;
-}
 
 // Millimetres over which the lumen is closer to the minimum than to the reference.
 double extent_px(const SegmentResult& segment) {

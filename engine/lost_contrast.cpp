@@ -5,21 +5,15 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <cstdio>
 #include <limits>
 
 #include "engine/median.h"
 #include "engine/path_contrast.h"
+#include "engine/segment_ends.h"
+#include "engine/words.h"
 
 namespace cinelumen {
 namespace {
-
-template <class... Values>
-std::string text(const char* format, Values... values) {
-  char buffer[240];
-  std::snprintf(buffer, sizeof buffer, format, values...);
-  return buffer;
-}
 
 /// What a point of the reference's centreline shows in the run.
 enum class Seen : std::uint8_t { out_of_view, vessel, contrast, thread, empty };
@@ -145,17 +139,7 @@ class Search {
   /// Which lost stretches lie on a way from contrast to contrast: others lead nowhere, and were perhaps not reached.
   void connect() {
     const std::size_t n = segments_.size();
-    ends_.assign(n, {-1, -1});
-    for (std::size_t b = 0; b < reference_.branch_points.size(); ++b) {
-      const BranchPoint& branch = reference_.branch_points[b];
-      if (branch.crossing) continue;
-      for (const int s : branch.segments) {
-        const auto& points = reference_.segments[static_cast<std::size_t>(s)].centreline.points;
-        if (points.size() < 2) continue;
-        const auto away = [&](const CentrelinePoint& p) { return std::hypot(p.y - branch.y, p.x - branch.x); };
-        ends_[static_cast<std::size_t>(s)][away(points.front()) < away(points.back()) ? 0 : 1] = static_cast<int>(b);
-      }
-    }
+    ends_ = segment_ends(reference_);
     on_the_way_.assign(n, false);
     for (std::size_t s = 0; s < n; ++s) on_the_way_[s] = segments_[s].lost;
     for (bool changed = true; changed;) {
@@ -180,7 +164,10 @@ class Search {
     }
     if (filled * mm_ >= 1) return true;
     const int branch = ends_[s][end];
-    if (branch < 0) return is_inlet(s) && at_edge(s, end);
+    if (branch < 0) {
+      const auto& points = reference_.segments[s].centreline.points;
+      return is_inlet(s) && leaves_image(reference_, end == 0 ? points.front() : points.back());
+    }
     for (const int other : reference_.branch_points[static_cast<std::size_t>(branch)].segments) {
       const auto o = static_cast<std::size_t>(other);
       if (o == s) continue;
@@ -206,14 +193,6 @@ class Search {
     }
     return 2 * filled > reach;
   }
-  bool at_edge(std::size_t s, std::size_t end) const {
-    constexpr float margin_px = 12;
-    const auto& points = reference_.segments[s].centreline.points;
-    const CentrelinePoint& p = end == 0 ? points.front() : points.back();
-    return p.y < margin_px || p.x < margin_px || p.y > static_cast<float>(reference_.rows) - 1 - margin_px ||
-           p.x > static_cast<float>(reference_.columns) - 1 - margin_px;
-  }
-
   /// A lumen that has not filled yet looks like a thread too, but no filled vessel lies beyond it.
   bool between_vessels(const Segment& segment, std::size_t i) const {
     const auto least = static_cast<std::ptrdiff_t>(std::ceil(2 / mm_));
@@ -267,12 +246,14 @@ class Search {
       const bool long_enough = missed && run_.frame_times_ms.back() >= *missed;
       const bool thin = median_mm(s) < options_.least_calibre_mm;
       result.occluded = both_ends && long_enough && !thin;
-      result.note = !both_ends     ? "no contrast in it and none beyond it: shut, or not reached by the injection"
-                    : !missed      ? "no contrast between vessels that have some, but when it should have come is not known"
-                    : !long_enough ? text("no contrast, but the run ends %.1f s before it would be missed",
-                                          (*missed - run_.frame_times_ms.back()) / 1000)
-                                   : text("vessels on both sides of it fill; contrast is missed %.1f s before the run's end",
-                                          (run_.frame_times_ms.back() - *missed) / 1000);
+      result.note =
+          !both_ends ? "no contrast in it and none beyond it: shut, or not reached by the injection"
+          : thin     ? "no contrast between vessels that have some, but a vein this thin is passed by where pressures at its ends are alike"
+          : !missed  ? "no contrast between vessels that have some, but when it should have come is not known"
+          : !long_enough
+              ? text("no contrast, but the run ends %.1f s before it would be missed", (*missed - run_.frame_times_ms.back()) / 1000)
+              : text("vessels on both sides of it fill; contrast is missed %.1f s before the run's end",
+                     (run_.frame_times_ms.back() - *missed) / 1000);
     }
     for (std::size_t i = 0; i < segment.seen.size(); ++i) {
       const bool thread = segment.seen[i] == Seen::thread, gap = segment.seen[i] == Seen::empty && !segment.lost;

@@ -10,10 +10,11 @@
 #include <utility>
 #include <vector>
 
+#include "engine/segment_ends.h"
+
 namespace cinelumen {
 namespace {
 
-constexpr double edge_px = 12;           // a vessel that ends this near to the image's edge goes on beyond it
 constexpr double widest_share = 0.85;    // the main vessel is as wide as the widest there is, nearly
 constexpr double branch_share = 0.65;    // of the main vessel's calibre: what is thinner is a branch of it
 constexpr double loop_share = 0.8;       // of the thinner plantar vein's calibre: ways round the arch, by perforators, are thinner
@@ -30,18 +31,7 @@ bool contains(std::string text, const char* word) {
 // Segments with the branch point at either end, -1: none.
 class Graph {
  public:
-  explicit Graph(const Analysis& analysis) : analysis_(analysis), ends_(analysis.segments.size(), {-1, -1}) {
-    for (std::size_t b = 0; b < analysis.branch_points.size(); ++b) {
-      const BranchPoint& branch = analysis.branch_points[b];
-      if (branch.crossing) continue;
-      for (const int s : branch.segments) {
-        const std::vector<CentrelinePoint>& points = analysis.segments[s].centreline.points;
-        if (points.size() < 2) continue;
-        const bool at_start = distance(points.front(), branch) < distance(points.back(), branch);
-        ends_[s][at_start ? 0 : 1] = static_cast<int>(b);
-      }
-    }
-  }
+  explicit Graph(const Analysis& analysis) : analysis_(analysis), ends_(segment_ends(analysis)) {}
   const std::vector<int>& at(int branch) const { return analysis_.branch_points[branch].segments; }
   const std::array<int, 2>& ends(int segment) const { return ends_[segment]; }
   int other_end(int segment, int branch) const { return ends_[segment][0] == branch ? ends_[segment][1] : ends_[segment][0]; }
@@ -86,18 +76,11 @@ class Graph {
         if (s != segment) widest = std::max(widest, measured_beyond(s, far, reach - 1));
     return widest;
   }
-  static double distance(const CentrelinePoint& p, const BranchPoint& branch) { return std::hypot(p.y - branch.y, p.x - branch.x); }
   const Analysis& analysis_;
   std::vector<std::array<int, 2>> ends_;
 };
 
 // A wide vessel is lost sight of earlier.
-bool leaves_image(const Analysis& analysis, const CentrelinePoint& p) {
-  constexpr double lost_radii = 2.4;
-  const double edge = std::max(edge_px, lost_radii * p.radius_px);
-  return p.y < edge || p.x < edge || p.y > analysis.rows - 1 - edge || p.x > analysis.columns - 1 - edge;
-}
-
 // Where contrast comes in: the widest vessel, filled first, from the image's edge; -1 where that is not one and the same.
 int find_inlet(const Analysis& analysis, const Graph& graph) {
   double widest = 0;

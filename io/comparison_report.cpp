@@ -103,6 +103,7 @@ class TimelinePage {
       : comparison_(comparison),
         given_(runs),
         folders_(folders),
+        thresholds_(comparison.thresholds),
         unit_(comparison.calibrated ? "mm" : "px"),
         reference_(run(static_cast<std::size_t>(comparison.reference)).analysis) {
     for (std::size_t s = 0; s < comparison.segments.size(); ++s) (is_shown(s) ? shown_ : others_).push_back(s);
@@ -979,7 +980,7 @@ class TimelinePage {
   const Comparison& comparison_;
   const std::vector<ComparedRun>& given_;
   const std::vector<std::string>& folders_;
-  const ComparisonThresholds thresholds_;
+  const ComparisonThresholds& thresholds_;
   std::string unit_;
   const Analysis& reference_;
   std::vector<std::size_t> shown_, others_;  ///< indices of segments: with a finding, gravest first; and without

@@ -11,17 +11,13 @@ namespace cinelumen {
 namespace {
 
 template <class Pair>
-Json pair(const Pair& values) {
-  return Json::array({json_number(values[0]), json_number(values[1])});
-}
-template <class Pair>
 Json pair_or_null(const std::optional<Pair>& values) {
-  return values ? pair(*values) : Json(nullptr);
+  return values ? json_pair(*values) : Json(nullptr);
 }
 
 Json narrowing_json(const Narrowing& n) {
   return {{"narrowing_percent", json_number(n.percent)},
-          {"ci95", pair(n.ci95)},
+          {"ci95", json_pair(n.ci95)},
           {"probability_over_25", json_number(n.probability_25)},
           {"probability_over_50", json_number(n.probability_50)},
           {"probability_over_90", json_number(n.probability_90)},
@@ -123,7 +119,7 @@ std::string comparison_json(const Comparison& comparison, const std::vector<Comp
     root["segments"].push_back({{"id", segment.id},
                                 {"name", json_words(segment.name)},
                                 {"role", json_words(segment.role)},
-                                {"at_px", pair(segment.at_px)},
+                                {"at_px", json_pair(segment.at_px)},
                                 {"length_mm", comparison.calibrated ? json_number(segment.length_mm) : Json(nullptr)},
                                 {"label", segment.label},
                                 {"grade", segment.grade},
@@ -139,7 +135,7 @@ std::string comparison_json(const Comparison& comparison, const std::vector<Comp
                      {"response", comparison.summary.response},
                      {"spastic_segments", comparison.summary.spastic_segments},
                      {"spastic_mm", comparison.calibrated ? json_number(comparison.summary.spastic_mm) : Json(nullptr)}};
-  root["thresholds"] = thresholds_json({});
+  root["thresholds"] = thresholds_json(comparison.thresholds);
   root["warnings"] = json_texts(comparison.warnings);
   return json_text(root);
 }

@@ -12,7 +12,7 @@ namespace cinelumen {
 bool is_finding(const std::string& label);
 
 /// True where a narrowing stands out, whatever is said of it.
-bool stands_out(const TimelineEntry& entry, const ComparisonThresholds& thresholds = {});
+bool stands_out(const TimelineEntry& entry, const ComparisonThresholds& thresholds);
 
 /// "3 min", "2 months": the time between two ISO 8601 times; empty where one is not known or the second is not the later.
 std::string time_between(const std::string& from, const std::string& to);

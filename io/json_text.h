@@ -26,6 +26,12 @@ Json json_numbers(const Values& list) {
   return result;
 }
 
+/// [a, b], rounded as above.
+template <class Pair>
+Json json_pair(const Pair& values) {
+  return Json::array({json_number(values[0]), json_number(values[1])});
+}
+
 /// Objects over several lines, lists of numbers on one: short enough to read, small enough for centrelines. Ends with a line end.
 std::string json_text(const Json& root);
 

@@ -22,10 +22,6 @@ namespace {
 constexpr int report_side = 768, report_frames = 120;
 
 Json scaled(const std::optional<double>& value, double factor) { return value ? json_number(*value * factor) : Json(nullptr); }
-template <class Pair>
-Json pair(const Pair& values) {
-  return Json::array({json_number(values[0]), json_number(values[1])});
-}
 double hundredths(double value) { return std::round(value * 100) / 100; }
 
 double time_of(const Analysis& analysis, std::size_t i) {
@@ -146,7 +142,7 @@ std::string analysis_json(const Run& run, const Analysis& analysis) {
       {"laterality", json_words(description.laterality)},
       {"positioner_primary_angle_deg", json_number(run.geometry.primary_angle_deg)},
       {"positioner_secondary_angle_deg", json_number(run.geometry.secondary_angle_deg)},
-      {"imager_pixel_spacing_mm", run.geometry.imager_pixel_spacing_mm ? pair(*run.geometry.imager_pixel_spacing_mm) : Json(nullptr)},
+      {"imager_pixel_spacing_mm", run.geometry.imager_pixel_spacing_mm ? json_pair(*run.geometry.imager_pixel_spacing_mm) : Json(nullptr)},
       {"densitometric", analysis.densitometric},
       {"subtracted", analysis.subtracted}};
   root["calibration"] = {{"source", to_string(calibration.source)},
@@ -202,7 +198,7 @@ std::string analysis_json(const Run& run, const Analysis& analysis) {
     }
     const SegmentDiameter& diameter = segment.diameter;
     const SegmentFlow& flow = segment.flow;
-    const Json minimum_at = diameter.minimum ? pair(diameter.minimum_at_px) : Json(nullptr);
+    const Json minimum_at = diameter.minimum ? json_pair(diameter.minimum_at_px) : Json(nullptr);
     const auto diameters = [&](double factor) {
       return Json{
           {"median", scaled(diameter.median, factor)},         {"sd", scaled(diameter.sd, factor)},
@@ -241,7 +237,8 @@ std::string analysis_json(const Run& run, const Analysis& analysis) {
   for (const BranchPoint& branch : analysis.branch_points) {
     Json ids = Json::array();
     for (const int index : branch.segments) ids.push_back(analysis.segments[static_cast<std::size_t>(index)].id);
-    root["branch_points"].push_back({{"at_px", pair(std::array{branch.y, branch.x})}, {"segments", ids}, {"crossing", branch.crossing}});
+    root["branch_points"].push_back(
+        {{"at_px", json_pair(std::array{branch.y, branch.x})}, {"segments", ids}, {"crossing", branch.crossing}});
   }
 
   Json regions = Json::array();
@@ -265,9 +262,9 @@ std::string analysis_json(const Run& run, const Analysis& analysis) {
                                 {"label", finding.label},
                                 {"grade", json_words(finding.grade)},
                                 {"narrowing_percent", json_number(finding.narrowing_percent)},
-                                {"ci95", finding.ci95 ? pair(*finding.ci95) : Json(nullptr)},
+                                {"ci95", finding.ci95 ? json_pair(*finding.ci95) : Json(nullptr)},
                                 {"extent_mm", json_number(finding.extent_mm)},
-                                {"at_px", pair(finding.at_px)},
+                                {"at_px", json_pair(finding.at_px)},
                                 {"onset_ms", json_number(finding.onset_ms)},
                                 {"probability", json_number(finding.probability)},
                                 {"reasons", json_texts(finding.reasons)}});

@@ -54,13 +54,16 @@ struct AnalysisJob {
   ResultOptions results;
 };
 
-/// One run, read, analysed and written; where `automatic`, on the CPU if the device fails.
+/// One run, read, analysed and written.
 struct AnalysedRun {
   Run run;
   Analysis analysis;
 };
-/// Throws InputError, DeviceError, OutputError, std::invalid_argument for frames that the run does not have.
-AnalysedRun run_job(const AnalysisJob& job, const Stream& stream, bool automatic);
+/// Opens the run and looks whether it has the frames that are asked for. Throws InputError, std::invalid_argument.
+Run open_run(const AnalysisJob& job);
+/// Analyses what open_run() gave and writes the results; where `automatic`, on the CPU if the device fails. Throws InputError, DeviceError,
+/// OutputError.
+AnalysedRun run_job(const AnalysisJob& job, Run run, const Stream& stream, bool automatic);
 
 /// Rows as a table on stdout, columns as wide as they must be, all but the first flush right.
 void print_table(const std::vector<std::vector<std::string>>& rows);

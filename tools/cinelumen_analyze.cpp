@@ -187,7 +187,8 @@ int analyze_runs(const Options& options, const GlobalOptions& global) {
     try {
       ResultOptions own = results;
       own.folder = job.folder;
-      job.done = run_job({job.path, analysis_options, options.read, own}, stream, automatic);
+      const AnalysisJob asked{job.path, analysis_options, options.read, own};
+      job.done = run_job(asked, open_run(asked), stream, automatic);
     } catch (const InputError& error) {
       if (!several) throw;
       job.failure = error.what();  // the others go on
@@ -290,17 +291,19 @@ void print_notes(const Analysis& analysis, const GlobalOptions& global) {
   for (const auto& [stage, ms] : analysis.timing.stages) std::fprintf(stderr, "%-16s %9.1f ms\n", stage.c_str(), ms);
 }
 
-AnalysedRun run_job(const AnalysisJob& job, const Stream& stream, bool automatic) {
-  AnalysedRun result;
-  result.run = [&] {
-    const TraceSpan span("read the run");
-    return read_run(job.path, job.read);
-  }();
-  const Run& run = result.run;
+Run open_run(const AnalysisJob& job) {
+  const TraceSpan span("read the run");
+  Run run = read_run(job.path, job.read);
   if (job.analysis.last_frame >= run.frame_count() || job.analysis.first_frame >= run.frame_count())
     throw std::invalid_argument("--frames " + std::to_string(job.analysis.first_frame + 1) + "-" +
                                 (job.analysis.last_frame < 0 ? "" : std::to_string(job.analysis.last_frame + 1)) + ": " + job.path +
                                 " has frames 1-" + std::to_string(run.frame_count()));
+  return run;
+}
+
+AnalysedRun run_job(const AnalysisJob& job, Run opened, const Stream& stream, bool automatic) {
+  AnalysedRun result{std::move(opened), {}};
+  const Run& run = result.run;
   const auto run_on = [&](const Stream& on, const std::string& warning) {
     ResultWriter writer(run, job.analysis, job.results);
     result.analysis = analyze(on, run, job.analysis, &writer);

@@ -66,41 +66,54 @@ std::string folder_name(std::size_t run) {
   return name;
 }
 
-/// The runs, analysed into folders of their own under the output folder, or read from finished folders.
-std::vector<ComparedRun> gather(const Options& options, const GlobalOptions& global, std::vector<std::string>& folders) {
-  bool automatic = false;
-  const int device = parse_device(options.device, automatic);
-  std::optional<Stream> stream;
-  std::vector<ComparedRun> runs;
-  ProgressBar bar(!global.quiet && stderr_is_terminal());
+/// A run as it was given: opened, to be analysed into a folder of its own under the output folder, or read from a finished analysis.
+struct GivenRun {
+  AnalysisJob job;
+  std::optional<Run> run;
+  std::string folder;
+};
+
+/// All of them, before any is analysed; `compared` gets what their files say.
+std::vector<GivenRun> open_runs(const Options& options, std::vector<ComparedRun>& compared) {
+  std::vector<GivenRun> given;
   for (std::size_t i = 0; i < options.runs.size(); ++i) {
     const std::string& path = options.runs[i];
     if (is_analysis_folder(path)) {
       if (!options.frames.empty() && (options.frames.size() == 1 || !options.frames[i].empty()))
         throw std::invalid_argument("--frames: " + path + " is a finished analysis, expected a run");
-      runs.push_back(read_analysis(path));
-      folders.push_back(std::filesystem::proximate(path, options.output).generic_string());
+      compared.push_back(read_analysis(path));
+      given.push_back({{}, {}, std::filesystem::proximate(path, options.output).generic_string()});
       continue;
     }
-    if (!stream) stream = device >= 0 ? Stream::cuda(device) : Stream::cpu();
     AnalysisJob job{path, analysis_options_of(options, i), options.read, {}};
     job.results.folder = std::filesystem::path(options.output) / folder_name(i);
     job.results.video = options.video;
-    const std::string title = "run " + std::to_string(i + 1) + " of " + std::to_string(options.runs.size()) + ": ";
-    job.results.progress = [&](const std::string& stage, int done, int total) { bar.show(title + stage, done, total); };
-    AnalysedRun done = run_job(job, *stream, automatic);
+    Run run = open_run(job);
+    ComparedRun& result = compared.emplace_back();
+    result.description = run.description;
+    result.geometry = run.geometry;
+    result.valid = copy_of(run.field.valid());
+    result.acquired = run.description.acquired;
+    given.push_back({std::move(job), std::move(run), folder_name(i)});
+  }
+  return given;
+}
+
+void analyse(std::vector<GivenRun>& given, const Options& options, const GlobalOptions& global, std::vector<ComparedRun>& compared) {
+  bool automatic = false;
+  const int device = parse_device(options.device, automatic);
+  std::optional<Stream> stream;
+  ProgressBar bar(!global.quiet && stderr_is_terminal());
+  for (std::size_t i = 0; i < given.size(); ++i) {
+    if (!given[i].run) continue;
+    if (!stream) stream = device >= 0 ? Stream::cuda(device) : Stream::cpu();
+    const std::string title = "run " + std::to_string(i + 1) + " of " + std::to_string(given.size()) + ": ";
+    given[i].job.results.progress = [&](const std::string& stage, int done, int total) { bar.show(title + stage, done, total); };
+    AnalysedRun done = run_job(given[i].job, std::move(*given[i].run), *stream, automatic);
     bar.clear();
     print_notes(done.analysis, global);
-    folders.push_back(folder_name(i));
-    ComparedRun run;
-    run.description = done.run.description;
-    run.geometry = done.run.geometry;
-    run.valid = copy_of(done.run.field.valid());
-    run.acquired = run.description.acquired;
-    run.analysis = std::move(done.analysis);
-    runs.push_back(std::move(run));
+    compared[i].analysis = std::move(done.analysis);
   }
-  return runs;
 }
 
 void take_events(const Options& options, std::vector<ComparedRun>& runs, std::vector<std::string>& warnings) {
@@ -162,12 +175,15 @@ void print_summary(const Comparison& comparison, const std::vector<ComparedRun>&
 int compare(const Options& options, const GlobalOptions& global) {
   check(options);
   set_cpu_threads(options.threads);
-  // Before hours of work: whether it can be written, and whether the events can be read.
+  // Before hours of work: whether it can be written, and whether files and events allow it.
   OutputFolder folder(options.output, {"comparison.json", "comparison.csv", "report.html"});
-  if (!options.events.empty()) read_events(options.events, options.runs);
+  std::vector<ComparedRun> runs;
+  std::vector<GivenRun> given = open_runs(options, runs);
   std::vector<std::string> folders, warnings;
-  std::vector<ComparedRun> runs = gather(options, global, folders);
+  for (const GivenRun& run : given) folders.push_back(run.folder);
   take_events(options, runs, warnings);
+  check_same_patient(runs, options.force);
+  analyse(given, options, global, runs);
   ComparisonOptions comparison_options;
   comparison_options.force = options.force;
   if (options.reference > 0) comparison_options.reference = options.reference - 1;
