@@ -3,7 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
-#include <cstdio>
+
+#include "engine/words.h"
 
 namespace cinelumen {
 namespace {
@@ -29,13 +30,6 @@ bool is_spasm(const std::string& label) { return label.rfind("spasm", 0) == 0; }
 /// What opens a vessel by force, as a drug does not.
 bool is_mechanical(EventKind kind) {
   return kind == EventKind::valvulotomy || kind == EventKind::balloon || kind == EventKind::stent_graft || kind == EventKind::redo;
-}
-
-template <class... Values>
-std::string text(const char* format, Values... values) {
-  char buffer[320];
-  std::snprintf(buffer, sizeof buffer, format, values...);
-  return buffer;
 }
 
 std::string run_name(std::size_t run) { return "run " + std::to_string(run + 1); }
@@ -74,35 +68,39 @@ struct Verdict {
 class Rules {
  public:
   Rules(SegmentTimeline& segment, const std::vector<TimelineRun>& runs, const ComparisonThresholds& thresholds)
-      : segment_(segment), runs_(runs), t_(thresholds) {
-    find_sites();
-  }
+      : segment_(segment), runs_(runs), t_(thresholds) {}
 
   void apply() {
     for (std::size_t r = 0; r < segment_.entries.size(); ++r) {
-      Verdict then = verdict(r, r);
+      Verdict then = verdict(r, r, find_sites(r));
       segment_.entries[r].label_then = then.label;
       segment_.entries[r].reasons = std::move(then.reasons);
     }
+    if (segment_.entries.empty()) return;
+    const std::size_t last = segment_.entries.size() - 1;
+    const std::vector<Site> sites = find_sites(last);
     std::vector<Verdict> now;
-    for (std::size_t r = 0; r < segment_.entries.size(); ++r) {
-      now.push_back(verdict(r, segment_.entries.size() - 1));
+    for (std::size_t r = 0; r <= last; ++r) {
+      now.push_back(verdict(r, last, sites));
       segment_.entries[r].label_now = now.back().label;
     }
     conclude(now);
   }
 
  private:
-  void find_sites() {
-    for (const TimelineEntry& entry : segment_.entries) {
+  /// What is narrow in any run up to `last`: a label of then may not know of later runs.
+  std::vector<Site> find_sites(std::size_t last) const {
+    std::vector<Site> sites;
+    for (std::size_t r = 0; r <= last; ++r) {
+      const TimelineEntry& entry = segment_.entries[r];
       if (!entry.change.known || !entry.significant) continue;
       for (const Narrowing& narrowing : entry.change.narrowings) {
         if (narrowing.percent < t_.narrowing_percent || narrowing.probability_25 < 0.5) continue;
         Site* known = nullptr;
-        for (Site& site : sites_)
+        for (Site& site : sites)
           if (narrowing.from_mm < site.to + t_.same_site_mm && narrowing.to_mm > site.from - t_.same_site_mm) known = &site;
         if (!known) {
-          sites_.push_back(
+          sites.push_back(
               {narrowing.from_mm, narrowing.to_mm, narrowing.at_mm, narrowing.spread_mm, narrowing.possible_mm, narrowing.half_depth_mm()});
           continue;
         }
@@ -112,6 +110,7 @@ class Rules {
           *known = {narrowing.from_mm, narrowing.to_mm, narrowing.at_mm, known->extent, known->possible, narrowing.half_depth_mm()};
       }
     }
+    return sites;
   }
 
   SiteInRun look(const Site& site, std::size_t r) const {
@@ -156,7 +155,7 @@ class Rules {
     return before.ratio < 1 ? (after.ratio - before.ratio) / (1 - before.ratio) : 0;
   }
   bool recovered(const SiteInRun& before, const SiteInRun& after) const {
-    const double least_significant_change = 1.96 * std::sqrt(2.0) * std::hypot(before.ratio_sd, after.ratio_sd) / std::sqrt(2.0);
+    const double least_significant_change = 1.96 * std::hypot(before.ratio_sd, after.ratio_sd);
     return !after.occluded && recovery(before, after) >= t_.recovery && after.ratio - before.ratio > least_significant_change &&
            after.percent < t_.mild_percent;
   }
@@ -349,7 +348,7 @@ class Rules {
     return best;
   }
 
-  Verdict verdict(std::size_t r, std::size_t last) const {
+  Verdict verdict(std::size_t r, std::size_t last, const std::vector<Site>& sites) const {
     const TimelineEntry& entry = segment_.entries[r];
     Verdict result;
     if (!runs_[r].comparable || entry.state == SegmentState::out_of_view) {
@@ -363,7 +362,7 @@ class Rules {
       return result;
     }
     if (entry.state == SegmentState::occluded) result = occluded(r, last);
-    for (const Site& site : sites_)
+    for (const Site& site : sites)
       if (Verdict here = at_site(site, r, last); gravity(here.label) > gravity(result.label)) result = std::move(here);
     if (result.label != no_change) return result;
     if (!entry.change.known) {
@@ -445,7 +444,6 @@ class Rules {
   SegmentTimeline& segment_;
   const std::vector<TimelineRun>& runs_;
   const ComparisonThresholds& t_;
-  std::vector<Site> sites_;
 };
 
 struct Word {

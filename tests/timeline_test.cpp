@@ -176,6 +176,15 @@ TEST(Timeline, WhatOpensByItselfWithoutATaperWasPassedBy) {
   EXPECT_EQ(segment.grade, "none");
 }
 
+TEST(Timeline, WhatWasSaidThenKnewNothingOfLaterRuns) {
+  Timeline timeline;
+  timeline.add({60, 7}, EventKind::valvulotomy, 0);
+  timeline.add({70, 40}, EventKind::spasmolytic, 0);
+  const SegmentTimeline& segment = timeline.labelled();
+  EXPECT_EQ(segment.entries[1].label_then, "indeterminate") << "short, and seen once";
+  EXPECT_EQ(segment.entries[2].label_then, "spasm, not yet settled");
+}
+
 TEST(Timeline, FixedStenosisStays) {
   Timeline timeline;
   const Seen stenosis{60, 7};
