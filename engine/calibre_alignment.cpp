@@ -6,6 +6,8 @@
 #include <limits>
 #include <optional>
 
+#include "engine/median.h"
+
 namespace cinelumen {
 namespace {
 
@@ -60,6 +62,50 @@ std::vector<double> middle_of_three(const std::vector<float>& diameter_px) {
     result.push_back(diameter_px[i] > 0 ? std::log(middle) : std::numeric_limits<double>::quiet_NaN());
   }
   return result;
+}
+
+/// Calibre where it was not measured, from the nearest place either side where it was: a vein that is hidden by another one goes on beneath
+/// it. A place says what the 2 mm about it say.
+void carry_on(const AlignmentOptions& options, double mm_per_px, ReferenceCalibre::Segment& segment) {
+  constexpr double place_mm = 2;
+  const std::size_t n = segment.diameter_px.size();
+  struct Known {
+    double away = 0, log_diameter = 0, sd = 0;
+  };
+  const auto nearest = [&](std::size_t i, std::ptrdiff_t step) -> std::optional<Known> {
+    std::vector<double> values, sds;
+    double first = 0;
+    for (auto k = static_cast<std::ptrdiff_t>(i) + step; k >= 0 && k < static_cast<std::ptrdiff_t>(n); k += step) {
+      const auto at = static_cast<std::size_t>(k);
+      const double away = std::abs(segment.arc_mm[at] - segment.arc_mm[i]);
+      if (away > (values.empty() ? options.reach_mm : first + place_mm)) break;
+      if (!(segment.measured_px[at] > 0)) continue;
+      if (values.empty()) first = away;
+      values.push_back(std::log(segment.diameter_px[at]));
+      sds.push_back(segment.sd_px[at] / segment.diameter_px[at]);
+    }
+    if (static_cast<double>(values.size()) * mm_per_px < 0.5 * place_mm) return {};
+    return Known{first, in_place_median(values), std::hypot(in_place_median(sds), options.reach_sd * first)};
+  };
+  std::vector<float> diameter = segment.diameter_px, sd = segment.sd_px;
+  for (std::size_t i = 0; i < n; ++i) {
+    if (segment.measured_px[i] > 0) continue;
+    const std::optional<Known> before = nearest(i, -1), after = nearest(i, 1);
+    if (!before && !after) continue;
+    double value = 0, log_sd = 0;
+    if (before && after) {
+      const double f = before->away / (before->away + after->away);
+      value = (1 - f) * before->log_diameter + f * after->log_diameter;
+      log_sd = std::min(before->sd, after->sd);
+    } else {
+      value = (before ? before : after)->log_diameter;
+      log_sd = (before ? before : after)->sd;
+    }
+    diameter[i] = static_cast<float>(std::exp(value));
+    sd[i] = static_cast<float>(std::exp(value) * log_sd);
+  }
+  segment.diameter_px = std::move(diameter);
+  segment.sd_px = std::move(sd);
 }
 
 struct Calibre {
@@ -117,6 +163,7 @@ ReferenceCalibre reference_calibre(const Analysis& reference, const AlignmentOpt
           for (std::size_t k = i; k < end; ++k) own.diameter_px[k] = static_cast<float>(std::exp(healthy[k]));
         i = std::max(end, i + 1);
       }
+      carry_on(options, result.mm_per_px, own);
     }
     result.segments.push_back(std::move(own));
   }
@@ -130,7 +177,7 @@ std::vector<AlignedSegment> align_calibres(const Analysis& reference, const Refe
   for (std::size_t s = 0; s < reference.segments.size(); ++s) {
     const ReferenceCalibre::Segment& own = calibre.segments[s];
     AlignedSegment aligned;
-    int measured = 0, both = 0, matched = 0, failed = 0, doubtful = 0;
+    int measured = 0, both = 0, carried = 0, matched = 0, failed = 0, doubtful = 0;
     for (std::size_t i = 0; i < own.diameter_px.size(); ++i) {
       aligned.ratio.push_back(unknown);
       aligned.sd.push_back(unknown);
@@ -146,14 +193,14 @@ std::vector<AlignedSegment> align_calibres(const Analysis& reference, const Refe
       if (!(own.diameter_px[i] > 0)) continue;
       const std::optional<Calibre> found = calibre_at(there, match.point);
       if (!found || !(found->diameter_px > 0)) continue;
-      ++both;
+      ++(own.measured_px[i] > 0 ? both : carried);
       aligned.ratio.back() = static_cast<float>(std::log(found->diameter_px / scale / own.diameter_px[i]));
       aligned.sd.back() = static_cast<float>(std::hypot(found->sd_px / found->diameter_px, own.sd_px[i] / own.diameter_px[i]));
       doubtful += !found->tested || (own.diameter_px[i] * calibre.mm_per_px < shape_tells_mm && !found->own_kappa && !found->confirmed);
     }
     aligned.measured_share = measured > 0 ? static_cast<double>(both) / measured : 0;
     aligned.filling_failed_share = matched > 0 ? static_cast<double>(failed) / matched : 0;
-    aligned.doubt = both > 0 ? static_cast<double>(doubtful) / both : 0;
+    aligned.doubt = both + carried > 0 ? static_cast<double>(doubtful) / (both + carried) : 0;
     result.push_back(std::move(aligned));
   }
   return result;

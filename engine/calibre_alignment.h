@@ -12,13 +12,15 @@ namespace cinelumen {
 struct AlignmentOptions {
   double bridge_mm = 10;       ///< narrowings of the reference shorter than this are bridged: calibre is compared with that either side
   double bridge_percent = 15;  ///< ... if deeper than this
+  double reach_mm = 5;         ///< beyond what was measured, or between: so far the reference's calibre is taken to go on ...
+  double reach_sd = 0.03;      ///< ... its ln growing less sure by this a mm
 };
 
 /// The calibre that all others are compared with, along each of the reference's centrelines.
 struct ReferenceCalibre {
   struct Segment {
     std::vector<double> arc_mm;             ///< px where not calibrated
-    std::vector<float> diameter_px, sd_px;  ///< 0: not measured; focal narrowings bridged
+    std::vector<float> diameter_px, sd_px;  ///< focal narrowings bridged, and carried on a little where other vessels hide it; 0: not known
     std::vector<float> measured_px;         ///< 0: not measured; as it was
   };
   std::vector<Segment> segments;

@@ -218,8 +218,8 @@ class RunAgainstReference {
     if (!summary.is_reference) estimate_scale(aligned_, prior_scale_sd(same_procedure), summary);
     for (AlignedSegment& segment : aligned_)
       for (float& ratio : segment.ratio) ratio -= static_cast<float>(summary.scale_offset);
-    lost_ =
-        find_lost_contrast(reference.analysis, calibre, run.analysis, run.valid.view(), summary.registration, matching_, lost_options());
+    lost_ = find_lost_contrast(reference.analysis, calibre, run.analysis, run.valid.view(), summary.registration, matching_, aligned_,
+                               lost_options());
   }
 
   TimelineEntry entry(std::size_t s) const {
@@ -279,7 +279,8 @@ class RunAgainstReference {
     std::sort(ratios.begin(), ratios.end(), [](const LogRatio& a, const LogRatio& b) { return a.arc_mm < b.arc_mm; });
     if (ratios.size() >= 5) entry.change = estimate_change(ratios, summary_.scale_offset_sd);
     entry.bounded = lost.bounded && !moves;
-    for (Narrowing& n : entry.change.narrowings) n.at_least = beside(n, aligned.failed_mm) > least_beside_mm;
+    const std::vector<double> failed = moves ? aligned.failed_mm : without(aligned.failed_mm, lost.threads);
+    for (Narrowing& n : entry.change.narrowings) n.at_least = beside(n, failed) > least_beside_mm;
     if (moves && lost.empty_share > 0) {
       entry.state = aligned.measured_share >= t_.measured_share ? SegmentState::measured : SegmentState::not_filled;
       entry.note = "the vessels move against the background: where it is not seen, it may lie elsewhere";
@@ -287,6 +288,7 @@ class RunAgainstReference {
     } else if (lost.occluded) {
       entry.state = SegmentState::occluded;
       entry.lost_mm = {lost.from_mm, lost.to_mm};
+      entry.lost_bound = lost.bound;
     } else if (lost.empty_share > 0.5) {
       entry.state = SegmentState::not_filled;
       entry.change = {};
@@ -312,6 +314,11 @@ class RunAgainstReference {
     entry.ci95 = {{100 * (ratio - 1.96 * sd), 100 * (ratio + 1.96 * sd)}};
   }
 
+  /// Places of which contrast told what the gates of filling had left open are no longer failed.
+  static std::vector<double> without(std::vector<double> places_mm, const std::vector<LogRatio>& told) {
+    std::erase_if(places_mm, [&](double mm) { return std::any_of(told.begin(), told.end(), [&](const LogRatio& r) { return r.arc_mm == mm; }); });
+    return places_mm;
+  }
   static constexpr double least_beside_mm = 1.5;
   /// Length of the places within 3 mm of a narrowing.
   double beside(const Narrowing& n, const std::vector<double>& places_mm) const {
@@ -344,9 +351,10 @@ std::vector<SegmentTimeline> start_timelines(const ComparedRun& reference, const
     timeline.length_mm = from.centreline.length_px() * calibre.mm_per_px;
     for (std::size_t i = 0; i < from.centreline.points.size(); ++i) {
       timeline.arc_mm.push_back(static_cast<float>(calibre.segments[s].arc_mm[i]));
+      const bool measured = calibre.segments[s].measured_px[i] > 0;
       const float d = calibre.segments[s].diameter_px[i], sd = calibre.segments[s].sd_px[i];
-      timeline.reference_mm.push_back(d > 0 ? static_cast<float>(d * calibre.mm_per_px) : nothing);
-      timeline.reference_sd_mm.push_back(d > 0 ? static_cast<float>(sd * calibre.mm_per_px) : nothing);
+      timeline.reference_mm.push_back(measured ? static_cast<float>(d * calibre.mm_per_px) : nothing);
+      timeline.reference_sd_mm.push_back(measured ? static_cast<float>(sd * calibre.mm_per_px) : nothing);
     }
     segments.push_back(std::move(timeline));
   }
@@ -421,7 +429,7 @@ class AcrossBranchings {
         n.possible_mm += pieces[b].narrowing->extent_mm();
         for (const End& end : pieces[b].ends) {
           n.spread_mm += end.joined ? end.hidden_mm : 0;
-          n.possible_mm += end.hidden_mm;
+          n.possible_mm += end.hidden_mm + (end.joined ? 0 : hidden_beyond(end.place, run));
         }
       }
     }
@@ -429,6 +437,7 @@ class AcrossBranchings {
 
  private:
   static constexpr double short_link_mm = 6, hidden_mm = 6;  // near a branching the wider vessel hides what begins there
+  static constexpr double goes_on_share = 0.5;               // of the depth, in ln D
   /// One end of a narrowing.
   struct End {
     int place = -1;        // that it reaches, as far as could be measured; -1: none
@@ -443,10 +452,24 @@ class AcrossBranchings {
     if (change.arc_mm.empty()) return {};
     const double first = change.arc_mm.front(), last = change.arc_mm.back();
     const bool touches = end == 0 ? n.extent_from_mm < first + 1 : n.extent_to_mm > last - 1;
-    if (!touches) return {};
+    // What has nearly come back there ends there.
+    const double deepest = std::log(std::max(0.01, 1 - 0.01 * n.percent));
+    const double there = end == 0 ? change.ratio_log.front() : change.ratio_log.back();
+    if (!touches || there > goes_on_share * deepest) return {};
     const double hidden = std::max(0.0, end == 0 ? first : segments_[s].length_mm - last);
     const int branch = ends_[s][end];
     return {branch >= 0 && hidden < hidden_mm ? root(places_, branch) : -1, hidden, false};
+  }
+  /// Longest of the segments from a branching on of which nothing could be measured in this run.
+  double hidden_beyond(int place, std::size_t run) {
+    double longest = 0;
+    for (std::size_t s = 0; place >= 0 && s < segments_.size(); ++s) {
+      const TimelineEntry& entry = segments_[s].entries[run];
+      if (entry.change.known || entry.state != SegmentState::measured) continue;
+      for (const int branch : ends_[s])
+        if (branch >= 0 && root(places_, branch) == place) longest = std::max(longest, segments_[s].length_mm);
+    }
+    return longest;
   }
   static int root(std::vector<int>& parents, int i) {
     while (parents[static_cast<std::size_t>(i)] != i) i = parents[static_cast<std::size_t>(i)];

@@ -63,6 +63,7 @@ struct Verdict {
   std::vector<std::string> reasons;
   std::optional<Narrowing> narrowing;
   std::optional<double> recovery;
+  bool sees_lesion = false;  // something is narrow or shut there, whatever it may be called
 };
 
 class Rules {
@@ -151,6 +152,13 @@ class Rules {
     return false;
   }
 
+  /// Whether a drug was given before run r, in its procedure.
+  bool drug_in_procedure(std::size_t r) const {
+    std::size_t first = r;
+    while (first > 0 && runs_[first - 1].procedure == runs_[r].procedure) --first;
+    return runs_[first].event == EventKind::spasmolytic || drug_between(first, r);
+  }
+
   double recovery(const SiteInRun& before, const SiteInRun& after) const {
     return before.ratio < 1 ? (after.ratio - before.ratio) / (1 - before.ratio) : 0;
   }
@@ -182,7 +190,7 @@ class Rules {
         return result;
       }
       if (!later.present && later.percent < t_.narrowing_percent) {
-        const bool tested = repeated || drug_between(first_present(site, r), r);
+        const bool tested = repeated || drug_in_procedure(r);
         // Opened by force, it says nothing of what the vessel would have done by itself.
         if (forced && !tested) break;
         result.label = tested ? refractory : relieved;
@@ -225,7 +233,8 @@ class Rules {
       const SiteInRun other = look(site, q);
       if (!other.known) continue;
       if (other.present && std::abs(other.percent - seen.percent) <= t_.same_size_percent) same.push_back(q);
-      if (q > r && !other.present && other.percent < t_.narrowing_percent && !gone) gone = q;
+      const bool less = other.percent < t_.narrowing_percent && seen.percent - other.percent > t_.same_size_percent;
+      if (q > r && !other.present && less && !gone) gone = q;
     }
     const std::string shape = text("short: %.1f mm at half its depth", site.half_depth);
     const std::size_t latest = same.empty() ? r : same.back();
@@ -253,6 +262,8 @@ class Rules {
     return site.extent <= t_.spasm_extent_mm &&
            (site.possible <= t_.spasm_extent_mm || site.extent < least_share_of_spasm * t_.spasm_extent_mm);
   }
+  /// May be longer than was seen: what it does then tells more than its length.
+  bool may_be_focal(const Site& site) const { return !is_focal(site) && site.extent <= t_.spasm_extent_mm; }
 
   Verdict at_site(const Site& site, std::size_t r, std::size_t last) const {
     const SiteInRun seen = look(site, r);
@@ -274,6 +285,8 @@ class Rules {
     } else if (is_focal(site)) {
       result = focal(site, r, last, seen);
       if (result.label == indeterminate && n.percent < t_.mild_percent) result.label = below_grade;
+    } else if (may_be_focal(site) && focal(site, r, last, seen).label != indeterminate) {
+      result = focal(site, r, last, seen);
     } else if (n.percent < t_.mild_percent) {
       result.label = below_grade;
       result.reasons = {text("%.0f %% and more would be spasm, mild", t_.mild_percent)};
@@ -287,6 +300,7 @@ class Rules {
     }
     result.reasons.insert(result.reasons.begin(), figures.begin(), figures.end());
     result.narrowing = n;
+    result.sees_lesion = true;
     return result;
   }
 
@@ -304,7 +318,7 @@ class Rules {
                     entry.lost_mm[1] - entry.lost_mm[0]};
     Narrowing whole;
     whole.percent = 100;
-    whole.ci95 = {100 * (1 - t_.measurable_mm / std::max(t_.measurable_mm, reference_at(lost.at))), 100};
+    whole.ci95 = {100 * (1 - entry.lost_bound), 100};
     whole.probability_25 = whole.probability_50 = whole.probability_90 = 1;
     whole.at_mm = lost.at;
     whole.from_mm = lost.from;
@@ -313,15 +327,20 @@ class Rules {
     whole.extent_to_mm = lost.to;
     whole.spread_mm = lost.extent;
     result.narrowing = whole;
+    result.sees_lesion = true;
     // A vessel that opens by itself was not occluded. Whether it was shut or only passed by is told by its ends: spasm tapers.
     for (std::size_t q = r + 1; q <= last && !mechanical_between(r, q); ++q) {
       const SiteInRun later = look(lost, q);
       if (!later.known || later.present || later.percent >= t_.narrowing_percent) continue;
       Verdict opened = tapers_into(entry, lost) ? spasm(lost, r, last, look(lost, r)) : Verdict{indeterminate, {}, {}, {}};
+      opened.sees_lesion = true;
       opened.reasons.insert(opened.reasons.begin(), result.reasons.begin(), result.reasons.end());
       if (is_spasm(opened.label)) {
         opened.reasons.push_back(run_name(q) + ": open without a balloon, so it was shut by spasm, severe, and not occluded");
         opened.reasons.emplace_back(extrapolation);
+        // Any lumen that would not have been seen is as likely.
+        whole.percent = 100 * (1 - 0.5 * entry.lost_bound);
+        whole.probability_90 = std::min(1.0, 0.1 / std::max(0.1, entry.lost_bound));
         opened.narrowing = whole;
       } else {
         opened.reasons.push_back(run_name(q) +
@@ -338,16 +357,6 @@ class Rules {
              return n.percent >= t_.narrowing_percent && n.extent_from_mm < lost.to + beside_mm && n.extent_to_mm > lost.from - beside_mm;
            });
   }
-  double reference_at(double arc_mm) const {
-    double best = 0, nearest = 1e9;
-    for (std::size_t i = 0; i < segment_.arc_mm.size(); ++i)
-      if (const double away = std::abs(segment_.arc_mm[i] - arc_mm); away < nearest && segment_.reference_mm[i] > 0) {
-        nearest = away;
-        best = segment_.reference_mm[i];
-      }
-    return best;
-  }
-
   Verdict verdict(std::size_t r, std::size_t last, const std::vector<Site>& sites) const {
     const TimelineEntry& entry = segment_.entries[r];
     Verdict result;
@@ -384,10 +393,12 @@ class Rules {
   void conclude(std::vector<Verdict>& now) {
     std::size_t gravest = now.size();
     int unchanged = 0, unclear = 0;
+    bool lesion = false;
     for (std::size_t r = 0; r < now.size(); ++r) {
       if (runs_[r].is_reference && gravity(now[r].label) <= gravity(indeterminate)) continue;  // says nothing of a change
       unchanged += now[r].label == no_change;
       unclear += now[r].label == indeterminate || now[r].label == not_filled;
+      lesion = lesion || now[r].sees_lesion;
       const int gravity_here = gravity(now[r].label), so_far = gravest < now.size() ? gravity(now[gravest].label) : -1;
       const double here = now[r].narrowing ? now[r].narrowing->percent : -1e9;
       const double before = gravest < now.size() && now[gravest].narrowing ? now[gravest].narrowing->percent : -1e9;
@@ -399,7 +410,7 @@ class Rules {
     }
     // Runs that say nothing do not outweigh those that say that nothing changed.
     const std::string& word = now[gravest].label;
-    if ((word == indeterminate || word == not_filled) && unchanged > unclear)
+    if ((word == indeterminate || word == not_filled) && unchanged > unclear && !lesion)
       for (std::size_t r = 0; r < now.size(); ++r)
         if (now[r].label == no_change && !runs_[r].is_reference && now[gravest].label != no_change) gravest = r;
     const Verdict& worst = now[gravest];
