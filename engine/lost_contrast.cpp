@@ -219,38 +219,6 @@ class Search {
     }
     keep_those_with_shoulders();
   }
-  /// A shoulder anywhere in what hangs together tells for all of it.
-  void keep_those_with_shoulders() {
-    std::vector<char> told(segments_.size(), false);
-    for (std::size_t s = 0; s < segments_.size(); ++s) told[s] = threaded_[s] && has_shoulder(s);
-    for (bool changed = true; changed;) {
-      changed = false;
-      for (const BranchPoint& branch : reference_.branch_points) {
-        const auto is_told = [&](int s) { return told[static_cast<std::size_t>(s)] != 0; };
-        if (std::none_of(branch.segments.begin(), branch.segments.end(), is_told)) continue;
-        for (const int s : branch.segments) {
-          const auto other = static_cast<std::size_t>(s);
-          if (told[other] || !threaded_[other]) continue;
-          told[other] = changed = true;
-        }
-      }
-    }
-    threaded_ = std::move(told);
-  }
-  bool has_shoulder(std::size_t s) const {
-    constexpr int enough = 3;  // points
-    const std::vector<double>& arc = calibre_.segments[s].arc_mm;
-    int narrow = 0;
-    for (std::size_t k = 0; k < arc.size(); ++k) {
-      if (!(aligned_[s].ratio[k] < std::log(options_.shoulder_share))) continue;
-      for (std::size_t i = 0; i < arc.size(); ++i)
-        if (segments_[s].seen[i] == Seen::thread && std::abs(arc[i] - arc[k]) <= options_.shoulder_mm) {
-          ++narrow;
-          break;
-        }
-    }
-    return narrow >= enough;
-  }
   /// From point i on towards an end: a vessel in the segment itself, or beyond the branching there.
   bool leads_to_vessel(std::size_t s, std::size_t i, std::size_t end) const {
     const std::vector<Seen>& seen = segments_[s].seen;
@@ -266,6 +234,59 @@ class Search {
       const auto o = static_cast<std::size_t>(other);
       return o != s && (threaded_[o] || filled_at(o, ends_[o][0] == branch));
     });
+  }
+
+  enum class Shoulder { unknown, none, narrows };
+  /// A shoulder anywhere in what hangs together tells for all of it, but for a segment that shows that it has none.
+  void keep_those_with_shoulders() {
+    std::vector<Shoulder> own;
+    std::vector<char> told(segments_.size(), false);
+    for (std::size_t s = 0; s < segments_.size(); ++s) {
+      own.push_back(threaded_[s] ? shoulder_of(s) : Shoulder::none);
+      told[s] = own[s] == Shoulder::narrows;
+    }
+    for (bool changed = true; changed;) {
+      changed = false;
+      for (const BranchPoint& branch : reference_.branch_points) {
+        const auto is_told = [&](int s) { return told[static_cast<std::size_t>(s)] != 0; };
+        if (std::none_of(branch.segments.begin(), branch.segments.end(), is_told)) continue;
+        for (const int s : branch.segments) {
+          const auto other = static_cast<std::size_t>(s);
+          if (told[other] || own[other] != Shoulder::unknown) continue;
+          told[other] = changed = true;
+        }
+      }
+    }
+    threaded_ = std::move(told);
+  }
+  /// What was measured beside a segment's threads.
+  Shoulder shoulder_of(std::size_t s) const {
+    constexpr int enough = 3;  // points
+    const std::vector<double>& arc = calibre_.segments[s].arc_mm;
+    const AlignedSegment& aligned = aligned_[s];
+    const double dense = usual_density(aligned) + std::log1p(options_.layered_density);
+    int narrow = 0, measured = 0;
+    for (std::size_t k = 0; k < arc.size(); ++k) {
+      if (!std::isfinite(aligned.ratio[k]) || !beside_thread(s, arc[k])) continue;
+      ++measured;
+      // Layered contrast narrows too, but holds more of it than a round lumen of that width.
+      narrow += aligned.ratio[k] < std::log(options_.shoulder_share) && !(aligned.density[k] > dense);
+    }
+    return narrow >= enough ? Shoulder::narrows : measured >= enough ? Shoulder::none : Shoulder::unknown;
+  }
+  bool beside_thread(std::size_t s, double mm) const {
+    const std::vector<double>& arc = calibre_.segments[s].arc_mm;
+    for (std::size_t i = 0; i < arc.size(); ++i)
+      if (segments_[s].seen[i] == Seen::thread && std::abs(arc[i] - mm) <= options_.shoulder_mm) return true;
+    return false;
+  }
+  /// Where the vessel is as wide as it was; NaN: nowhere.
+  static double usual_density(const AlignedSegment& aligned) {
+    constexpr double as_wide = 0.95;
+    std::vector<double> values;
+    for (std::size_t i = 0; i < aligned.density.size(); ++i)
+      if (std::isfinite(aligned.density[i]) && aligned.ratio[i] > std::log(as_wide)) values.push_back(aligned.density[i]);
+    return in_place_median(values);
   }
 
   static double frame_ms(const Analysis& analysis) {

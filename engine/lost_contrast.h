@@ -28,7 +28,8 @@ struct LostContrastOptions {
                                      ///< is diluted or layered hides less, or does not come back
   double hidden_mm = 4;              ///< near a branching the wider vessel hides what begins there
   double shoulder_mm = 4;            ///< a lumen that becomes a thread narrows first, and this near to it that is measured ...
-  double shoulder_share = 0.8;       ///< ... as a calibre below this share of the reference's; contrast that thins out keeps its width
+  double shoulder_share = 0.8;       ///< ... as a calibre below this share of the reference's; contrast that thins out keeps its width ...
+  double layered_density = 0.1;      ///< ... unless it is layered: so much more contrast than a round lumen of that width holds
 };
 
 /// What became of one of the reference's segments where no vessel was found.

@@ -51,7 +51,7 @@ struct SiteInRun {
   bool known = false, present = false, occluded = false;
   double ratio = 1, ratio_sd = 0;
   Narrowing narrowing;  // where present
-  double percent = 0;   // of narrowing, or of the mean ratio
+  double percent = 0;   // of narrowing, or the most that is seen of one
 };
 
 /// A narrowing of which less than this was seen is not taken for spasm, however far it may go on where it is hidden.
@@ -114,6 +114,25 @@ class Rules {
     return sites;
   }
 
+  /// Whether a run measured the narrowest place of a site, or half of the site.
+  static bool covered(const CalibreChange& change, const Site& site) {
+    constexpr double near_mm = 1, enough = 0.5;
+    double inside = 0;
+    bool at = false;
+    for (std::size_t i = 0; i < change.arc_mm.size(); ++i) {
+      const double mm = change.arc_mm[i];
+      at = at || std::abs(mm - site.at) <= near_mm;
+      if (i > 0 && mm >= site.from && mm <= site.to) inside += std::min(mm - change.arc_mm[i - 1], near_mm);
+    }
+    return (at && std::isfinite(change.ratio_between(site.from, site.to)[0])) || inside >= std::max(near_mm, enough * (site.to - site.from));
+  }
+  static double deepest_in(const CalibreChange& change, const Site& site) {
+    double least = 1;
+    for (std::size_t i = 0; i < change.arc_mm.size(); ++i)
+      if (change.arc_mm[i] >= site.from && change.arc_mm[i] <= site.to) least = std::min(least, std::exp(change.ratio_log[i]));
+    return 100 * (1 - least);
+  }
+
   SiteInRun look(const Site& site, std::size_t r) const {
     const TimelineEntry& entry = segment_.entries[r];
     SiteInRun seen;
@@ -124,13 +143,12 @@ class Rules {
       seen.percent = 100;
       return seen;
     }
-    if (!entry.change.known) return seen;
+    if (!entry.change.known || !covered(entry.change, site)) return seen;
     const auto [ratio, sd] = entry.change.ratio_between(site.from, site.to);
-    if (!std::isfinite(ratio)) return seen;
     seen.known = true;
     seen.ratio = ratio;
     seen.ratio_sd = sd;
-    seen.percent = 100 * (1 - ratio);
+    seen.percent = deepest_in(entry.change, site);
     for (const Narrowing& narrowing : entry.change.narrowings)
       if (narrowing.from_mm < site.to && narrowing.to_mm > site.from && narrowing.percent > (seen.present ? seen.narrowing.percent : 0) &&
           entry.significant && narrowing.probability_25 > 0.5 && narrowing.percent >= t_.narrowing_percent) {
@@ -262,6 +280,12 @@ class Rules {
     return site.extent <= t_.spasm_extent_mm &&
            (site.possible <= t_.spasm_extent_mm || site.extent < least_share_of_spasm * t_.spasm_extent_mm);
   }
+  /// Whether what was measured ends within it.
+  static bool reaches_an_end(const CalibreChange& change, const Narrowing& n) {
+    constexpr double near_mm = 1;
+    return n.extent_from_mm < change.arc_mm.front() + near_mm || n.extent_to_mm > change.arc_mm.back() - near_mm;
+  }
+  static bool is_settled(const Verdict& verdict) { return verdict.label != indeterminate; }
   /// May be longer than was seen: what it does then tells more than its length.
   bool may_be_focal(const Site& site) const { return !is_focal(site) && site.extent <= t_.spasm_extent_mm; }
 
@@ -279,13 +303,18 @@ class Rules {
       result.label = indeterminate;
       result.reasons = {!entry.doubt.empty() ? entry.doubt
                                              : std::string("no calibration: how long it is, and so what it is, can't be told")};
-    } else if (n.at_least && n.percent < t_.mild_percent) {
+    } else if (n.denser > t_.layered_density && n.percent < t_.mild_percent &&
+               (n.half_depth_mm() > t_.spasm_extent_mm || reaches_an_end(entry.change, n) || !is_settled(focal(site, r, last, seen)))) {
+      result.label = indeterminate;
+      result.reasons = {text("holds %.0f %% more contrast than a round lumen of its width would, and no plaque is known there: layered contrast looks "
+                             "like this", 100 * n.denser)};
+    } else if (n.at_least && n.percent < t_.mild_percent && (site.extent > t_.spasm_extent_mm || !is_settled(focal(site, r, last, seen)))) {
       result.label = indeterminate;
       result.reasons = {"beside it the lumen failed the gates of filling: it may be narrower there, or not filled"};
     } else if (is_focal(site)) {
       result = focal(site, r, last, seen);
       if (result.label == indeterminate && n.percent < t_.mild_percent) result.label = below_grade;
-    } else if (may_be_focal(site) && focal(site, r, last, seen).label != indeterminate) {
+    } else if (may_be_focal(site) && is_settled(focal(site, r, last, seen))) {
       result = focal(site, r, last, seen);
     } else if (n.percent < t_.mild_percent) {
       result.label = below_grade;
@@ -525,6 +554,27 @@ void control_false_discoveries(std::vector<SegmentTimeline>& segments, const Com
       segments[order[k].second].entries[r].significant = true;
     }
   }
+}
+
+void settle_by_neighbours(std::vector<SegmentTimeline>& segments, const std::vector<std::vector<std::size_t>>& joined) {
+  for (const std::vector<std::size_t>& group : joined)
+    for (const std::size_t open : group) {
+      if (segments[open].label != not_settled) continue;
+      const auto settled = std::find_if(group.begin(), group.end(), [&](std::size_t s) {
+        return segments[s].label == relieved || segments[s].label == refractory;
+      });
+      if (settled == group.end()) continue;
+      SegmentTimeline& segment = segments[open];
+      const SegmentTimeline& neighbour = segments[*settled];
+      segment.label = neighbour.label;
+      segment.recovery = neighbour.recovery;
+      segment.reasons.push_back(text("goes on in segment %d, which tells: %s; spasm relaxes along the whole vessel at once", neighbour.id,
+                                     neighbour.label.c_str()));
+      for (TimelineEntry& entry : segment.entries)
+        if (entry.label_now == not_settled) entry.label_now = neighbour.label;
+      for (auto& [label, probability] : segment.probabilities)
+        if (label == not_settled) label = neighbour.label;
+    }
 }
 
 TimelineSummary summarize_spasm(const std::vector<SegmentTimeline>& segments, const std::vector<TimelineRun>& runs,

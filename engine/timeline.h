@@ -46,6 +46,7 @@ struct ComparisonThresholds {
   double focal_mm = 20;                 ///< spasm_extent: one segment shorter than this is focal ...
   double diffuse_mm = 60;               ///< ... and two of this length in all diffuse
   int diffuse_segments = 3;             ///< as are so many segments
+  double layered_density = 0.1;         ///< so much more contrast than a round lumen of its width holds: flattened or layered
   double measurable_mm = 0.4;           ///< a lumen below this is not measured but bounded
   double measured_share = 0.3;          ///< of a segment that must have been measured in both runs
   double occluded_mm = 5;               ///< length without contrast that counts as an occlusion
@@ -118,6 +119,10 @@ void label_timeline(SegmentTimeline& segment, const std::vector<TimelineRun>& ru
 /// Marks entries as TimelineEntry::significant, run by run: the largest set of segments whose expected share of false ones is within
 /// thresholds.false_discovery_rate.
 void control_false_discoveries(std::vector<SegmentTimeline>& segments, const ComparisonThresholds& thresholds = {});
+
+/// Spasm relaxes along the whole segment at once: where no later run could be measured, a segment takes the label of those into which its
+/// narrowing goes on. `joined`: groups of indices into `segments`.
+void settle_by_neighbours(std::vector<SegmentTimeline>& segments, const std::vector<std::vector<std::size_t>>& joined);
 
 /// spasm_extent and response of all segments together.
 struct TimelineSummary {
