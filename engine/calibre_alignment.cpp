@@ -66,6 +66,9 @@ std::vector<double> middle_of_three(const std::vector<float>& diameter_px) {
   return result;
 }
 
+/// A place where less than this was measured says less.
+constexpr double few_mm = 1;
+
 /// Calibre where it was not measured, from the nearest place either side where it was: a vein that is hidden by another one goes on beneath
 /// it. A place says what the 2 mm about it say.
 void carry_on(const AlignmentOptions& options, double mm_per_px, ReferenceCalibre::Segment& segment) {
@@ -86,8 +89,9 @@ void carry_on(const AlignmentOptions& options, double mm_per_px, ReferenceCalibr
       values.push_back(std::log(segment.diameter_px[at]));
       sds.push_back(segment.sd_px[at] / segment.diameter_px[at]);
     }
-    if (static_cast<double>(values.size()) * mm_per_px < 0.5 * place_mm) return {};
-    return Known{first, in_place_median(values), std::hypot(in_place_median(sds), options.reach_sd * first)};
+    if (values.size() < 2) return {};
+    const bool few = static_cast<double>(values.size()) * mm_per_px < few_mm;
+    return Known{first, in_place_median(values), std::hypot(in_place_median(sds), options.reach_sd * first, few ? options.few_sd : 0)};
   };
   std::vector<float> diameter = segment.diameter_px, sd = segment.sd_px;
   for (std::size_t i = 0; i < n; ++i) {
@@ -204,7 +208,7 @@ std::vector<double> short_dips(const std::vector<double>& arc, const AlignmentOp
   return dips;
 }
 
-/// Segments of which nothing was measured, between branchings: the vessel that goes straight on there has nearly the same calibre.
+/// Segments of which hardly anything was measured, between branchings: the vessel that goes straight on there has nearly the same calibre.
 class AcrossBranchings {
  public:
   AcrossBranchings(const Analysis& reference, const AlignmentOptions& options, ReferenceCalibre& calibre)
@@ -213,8 +217,10 @@ class AcrossBranchings {
   void carry_on() {
     const std::vector<ReferenceCalibre::Segment> before = calibre_.segments;
     for (std::size_t s = 0; s < before.size(); ++s) {
-      if (std::any_of(before[s].measured_px.begin(), before[s].measured_px.end(), [](float d) { return d > 0; })) continue;
+      const auto measured = std::count_if(before[s].measured_px.begin(), before[s].measured_px.end(), [](float d) { return d > 0; });
+      if (static_cast<double>(measured) * calibre_.mm_per_px >= few_mm) continue;
       for (std::size_t i = 0; i < before[s].diameter_px.size(); ++i) {
+        if (before[s].diameter_px[i] > 0) continue;
         std::vector<Known> known;
         for (const std::size_t end : {0, 1})
           if (const std::optional<Known> there = beyond(before, s, end, i)) known.push_back(*there);

@@ -264,6 +264,8 @@ class Search {
     constexpr int enough = 3;  // points
     const std::vector<double>& arc = calibre_.segments[s].arc_mm;
     const AlignedSegment& aligned = aligned_[s];
+    // In a thin vein, sized by its contrast, thinner contrast looks like a shoulder.
+    if (aligned.doubt > 0.5 || median_mm(s) < options_.least_calibre_mm) return Shoulder::none;
     const double dense = usual_density(aligned) + std::log1p(options_.layered_density);
     int narrow = 0, measured = 0;
     for (std::size_t k = 0; k < arc.size(); ++k) {
