@@ -294,7 +294,7 @@ class RunAgainstReference {
     entry.bounded = lost.bounded && !moves;
     const std::vector<double> failed = moves ? aligned.failed_mm : without(aligned.failed_mm, lost.threads);
     for (Narrowing& n : entry.change.narrowings) {
-      n.at_least = beside(n, failed) > least_beside_mm;
+      n.at_least = beside(n, failed) > least_beside_mm || deepens_to_an_end(entry.change, n);
       n.denser = denser_there(aligned, calibre_->segments[s].arc_mm, n);
     }
     if (moves && lost.empty_share > 0) {
@@ -350,6 +350,11 @@ class RunAgainstReference {
     }
     if (narrow.size() < enough || wide.size() < enough) return 0;
     return std::expm1(in_place_median(narrow) - in_place_median(wide));
+  }
+  /// Narrowest where what could be measured ends.
+  static bool deepens_to_an_end(const CalibreChange& change, const Narrowing& n) {
+    constexpr double near_mm = 0.8;
+    return n.at_mm < change.arc_mm.front() + near_mm || n.at_mm > change.arc_mm.back() - near_mm;
   }
   static constexpr double least_beside_mm = 1.5;
   /// Length of the places within 3 mm of a narrowing.

@@ -104,8 +104,12 @@ class Search {
       segment.ratio_log.push_back(ratio);
     }
     find_longest(s, segment);
-    for (const Seen seen : segment.seen) segment.has_threads = segment.has_threads || seen == Seen::thread;
+    for (std::size_t i = 0; i < n; ++i) segment.has_threads = segment.has_threads || is_thread(segment, i);
     return segment;
+  }
+  /// Contrast too thin for the vessel; or none, over less than what counts as lost.
+  static bool is_thread(const Segment& segment, std::size_t i) {
+    return segment.seen[i] == Seen::thread || (segment.seen[i] == Seen::empty && !segment.lost);
   }
   /// How much contrast a lumen has may not be known.
   Seen look_at_untraced(bool clear, double ratio) const {
@@ -210,9 +214,9 @@ class Search {
       changed = false;
       for (std::size_t s = 0; s < segments_.size(); ++s) {
         if (!threaded_[s]) continue;
-        const std::vector<Seen>& seen = segments_[s].seen;
-        const auto first = static_cast<std::size_t>(std::find(seen.begin(), seen.end(), Seen::thread) - seen.begin());
-        const auto last = seen.size() - 1 - static_cast<std::size_t>(std::find(seen.rbegin(), seen.rend(), Seen::thread) - seen.rbegin());
+        std::size_t first = 0, last = segments_[s].seen.size() - 1;
+        while (!is_thread(segments_[s], first)) ++first;
+        while (!is_thread(segments_[s], last)) --last;
         threaded_[s] = leads_to_vessel(s, first, 0) && leads_to_vessel(s, last, 1);
         changed = changed || !threaded_[s];
       }
@@ -279,7 +283,7 @@ class Search {
   bool beside_thread(std::size_t s, double mm) const {
     const std::vector<double>& arc = calibre_.segments[s].arc_mm;
     for (std::size_t i = 0; i < arc.size(); ++i)
-      if (segments_[s].seen[i] == Seen::thread && std::abs(arc[i] - mm) <= options_.shoulder_mm) return true;
+      if (is_thread(segments_[s], i) && std::abs(arc[i] - mm) <= options_.shoulder_mm) return true;
     return false;
   }
   /// Where the vessel is as wide as it was; NaN: nowhere.
@@ -360,8 +364,8 @@ class Search {
   void add_threads(std::size_t s, const Segment& segment, LostContrast& result) const {
     const std::vector<double>& arc = calibre_.segments[s].arc_mm;
     for (std::size_t i = 0; i < segment.seen.size(); ++i) {
-      const bool gap = segment.seen[i] == Seen::empty && !segment.lost;
-      if ((segment.seen[i] != Seen::thread && !gap) || !(calibre_.segments[s].diameter_px[i] > 0)) continue;
+      if (!is_thread(segment, i) || !(calibre_.segments[s].diameter_px[i] > 0)) continue;
+      const bool gap = segment.seen[i] == Seen::empty;
       const double least = std::log(options_.measurable_mm / (diameter_px(s, i) * mm_));
       result.bounded = result.bounded || gap || segment.ratio_log[i] < least;
       result.threads.push_back(gap ? LogRatio{arc[i], segment.ratio_log[i] + std::log(0.5), options_.unseen_sd}

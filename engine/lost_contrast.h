@@ -26,7 +26,7 @@ struct LostContrastOptions {
   double unseen_sd = 0.5;            ///< ... and of one that is not seen at all: half of what would be seen is taken
   double traced_thread_share = 0.6;  ///< likewise where a vessel was traced and its calibre not measured, or not believed to be filled: what
                                      ///< is diluted or layered hides less, or does not come back
-  double hidden_mm = 4;              ///< near a branching the wider vessel hides what begins there
+  double hidden_mm = 6;              ///< near a branching the wider vessel hides what begins there
   double shoulder_mm = 4;            ///< a lumen that becomes a thread narrows first, and this near to it that is measured ...
   double shoulder_share = 0.8;       ///< ... as a calibre below this share of the reference's; contrast that thins out keeps its width ...
   double layered_density = 0.1;      ///< ... unless it is layered: so much more contrast than a round lumen of that width holds

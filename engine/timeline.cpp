@@ -114,17 +114,18 @@ class Rules {
     return sites;
   }
 
-  /// Whether a run measured the narrowest place of a site, or half of the site.
+  /// Whether a run measured the narrowest place of a site, or enough of it: what is long changes all along.
   static bool covered(const CalibreChange& change, const Site& site) {
-    constexpr double near_mm = 1, enough = 0.5;
+    constexpr double near_mm = 0.5, least_mm = 1, enough_mm = 2, enough_share = 0.5;
     double inside = 0;
     bool at = false;
     for (std::size_t i = 0; i < change.arc_mm.size(); ++i) {
       const double mm = change.arc_mm[i];
       at = at || std::abs(mm - site.at) <= near_mm;
-      if (i > 0 && mm >= site.from && mm <= site.to) inside += std::min(mm - change.arc_mm[i - 1], near_mm);
+      if (i > 0 && mm >= site.from && mm <= site.to) inside += std::min(mm - change.arc_mm[i - 1], least_mm);
     }
-    return (at && std::isfinite(change.ratio_between(site.from, site.to)[0])) || inside >= std::max(near_mm, enough * (site.to - site.from));
+    const double asked = std::max(least_mm, std::min(enough_mm, enough_share * (site.to - site.from)));
+    return (at && std::isfinite(change.ratio_between(site.from, site.to)[0])) || inside >= asked;
   }
   static double deepest_in(const CalibreChange& change, const Site& site) {
     double least = 1;
@@ -304,7 +305,8 @@ class Rules {
       result.reasons = {!entry.doubt.empty() ? entry.doubt
                                              : std::string("no calibration: how long it is, and so what it is, can't be told")};
     } else if (n.denser > t_.layered_density && n.percent < t_.mild_percent &&
-               (n.half_depth_mm() > t_.spasm_extent_mm || reaches_an_end(entry.change, n) || !is_settled(focal(site, r, last, seen)))) {
+               !(is_focal(site) && n.half_depth_mm() <= t_.spasm_extent_mm && !reaches_an_end(entry.change, n) &&
+                 is_settled(focal(site, r, last, seen)))) {
       result.label = indeterminate;
       result.reasons = {text("holds %.0f %% more contrast than a round lumen of its width would, and no plaque is known there: layered contrast looks "
                              "like this", 100 * n.denser)};
@@ -447,6 +449,7 @@ class Rules {
     segment_.reasons = worst.reasons;
     if (runs_.size() > 2) segment_.reasons.insert(segment_.reasons.begin(), run_name(gravest));
     segment_.recovery = worst.recovery;
+    segment_.at_least = worst.sees_lesion && worst.narrowing && worst.narrowing->at_least;
     if (worst.narrowing) {
       segment_.narrowing_percent = std::max(0.0, worst.narrowing->percent);
       segment_.ci95 = worst.narrowing->ci95;
@@ -559,19 +562,21 @@ void control_false_discoveries(std::vector<SegmentTimeline>& segments, const Com
 void settle_by_neighbours(std::vector<SegmentTimeline>& segments, const std::vector<std::vector<std::size_t>>& joined) {
   for (const std::vector<std::size_t>& group : joined)
     for (const std::size_t open : group) {
-      if (segments[open].label != not_settled) continue;
+      const std::string before = segments[open].label;
+      if (before != not_settled && !(segments[open].at_least && (before == indeterminate || before == below_grade))) continue;
       const auto settled = std::find_if(group.begin(), group.end(), [&](std::size_t s) {
         return segments[s].label == relieved || segments[s].label == refractory;
       });
       if (settled == group.end()) continue;
       SegmentTimeline& segment = segments[open];
       const SegmentTimeline& neighbour = segments[*settled];
+      for (TimelineEntry& entry : segment.entries)
+        if (entry.label_now == before) entry.label_now = neighbour.label;
       segment.label = neighbour.label;
+      segment.grade = segment.grade == "none" ? neighbour.grade : segment.grade;
       segment.recovery = neighbour.recovery;
       segment.reasons.push_back(text("goes on in segment %d, which tells: %s; spasm relaxes along the whole vessel at once", neighbour.id,
                                      neighbour.label.c_str()));
-      for (TimelineEntry& entry : segment.entries)
-        if (entry.label_now == not_settled) entry.label_now = neighbour.label;
       for (auto& [label, probability] : segment.probabilities)
         if (label == not_settled) label = neighbour.label;
     }

@@ -96,6 +96,7 @@ struct SegmentTimeline {
   std::vector<TimelineEntry> entries;                ///< one per run
   std::string label = "indeterminate", grade = "none";
   std::optional<double> narrowing_percent, extent_mm, recovery;
+  bool at_least = false;  ///< narrowing_percent is a lower bound: where it is narrowest, it could not be measured
   std::optional<std::array<double, 2>> ci95;
   std::vector<std::pair<std::string, double>> probabilities;  ///< label, posterior probability
   std::vector<std::string> reasons;
@@ -121,7 +122,7 @@ void label_timeline(SegmentTimeline& segment, const std::vector<TimelineRun>& ru
 void control_false_discoveries(std::vector<SegmentTimeline>& segments, const ComparisonThresholds& thresholds = {});
 
 /// Spasm relaxes along the whole segment at once: where no later run could be measured, a segment takes the label of those into which its
-/// narrowing goes on. `joined`: groups of indices into `segments`.
+/// narrowing goes on; likewise where its own depth is hidden and theirs is not. `joined`: groups of indices into `segments`.
 void settle_by_neighbours(std::vector<SegmentTimeline>& segments, const std::vector<std::vector<std::size_t>>& joined);
 
 /// spasm_extent and response of all segments together.
