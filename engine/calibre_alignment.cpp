@@ -317,10 +317,12 @@ ReferenceCalibre healthy_calibre(const Analysis& reference,
 }  // namespace
 
 ReferenceCalibre reference_calibre(const Analysis& reference, const AlignmentOptions& options) {
-  return healthy_calibre(reference, [](std::size_t, const ReferenceCalibre::Segment&) { return std::vector<double>{}; }, options);
+  return healthy_calibre(
+      reference, [](std::size_t, const ReferenceCalibre::Segment&) { return std::vector<double>{}; }, options);
 }
 
-ReferenceCalibre widened_by(const Analysis& reference, const std::vector<std::vector<AlignedSegment>>& runs, const AlignmentOptions& options) {
+ReferenceCalibre widened_by(const Analysis& reference, const std::vector<std::vector<AlignedSegment>>& runs,
+                            const AlignmentOptions& options) {
   const auto widest = [&](std::size_t s, const ReferenceCalibre::Segment& own) {
     std::vector<double> most(own.measured_px.size(), 0.0);
     for (const std::vector<AlignedSegment>& run : runs) {

@@ -333,11 +333,12 @@ class RunAgainstReference {
 
   /// Places of which contrast told what the gates of filling had left open are no longer failed.
   static std::vector<double> without(std::vector<double> places_mm, const std::vector<LogRatio>& told) {
-    std::erase_if(places_mm, [&](double mm) { return std::any_of(told.begin(), told.end(), [&](const LogRatio& r) { return r.arc_mm == mm; }); });
+    std::erase_if(places_mm,
+                  [&](double mm) { return std::any_of(told.begin(), told.end(), [&](const LogRatio& r) { return r.arc_mm == mm; }); });
     return places_mm;
   }
-  /// By how much more contrast there is in a narrowing than a round lumen of its width would hold, compared with where the vessel is as wide
-  /// as it was; 0 where too little of either was sized by its edges.
+  /// By how much more contrast there is in a narrowing than a round lumen of its width would hold, compared with where the vessel is as
+  /// wide as it was; 0 where too little of either was sized by its edges.
   static double denser_there(const AlignedSegment& aligned, const std::vector<double>& arc_mm, const Narrowing& n) {
     constexpr double as_wide = 0.95;
     constexpr std::size_t enough = 5;  // points

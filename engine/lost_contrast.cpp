@@ -97,10 +97,11 @@ class Search {
       const PathContrast& c = contrast[i];
       const bool traced = matching_.points[s][i].segment >= 0, clear = c.area_px > options_.seen_sds * c.sd_px;
       const double area = clear ? c.area_px : std::max(0.0, c.area_px) + 2 * c.sd_px;
-      const double ratio = 0.5 * std::log(std::max(area, 1e-6) / std::max(attenuation_, 1e-9)) -
-                           std::log(diameter_px(s, i) * registration_.scale);
-      segment.seen.push_back(!c.in_view ? Seen::out_of_view : traced ? look_at_traced(matching_.points[s][i], clear, ratio)
-                                                                     : look_at_untraced(clear, ratio));
+      const double ratio =
+          0.5 * std::log(std::max(area, 1e-6) / std::max(attenuation_, 1e-9)) - std::log(diameter_px(s, i) * registration_.scale);
+      segment.seen.push_back(!c.in_view ? Seen::out_of_view
+                             : traced   ? look_at_traced(matching_.points[s][i], clear, ratio)
+                                        : look_at_untraced(clear, ratio));
       segment.ratio_log.push_back(ratio);
     }
     find_longest(s, segment);
@@ -355,7 +356,8 @@ class Search {
     return result;
   }
 
-  /// Thin lumens look thin for other reasons too: veins through which little flows are passed by, and what the run ends on is still filling.
+  /// Thin lumens look thin for other reasons too: veins through which little flows are passed by, and what the run ends on is still
+  /// filling.
   bool threads_tell(std::size_t s, const Segment& segment) const {
     const auto missed = missed_from_ms(s);
     const bool long_enough = missed && run_.frame_times_ms.back() >= *missed;

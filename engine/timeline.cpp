@@ -320,8 +320,10 @@ class Rules {
                !(is_focal(site) && n.half_depth_mm() <= t_.spasm_extent_mm && !reaches_an_end(entry.change, n) &&
                  is_settled(focal(site, r, last, seen)))) {
       result.label = indeterminate;
-      result.reasons = {text("holds %.0f %% more contrast than a round lumen of its width would, and no plaque is known there: layered contrast looks "
-                             "like this", 100 * n.denser)};
+      result.reasons = {
+          text("holds %.0f %% more contrast than a round lumen of its width would, and no plaque is known there: layered contrast looks "
+               "like this",
+               100 * n.denser)};
     } else if (n.at_least && n.percent < t_.mild_percent && (site.extent > t_.spasm_extent_mm || !is_settled(focal(site, r, last, seen)))) {
       result.label = indeterminate;
       result.reasons = {"beside it the lumen failed the gates of filling: it may be narrower there, or not filled"};
@@ -576,9 +578,8 @@ void settle_by_neighbours(std::vector<SegmentTimeline>& segments, const std::vec
     for (const std::size_t open : group) {
       const std::string before = segments[open].label;
       if (before != not_settled && !(segments[open].at_least && (before == indeterminate || before == below_grade))) continue;
-      const auto settled = std::find_if(group.begin(), group.end(), [&](std::size_t s) {
-        return segments[s].label == relieved || segments[s].label == refractory;
-      });
+      const auto settled = std::find_if(group.begin(), group.end(),
+                                        [&](std::size_t s) { return segments[s].label == relieved || segments[s].label == refractory; });
       if (settled == group.end()) continue;
       SegmentTimeline& segment = segments[open];
       const SegmentTimeline& neighbour = segments[*settled];
