@@ -324,12 +324,17 @@ ReferenceCalibre reference_calibre(const Analysis& reference, const AlignmentOpt
 ReferenceCalibre widened_by(const Analysis& reference, const std::vector<std::vector<AlignedSegment>>& runs,
                             const AlignmentOptions& options) {
   const auto widest = [&](std::size_t s, const ReferenceCalibre::Segment& own) {
-    std::vector<double> most(own.measured_px.size(), 0.0);
-    for (const std::vector<AlignedSegment>& run : runs) {
-      const std::vector<double> dips = short_dips(own.arc_mm, options, wider_by(run[s], own));
-      for (std::size_t i = 0; i < most.size(); ++i) most[i] = std::max(most[i], dips[i]);
+    std::vector<std::vector<double>> by_run;
+    for (const std::vector<AlignedSegment>& run : runs) by_run.push_back(wider_by(run[s], own));
+    std::vector<double> wider(own.measured_px.size(), std::numeric_limits<double>::quiet_NaN()), values;
+    for (std::size_t i = 0; i < wider.size(); ++i) {
+      values.clear();
+      for (const std::vector<double>& run : by_run)
+        if (std::isfinite(run[i])) values.push_back(run[i]);
+      // Half of those that measured it must show it: one of them may err.
+      if (!values.empty()) wider[i] = in_place_median(values);
     }
-    return most;
+    return short_dips(own.arc_mm, options, wider);
   };
   return healthy_calibre(reference, widest, options);
 }

@@ -340,12 +340,13 @@ class RunAgainstReference {
   /// By how much more contrast there is in a narrowing than a round lumen of its width would hold, compared with where the vessel is as
   /// wide as it was; 0 where too little of either was sized by its edges.
   static double denser_there(const AlignedSegment& aligned, const std::vector<double>& arc_mm, const Narrowing& n) {
-    constexpr double as_wide = 0.95;
-    constexpr std::size_t enough = 5;  // points
+    constexpr double as_wide = 0.95, floor_share = 0.8;  // of the depth
+    constexpr std::size_t enough = 5;                    // points
+    const double floor = floor_share * std::log(1 - 0.01 * std::clamp(n.percent, 0.0, 99.0));
     std::vector<double> narrow, wide;
     for (std::size_t i = 0; i < aligned.density.size(); ++i) {
       if (!std::isfinite(aligned.density[i])) continue;
-      if (arc_mm[i] >= n.from_mm && arc_mm[i] <= n.to_mm)
+      if (arc_mm[i] >= n.from_mm && arc_mm[i] <= n.to_mm && aligned.ratio[i] < floor)
         narrow.push_back(aligned.density[i]);
       else if (aligned.ratio[i] > std::log(as_wide))
         wide.push_back(aligned.density[i]);

@@ -46,7 +46,7 @@ struct ComparisonThresholds {
   double focal_mm = 20;                 ///< spasm_extent: one segment shorter than this is focal ...
   double diffuse_mm = 60;               ///< ... and two of this length in all diffuse
   int diffuse_segments = 3;             ///< as are so many segments
-  double layered_density = 0.1;         ///< so much more contrast than a round lumen of its width holds: flattened or layered
+  double layered_density = 0.08;        ///< so much more contrast than a round lumen of its width holds: flattened or layered
   double measurable_mm = 0.4;           ///< a lumen below this is not measured but bounded
   double measured_share = 0.3;          ///< of a segment that must have been measured in both runs
   double occluded_mm = 5;               ///< length without contrast that counts as an occlusion
