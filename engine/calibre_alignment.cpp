@@ -323,6 +323,7 @@ ReferenceCalibre reference_calibre(const Analysis& reference, const AlignmentOpt
 
 ReferenceCalibre widened_by(const Analysis& reference, const std::vector<std::vector<AlignedSegment>>& runs,
                             const AlignmentOptions& options) {
+  constexpr std::size_t most_runs = 3;
   const auto widest = [&](std::size_t s, const ReferenceCalibre::Segment& own) {
     std::vector<std::vector<double>> by_run;
     for (const std::vector<AlignedSegment>& run : runs) by_run.push_back(wider_by(run[s], own));
@@ -331,8 +332,9 @@ ReferenceCalibre widened_by(const Analysis& reference, const std::vector<std::ve
       values.clear();
       for (const std::vector<double>& run : by_run)
         if (std::isfinite(run[i])) values.push_back(run[i]);
-      // Half of those that measured it must show it: one of them may err.
-      if (!values.empty()) wider[i] = in_place_median(values);
+      // What was opened stays open: the last ones of those that measured the place must all show it. One of them may err.
+      const std::size_t asked = std::min<std::size_t>(most_runs, (values.size() + 1) / 2);
+      if (!values.empty()) wider[i] = *std::min_element(values.end() - static_cast<std::ptrdiff_t>(asked), values.end());
     }
     return short_dips(own.arc_mm, options, wider);
   };
