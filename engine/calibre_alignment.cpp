@@ -304,13 +304,11 @@ ReferenceCalibre healthy_calibre(const Analysis& reference,
       own.sd_px.push_back(measured ? segment.profile.points[i].sd_px : 0);
     }
     own.diameter_px = own.measured_px;
-    if (result.calibrated) {
-      bridge(options, dips(s, own), own);
-      carry_on(options, result.mm_per_px, own);
-    }
+    if (result.calibrated) bridge(options, dips(s, own), own);
+    carry_on(options, result.mm_per_px, own);
     result.segments.push_back(std::move(own));
   }
-  if (result.calibrated) AcrossBranchings(reference, options, result).carry_on();
+  AcrossBranchings(reference, options, result).carry_on();
   return result;
 }
 

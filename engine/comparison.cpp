@@ -76,6 +76,14 @@ bool can_serve(const ComparedRun& run) {
                      [](const SegmentResult& segment) { return segment.diameter.median.has_value(); });
 }
 
+std::ptrdiff_t measured_points(const ComparedRun& run) {
+  std::ptrdiff_t count = 0;
+  for (const SegmentResult& segment : run.analysis.segments)
+    count += std::count_if(segment.profile.points.begin(), segment.profile.points.end(),
+                           [](const DiameterProfile::Point& point) { return point.sd_px > 0; });
+  return count;
+}
+
 /// Index into `runs`, in the order of time.
 int choose_reference(const std::vector<const ComparedRun*>& runs, const std::vector<std::size_t>& order, const ComparisonOptions& options,
                      std::string& note) {
@@ -92,11 +100,19 @@ int choose_reference(const std::vector<const ComparedRun*>& runs, const std::vec
       note = "named so by the events";
       return static_cast<int>(r);
     }
-  for (std::size_t r = 0; r < runs.size(); ++r)
-    if (can_serve(*runs[r])) {
+  std::optional<std::size_t> best;
+  for (std::size_t r = 0; r < runs.size(); ++r) {
+    if (!can_serve(*runs[r])) continue;
+    if (!best) {
+      best = r;
       note = r == 0 ? "the earliest run" : "the earliest run in which vessels could be measured";
-      return static_cast<int>(r);
+    } else if (const auto time = seconds_of(runs[r]->acquired);
+               time && time == seconds_of(runs[*best]->acquired) && measured_points(*runs[r]) > measured_points(*runs[*best])) {
+      best = r;
+      note = "of those acquired first, at the same time, the run of which most could be measured";
     }
+  }
+  if (best) return static_cast<int>(*best);
   throw InputError(runs.front()->description.path + " and the others: no vessel could be measured in any of them, expected a reference");
 }
 

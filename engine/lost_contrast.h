@@ -22,15 +22,15 @@ struct LostContrastOptions {
   double place_sd_px = 2;            ///< how far the vessel may lie from where registration puts it
   double seen_sds = 4;               ///< contrast above so many of its SDs is seen
   double thread_share = 0.7;         ///< of the reference's calibre: an untraced lumen below it is a thread, above it only was not traced
-  double least_share = 0.15;         ///< of the reference's calibre: less contrast than this has is not told from what the background leaves
-  double thread_sd = 0.2;            ///< SD of ln of the calibre of a thread, by its contrast ...
-  double unseen_sd = 0.5;            ///< ... and of one that is not seen at all: half of what would be seen is taken
+  double least_share = 0.15;  ///< of the reference's calibre: less contrast than this has is not told from what the background leaves
+  double thread_sd = 0.2;     ///< SD of ln of the calibre of a thread, by its contrast ...
+  double unseen_sd = 0.5;     ///< ... and of one that is not seen at all: half of what would be seen is taken
   double traced_thread_share = 0.6;  ///< likewise where a vessel was traced and its calibre not measured, or not believed to be filled:
                                      ///< what is diluted or layered hides less, or does not come back
-  double hidden_mm = 6;          ///< near a branching the wider vessel hides what begins there
-  double shoulder_mm = 4;        ///< a lumen that becomes a thread narrows first, and this near to it that is measured ...
-  double shoulder_share = 0.8;   ///< ... as a calibre below this share of the reference's; contrast that thins out keeps its width ...
-  double layered_density = 0.08; ///< ... unless it is layered: so much more contrast than a round lumen of that width holds
+  double hidden_mm = 6;              ///< near a branching the wider vessel hides what begins there
+  double shoulder_mm = 4;            ///< a lumen that becomes a thread narrows first, and this near to it that is measured ...
+  double shoulder_share = 0.8;       ///< ... as a calibre below this share of the reference's; contrast that thins out keeps its width ...
+  double layered_density = 0.08;     ///< ... unless it is layered: so much more contrast than a round lumen of that width holds
 };
 
 /// What became of one of the reference's segments where no vessel was found.

@@ -2,11 +2,12 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <filesystem>
 
-#include "engine/vessel_matching.h"
+#include "engine/comparison.h"
 #include "io/run_reader.h"
 
 namespace cinelumen {
@@ -28,7 +29,7 @@ TEST(RealMatching, ACoronaryRunIsItselfAgain) {
   const auto path = data("rubo_coronary_96f_jpeg.dcm");
   if (!std::filesystem::exists(path)) GTEST_SKIP() << "CINELUMEN_TEST_DATA has no xa/rubo_coronary_96f_jpeg.dcm";
   const cinelumen::Run run = read_run(path.string());
-  const Analysis part = analyze_frames(run, 0, 59), whole = analyze_frames(run, 0, 95);
+  Analysis part = analyze_frames(run, 0, 59), whole = analyze_frames(run, 0, 95);
   const RunRegistration registration =
       register_runs(part.mask_picture.view(), run.field.valid(), whole.mask_picture.view(), run.field.valid(), 1);
   ASSERT_TRUE(registration.reliable) << registration.note;
@@ -49,6 +50,29 @@ TEST(RealMatching, ACoronaryRunIsItselfAgain) {
     points += static_cast<double>(matching.points[s].size());
   }
   EXPECT_GE(matched / points, 0.7);
+
+  // Compared with itself it has nothing to show, and says of most vessels that they did not change.
+  std::vector<ComparedRun> both;
+  for (Analysis* analysis : {&part, &whole}) {
+    ComparedRun compared;
+    compared.description = run.description;
+    compared.geometry = run.geometry;
+    compared.analysis = std::move(*analysis);
+    const ImageView<const std::uint8_t> valid = run.field.valid();
+    compared.valid = Image<std::uint8_t>(valid.height, valid.width);
+    for (int y = 0; y < valid.height; ++y) std::copy_n(valid.row(y), valid.width, compared.valid.row(y));
+    compared.acquired = "2001-01-01T10:00:00";
+    both.push_back(std::move(compared));
+  }
+  const Comparison comparison = compare_runs(both);
+  EXPECT_EQ(comparison.reference, 1) << "more of it was measured";
+  std::size_t unchanged = 0;
+  for (const SegmentTimeline& segment : comparison.segments) {
+    unchanged += segment.label == "no change";
+    EXPECT_LE(label_gravity(segment.label), label_gravity("indeterminate")) << segment.id << ": " << segment.label;
+  }
+  EXPECT_GE(2 * unchanged, comparison.segments.size());
+  EXPECT_EQ(comparison.summary.spastic_segments, 0);
 }
 
 TEST(RealMatching, OtherProjectionsAreNotRegistered) {
