@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/median.h"
 #include "support/compared.h"
 #include "support/matching.h"
 
@@ -26,7 +27,7 @@ struct Options {
   std::vector<std::string> variants;
   int side = 512, frames = 36, timelines = 2, first_seed = 601;
   std::string file = "timelines.jsonl";
-  bool only_tables = false, list = false;
+  bool only_tables = false, list = false, check = false;
 };
 
 /// A place of a vessel, the same in every run.
@@ -415,6 +416,34 @@ void list_errors(const std::vector<Json>& lines) {
     }
 }
 
+/// What few timelines must show: no false spasm anywhere, most spasms named and graded rightly and sized to 5 points, occlusions found.
+bool holds(const std::vector<Json>& lines) {
+  constexpr double least_share = 0.8, most_points = 5;
+  int false_spasms = 0, spasms = 0, named = 0, graded = 0, occluded = 0, found = 0;
+  std::vector<double> errors;
+  for (const Json& line : lines)
+    for (const Json& segment : line["segments"]) {
+      const std::string truth = segment["true_label"], label = segment["label"];
+      if (segment["borderline"].get<bool>() || is_hidden(segment) || segment["passed_by"].get<bool>()) continue;
+      false_spasms += truth == "no change" && is_spasm(label);
+      for (const Json& run : segment["runs"])
+        if (is_spasm(truth) && run["known"].get<bool>() && run["true_percent"].get<double>() >= 30 &&
+            run["true_least_mm"].get<double>() >= 0.4)
+          errors.push_back(std::abs(run["percent"].get<double>() - run["true_percent"].get<double>()));
+      spasms += is_spasm(truth);
+      named += is_spasm(truth) && label == truth;
+      graded += is_spasm(truth) && segment["grade"] == segment["true_grade"];
+      occluded += truth == "occlusion";
+      found += truth == "occlusion" && label == truth;
+    }
+  const double median = errors.empty() ? 0 : middle_of(errors);
+  const bool holds = false_spasms == 0 && named >= least_share * spasms && graded >= least_share * spasms &&
+                     found >= least_share * occluded && median <= most_points;
+  std::printf("\ncheck: false spasm %d, spasm named %d and graded %d of %d, occlusion %d of %d, median error %.1f points: %s\n",
+              false_spasms, named, graded, spasms, found, occluded, median, holds ? "holds" : "fails");
+  return holds;
+}
+
 int run(const Options& options) {
   std::vector<Json> lines;
   std::set<std::pair<std::string, int>> done;
@@ -447,7 +476,7 @@ int run(const Options& options) {
   occlusion_table(lines);
   roc_table(lines);
   reliability_table(lines);
-  return 0;
+  return options.check && !holds(lines) ? 1 : 0;
 }
 
 }  // namespace
@@ -465,6 +494,7 @@ int main(int argc, char** argv) {
   app.add_option("--frames", options.frames, "Per run")->capture_default_str();
   app.add_option("--file", options.file, "Where timelines are kept, one line each")->capture_default_str();
   app.add_flag("--tables", options.only_tables, "Tables of what the file holds, no more timelines");
+  app.add_flag("--check", options.check, "Fails where spasm is said of what has none, or less is found than must be");
   app.add_flag("--list", options.list, "Also every segment that was labelled otherwise than it is");
   CLI11_PARSE(app, argc, argv);
   try {
