@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <map>
 #include <numbers>
+#include <utility>
 
 namespace cinelumen {
 namespace {
@@ -67,6 +69,18 @@ bool grows_as_it_fills(const std::vector<CalibreReading>& readings, const RampFi
 }
 
 }  // namespace
+
+std::optional<std::size_t> find_point(const std::vector<PointBefore>& before, int segment, int point) {
+  constexpr int near = 4;  // points
+  std::optional<std::size_t> nearest;
+  int least = near + 1;
+  for (std::size_t i = 0; i < before.size(); ++i)
+    if (before[i][0] == segment && std::abs(before[i][1] - point) < least) {
+      least = std::abs(before[i][1] - point);
+      nearest = i;
+    }
+  return nearest;
+}
 
 void ChangePointPosterior::add(double value, double variance) {
   constexpr double least_weight = 1e-5;
@@ -205,7 +219,7 @@ std::optional<RampFit> fit_ramp(const std::vector<CalibreReading>& readings, dou
 }
 
 CalibreWatch::CalibreWatch(const Centreline& centreline, double mm_per_px, const ChangePointOptions& options)
-    : options_(options), mm_per_px_(mm_per_px), references_(centreline.points.size()), residuals_(centreline.points.size()) {
+    : options_(options), references_(centreline.points.size()), residuals_(centreline.points.size()) {
   for (const CentrelinePoint& point : centreline.points) arc_length_px_.push_back(point.arc_length_px);
   make_windows(mm_per_px);
 }
@@ -291,9 +305,10 @@ std::optional<CalibreReading> CalibreWatch::read(Window& window) const {
   CalibreReading reading;
   reading.kappa = kappa / kappa_weight;
   if (!filled(window, reading.kappa, 1 / std::sqrt(news_share * kappa_weight))) return {};
-  if (static_cast<double>(used) < options_.kept_share * window.usual_used) return {};
+  const double share = static_cast<double>(used) / points;
+  if (share < options_.kept_share * window.usual_share) return {};
   constexpr double newest = 0.2;  // share of the newest frame
-  window.usual_used += (window.usual_used > 0 ? newest : 1) * (static_cast<double>(used) - window.usual_used);
+  window.usual_share += (window.usual_share > 0 ? newest : 1) * (share - window.usual_share);
 
   // Huber's mean of what the points say against their own reference.
   std::array<float, 256> values, variances;
@@ -497,54 +512,68 @@ std::vector<ChangeWithinRun> CalibreWatch::changes() const {
     result.push_back(told.change);
     if (told.settled) continue;
     const int sign = told.change.narrower() ? -1 : 1;
-    for (const Window& window : windows_) {
-      if (window.told != sign) continue;
-      auto now = examine(window, sign, true);
+    for (std::size_t w = 0; w < windows_.size(); ++w) {
+      if (windows_[w].told != sign) continue;
+      auto now = examine(windows_[w], sign, true);
       if (!now) continue;
       now->probability = std::max(now->probability, told.change.probability);
       const bool deeper = std::abs(now->narrowing_percent) > std::abs(result.back().narrowing_percent);
-      if (&window == &windows_[told.window] || deeper) result.back() = *now;
+      if (w == told.window || deeper) result.back() = *now;
     }
   }
   return result;
 }
 
-CalibreWatch CalibreWatch::moved_to(const Centreline& centreline, const std::vector<int>& before) const {
-  CalibreWatch moved(centreline, mm_per_px_, options_);
-  if (windows_.empty()) return moved;
-  for (std::size_t i = 0; i < moved.references_.size(); ++i)
-    if (before[i] >= 0) moved.references_[i] = references_[static_cast<std::size_t>(before[i])];
-  const std::size_t parts = windows_.size() > 1 ? windows_.size() - 1 : windows_.size();
-  std::vector<std::size_t> part_of(references_.size(), 0), now_of(windows_.size(), 0), votes(windows_.size());
-  for (std::size_t w = 0; w < parts; ++w)
-    for (std::size_t i = windows_[w].first; i <= windows_[w].last; ++i) part_of[i] = w;
-  for (std::size_t w = 0; w < moved.windows_.size(); ++w) {
-    Window& window = moved.windows_[w];
-    const bool whole = moved.windows_.size() > 1 && w + 1 == moved.windows_.size();
+CalibreWatch::CalibreWatch(const Centreline& centreline, double mm_per_px, const std::vector<const CalibreWatch*>& old,
+                           const std::vector<PointBefore>& before, const ChangePointOptions& options)
+    : CalibreWatch(centreline, mm_per_px, options) {
+  const auto known = [&](std::size_t i) { return before[i][0] >= 0; };
+  const auto watch_of = [&](std::size_t i) -> const CalibreWatch& { return *old[static_cast<std::size_t>(before[i][0])]; };
+  for (std::size_t i = 0; i < references_.size(); ++i)
+    if (known(i)) references_[i] = watch_of(i).references_[static_cast<std::size_t>(before[i][1])];
+  using Place = std::pair<const CalibreWatch*, std::size_t>;  // a window
+  std::map<Place, std::size_t> now_of;
+  for (std::size_t w = 0; w < windows_.size(); ++w) {
+    Window& window = windows_[w];
+    const bool whole = windows_.size() > 1 && w + 1 == windows_.size();
     // The old window that most of its points were in; the whole goes on as the whole.
-    std::fill(votes.begin(), votes.end(), 0);
-    for (std::size_t i = window.first; i <= window.last; ++i)
-      if (before[i] >= 0) ++votes[whole ? windows_.size() - 1 : part_of[static_cast<std::size_t>(before[i])]];
-    const auto most = static_cast<std::size_t>(std::max_element(votes.begin(), votes.end()) - votes.begin());
-    if (2 * votes[most] < window.last - window.first + 1) continue;
+    std::vector<std::pair<Place, std::size_t>> votes;
+    for (std::size_t i = window.first; i <= window.last; ++i) {
+      if (!known(i) || watch_of(i).windows_.empty()) continue;
+      const Place place{&watch_of(i),
+                        whole ? watch_of(i).windows_.size() - 1 : watch_of(i).window_at(static_cast<std::size_t>(before[i][1]))};
+      const auto vote = std::find_if(votes.begin(), votes.end(), [&](const auto& v) { return v.first == place; });
+      if (vote == votes.end())
+        votes.emplace_back(place, 1);
+      else
+        ++vote->second;
+    }
+    const auto most = std::max_element(votes.begin(), votes.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
+    if (most == votes.end() || 2 * most->second < window.last - window.first + 1) continue;
     const std::size_t first = window.first, last = window.last;
-    window = windows_[most];
+    window = most->first.first->windows_[most->first.second];
     window.first = first;
     window.last = last;
-    now_of[most] = w;
+    now_of.emplace(most->first, w);
   }
-  const auto now_at = [&](int point) {
-    std::size_t nearest = 0;
-    for (std::size_t i = 0; i < before.size(); ++i)
-      if (before[i] >= 0 && std::abs(before[i] - point) < std::abs(before[nearest] - point)) nearest = i;
-    return static_cast<int>(nearest);
-  };
-  moved.told_ = told_;
-  for (Told& told : moved.told_) {
-    told.window = now_of[told.window];
-    for (int* point : {&told.change.point, &told.change.first_point, &told.change.last_point}) *point = now_at(*point);
-  }
-  return moved;
+  for (std::size_t o = 0; o < old.size(); ++o)
+    for (Told told : old[o]->told_) {
+      const std::optional<std::size_t> at = find_point(before, static_cast<int>(o), told.change.point);
+      if (!at) continue;
+      const auto shift = static_cast<int>(*at) - told.change.point, most = static_cast<int>(before.size()) - 1;
+      told.change.point = static_cast<int>(*at);
+      told.change.first_point = std::clamp(told.change.first_point + shift, 0, told.change.point);
+      told.change.last_point = std::clamp(told.change.last_point + shift, told.change.point, most);
+      const auto window = now_of.find({old[o], told.window});
+      told.window = window == now_of.end() ? windows_.size() : window->second;
+      told_.push_back(told);
+    }
+}
+
+std::size_t CalibreWatch::window_at(std::size_t point) const {
+  std::size_t w = 0;
+  while (w + 1 < windows_.size() && windows_[w].last < point) ++w;
+  return w;
 }
 
 }  // namespace cinelumen

@@ -108,6 +108,12 @@ struct ChangeWithinRun {
   bool narrower() const { return narrowing_percent > 0; }
 };
 
+/// Where a centreline's point lay before the vessels were traced anew: segment and point, {-1, ...}: nowhere.
+using PointBefore = std::array<int, 2>;
+
+/// The place that was a segment's point, or nearly; empty: none.
+std::optional<std::size_t> find_point(const std::vector<PointBefore>& before, int segment, int point);
+
 /// Watches one segment: the whole of it, and windows that overlap by half. Memory does not grow with the run.
 ///
 /// A place is held against its own diameters in the first frames in which it was filled. A window's frame counts where the attenuation per
@@ -117,13 +123,15 @@ class CalibreWatch {
  public:
   /// mm_per_px <= 0: scale not known.
   CalibreWatch(const Centreline& centreline, double mm_per_px, const ChangePointOptions& options = {});
+  /// The same vessels under another centreline, which may be pieces of several: `before` has for each of its points where it lay, index
+  /// into `old` and point; what is told of a place goes where the place goes (find_point).
+  CalibreWatch(const Centreline& centreline, double mm_per_px, const std::vector<const CalibreWatch*>& old,
+               const std::vector<PointBefore>& before, const ChangePointOptions& options = {});
   /// One frame: its number, its time (later than the last one's), one LumenPoint per centreline point or fewer, by LumenPoint::point.
   /// Returns what is told for the first time: a place that narrows further, or more of the segment that follows, is the same change.
   std::vector<ChangeWithinRun> add(int frame, double time_ms, const std::vector<LumenPoint>& points);
   /// All that was told, with the figures of all frames since.
   std::vector<ChangeWithinRun> changes() const;
-  /// The same vessel under another centreline: `before` has for each of its points the old one's, -1: none.
-  CalibreWatch moved_to(const Centreline& centreline, const std::vector<int>& before) const;
 
  private:
   struct Reference {
@@ -133,7 +141,7 @@ class CalibreWatch {
   struct Window {
     std::size_t first = 0, last = 0;  // points, inclusive
     double plateau = 0, kappa_before = 0, kappa_two_before = 0;
-    double usual_used = 0;  // points in frames that it was filled in
+    double usual_share = 0;  // of its points, used in frames that it was filled in
     double last_value = 0, last_variance = 0, between_sum = 0, between_frames = 0;
     ChangePointPosterior posterior{1, 1};
     std::vector<CalibreReading> readings;
@@ -142,10 +150,11 @@ class CalibreWatch {
   };
   struct Told {
     ChangeWithinRun change;
-    std::size_t window = 0;
-    bool settled = false;  // another has followed: its figures stay
+    std::size_t window = 0;  // that showed it first; their number: it is not watched any more
+    bool settled = false;    // another has followed: its figures stay
   };
   void make_windows(double mm_per_px);
+  std::size_t window_at(std::size_t point) const;
   void refer(const std::vector<LumenPoint>& points);
   std::optional<CalibreReading> read(Window& window) const;
   void take(Window& window, CalibreReading reading) const;
@@ -156,7 +165,6 @@ class CalibreWatch {
   void locate(ChangeWithinRun& change, const Window& window) const;
 
   ChangePointOptions options_;
-  double mm_per_px_;
   std::vector<float> arc_length_px_;
   std::vector<Reference> references_;
   struct Residual {

@@ -403,7 +403,7 @@ void LiveAnalysis::start_over(const std::string& why) {
   if (tracing_.valid()) tracing_.wait();
   tracing_ = {};
   vessels_due_ = -1;
-  for (std::size_t s = 0; s < segments_.size(); ++s) retire(segments_[s], traced_->topology.graph.segments[s].centreline);
+  for (std::size_t s = 0; s < segments_.size(); ++s) retire(static_cast<int>(s), {});
   traced_.reset();
   slot_.reset();
   prepared_.reset();
@@ -489,10 +489,15 @@ void LiveAnalysis::watch_calibre() {
       result_.changes.push_back(finding_of(change, segments_[s].id, traced_->topology.graph.segments[s].centreline, calibration_, true));
 }
 
-// Its changes stay, though nothing more will be seen of it.
-void LiveAnalysis::retire(const Segment& segment, const Centreline& centreline) {
-  for (const ChangeWithinRun& change : segment.watch.changes()) {
-    past_.push_back(finding_of(change, segment.id, centreline, calibration_, true));
+// Changes stay though nothing more will be seen of their place.
+void LiveAnalysis::retire(int segment, const std::vector<std::vector<PointBefore>>& now) {
+  const Centreline& centreline = traced_->topology.graph.segments[static_cast<std::size_t>(segment)].centreline;
+  const Segment& old = segments_[static_cast<std::size_t>(segment)];
+  for (const ChangeWithinRun& change : old.watch.changes()) {
+    if (std::any_of(now.begin(), now.end(),
+                    [&](const std::vector<PointBefore>& before) { return find_point(before, segment, change.point).has_value(); }))
+      continue;
+    past_.push_back(finding_of(change, old.id, centreline, calibration_, true));
     past_.back().reasons.push_back("the segment was not followed to the end: its number is that of the frames' lines");
   }
 }
@@ -531,6 +536,19 @@ void LiveAnalysis::trace_if_due() {
   });
 }
 
+// What was seen of the calibre goes with the place, whatever segment it is part of now.
+void LiveAnalysis::carry_watches(const std::vector<VesselGraph::Segment>& now, const std::vector<std::vector<PointBefore>>& before,
+                                 std::vector<Segment>& segments) {
+  const double mm_per_px = calibration_.known() ? calibration_.mm_per_px : 0;
+  std::vector<const CalibreWatch*> old;
+  for (const Segment& segment : segments_) old.push_back(&segment.watch);
+  parallel_for(static_cast<int>(now.size()), [&](int s) {
+    segments[s].watch =
+        before[s].empty() ? CalibreWatch(now[s].centreline, mm_per_px) : CalibreWatch(now[s].centreline, mm_per_px, old, before[s]);
+  });
+  for (std::size_t s = 0; s < segments_.size(); ++s) retire(static_cast<int>(s), before);
+}
+
 // Carries what is known of the vessels over to those found now: a vessel is the same where most of its points lie on one's.
 void LiveAnalysis::adopt_vessels() {
   vessels_due_ = -1;
@@ -565,10 +583,8 @@ void LiveAnalysis::adopt_vessels() {
     }
     segments[s].id = next_id_++;
     segments[s].contrast.assign(times_ms_.size(), std::numeric_limits<double>::quiet_NaN());
-    segments[s].watch = CalibreWatch(now[s].centreline, calibration_.known() ? calibration_.mm_per_px : 0);
   }
-  for (std::size_t old = 0; old < segments_.size(); ++old)
-    if (!taken[old]) retire(segments_[old], traced_->topology.graph.segments[old].centreline);
+  carry_watches(now, before, segments);
   parallel_for(static_cast<int>(now.size()), [&](int s) {
     if (same[s] < 0) return;
     Segment &segment = segments[s], &old = segments_[same[s]];
@@ -578,10 +594,6 @@ void LiveAnalysis::adopt_vessels() {
     segment.seen = old.seen;
     segment.filled_frames = old.filled_frames;
     segment.kept_ms = std::move(old.kept_ms);
-    std::vector<int> point_before(before[s].size());
-    std::transform(before[s].begin(), before[s].end(), point_before.begin(),
-                   [&](const std::array<int, 2>& at) { return at[0] == same[s] ? at[1] : -1; });
-    segment.watch = old.watch.moved_to(now[s].centreline, point_before);
     // A kept frame may have come through such a change before: not every point of the old centreline is in it.
     std::vector<int> at(traced_->topology.graph.segments[same[s]].centreline.points.size());
     for (std::vector<LumenPoint>& frame : old.kept) {

@@ -88,7 +88,9 @@ class LiveAnalysis {
   void adopt_vessels();
   void trace_if_due();
   void watch_calibre();
-  void retire(const Segment& segment, const Centreline& centreline);
+  void retire(int segment, const std::vector<std::vector<PointBefore>>& now);
+  void carry_watches(const std::vector<VesselGraph::Segment>& now, const std::vector<std::vector<PointBefore>>& before,
+                     std::vector<Segment>& segments);
   bool scene_changed(ImageView<const std::uint16_t> stored);
   void measure();
 

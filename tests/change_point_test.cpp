@@ -219,9 +219,9 @@ TEST(CalibreWatch, IsCarriedOverToAnotherCentreline) {
   for (int f = 0; f < 25; ++f) ASSERT_TRUE(watch.add(f, frame_ms * f, camera.frame(f)).empty());
   // The same vessel, found 12 px shorter at its start.
   constexpr int cut = 12;
-  std::vector<int> before;
-  for (int i = cut; i < points; ++i) before.push_back(i);
-  CalibreWatch moved = watch.moved_to(straight(points - cut), before);
+  std::vector<PointBefore> before;
+  for (int i = cut; i < points; ++i) before.push_back({0, i});
+  CalibreWatch moved(straight(points - cut), mm_per_px, {&watch}, before);
   std::vector<ChangeWithinRun> told;
   for (int f = 25; f < 50; ++f) {
     std::vector<LumenPoint> line = camera.frame(f);
@@ -233,6 +233,37 @@ TEST(CalibreWatch, IsCarriedOverToAnotherCentreline) {
   EXPECT_LT(told[0].before_first, 15) << "held against what was seen before";
   EXPECT_NEAR(moved.changes()[0].narrowing_percent, 40, 5);
   EXPECT_NEAR(moved.changes()[0].point, 120 - cut, 32);
+}
+
+TEST(CalibreWatch, GoesWithThePlaceWhenASegmentIsDivided) {
+  // Divided in the middle of what narrows, as it narrows: both halves have the frames before; what was told goes with its place.
+  Camera camera(spasm(0.5), 604);
+  CalibreWatch watch(straight(points), mm_per_px);
+  std::vector<ChangeWithinRun> told;
+  const auto gather = [&](const std::vector<ChangeWithinRun>& news) { told.insert(told.end(), news.begin(), news.end()); };
+  for (int f = 0; f < 32; ++f) gather(watch.add(f, frame_ms * f, camera.frame(f)));
+  constexpr int at = 120;
+  std::vector<PointBefore> first, second;
+  for (int i = 0; i < points; ++i) (i < at ? first : second).push_back({0, i});
+  CalibreWatch left(straight(at), mm_per_px, {&watch}, first), right(straight(points - at), mm_per_px, {&watch}, second);
+  for (int f = 32; f < 60; ++f) {
+    std::vector<LumenPoint> line = camera.frame(f), beyond(line.begin() + at, line.end());
+    line.resize(at);
+    for (int i = 0; i < points - at; ++i) beyond[static_cast<std::size_t>(i)].point = i;
+    gather(left.add(f, frame_ms * f, line));
+    gather(right.add(f, frame_ms * f, beyond));
+  }
+  ASSERT_EQ(left.changes().size(), 1u);
+  ASSERT_EQ(right.changes().size(), 1u);
+  EXPECT_LE(told.size(), 2u);
+  for (const CalibreWatch* half : {&left, &right}) {
+    EXPECT_NEAR(half->changes()[0].narrowing_percent, 50, 4);
+    EXPECT_NEAR(half->changes()[0].onset_ms, 3000, 400);
+  }
+  // And joined again.
+  std::vector<PointBefore> both;
+  for (int i = 0; i < points; ++i) both.push_back({i < at ? 0 : 1, i < at ? i : i - at});
+  EXPECT_EQ(CalibreWatch(straight(points), mm_per_px, {&left, &right}, both).changes().size(), 2u) << "each with its place";
 }
 
 TEST(CalibreWatch, NothingToWatchIsNoError) {
