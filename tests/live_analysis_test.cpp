@@ -90,6 +90,38 @@ double resident_mb() {
   return static_cast<double>(resident) * static_cast<double>(sysconf(_SC_PAGESIZE)) / (1 << 20);
 }
 
+TEST(LiveAnalysis, AVeinThatNarrowsIsToldOnceWhileItDoes) {
+  PhantomOptions phantom_options;
+  phantom_options.scenario = "spasm";
+  phantom_options.rows = phantom_options.columns = 384;
+  phantom_options.seed = 608;
+  const PhantomRun phantom = make_phantom(phantom_options);
+  const cinelumen::Run run = make_run(phantom);
+  LiveOptions options;
+  options.mask_frames = 5;
+  options.renew_frames = 4;
+  LiveAnalysis live(Stream::cpu(), run, options);
+  const test::TruthMap map(phantom.truth);
+  std::vector<int> told;
+  for (int frame = 0; frame < run.frame_count(); ++frame)
+    for (const Finding& change : live.push(phantom.frames[frame].view(), run.frame_times_ms[frame]).changes) {
+      EXPECT_EQ(std::count(told.begin(), told.end(), change.segment), 0) << "told twice";
+      told.push_back(change.segment);
+      const test::TruthMatch at = map.nearest({change.at_px[0], change.at_px[1]});
+      ASSERT_TRUE(at.segment && !at.segment->calibre.empty()) << "frame " << frame << ", segment " << change.segment;
+      EXPECT_LT(at.segment->calibre.back()[at.point], 0.9f);
+      EXPECT_GT(*change.narrowing_percent, 0);
+      const double complete_ms = phantom.truth.onsets.back().complete_ms, onset_ms = phantom.truth.onsets.front().onset_ms;
+      EXPECT_LE(run.frame_times_ms[frame], complete_ms + 8 * 250);
+      EXPECT_NEAR(*change.onset_ms, onset_ms, 1500);
+    }
+  EXPECT_GE(2 * told.size(), phantom.truth.onsets.size());
+  const Analysis analysis = live.finish();
+  EXPECT_GE(std::count_if(analysis.findings.begin(), analysis.findings.end(),
+                          [](const Finding& finding) { return finding.label == "change within the run" && finding.onset_ms; }),
+            static_cast<std::ptrdiff_t>(told.size()));
+}
+
 TEST(LiveAnalysis, MemoryDoesNotGrow) {
   const PhantomRun phantom = phantom_of("tubes", 96, 8004, 30);
   const cinelumen::Run run = make_run(phantom);
