@@ -25,6 +25,8 @@ constexpr double unusual_residual = 1.5;  // times what registration leaves in t
 constexpr float same_vessel_px = 3;
 constexpr double settled_share = 0.03;  // of the vessels' length: by less than that they have not changed
 constexpr int most_renew_gaps = 8;
+constexpr double renew_ms = 500;
+constexpr double fewest_renew_frames = 2, most_renew_frames = 15;
 constexpr const char* background_row = "mask and vessels";  // of the trace
 
 /// Frames that have been gathered, as a run's.
@@ -60,6 +62,13 @@ auto in_background(Work work) {
     run_alone([&] { result = work(); });
     return result;
   });
+}
+
+// How many frames that takes, by the median step between them.
+int frames_of(double ms, const std::vector<double>& times_ms) {
+  std::vector<double> steps;
+  for (std::size_t i = 1; i < times_ms.size(); ++i) steps.push_back(times_ms[i] - times_ms[i - 1]);
+  return static_cast<int>(std::clamp(std::round(ms / middle_of(steps)), fewest_renew_frames, most_renew_frames));
 }
 
 // Points of centrelines by place: the nearest within same_vessel_px.
@@ -176,6 +185,7 @@ struct LiveAnalysis::Prepared {
   NoiseModel noise;
   MaskChoice choice;
   std::unique_ptr<FrameSetup> setup;
+  Image<float> picture;                         // of the mask, on the host
   std::vector<Image<float>> scene, brightness;  // planes of the first gathered frames: what the scene looks like
   std::string event;
   std::optional<Calibration> calibration;  // by an object in the mask
@@ -267,7 +277,7 @@ LiveAnalysis::LiveAnalysis(const Stream& stream, const Run& header, const LiveOp
   };
   if (options.diameter != DiameterRule::fit) warnings_.push_back(caution(options.diameter));
   require_within("mask_frames", options.mask_frames, 4, 64);
-  require_within("renew_frames", options.renew_frames, 1, 1 << 20);
+  require_within("renew_frames", options.renew_frames, 0, 1 << 20);
   require_within("kept_frames", options.kept_frames, 16, 1 << 20);
 }
 
@@ -328,8 +338,11 @@ void LiveAnalysis::gather(ImageView<const std::uint16_t> stored) {
   if (mask_due_ >= 0) return;  // enough have come; the mask is being made
   if (gathered_.empty()) gathered_from_ = result_.frame;
   gathered_.push_back(copy_of(stored));
+  gathered_ms_.push_back(result_.time_ms);
   if (static_cast<int>(gathered_.size()) < options_.mask_frames) return;
-  mask_due_ = result_.frame + std::max(1, options_.renew_frames);
+  renew_frames_ = options_.renew_frames > 0 ? options_.renew_frames : frames_of(renew_ms, gathered_ms_);
+  gathered_ms_.clear();
+  mask_due_ = result_.frame + renew_frames_;
   preparing_ = in_background([this, frames = std::move(gathered_), from = gathered_from_]() mutable {
     const Stream stream = background_of(stream_);
     const TraceSpan span("mask", from);
@@ -358,9 +371,10 @@ void LiveAnalysis::gather(ImageView<const std::uint16_t> stored) {
     const std::vector<int> used = choice.frames();
     prepared->noise = estimate_noise(run, intensity_, used);
     std::vector<MaskFrame> masks = make_mask_frames(stream, run, intensity_, choice, options_.registration);
+    prepared->picture = to_host<const float>(stream, masks.front().attenuation.view());
     if (options_.object.given() && !object_measured_)
-      prepared->calibration = calibrate_by(options_.object, to_host<const float>(stream, masks.front().attenuation.view()).view(),
-                                           run.field.valid(), calibration_, run.description.path);
+      prepared->calibration =
+          calibrate_by(options_.object, prepared->picture.view(), run.field.valid(), calibration_, run.description.path);
     prepared->setup = std::make_unique<FrameSetup>(stream, run, intensity_, prepared->noise, choice.reference_frame, std::move(masks),
                                                    options_.registration);
     Image<std::uint16_t> last(run.rows(), run.columns());
@@ -390,7 +404,7 @@ void LiveAnalysis::adopt_mask() {
   statistics_ = std::move(prepared_->statistics);
   since_mask_ = changed_in_a_row_ = 0;
   usual_residual_ = 0;
-  next_trace_ = renew_gap_ = options_.renew_frames;
+  next_trace_ = renew_gap_ = renew_frames_;
   result_.events.push_back(prepared_->event);
   if (!prepared_->calibration) return;
   calibration_ = *prepared_->calibration;
@@ -412,6 +426,7 @@ void LiveAnalysis::start_over(const std::string& why) {
   times_ms_.clear();
   subtractions_.clear();
   gathered_.clear();
+  gathered_ms_.clear();
   result_.events.push_back(why);
   if (object_measured_) warnings_.push_back("The scale is that of the first scene: a zoom or another table height changes it.");
   warnings_.push_back("frame " + std::to_string(result_.frame + 1) + ": " + why + "; figures of before are in lumen.csv only");
@@ -505,7 +520,7 @@ void LiveAnalysis::retire(int segment, const std::vector<std::vector<PointBefore
 void LiveAnalysis::trace_if_due() {
   if (vessels_due_ >= 0 || since_mask_ < next_trace_ || statistics_->frame_count() < 3) return;
   // Those that are known do meanwhile: the first are found in the time between frames that measure nothing yet.
-  vessels_due_ = result_.frame + (traced_ ? 2 : 1) * options_.renew_frames;
+  vessels_due_ = result_.frame + (traced_ ? 2 : 1) * renew_frames_;
   FlowImages images = statistics_->finish(stream_, static_cast<float>(prepared_->setup->filtered_noise_sd()));
   // They come back with the vessels.
   std::vector<KeyFrame> keys(std::make_move_iterator(key_frames_.begin()), std::make_move_iterator(key_frames_.end()));
@@ -619,7 +634,7 @@ void LiveAnalysis::adopt_vessels() {
     return sum;
   };
   const bool settled = traced_ && std::abs(length(found->topology) - length(traced_->topology)) < settled_share * length(traced_->topology);
-  renew_gap_ = settled ? std::min(2 * renew_gap_, most_renew_gaps * options_.renew_frames) : options_.renew_frames;
+  renew_gap_ = settled ? std::min(2 * renew_gap_, most_renew_gaps * renew_frames_) : renew_frames_;
   next_trace_ = since_mask_ + renew_gap_;
   const std::size_t segments_before = segments_.size();
   segments_ = std::move(segments);
@@ -629,7 +644,8 @@ void LiveAnalysis::adopt_vessels() {
 }
 
 Analysis LiveAnalysis::finish() {
-  if (tracing_.valid()) adopt_vessels();
+  // No frame measured the vessels that are being looked for.
+  if (tracing_.valid()) tracing_.wait();
   Analysis analysis;
   analysis.device = device_name(stream_);
   analysis.threads = cpu_threads();
@@ -651,6 +667,7 @@ Analysis LiveAnalysis::finish() {
     return analysis;
   }
   analysis.subtracted = true;
+  analysis.mask_picture = to_host(Stream::cpu(), prepared_->picture.view());
   analysis.noise = prepared_->noise;
   analysis.subtraction.mask = prepared_->choice;
   analysis.subtraction.reference_frame = prepared_->choice.reference_frame;
@@ -664,9 +681,13 @@ Analysis LiveAnalysis::finish() {
     analysis.maximum_opacification = Image<float>(analysis.rows, analysis.columns);
     set_zero(Stream::cpu(), analysis.maximum_opacification.view());
   }
-  if (!traced_) return analysis;
+  if (!traced_) {
+    analysis.warnings.push_back("The stream ended before vessels were found: nothing was measured.");
+    return analysis;
+  }
   analysis.subtraction.topology_frame = traced_->topology.frame;
   analysis.subtraction.moving_vessels = traced_->topology.moving_vessels;
+  if (traced_->topology.moving_vessels) analysis.maximum_opacification = to_host<const float>(stream_, traced_->topology.picture.view());
   analysis.branch_points = traced_->topology.graph.branch_points;
   const double contrast_sd = prepared_->setup->noise_sd() / std::sqrt(2.0);
   double first_seen_ms = std::numeric_limits<double>::infinity();
