@@ -26,7 +26,8 @@ struct ChangePointOptions {
   double kept_share = 0.75;     ///< and of as many as there usually were: of those that get too narrow the widest would be left
   int frames_before = 5;        ///< filled frames at the old calibre, at least
   int frames_after = 3;         ///< and since it began to change
-  double growth_chi2 = 9;       ///< a widening must explain the sizes by so much better than a lumen that fills does
+  int frames_confirmed = 2;     ///< of these: with places wide enough to tell their own attenuation per mm; or else ...
+  int frames_settled = 5;       ///< ... so many at the new calibre, and the vessel either side of it unchanged
 };
 
 /// Adams and MacKay (2007): posterior of the time since the last change of a Gaussian series' level, of known variance per value. What is
@@ -71,6 +72,7 @@ class Cusum {
 struct CalibreReading {
   double first_ms = 0, last_ms = 0;
   int first_frame = 0, last_frame = 0, frames = 1;
+  int confirmed = 0;               ///< of them: in which some places were wide enough to tell their own attenuation per mm
   double value = 0, variance = 0;  ///< mean ln of calibre over the reference profile, and its variance
   double kappa = 0;                ///< mean attenuation per px of lumen
   double common = 0;               ///< SD of ln D that frames share
@@ -118,7 +120,7 @@ std::optional<std::size_t> find_point(const std::vector<PointBefore>& before, in
 ///
 /// A place is held against its own diameters in the first frames in which it was filled. A window's frame counts where the attenuation per
 /// mm is on its plateau: what fills or empties changes that, or the width in a way of its own. When a later frame shows that the plateau
-/// was not reached before, earlier frames are dropped.
+/// was not reached before, earlier frames are dropped. What widens is told where it had narrowed within the run: else it may be filling.
 class CalibreWatch {
  public:
   /// mm_per_px <= 0: scale not known.
@@ -130,18 +132,31 @@ class CalibreWatch {
   /// One frame: its number, its time (later than the last one's), one LumenPoint per centreline point or fewer, by LumenPoint::point.
   /// Returns what is told for the first time: a place that narrows further, or more of the segment that follows, is the same change.
   std::vector<ChangeWithinRun> add(int frame, double time_ms, const std::vector<LumenPoint>& points);
+  /// One frame as it was measured for the watches that this one was made of, and as it is now (other centrelines, another point spread),
+  /// one LumenPoint per centreline point or fewer, by LumenPoint::point: what differs there is no change of the vessel. Before that frame's
+  /// add().
+  void level(const std::vector<LumenPoint>& before, const std::vector<LumenPoint>& now);
   /// All that was told, with the figures of all frames since.
   std::vector<ChangeWithinRun> changes() const;
 
  private:
   struct Reference {
-    float sum = 0, recent = 0;  // ln D of its first frames; ln of D over their mean, smoothed over time
+    float sum = 0, by_contrast = 0;  // of its first frames: ln D, and ln of sqrt(attenuation per mm) D
+    float recent = 0, variance = 0;  // ln of calibre over theirs, smoothed over time; of the last frame's
     int frames = 0, seen = 0;
+    int own_kappa = 0;  // frames of the first ones
+  };
+  struct Residual {
+    float value = 0, by_contrast = 0, variance = 0, common = 0, kappa = 0, kappa_variance = 0;  // variance 0: none
+    bool own_kappa = false;
   };
   struct Window {
     std::size_t first = 0, last = 0;  // points, inclusive
     double plateau = 0, kappa_before = 0, kappa_two_before = 0;
     double usual_share = 0;  // of its points, used in frames that it was filled in
+    double offset = 0;       // of its values against what its points say: it went on with the readings of other points
+    double recent = 0;       // value, smoothed as the points' are
+    int seen = 0;
     double last_value = 0, last_variance = 0, between_sum = 0, between_frames = 0;
     ChangePointPosterior posterior{1, 1};
     std::vector<CalibreReading> readings;
@@ -156,20 +171,20 @@ class CalibreWatch {
   void make_windows(double mm_per_px);
   std::size_t window_at(std::size_t point) const;
   void refer(const std::vector<LumenPoint>& points);
+  void level_references(const std::vector<Residual>& before);
+  double against_reference(std::size_t point) const;
   std::optional<CalibreReading> read(Window& window) const;
   void take(Window& window, CalibreReading reading) const;
   bool filled(Window& window, double kappa, double kappa_sd) const;
   ChangePointPosterior fresh() const;
   void tell(Window& window, int sign) const;
+  bool is_vouched_for(const std::vector<CalibreReading>& readings, const RampFit& ramp, const ChangeWithinRun& change) const;
   std::optional<ChangeWithinRun> examine(const Window& window, int sign, bool bent) const;
   void locate(ChangeWithinRun& change, const Window& window) const;
 
   ChangePointOptions options_;
   std::vector<float> arc_length_px_;
   std::vector<Reference> references_;
-  struct Residual {
-    float value = 0, variance = 0, common = 0, kappa = 0, kappa_variance = 0;  // variance 0: none
-  };
   std::vector<Residual> residuals_;  // of the frame at hand
   std::vector<Window> windows_;      // the last is the whole segment, where it is longer than one window
   std::vector<Told> told_;

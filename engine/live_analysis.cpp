@@ -307,7 +307,6 @@ const LiveFrame& LiveAnalysis::push(ImageView<const std::uint16_t> stored, doubl
   result_.mask = prepared_ ? MaskState::ready : next_id_ > 1 || gathered_from_ > 0 ? MaskState::again : MaskState::waiting;
   if (!prepared_) return result_;
 
-  if (result_.frame == vessels_due_) adopt_vessels();
   copy<std::uint16_t>(Stream::cpu({.parallel = false}), stored, slot_->stored());
   slot_->ingest(result_.frame, 0);
   const bool converged = slot_->register_mask();
@@ -466,6 +465,7 @@ void LiveAnalysis::measure() {
   }
   slot.subtract();
   slot.filter(*filter_, filter_place_ = filter_->place_after(filter_place_));
+  if (vessels_due_ >= 0 && result_.frame >= vessels_due_) renew_vessels();
   flat_.clear();
   times_ms_.push_back(result_.time_ms);
   subtractions_.push_back(slot.subtraction());
@@ -564,8 +564,30 @@ void LiveAnalysis::carry_watches(const std::vector<VesselGraph::Segment>& now, c
   for (std::size_t s = 0; s < segments_.size(); ++s) retire(static_cast<int>(s), before);
 }
 
-// Carries what is known of the vessels over to those found now: a vessel is the same where most of its points lie on one's.
-void LiveAnalysis::adopt_vessels() {
+// Other centrelines, another point spread: what both say of this frame tells what is not the vessels' doing.
+void LiveAnalysis::renew_vessels() {
+  std::vector<std::vector<LumenPoint>> old;
+  if (traced_) {
+    slot_->measure(traced_->topology, traced_->settings);
+    old = slot_->lumen();
+  }
+  const std::vector<std::vector<PointBefore>> before = adopt_vessels();
+  if (old.empty()) return;
+  slot_->measure(traced_->topology, traced_->settings);
+  parallel_for(static_cast<int>(segments_.size()), [&](int s) {
+    std::vector<LumenPoint> as_before;
+    for (const auto& [segment, point] : before[static_cast<std::size_t>(s)]) {
+      const auto now = static_cast<int>(as_before.size());
+      as_before.push_back(segment < 0 ? LumenPoint() : old[static_cast<std::size_t>(segment)][static_cast<std::size_t>(point)]);
+      as_before.back().point = now;
+    }
+    segments_[static_cast<std::size_t>(s)].watch.level(as_before, slot_->lumen()[static_cast<std::size_t>(s)]);
+  });
+}
+
+// Carries what is known of the vessels over to those found now: a vessel is the same where most of its points lie on one's. Where points
+// lay before.
+std::vector<std::vector<PointBefore>> LiveAnalysis::adopt_vessels() {
   vessels_due_ = -1;
   std::unique_ptr<Traced> found = [&] {
     const TraceSpan waiting("wait for the vessels", result_.frame);
@@ -576,7 +598,7 @@ void LiveAnalysis::adopt_vessels() {
   const auto& now = found->topology.graph.segments;
   std::vector<Segment> segments(now.size());
   // Segment and point before, of each point now.
-  std::vector<std::vector<std::array<int, 2>>> before(now.size());
+  std::vector<std::vector<PointBefore>> before(now.size());
   if (traced_) {
     const NearestPoint nearest(traced_->topology.graph.segments);
     parallel_for(static_cast<int>(now.size()), [&](int s) {
@@ -641,6 +663,7 @@ void LiveAnalysis::adopt_vessels() {
   traced_ = std::move(found);
   slot_->follow(*traced_->follower, traced_->settings);
   if (segments_.size() != segments_before) result_.events.push_back(std::to_string(segments_.size()) + " segments");
+  return before;
 }
 
 Analysis LiveAnalysis::finish() {

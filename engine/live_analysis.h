@@ -85,7 +85,8 @@ class LiveAnalysis {
   void gather(ImageView<const std::uint16_t> stored);
   void start_over(const std::string& why);
   void adopt_mask();
-  void adopt_vessels();
+  std::vector<std::vector<PointBefore>> adopt_vessels();
+  void renew_vessels();
   void trace_if_due();
   void watch_calibre();
   void retire(int segment, const std::vector<std::vector<PointBefore>>& now);

@@ -9,59 +9,21 @@
 #include <functional>
 #include <random>
 
+#include "support/calibre_series.h"
 #include "support/matching.h"
+#include "support/upper_limit.h"
 
 namespace cinelumen {
 namespace {
 
-constexpr double mm_per_px = 0.25, frame_ms = 100, kappa = 0.04;
+using test::Camera;
+using test::MeasuringNoise;
+using test::Shown;
+using test::straight;
+using test::Vessel;
+
+constexpr double mm_per_px = 0.25, frame_ms = 100;
 constexpr int points = 241;  // 60 mm
-
-/// What a place shows: diameter in px, and its attenuation per px over the undiluted one's.
-struct Shown {
-  double diameter = 10, kappa_share = 1;
-};
-using Vessel = std::function<Shown(int frame, int point)>;
-
-Centreline straight(int count) {
-  Centreline line;
-  for (int i = 0; i < count; ++i) {
-    CentrelinePoint point;
-    point.x = point.arc_length_px = static_cast<float>(i);
-    line.points.push_back(point);
-  }
-  return line;
-}
-
-/// Measures a vessel of that shape with noise of which neighbours share half.
-class Camera {
- public:
-  Camera(Vessel vessel, unsigned seed, double sd_px = 0.3) : vessel_(std::move(vessel)), sd_px_(sd_px), random_(seed) {}
-  std::vector<LumenPoint> frame(int f) {
-    std::vector<LumenPoint> line(points);
-    double last = normal_(random_);
-    for (int i = 0; i < points; ++i) {
-      const Shown shown = vessel_(f, i);
-      const double fresh = normal_(random_), noise = (fresh + last) / std::sqrt(2.0);
-      last = fresh;
-      LumenPoint& p = line[static_cast<std::size_t>(i)];
-      p.point = i;
-      p.used = shown.kappa_share > 0.1 && shown.diameter > 1;
-      p.sd_px = static_cast<float>(std::hypot(sd_px_ / shown.kappa_share, 0.1));
-      p.common_sd_px = 0.1f;
-      p.diameter_px = static_cast<float>(shown.diameter + sd_px_ / shown.kappa_share * noise);
-      p.kappa = static_cast<float>(kappa * shown.kappa_share * (1 + 0.05 * normal_(random_)));
-      p.kappa_sd = static_cast<float>(0.05 * kappa);
-    }
-    return line;
-  }
-
- private:
-  Vessel vessel_;
-  double sd_px_;
-  std::mt19937 random_;
-  std::normal_distribution<double> normal_;
-};
 
 struct Watched {
   std::vector<ChangeWithinRun> told;  // when they were
@@ -70,7 +32,7 @@ struct Watched {
 };
 
 Watched watch(const Vessel& vessel, unsigned seed, int frames = 60, double sd_px = 0.3) {
-  Camera camera(vessel, seed, sd_px);
+  Camera camera(vessel, points, seed, {.sd_px = sd_px});
   CalibreWatch watch(straight(points), mm_per_px);
   Watched result;
   for (int f = 0; f < frames; ++f)
@@ -214,7 +176,7 @@ TEST(CalibreWatch, WhatFillsOrEmptiesDoesNotChange) {
 }
 
 TEST(CalibreWatch, IsCarriedOverToAnotherCentreline) {
-  Camera camera(spasm(0.4), 603);
+  Camera camera(spasm(0.4), points, 603);
   CalibreWatch watch(straight(points), mm_per_px);
   for (int f = 0; f < 25; ++f) ASSERT_TRUE(watch.add(f, frame_ms * f, camera.frame(f)).empty());
   // The same vessel, found 12 px shorter at its start.
@@ -237,7 +199,7 @@ TEST(CalibreWatch, IsCarriedOverToAnotherCentreline) {
 
 TEST(CalibreWatch, GoesWithThePlaceWhenASegmentIsDivided) {
   // Divided in the middle of what narrows, as it narrows: both halves have the frames before; what was told goes with its place.
-  Camera camera(spasm(0.5), 604);
+  Camera camera(spasm(0.5), points, 604);
   CalibreWatch watch(straight(points), mm_per_px);
   std::vector<ChangeWithinRun> told;
   const auto gather = [&](const std::vector<ChangeWithinRun>& news) { told.insert(told.end(), news.begin(), news.end()); };
