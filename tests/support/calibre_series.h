@@ -108,13 +108,14 @@ struct SimulatedSegment {
 /// One run: how fast, how long, how much dose, and when contrast leaves.
 class SimulatedRun {
  public:
-  explicit SimulatedRun(unsigned seed) : random_(seed) {
+  /// washes_out: most runs end with contrast leaving, 4 to 20 s after their start.
+  explicit SimulatedRun(unsigned seed, bool washes_out = true) : random_(seed) {
     constexpr std::array rates = {250.0, 133.0, 66.7, 33.3};
     const auto rate = static_cast<std::size_t>(uniform(0, rates.size()));
     frame_ms = rates[rate];
     fluoroscopy = rate >= 2;
     frames = static_cast<int>(1000 * uniform(8, 25) / frame_ms);
-    leaves_s_ = uniform(0, 1) < 0.7 ? uniform(4, 20) : 1e9;
+    leaves_s_ = uniform(0, 1) < 0.7 && washes_out ? uniform(4, 20) : 1e9;
   }
   double frame_ms = 250;
   bool fluoroscopy = false;
