@@ -474,7 +474,9 @@ int main(int argc, char** argv) {
       ->check(CLI::IsMember(scenarios))
       ->capture_default_str();
   app.add_option("SIDE,--size", options.side, "Rows and columns")->check(CLI::Range(64, 4096))->capture_default_str();
-  app.add_option("SEEDS,--seeds", options.seeds, "How many runs")->check(CLI::Range(1, 1000000))->capture_default_str();
+  app.add_option("SEEDS,--seeds", options.seeds, "How many runs; onset: 0 for simulated ones alone")
+      ->check(CLI::Range(0, 1000000))
+      ->capture_default_str();
   app.add_option("FIRST,--first-seed", options.first_seed, "Seed of the first")->check(CLI::NonNegativeNumber)->capture_default_str();
   app.add_option("--method", options.method, "fit, fwhm, first-derivative or mean-derivatives: what is pooled and judged")
       ->check(CLI::IsMember({"fit", "fwhm", "first-derivative", "mean-derivatives"}))

@@ -5,6 +5,7 @@
 #include <limits>
 #include <map>
 #include <numbers>
+#include <tuple>
 #include <utility>
 
 #include "engine/median.h"
@@ -360,20 +361,23 @@ std::optional<CalibreReading> CalibreWatch::read(Window& window) const {
 }
 
 void CalibreWatch::take(Window& window, CalibreReading reading) const {
-  // What successive frames differ by more than their errors; a step counts as little as it may.
+  // What frames differ by more than their errors, neighbours and those four apart, since what drifts shows little in neighbours; a step
+  // counts as little as it may.
   const double measured = reading.variance, prior = options_.between_sd * options_.between_sd;
-  const auto between = [&] {
-    return std::max(0.0, (options_.between_frames * prior + window.between_sum) / (options_.between_frames + window.between_frames));
+  const auto variance = [&](const Between& between) {
+    return std::max(0.0, (options_.between_frames * prior + between.sum) / (options_.between_frames + between.frames));
   };
-  if (!window.readings.empty()) {
-    const double expected = 0.5 * (measured + window.last_variance), away = reading.value - window.last_value;
+  const auto compare = [&](Between& between, const Recent& then) {
+    const double expected = 0.5 * (measured + then.variance), away = reading.value - then.value;
     constexpr double clip = 6;
-    window.between_sum += std::min(0.5 * away * away, clip * (expected + between())) - expected;
-    window.between_frames += 1;
-  }
-  window.last_value = reading.value;
-  window.last_variance = measured;
-  reading.variance += std::max(between(), 0.04 * prior);
+    between.sum += std::min(0.5 * away * away, clip * (expected + variance(between))) - expected;
+    between.frames += 1;
+  };
+  constexpr std::size_t apart = std::tuple_size_v<decltype(window.latest)>;
+  if (window.taken >= 1) compare(window.neighbours, window.latest[(window.taken - 1) % apart]);
+  if (window.taken >= apart) compare(window.apart, window.latest[window.taken % apart]);
+  window.latest[window.taken++ % apart] = {reading.value, measured};
+  reading.variance += std::max({variance(window.neighbours), window.apart.frames > 0 ? variance(window.apart) : 0.0, 0.04 * prior});
   window.posterior.add(reading.value, reading.variance);
   window.readings.push_back(reading);
   if (window.readings.size() > most_readings) thin(window.readings);
@@ -396,7 +400,8 @@ std::optional<ChangeWithinRun> CalibreWatch::examine(const Window& window, int s
   if (window.told == sign) readings = window.earlier;
   readings.insert(readings.end(), window.readings.begin(), window.readings.end());
   const std::optional<RampFit> ramp = fit_ramp(readings, options_.level_sd, bent);
-  if (!ramp || sign * ramp->change < 0) return {};
+  const double least = sign < 0 ? -std::log(1 - options_.least_change) : std::log(1 + options_.least_change);
+  if (!ramp || sign * ramp->change < least || readings.back().last_ms < ramp->onset_ms + options_.lasting_ms) return {};
   ChangeWithinRun change;
   for (std::size_t i = 0; i < readings.size(); ++i) (i < ramp->before ? change.frames_before : change.frames_after) += readings[i].frames;
   if (change.frames_before < options_.frames_before || change.frames_after < options_.frames_after) return {};
@@ -420,7 +425,6 @@ std::optional<ChangeWithinRun> CalibreWatch::examine(const Window& window, int s
   // Fewer frames at the new level than make one.
   change.still_changing = readings.size() < ramp->settled + static_cast<std::size_t>(options_.frames_after);
   if (change.still_changing && sign < 0) change.ci95[1] = 100;
-  const double least = sign < 0 ? -std::log(1 - options_.least_change) : std::log(1 + options_.least_change);
   change.probability = sign < 0 ? window.posterior.probability_of_fall(least) : window.posterior.probability_of_rise(least);
 
   Cusum cusum;

@@ -17,7 +17,7 @@ struct ChangePointOptions {
   double between_sd = 0.01;     ///< of ln D from frame to frame beside the measurement's error, before the run has shown it
   double between_frames = 8;    ///< so many frames' worth is that known beforehand
   double least_change = 0.15;   ///< share of the calibre: smaller changes are not told
-  double probability = 0.99;    ///< that the change is at least that
+  double probability = 0.999;   ///< that the change is at least that
   double window_mm = 5;         ///< length of the windows that are watched beside the whole segment: twice as long a change fills one
   double window_px = 16;        ///< the same where the scale is not known, and at least
   double kappa_share = 0.9;     ///< filled: attenuation per mm of its highest in the run ...
@@ -26,6 +26,7 @@ struct ChangePointOptions {
   double kept_share = 0.75;     ///< and of as many as there usually were: of those that get too narrow the widest would be left
   int frames_before = 5;        ///< filled frames at the old calibre, at least
   int frames_after = 3;         ///< and since it began to change
+  double lasting_ms = 500;      ///< since then, at least: what frames share may stay for a few of them
   int frames_confirmed = 2;     ///< of these: with places wide enough to tell their own attenuation per mm; or else ...
   int frames_settled = 5;       ///< ... so many at the new calibre, and the vessel either side of it unchanged
 };
@@ -150,6 +151,12 @@ class CalibreWatch {
     float value = 0, by_contrast = 0, variance = 0, common = 0, kappa = 0, kappa_variance = 0;  // variance 0: none
     bool own_kappa = false;
   };
+  struct Recent {
+    double value = 0, variance = 0;
+  };
+  struct Between {
+    double sum = 0, frames = 0;  // of variance beside the measurements'
+  };
   struct Window {
     std::size_t first = 0, last = 0;  // points, inclusive
     double plateau = 0, kappa_before = 0, kappa_two_before = 0;
@@ -157,7 +164,9 @@ class CalibreWatch {
     double offset = 0;       // of its values against what its points say: it went on with the readings of other points
     double recent = 0;       // value, smoothed as the points' are
     int seen = 0;
-    double last_value = 0, last_variance = 0, between_sum = 0, between_frames = 0;
+    std::array<Recent, 4> latest = {};  // readings, round and round
+    std::size_t taken = 0;
+    Between neighbours, apart;
     ChangePointPosterior posterior{1, 1};
     std::vector<CalibreReading> readings;
     std::vector<CalibreReading> earlier;  // up to the change that was told
