@@ -11,7 +11,6 @@
 
 #include "support/calibre_series.h"
 #include "support/matching.h"
-#include "support/upper_limit.h"
 
 namespace cinelumen {
 namespace {
@@ -173,6 +172,81 @@ TEST(CalibreWatch, WhatFillsOrEmptiesDoesNotChange) {
               return Shown{10 * (0.5 + 0.5 * left), 0.3 + 0.7 * left};
             }),
             0);
+}
+
+TEST(CalibreWatch, RunsLikeMeasuredOnesTellNothing) {
+  // As `cinelumen_accuracy onset` does with more of them.
+  constexpr int runs = 20, segments = 15;
+  int alarms = 0;
+  for (unsigned seed = 1; seed <= runs; ++seed) {
+    test::SimulatedRun run(seed);
+    for (unsigned s = 0; s < segments; ++s) {
+      const test::SimulatedSegment segment = run.segment();
+      Camera camera(segment.vessel, segment.points, seed * segments + s, segment.noise);
+      CalibreWatch watch(straight(segment.points), mm_per_px);
+      for (int f = 0; f < run.frames; ++f) alarms += !watch.add(f, f * run.frame_ms, camera.frame(f)).empty();
+    }
+  }
+  EXPECT_EQ(alarms, 0);
+}
+
+TEST(CalibreWatch, PlacesThatAreNotMeasuredAreNoChange) {
+  // Contrast goes ahead in the middle of the vessel: its first diameters differ from place to place, and now these are missing, now those.
+  const Vessel vessel = [](int f, int i) { return Shown{10 * std::sqrt(std::clamp(1 - 8.0 / (f - 4 - i / 40.0), 0.01, 1.0))}; };
+  int alarms = 0;
+  for (unsigned seed = 640; seed < 660; ++seed) {
+    Camera camera(vessel, points, seed, {.sd_px = 0.2, .missing = 0.4});
+    CalibreWatch watch(straight(points), mm_per_px);
+    for (int f = 0; f < 150; ++f) alarms += !watch.add(f, frame_ms * f, camera.frame(f)).empty();
+  }
+  EXPECT_EQ(alarms, 0);
+}
+
+TEST(CalibreWatch, WhatWidensMayBeFilling) {
+  const Vessel vessel = [](int f, int i) { return Shown{i >= 90 && i < 150 && f >= 30 ? 13.0 : 10.0}; };
+  EXPECT_TRUE(watch(vessel, 605).told.empty());
+}
+
+TEST(CalibreWatch, ANarrowLumenThatContrastLeavesIsNotNarrowed) {
+  // It is sized by its contrast, and what tells how much that is lies elsewhere.
+  MeasuringNoise noise{.sd_px = 0.1};
+  noise.elsewhere = [](int, int) { return Shown{10, 1}; };
+  const auto told = [&](const Vessel& vessel) {
+    int count = 0;
+    for (unsigned seed = 610; seed < 630; ++seed) {
+      Camera camera(vessel, points, seed, noise);
+      CalibreWatch watch(straight(points), mm_per_px);
+      bool any = false;
+      for (int f = 0; f < 60; ++f) any = !watch.add(f, frame_ms * f, camera.frame(f)).empty() || any;
+      count += any;
+    }
+    return count;
+  };
+  EXPECT_EQ(told([](int f, int) { return Shown{2.5, 1 / (1 + std::exp((f - 40.0) / 3))}; }), 0) << "washed out";
+  EXPECT_EQ(told([](int f, int i) { return Shown{2.5, f > 30 && i > 60 ? 0.4 : 1}; }), 0) << "diluted from a place on";
+  EXPECT_EQ(told([](int f, int i) { return Shown{2.5 * (f > 30 && i > 90 && i < 150 ? 0.6 : 1)}; }), 20) << "narrowed, open beyond";
+}
+
+TEST(CalibreWatch, AnotherPointSpreadIsNoChange) {
+  const auto measured_otherwise = [](std::vector<LumenPoint> line) {
+    for (LumenPoint& point : line) point.diameter_px *= 0.75f, point.kappa *= 1.04f;
+    return line;
+  };
+  std::vector<PointBefore> before;
+  for (int i = 0; i < points; ++i) before.push_back({0, i});
+  for (const bool levelled : {true, false}) {
+    Camera camera([](int, int) { return Shown{}; }, points, 606);
+    CalibreWatch first(straight(points), mm_per_px);
+    for (int f = 0; f < 25; ++f) ASSERT_TRUE(first.add(f, frame_ms * f, camera.frame(f)).empty());
+    CalibreWatch then(straight(points), mm_per_px, {&first}, before);
+    int told = 0;
+    for (int f = 25; f < 50; ++f) {
+      const std::vector<LumenPoint> line = camera.frame(f);
+      if (f == 25 && levelled) then.level(line, measured_otherwise(line));
+      told += !then.add(f, frame_ms * f, measured_otherwise(line)).empty();
+    }
+    EXPECT_EQ(told, levelled ? 0 : 1);
+  }
 }
 
 TEST(CalibreWatch, IsCarriedOverToAnotherCentreline) {
