@@ -232,6 +232,9 @@ double upper_limit(int events, int trials) {
 
 bool is_spasm(const std::string& label) { return label.rfind("spasm", 0) == 0; }
 
+/// Not measured in the reference, for other vessels lie over all of it, and said to be so.
+bool is_hidden(const Json& segment) { return !segment["reference_measured"].get<bool>() && segment["label"] == "indeterminate"; }
+
 void label_tables(const std::vector<Json>& lines) {
   std::map<std::string, std::map<std::string, std::map<std::string, int>>> tables;
   std::map<std::string, std::array<int, 4>> grades;  // right, of; not measurable and said so
@@ -243,8 +246,8 @@ void label_tables(const std::vector<Json>& lines) {
       double least = 1e9;
       for (const Json& run : segment["runs"]) least = std::min(least, run["true_least_mm"].get<double>());
       const bool unmeasurable = least < 0.4 && is_spasm(truth) && (found == "indeterminate" || found == "not filled");
-      // Seen in no run, for other vessels lie over all of it, or a vein that contrast passed by: shut or not filled, either is right.
-      const bool hidden = !segment["reference_measured"].get<bool>() && found == "indeterminate";
+      const bool hidden = is_hidden(segment);
+      // A vein that contrast passed by: shut or not filled, either is right.
       const bool passed_by =
           segment["passed_by"].get<bool>() && (found == "occlusion" || found == "not filled" || found == "indeterminate");
       ++tables[variant][hidden      ? "(hidden in the reference)"
@@ -370,7 +373,9 @@ void occlusion_table(const std::vector<Json>& lines) {
     for (const Json& segment : line["segments"])
       for (std::size_t r = 0; r < segment["runs"].size(); ++r) {
         const Json& run = segment["runs"][r];
-        if (run["occluded"].get<double>() > 0.5) {
+        // What is shorter is none (ComparisonThresholds::occluded_mm).
+        const bool long_enough = run["occluded"].get<double>() * segment["length_mm"].get<double>() >= ComparisonThresholds{}.occluded_mm;
+        if (run["occluded"].get<double>() > 0.5 && long_enough) {
           ++occluded;
           found += run["state"] == "occluded";
           if (r + 1 < segment["runs"].size() && segment["runs"][r + 1]["occluded"].get<double>() == 0) {
@@ -391,6 +396,7 @@ void list_errors(const std::vector<Json>& lines) {
       if (segment["borderline"].get<bool>() || (segment["label"] == segment["true_label"] &&
                                                 (segment["true_label"] == "no change" || segment["grade"] == segment["true_grade"])))
         continue;
+      if (is_hidden(segment)) continue;
       std::string runs;
       for (const Json& run : segment["runs"]) {
         char text[160];

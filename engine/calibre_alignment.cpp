@@ -3,8 +3,12 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <functional>
 #include <limits>
 #include <optional>
+
+#include "engine/median.h"
+#include "engine/segment_ends.h"
 
 namespace cinelumen {
 namespace {
@@ -62,10 +66,64 @@ std::vector<double> middle_of_three(const std::vector<float>& diameter_px) {
   return result;
 }
 
+/// A place where less than this was measured says less.
+constexpr double few_mm = 1;
+
+/// Calibre where it was not measured, from the nearest place either side where it was: a vein that is hidden by another one goes on beneath
+/// it. A place says what the 2 mm about it say.
+void carry_on(const AlignmentOptions& options, double mm_per_px, ReferenceCalibre::Segment& segment) {
+  constexpr double place_mm = 2;
+  const std::size_t n = segment.diameter_px.size();
+  struct Known {
+    double away = 0, log_diameter = 0, sd = 0;
+  };
+  const auto nearest = [&](std::size_t i, std::ptrdiff_t step) -> std::optional<Known> {
+    std::vector<double> values, sds;
+    double first = 0;
+    for (auto k = static_cast<std::ptrdiff_t>(i) + step; k >= 0 && k < static_cast<std::ptrdiff_t>(n); k += step) {
+      const auto at = static_cast<std::size_t>(k);
+      const double away = std::abs(segment.arc_mm[at] - segment.arc_mm[i]);
+      if (away > (values.empty() ? options.reach_mm : first + place_mm)) break;
+      if (!(segment.measured_px[at] > 0)) continue;
+      if (values.empty()) first = away;
+      values.push_back(std::log(segment.diameter_px[at]));
+      sds.push_back(segment.sd_px[at] / segment.diameter_px[at]);
+    }
+    if (values.size() < 2) return {};
+    const bool few = static_cast<double>(values.size()) * mm_per_px < few_mm;
+    return Known{first, in_place_median(values), std::hypot(in_place_median(sds), options.reach_sd * first, few ? options.few_sd : 0)};
+  };
+  std::vector<float> diameter = segment.diameter_px, sd = segment.sd_px;
+  for (std::size_t i = 0; i < n; ++i) {
+    if (segment.measured_px[i] > 0) continue;
+    const std::optional<Known> before = nearest(i, -1), after = nearest(i, 1);
+    if (!before && !after) continue;
+    double value = 0, log_sd = 0;
+    if (before && after) {
+      const double f = before->away / (before->away + after->away);
+      value = (1 - f) * before->log_diameter + f * after->log_diameter;
+      log_sd = std::min(before->sd, after->sd);
+    } else {
+      value = (before ? before : after)->log_diameter;
+      log_sd = (before ? before : after)->sd;
+    }
+    diameter[i] = static_cast<float>(std::exp(value));
+    sd[i] = static_cast<float>(std::exp(value) * log_sd);
+  }
+  segment.diameter_px = std::move(diameter);
+  segment.sd_px = std::move(sd);
+}
+
 struct Calibre {
   double diameter_px = 0, sd_px = 0;
+  double area_ratio = 0;  // densitometric over round; 0: not known
   bool own_kappa = false, confirmed = false, tested = false;
 };
+
+double known_area_ratio(const SegmentResult& segment, std::size_t point) {
+  const DiameterProfile::Point& at = segment.profile.points[point];
+  return at.own_kappa ? at.area_ratio : 0;
+}
 
 /// Between two measured neighbours, or at one of them.
 std::optional<Calibre> calibre_at(const SegmentResult& segment, double place) {
@@ -81,46 +139,197 @@ std::optional<Calibre> calibre_at(const SegmentResult& segment, double place) {
   calibre.sd_px = (1 - f) * a.sd_px + f * b.sd_px;  // neighbours share pixels: their mean is hardly surer than one
   const std::size_t nearest = f < 0.5 ? low : high;
   calibre.own_kappa = segment.profile.points[nearest].own_kappa;
+  calibre.area_ratio = known_area_ratio(segment, nearest);
   const FillingGate gate = nearest < segment.gates.size() ? segment.gates[nearest] : FillingGate::untested;
   calibre.confirmed = gate == FillingGate::passed;
   calibre.tested = gate != FillingGate::untested;
   return calibre;
 }
 
-}  // namespace
+/// ln D of the vessel without its own short narrowings; `dips`: by how much ln D is short of that by what else is known, or empty.
+void bridge(const AlignmentOptions& options, const std::vector<double>& dips, ReferenceCalibre::Segment& own) {
+  const std::size_t n = own.measured_px.size();
+  const std::vector<double> smooth = middle_of_three(own.measured_px), healthy = bridged(own.arc_mm, smooth, options.bridge_mm);
+  const double least = -std::log(1 - 0.01 * options.bridge_percent);
+  // The whole dip is bridged, its shoulders too, where it is deep enough anywhere.
+  for (std::size_t i = 0; i < n;) {
+    const auto depth = [&](std::size_t k) { return healthy[k] - smooth[k]; };
+    std::size_t end = i;
+    double deepest = 0;
+    while (end < n && std::isfinite(smooth[end]) && depth(end) > 0.01) deepest = std::max(deepest, depth(end++));
+    if (deepest >= least)
+      for (std::size_t k = i; k < end; ++k) own.diameter_px[k] = static_cast<float>(std::exp(healthy[k]));
+    i = std::max(end, i + 1);
+  }
+  for (std::size_t i = 0; i < dips.size(); ++i)
+    if (own.measured_px[i] > 0 && dips[i] > 0)
+      own.diameter_px[i] = std::max(own.diameter_px[i], own.measured_px[i] * static_cast<float>(std::exp(dips[i])));
+}
 
-ReferenceCalibre reference_calibre(const Analysis& reference, const AlignmentOptions& options) {
+/// By how much ln D of a run exceeds what the reference measured, each the middle one of five neighbours; NaN where either has nothing.
+std::vector<double> wider_by(const AlignedSegment& run, const ReferenceCalibre::Segment& own) {
+  constexpr std::size_t half = 2;
+  const std::size_t n = own.measured_px.size();
+  std::vector<double> result(n, std::numeric_limits<double>::quiet_NaN()), values;
+  const auto measured = [&](std::size_t i) { return std::isfinite(run.ratio[i]) && own.measured_px[i] > 0; };
+  for (std::size_t i = 0; i < n; ++i) {
+    if (!measured(i)) continue;
+    values.clear();
+    for (std::size_t k = i - std::min(i, half); k <= std::min(n - 1, i + half); ++k)
+      if (measured(k)) values.push_back(run.ratio[k] + std::log(own.diameter_px[k] / own.measured_px[k]));
+    result[i] = in_place_median(values);
+    if (result[i] < 2 * run.sd[i]) result[i] = std::min(result[i], 0.0);  // not sure of it
+  }
+  return result;
+}
+
+/// Of what is wider elsewhere, the stretches that are deep enough and short: a vessel that is wider all along was only smaller then. So one
+/// side of it must have been seen to be as wide as elsewhere.
+std::vector<double> short_dips(const std::vector<double>& arc, const AlignmentOptions& options, const std::vector<double>& wider) {
+  const double least = -std::log(1 - 0.01 * options.bridge_percent), edge = 0.3 * least;
+  const auto as_wide = [&](std::ptrdiff_t from, std::ptrdiff_t step) {
+    constexpr int enough = 4, looked_at = 8;  // points
+    int count = 0;
+    for (std::ptrdiff_t k = from; k >= 0 && k < static_cast<std::ptrdiff_t>(wider.size()) && std::abs(k - from) < looked_at; k += step)
+      count += wider[static_cast<std::size_t>(k)] <= edge;
+    return count >= enough;
+  };
+  std::vector<double> dips(wider.size(), 0.0);
+  for (std::size_t i = 0; i < wider.size();) {
+    std::size_t end = i;
+    double deepest = 0;
+    while (end < wider.size() && wider[end] > edge) deepest = std::max(deepest, wider[end++]);
+    if (end > i && deepest >= least && arc[end - 1] - arc[i] <= options.bridge_mm &&
+        (as_wide(static_cast<std::ptrdiff_t>(i) - 1, -1) || as_wide(static_cast<std::ptrdiff_t>(end), 1)))
+      std::copy(wider.begin() + static_cast<std::ptrdiff_t>(i), wider.begin() + static_cast<std::ptrdiff_t>(end),
+                dips.begin() + static_cast<std::ptrdiff_t>(i));
+    i = std::max(end, i + 1);
+  }
+  return dips;
+}
+
+/// Segments of which hardly anything was measured, between branchings: the vessel that goes straight on there has nearly the same calibre.
+class AcrossBranchings {
+ public:
+  AcrossBranchings(const Analysis& reference, const AlignmentOptions& options, ReferenceCalibre& calibre)
+      : reference_(reference), options_(options), calibre_(calibre), ends_(segment_ends(reference)) {}
+
+  void carry_on() {
+    const std::vector<ReferenceCalibre::Segment> before = calibre_.segments;
+    for (std::size_t s = 0; s < before.size(); ++s) {
+      const auto measured = std::count_if(before[s].measured_px.begin(), before[s].measured_px.end(), [](float d) { return d > 0; });
+      if (static_cast<double>(measured) * calibre_.mm_per_px >= few_mm) continue;
+      for (std::size_t i = 0; i < before[s].diameter_px.size(); ++i) {
+        if (before[s].diameter_px[i] > 0) continue;
+        std::vector<Known> known;
+        for (const std::size_t end : {0, 1})
+          if (const std::optional<Known> there = beyond(before, s, end, i)) known.push_back(*there);
+        if (known.empty()) continue;
+        double weights = 0, sum = 0;
+        for (const Known& k : known) weights += 1 / (k.sd * k.sd), sum += k.log_diameter / (k.sd * k.sd);
+        const double value = std::exp(sum / weights);
+        calibre_.segments[s].diameter_px[i] = static_cast<float>(value);
+        // Both sides may err alike.
+        calibre_.segments[s].sd_px[i] = static_cast<float>(value * std::min(known.front().sd, known.back().sd));
+      }
+    }
+  }
+
+ private:
+  struct Known {
+    double log_diameter = 0, sd = 0;
+  };
+  /// What the segment that goes on beyond an end says of point i.
+  std::optional<Known> beyond(const std::vector<ReferenceCalibre::Segment>& segments, std::size_t s, std::size_t end, std::size_t i) const {
+    const int other = straight_on(s, end);
+    if (other < 0 || straight_on(static_cast<std::size_t>(other), end_at(other, ends_[s][end])) != static_cast<int>(s)) return {};
+    const ReferenceCalibre::Segment &own = segments[s], &there = segments[static_cast<std::size_t>(other)];
+    const std::size_t n = there.measured_px.size();
+    const bool from_start = end_at(other, ends_[s][end]) == 0;
+    const double here = end == 0 ? own.arc_mm[i] : own.arc_mm.back() - own.arc_mm[i];
+    for (std::size_t k = 0; k < n; ++k) {
+      const std::size_t at = from_start ? k : n - 1 - k;
+      if (!(there.measured_px[at] > 0)) continue;
+      const double away = here + (from_start ? there.arc_mm[at] : there.arc_mm.back() - there.arc_mm[at]);
+      if (away > 2 * options_.reach_mm) return {};
+      return Known{std::log(there.diameter_px[at]), std::hypot(options_.branching_sd, options_.reach_sd * away)};
+    }
+    return {};
+  }
+  std::size_t end_at(int s, int branch) const { return ends_[static_cast<std::size_t>(s)][0] == branch ? 0 : 1; }
+  /// Direction away from the branching.
+  std::array<double, 2> outward(std::size_t s, std::size_t end) const {
+    const auto& points = reference_.segments[s].centreline.points;
+    const std::size_t reach = std::min<std::size_t>(points.size() - 1, 8);
+    const CentrelinePoint &a = end == 0 ? points.front() : points.back(), &b = end == 0 ? points[reach] : points[points.size() - 1 - reach];
+    const double length = std::max(1e-6F, std::hypot(b.y - a.y, b.x - a.x));
+    return {(b.y - a.y) / length, (b.x - a.x) / length};
+  }
+  int straight_on(std::size_t s, std::size_t end) const {
+    constexpr double straight_cosine = 0.7;
+    const int branch = ends_[s][end];
+    if (branch < 0) return -1;
+    const auto here = outward(s, end);
+    int best = -1;
+    double least = -straight_cosine;
+    for (const int o : reference_.branch_points[static_cast<std::size_t>(branch)].segments) {
+      if (o == static_cast<int>(s)) continue;
+      const auto there = outward(static_cast<std::size_t>(o), end_at(o, branch));
+      const double cosine = here[0] * there[0] + here[1] * there[1];
+      if (cosine < least) least = cosine, best = o;
+    }
+    return best;
+  }
+
+  const Analysis& reference_;
+  const AlignmentOptions& options_;
+  ReferenceCalibre& calibre_;
+  std::vector<std::array<int, 2>> ends_;
+};
+
+/// `dips`: of a segment, by how much ln D is short of the vessel's; empty: not known.
+ReferenceCalibre healthy_calibre(const Analysis& reference,
+                                 const std::function<std::vector<double>(std::size_t, const ReferenceCalibre::Segment&)>& dips,
+                                 const AlignmentOptions& options) {
   ReferenceCalibre result;
   result.calibrated = reference.calibration.known();
   if (result.calibrated) result.mm_per_px = reference.calibration.mm_per_px;
-  for (const SegmentResult& segment : reference.segments) {
+  for (std::size_t s = 0; s < reference.segments.size(); ++s) {
+    const SegmentResult& segment = reference.segments[s];
     ReferenceCalibre::Segment own;
-    const std::size_t n = segment.centreline.points.size();
-    for (std::size_t i = 0; i < n; ++i) {
+    for (std::size_t i = 0; i < segment.centreline.points.size(); ++i) {
       own.arc_mm.push_back(segment.centreline.points[i].arc_length_px * result.mm_per_px);
       const bool measured = passes(segment, i);
       own.measured_px.push_back(measured ? segment.profile.points[i].diameter_px : 0);
       own.sd_px.push_back(measured ? segment.profile.points[i].sd_px : 0);
     }
-    const std::vector<double> smooth = middle_of_three(own.measured_px);
     own.diameter_px = own.measured_px;
     if (result.calibrated) {
-      const std::vector<double> healthy = bridged(own.arc_mm, smooth, options.bridge_mm);
-      const double least = -std::log(1 - 0.01 * options.bridge_percent);
-      // The whole dip is bridged, its shoulders too, where it is deep enough anywhere.
-      for (std::size_t i = 0; i < n;) {
-        const auto depth = [&](std::size_t k) { return healthy[k] - smooth[k]; };
-        std::size_t end = i;
-        double deepest = 0;
-        while (end < n && std::isfinite(smooth[end]) && depth(end) > 0.01) deepest = std::max(deepest, depth(end++));
-        if (deepest >= least)
-          for (std::size_t k = i; k < end; ++k) own.diameter_px[k] = static_cast<float>(std::exp(healthy[k]));
-        i = std::max(end, i + 1);
-      }
+      bridge(options, dips(s, own), own);
+      carry_on(options, result.mm_per_px, own);
     }
     result.segments.push_back(std::move(own));
   }
+  if (result.calibrated) AcrossBranchings(reference, options, result).carry_on();
   return result;
+}
+
+}  // namespace
+
+ReferenceCalibre reference_calibre(const Analysis& reference, const AlignmentOptions& options) {
+  return healthy_calibre(reference, [](std::size_t, const ReferenceCalibre::Segment&) { return std::vector<double>{}; }, options);
+}
+
+ReferenceCalibre widened_by(const Analysis& reference, const std::vector<std::vector<AlignedSegment>>& runs, const AlignmentOptions& options) {
+  const auto widest = [&](std::size_t s, const ReferenceCalibre::Segment& own) {
+    std::vector<double> most(own.measured_px.size(), 0.0);
+    for (const std::vector<AlignedSegment>& run : runs) {
+      const std::vector<double> dips = short_dips(own.arc_mm, options, wider_by(run[s], own));
+      for (std::size_t i = 0; i < most.size(); ++i) most[i] = std::max(most[i], dips[i]);
+    }
+    return most;
+  };
+  return healthy_calibre(reference, widest, options);
 }
 
 std::vector<AlignedSegment> align_calibres(const Analysis& reference, const ReferenceCalibre& calibre, const Analysis& run,
@@ -130,10 +339,11 @@ std::vector<AlignedSegment> align_calibres(const Analysis& reference, const Refe
   for (std::size_t s = 0; s < reference.segments.size(); ++s) {
     const ReferenceCalibre::Segment& own = calibre.segments[s];
     AlignedSegment aligned;
-    int measured = 0, both = 0, matched = 0, failed = 0, doubtful = 0;
+    int measured = 0, both = 0, carried = 0, matched = 0, failed = 0, doubtful = 0;
     for (std::size_t i = 0; i < own.diameter_px.size(); ++i) {
       aligned.ratio.push_back(unknown);
       aligned.sd.push_back(unknown);
+      aligned.density.push_back(unknown);
       measured += own.measured_px[i] > 0;
       const PointMatch& match = matching.points[s][i];
       if (match.segment < 0) continue;
@@ -146,14 +356,16 @@ std::vector<AlignedSegment> align_calibres(const Analysis& reference, const Refe
       if (!(own.diameter_px[i] > 0)) continue;
       const std::optional<Calibre> found = calibre_at(there, match.point);
       if (!found || !(found->diameter_px > 0)) continue;
-      ++both;
+      ++(own.measured_px[i] > 0 ? both : carried);
       aligned.ratio.back() = static_cast<float>(std::log(found->diameter_px / scale / own.diameter_px[i]));
       aligned.sd.back() = static_cast<float>(std::hypot(found->sd_px / found->diameter_px, own.sd_px[i] / own.diameter_px[i]));
+      if (own.measured_px[i] > 0 && found->area_ratio > 0 && known_area_ratio(reference.segments[s], i) > 0)
+        aligned.density.back() = static_cast<float>(std::log(found->area_ratio / known_area_ratio(reference.segments[s], i)));
       doubtful += !found->tested || (own.diameter_px[i] * calibre.mm_per_px < shape_tells_mm && !found->own_kappa && !found->confirmed);
     }
     aligned.measured_share = measured > 0 ? static_cast<double>(both) / measured : 0;
     aligned.filling_failed_share = matched > 0 ? static_cast<double>(failed) / matched : 0;
-    aligned.doubt = both > 0 ? static_cast<double>(doubtful) / both : 0;
+    aligned.doubt = both + carried > 0 ? static_cast<double>(doubtful) / (both + carried) : 0;
     result.push_back(std::move(aligned));
   }
   return result;

@@ -38,6 +38,7 @@ struct Narrowing {
   double spread_mm = 0;    ///< length of that, with what continues it across branchings and what is hidden between
   double possible_mm = 0;  ///< the same, if it also goes on where the vessel could not be measured beyond its ends
   bool at_least = false;   ///< what lies beside it was seen and failed the gates of filling: it may be narrower there
+  double denser = 0;       ///< share by which it holds more contrast than a round lumen of its width does: flattened, or layered
   double taper_mm = 0;     ///< length of the gentler shoulder, from a tenth to nine tenths of the depth
   double extent_mm() const { return extent_to_mm - extent_from_mm; }
   double half_depth_mm() const { return to_mm - from_mm; }

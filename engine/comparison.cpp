@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <ctime>
 #include <limits>
+#include <map>
 #include <numeric>
 #include <stdexcept>
 
@@ -199,9 +200,10 @@ VesselMatching match_itself(const std::vector<SegmentResult>& segments) {
 /// All that is known of one run against the reference, made into entries of the segments' timelines.
 class RunAgainstReference {
  public:
+  /// The runs' vessels, matched; `calibre`: as the reference alone shows it.
   RunAgainstReference(const ComparedRun& reference, const ReferenceCalibre& calibre, const ComparedRun& run, int index,
                       ComparedRunSummary& summary, bool same_procedure, const ComparisonThresholds& thresholds)
-      : reference_(reference), calibre_(calibre), run_(run), index_(index), summary_(summary), t_(thresholds) {
+      : reference_(reference), run_(run), index_(index), summary_(summary), same_procedure_(same_procedure), t_(thresholds) {
     if (summary.is_reference) {
       matching_ = match_itself(run.analysis.segments);
     } else {
@@ -214,19 +216,27 @@ class RunAgainstReference {
     int matched = 0;
     for (const int s : matching_.segment) matched += s >= 0;
     summary.matched_share = matching_.segment.empty() ? 0 : static_cast<double>(matched) / static_cast<double>(matching_.segment.size());
-    aligned_ = align_calibres(reference.analysis, calibre, run.analysis, matching_, summary.registration.scale);
-    if (!summary.is_reference) estimate_scale(aligned_, prior_scale_sd(same_procedure), summary);
+    align(calibre);
+  }
+
+  /// Calibres against the reference's, the run's common factor taken out.
+  void align(const ReferenceCalibre& calibre) {
+    calibre_ = &calibre;
+    aligned_ = align_calibres(reference_.analysis, calibre, run_.analysis, matching_, summary_.registration.scale);
+    if (!summary_.is_reference) estimate_scale(aligned_, prior_scale_sd(same_procedure_), summary_);
     for (AlignedSegment& segment : aligned_)
-      for (float& ratio : segment.ratio) ratio -= static_cast<float>(summary.scale_offset);
-    lost_ =
-        find_lost_contrast(reference.analysis, calibre, run.analysis, run.valid.view(), summary.registration, matching_, lost_options());
+      for (float& ratio : segment.ratio) ratio -= static_cast<float>(summary_.scale_offset);
+  }
+  const std::vector<AlignedSegment>& aligned() const { return aligned_; }
+  void look_for_lost_contrast() {
+    lost_ = find_lost_contrast(reference_.analysis, *calibre_, run_.analysis, run_.valid.view(), summary_.registration, matching_, aligned_,
+                               lost_options());
   }
 
   TimelineEntry entry(std::size_t s) const {
     TimelineEntry entry;
     entry.run = index_;
     const AlignedSegment& aligned = aligned_[s];
-    const LostContrast& lost = lost_[s];
     const int matched = matching_.segment[s];
     if (matched >= 0) {
       const SegmentResult& there = run_.analysis.segments[static_cast<std::size_t>(matched)];
@@ -235,20 +245,20 @@ class RunAgainstReference {
       entry.velocity_mm_s = there.flow.velocity_mm_s;
       entry.auc_relative_to_inlet = there.flow.auc_relative_to_inlet;
     }
-    const double mm = calibre_.mm_per_px;
+    const double mm = calibre_->mm_per_px;
     std::vector<LogRatio> ratios;
     for (std::size_t i = 0; i < aligned.ratio.size(); ++i) {
       const float ratio = aligned.ratio[i];
       entry.ratio.push_back(ratio);
       entry.ratio_sd.push_back(aligned.sd[i]);
       const bool known = std::isfinite(ratio);
-      const double calibre = known ? calibre_.segments[s].diameter_px[i] * std::exp(ratio) * mm : 0;
+      const double calibre = known ? calibre_->segments[s].diameter_px[i] * std::exp(ratio) * mm : 0;
       entry.calibre_mm.push_back(known ? static_cast<float>(calibre) : nothing);
       entry.calibre_sd_mm.push_back(known ? static_cast<float>(calibre * aligned.sd[i]) : nothing);
-      if (known) ratios.push_back({calibre_.segments[s].arc_mm[i], ratio, aligned.sd[i]});
+      if (known) ratios.push_back({calibre_->segments[s].arc_mm[i], ratio, aligned.sd[i]});
     }
-    entry.compared_mm = static_cast<double>(ratios.size()) * calibre_.mm_per_px;
-    judge(aligned, lost, ratios, entry);
+    entry.compared_mm = static_cast<double>(ratios.size()) * calibre_->mm_per_px;
+    judge(s, std::move(ratios), entry);
     return entry;
   }
 
@@ -262,12 +272,15 @@ class RunAgainstReference {
     LostContrastOptions options;
     options.least_mm = t_.occluded_mm;
     options.measurable_mm = t_.measurable_mm;
+    options.layered_density = t_.layered_density;
     options.arrival_sds = t_.arrival_sds;
     options.arrival_relative_sd = t_.arrival_relative_sd;
     return options;
   }
 
-  void judge(const AlignedSegment& aligned, const LostContrast& lost, std::vector<LogRatio> ratios, TimelineEntry& entry) const {
+  void judge(std::size_t s, std::vector<LogRatio> ratios, TimelineEntry& entry) const {
+    const AlignedSegment& aligned = aligned_[s];
+    const LostContrast& lost = lost_[s];
     entry.note = lost.note;
     if (lost.in_view_share < 0.5) {
       entry.state = SegmentState::out_of_view;
@@ -279,7 +292,11 @@ class RunAgainstReference {
     std::sort(ratios.begin(), ratios.end(), [](const LogRatio& a, const LogRatio& b) { return a.arc_mm < b.arc_mm; });
     if (ratios.size() >= 5) entry.change = estimate_change(ratios, summary_.scale_offset_sd);
     entry.bounded = lost.bounded && !moves;
-    for (Narrowing& n : entry.change.narrowings) n.at_least = beside(n, aligned.failed_mm) > least_beside_mm;
+    const std::vector<double> failed = moves ? aligned.failed_mm : without(aligned.failed_mm, lost.threads);
+    for (Narrowing& n : entry.change.narrowings) {
+      n.at_least = beside(n, failed) > least_beside_mm || deepens_to_an_end(entry.change, n);
+      n.denser = denser_there(aligned, calibre_->segments[s].arc_mm, n);
+    }
     if (moves && lost.empty_share > 0) {
       entry.state = aligned.measured_share >= t_.measured_share ? SegmentState::measured : SegmentState::not_filled;
       entry.note = "the vessels move against the background: where it is not seen, it may lie elsewhere";
@@ -287,6 +304,7 @@ class RunAgainstReference {
     } else if (lost.occluded) {
       entry.state = SegmentState::occluded;
       entry.lost_mm = {lost.from_mm, lost.to_mm};
+      entry.lost_bound = lost.bound;
     } else if (lost.empty_share > 0.5) {
       entry.state = SegmentState::not_filled;
       entry.change = {};
@@ -312,20 +330,47 @@ class RunAgainstReference {
     entry.ci95 = {{100 * (ratio - 1.96 * sd), 100 * (ratio + 1.96 * sd)}};
   }
 
+  /// Places of which contrast told what the gates of filling had left open are no longer failed.
+  static std::vector<double> without(std::vector<double> places_mm, const std::vector<LogRatio>& told) {
+    std::erase_if(places_mm, [&](double mm) { return std::any_of(told.begin(), told.end(), [&](const LogRatio& r) { return r.arc_mm == mm; }); });
+    return places_mm;
+  }
+  /// By how much more contrast there is in a narrowing than a round lumen of its width would hold, compared with where the vessel is as wide
+  /// as it was; 0 where too little of either was sized by its edges.
+  static double denser_there(const AlignedSegment& aligned, const std::vector<double>& arc_mm, const Narrowing& n) {
+    constexpr double as_wide = 0.95;
+    constexpr std::size_t enough = 5;  // points
+    std::vector<double> narrow, wide;
+    for (std::size_t i = 0; i < aligned.density.size(); ++i) {
+      if (!std::isfinite(aligned.density[i])) continue;
+      if (arc_mm[i] >= n.from_mm && arc_mm[i] <= n.to_mm)
+        narrow.push_back(aligned.density[i]);
+      else if (aligned.ratio[i] > std::log(as_wide))
+        wide.push_back(aligned.density[i]);
+    }
+    if (narrow.size() < enough || wide.size() < enough) return 0;
+    return std::expm1(in_place_median(narrow) - in_place_median(wide));
+  }
+  /// Narrowest where what could be measured ends.
+  static bool deepens_to_an_end(const CalibreChange& change, const Narrowing& n) {
+    constexpr double near_mm = 0.8;
+    return n.at_mm < change.arc_mm.front() + near_mm || n.at_mm > change.arc_mm.back() - near_mm;
+  }
   static constexpr double least_beside_mm = 1.5;
   /// Length of the places within 3 mm of a narrowing.
   double beside(const Narrowing& n, const std::vector<double>& places_mm) const {
     constexpr double reach_mm = 3;
-    return calibre_.mm_per_px * static_cast<double>(std::count_if(places_mm.begin(), places_mm.end(), [&](double mm) {
+    return calibre_->mm_per_px * static_cast<double>(std::count_if(places_mm.begin(), places_mm.end(), [&](double mm) {
              return mm > n.extent_from_mm - reach_mm && mm < n.extent_to_mm + reach_mm;
            }));
   }
 
   const ComparedRun& reference_;
-  const ReferenceCalibre& calibre_;
+  const ReferenceCalibre* calibre_ = nullptr;
   const ComparedRun& run_;
   int index_;
   ComparedRunSummary& summary_;
+  bool same_procedure_;
   const ComparisonThresholds& t_;
   VesselMatching matching_;
   std::vector<AlignedSegment> aligned_;
@@ -344,9 +389,10 @@ std::vector<SegmentTimeline> start_timelines(const ComparedRun& reference, const
     timeline.length_mm = from.centreline.length_px() * calibre.mm_per_px;
     for (std::size_t i = 0; i < from.centreline.points.size(); ++i) {
       timeline.arc_mm.push_back(static_cast<float>(calibre.segments[s].arc_mm[i]));
+      const bool measured = calibre.segments[s].measured_px[i] > 0;
       const float d = calibre.segments[s].diameter_px[i], sd = calibre.segments[s].sd_px[i];
-      timeline.reference_mm.push_back(d > 0 ? static_cast<float>(d * calibre.mm_per_px) : nothing);
-      timeline.reference_sd_mm.push_back(d > 0 ? static_cast<float>(sd * calibre.mm_per_px) : nothing);
+      timeline.reference_mm.push_back(measured ? static_cast<float>(d * calibre.mm_per_px) : nothing);
+      timeline.reference_sd_mm.push_back(measured ? static_cast<float>(sd * calibre.mm_per_px) : nothing);
     }
     segments.push_back(std::move(timeline));
   }
@@ -395,12 +441,15 @@ class AcrossBranchings {
       if (segments[s].length_mm < short_link_mm && ends_[s][0] >= 0 && ends_[s][1] >= 0) merge(places_, ends_[s][0], ends_[s][1]);
   }
 
-  void join(std::size_t run) {
+  /// Segments whose narrowings go on in one another.
+  using Group = std::vector<std::size_t>;
+
+  std::vector<Group> join(std::size_t run) {
     std::vector<Piece> pieces;
     for (std::size_t s = 0; s < segments_.size(); ++s) {
       CalibreChange& change = segments_[s].entries[run].change;
       for (Narrowing& n : change.narrowings)
-        if (n.extent_mm() > 0) pieces.push_back({&n, {end_of(s, change, n, 0), end_of(s, change, n, 1)}});
+        if (n.extent_mm() > 0) pieces.push_back({s, &n, {end_of(s, change, n, 0), end_of(s, change, n, 1)}});
     }
     std::vector<int> together(pieces.size());
     std::iota(together.begin(), together.end(), 0);
@@ -421,14 +470,21 @@ class AcrossBranchings {
         n.possible_mm += pieces[b].narrowing->extent_mm();
         for (const End& end : pieces[b].ends) {
           n.spread_mm += end.joined ? end.hidden_mm : 0;
-          n.possible_mm += end.hidden_mm;
+          n.possible_mm += end.hidden_mm + (end.joined ? 0 : hidden_beyond(end.place, run));
         }
       }
     }
+    std::map<int, Group> groups;
+    for (std::size_t a = 0; a < pieces.size(); ++a) groups[root(together, static_cast<int>(a))].push_back(pieces[a].segment);
+    std::vector<Group> result;
+    for (auto& [first, group] : groups)
+      if (group.size() > 1) result.push_back(std::move(group));
+    return result;
   }
 
  private:
   static constexpr double short_link_mm = 6, hidden_mm = 6;  // near a branching the wider vessel hides what begins there
+  static constexpr double goes_on_share = 0.5, edge_mm = 2;  // of the depth, in ln D, somewhere within this from the end
   /// One end of a narrowing.
   struct End {
     int place = -1;        // that it reaches, as far as could be measured; -1: none
@@ -436,6 +492,7 @@ class AcrossBranchings {
     bool joined = false;
   };
   struct Piece {
+    std::size_t segment;
     Narrowing* narrowing;
     std::array<End, 2> ends;
   };
@@ -443,10 +500,26 @@ class AcrossBranchings {
     if (change.arc_mm.empty()) return {};
     const double first = change.arc_mm.front(), last = change.arc_mm.back();
     const bool touches = end == 0 ? n.extent_from_mm < first + 1 : n.extent_to_mm > last - 1;
-    if (!touches) return {};
+    // What has nearly come back there ends there.
+    const double deepest = std::log(std::max(0.01, 1 - 0.01 * n.percent));
+    double there = 0;
+    for (std::size_t i = 0; i < change.arc_mm.size(); ++i)
+      if ((end == 0 ? change.arc_mm[i] - first : last - change.arc_mm[i]) <= edge_mm) there = std::min(there, change.ratio_log[i]);
+    if (!touches || there > goes_on_share * deepest) return {};
     const double hidden = std::max(0.0, end == 0 ? first : segments_[s].length_mm - last);
     const int branch = ends_[s][end];
     return {branch >= 0 && hidden < hidden_mm ? root(places_, branch) : -1, hidden, false};
+  }
+  /// Longest of the segments from a branching on of which nothing could be measured in this run.
+  double hidden_beyond(int place, std::size_t run) {
+    double longest = 0;
+    for (std::size_t s = 0; place >= 0 && s < segments_.size(); ++s) {
+      const TimelineEntry& entry = segments_[s].entries[run];
+      if (entry.change.known || entry.state != SegmentState::measured) continue;
+      for (const int branch : ends_[s])
+        if (branch >= 0 && root(places_, branch) == place) longest = std::max(longest, segments_[s].length_mm);
+    }
+    return longest;
   }
   static int root(std::vector<int>& parents, int i) {
     while (parents[static_cast<std::size_t>(i)] != i) i = parents[static_cast<std::size_t>(i)];
@@ -540,13 +613,15 @@ Comparison compare_runs(const std::vector<ComparedRun>& given, const ComparisonO
   if (!comparison.calibrated)
     comparison.warnings.push_back(reference.description.path +
                                   ": no calibration; lengths are pixels, and a narrowing is not named: that takes its length in mm");
-  const ReferenceCalibre calibre = reference_calibre(reference.analysis);
-  comparison.segments = start_timelines(reference, calibre);
+  const ReferenceCalibre as_it_was = reference_calibre(reference.analysis);
 
+  comparison.runs.resize(runs.size());
+  std::vector<std::optional<RunAgainstReference>> against(runs.size());
+  std::vector<std::vector<AlignedSegment>> others;
   std::vector<TimelineRun> context;
   for (std::size_t r = 0; r < runs.size(); ++r) {
     const bool is_reference = static_cast<int>(r) == comparison.reference;
-    ComparedRunSummary summary;
+    ComparedRunSummary& summary = comparison.runs[r];
     if (is_reference)
       summary.registration = at_rest();
     else
@@ -556,25 +631,37 @@ Comparison compare_runs(const std::vector<ComparedRun>& given, const ComparisonO
     summary.is_reference = is_reference;
     summary.comparable = summary.comparable || is_reference;
     summary.procedure = procedures[r];
-    if (summary.comparable) {
-      const bool same = procedures[r] == procedures[static_cast<std::size_t>(comparison.reference)];
-      const RunAgainstReference against(reference, calibre, *runs[r], static_cast<int>(r), summary, same, options.thresholds);
-      for (std::size_t s = 0; s < comparison.segments.size(); ++s) comparison.segments[s].entries.push_back(against.entry(s));
-    } else {
-      comparison.warnings.push_back(runs[r]->description.path + ": " + summary.note);
-      for (SegmentTimeline& segment : comparison.segments) segment.entries.push_back(not_compared(static_cast<int>(r), summary.note));
-    }
     context.push_back({runs[r]->event.kind, procedures[r], summary.comparable, is_reference});
-    comparison.runs.push_back(std::move(summary));
+    if (!summary.comparable) {
+      comparison.warnings.push_back(runs[r]->description.path + ": " + summary.note);
+      continue;
+    }
+    const bool same = procedures[r] == procedures[static_cast<std::size_t>(comparison.reference)];
+    against[r].emplace(reference, as_it_was, *runs[r], static_cast<int>(r), summary, same, options.thresholds);
+    if (!is_reference) others.push_back(against[r]->aligned());
+  }
+
+  const ReferenceCalibre calibre = widened_by(reference.analysis, others);
+  comparison.segments = start_timelines(reference, calibre);
+  for (std::size_t r = 0; r < runs.size(); ++r) {
+    if (against[r]) {
+      against[r]->align(calibre);
+      against[r]->look_for_lost_contrast();
+    }
+    for (std::size_t s = 0; s < comparison.segments.size(); ++s)
+      comparison.segments[s].entries.push_back(against[r] ? against[r]->entry(s)
+                                                          : not_compared(static_cast<int>(r), comparison.runs[r].note));
   }
 
   AcrossBranchings branchings(reference.analysis, comparison.segments);
-  for (std::size_t r = 0; r < runs.size(); ++r) branchings.join(r);
+  std::vector<std::vector<std::size_t>> joined;
+  for (std::size_t r = 0; r < runs.size(); ++r)
+    for (std::vector<std::size_t>& group : branchings.join(r)) joined.push_back(std::move(group));
   control_false_discoveries(comparison.segments, options.thresholds);
-  for (std::size_t s = 0; s < comparison.segments.size(); ++s) {
-    label_timeline(comparison.segments[s], context, options.thresholds);
+  for (SegmentTimeline& segment : comparison.segments) label_timeline(segment, context, options.thresholds);
+  settle_by_neighbours(comparison.segments, joined);
+  for (std::size_t s = 0; s < comparison.segments.size(); ++s)
     comparison.segments[s].at_px = place_of(comparison.segments[s], reference.analysis.segments[s].centreline);
-  }
   comparison.summary = summarize_spasm(comparison.segments, context, options.thresholds);
   if (!comparison.calibrated) to_pixels(comparison.segments, calibre.mm_per_px);
   return comparison;

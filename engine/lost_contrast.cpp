@@ -23,19 +23,22 @@ struct Segment {
   std::vector<double> ratio_log;          // of threads and empty points: ln of calibre, or its bound, over the reference's
   int first_empty = -1, last_empty = -1;  // the longest stretch without contrast
   bool lost = false;
+  bool has_threads = false;
 };
 
 /// The reference's vessels laid into the run's picture.
 class Search {
  public:
   Search(const Analysis& reference, const ReferenceCalibre& calibre, const Analysis& run, ImageView<const std::uint8_t> valid,
-         const RunRegistration& registration, const VesselMatching& matching, const LostContrastOptions& options)
+         const RunRegistration& registration, const VesselMatching& matching, const std::vector<AlignedSegment>& aligned,
+         const LostContrastOptions& options)
       : reference_(reference),
         calibre_(calibre),
         run_(run),
         valid_(valid),
         registration_(registration),
         matching_(matching),
+        aligned_(aligned),
         options_(options) {
     mm_ = calibre.mm_per_px;
     std::vector<std::vector<PathContrast>> contrast;
@@ -46,6 +49,7 @@ class Search {
 
   std::vector<LostContrast> verdicts() {
     connect();
+    connect_threads();
     std::vector<LostContrast> result;
     for (std::size_t s = 0; s < segments_.size(); ++s) result.push_back(verdict(s));
     return result;
@@ -90,29 +94,37 @@ class Search {
     Segment segment;
     const std::size_t n = contrast.size();
     for (std::size_t i = 0; i < n; ++i) {
-      double ratio = std::numeric_limits<double>::quiet_NaN();
-      Seen seen = Seen::empty;
-      const double reference_px = diameter_px(s, i) * registration_.scale;
       const PathContrast& c = contrast[i];
-      if (!c.in_view) {
-        seen = Seen::out_of_view;
-      } else if (matching_.points[s][i].segment >= 0) {
-        seen = Seen::vessel;
-      } else if (attenuation_ > 0) {
-        const bool clear = c.area_px > options_.seen_sds * c.sd_px;
-        const double area = clear ? c.area_px : std::max(0.0, c.area_px) + 2 * c.sd_px;
-        ratio = 0.5 * std::log(std::max(area, 1e-6) / attenuation_) - std::log(reference_px);
-        if (clear) seen = ratio < std::log(options_.thread_share) ? Seen::thread : Seen::contrast;
-        // A bound that would let half the calibre through says nothing.
-        if (!clear && ratio > std::log(0.5)) seen = Seen::contrast;
-      } else {
-        seen = Seen::contrast;  // how much contrast a lumen has is not known here
-      }
-      segment.seen.push_back(seen);
+      const bool traced = matching_.points[s][i].segment >= 0, clear = c.area_px > options_.seen_sds * c.sd_px;
+      const double area = clear ? c.area_px : std::max(0.0, c.area_px) + 2 * c.sd_px;
+      const double ratio = 0.5 * std::log(std::max(area, 1e-6) / std::max(attenuation_, 1e-9)) -
+                           std::log(diameter_px(s, i) * registration_.scale);
+      segment.seen.push_back(!c.in_view ? Seen::out_of_view : traced ? look_at_traced(matching_.points[s][i], clear, ratio)
+                                                                     : look_at_untraced(clear, ratio));
       segment.ratio_log.push_back(ratio);
     }
     find_longest(s, segment);
+    for (std::size_t i = 0; i < n; ++i) segment.has_threads = segment.has_threads || is_thread(segment, i);
     return segment;
+  }
+  /// Contrast too thin for the vessel; or none, over less than what counts as lost.
+  static bool is_thread(const Segment& segment, std::size_t i) {
+    return segment.seen[i] == Seen::thread || (segment.seen[i] == Seen::empty && !segment.lost);
+  }
+  /// How much contrast a lumen has may not be known.
+  Seen look_at_untraced(bool clear, double ratio) const {
+    if (!(attenuation_ > 0)) return Seen::contrast;
+    if (clear) return ratio < std::log(options_.thread_share) ? Seen::thread : Seen::contrast;
+    // A bound that would let half the calibre through says nothing.
+    return ratio > std::log(0.5) ? Seen::contrast : Seen::empty;
+  }
+  Seen look_at_traced(const PointMatch& match, bool clear, double ratio) const {
+    const SegmentResult& there = run_.segments[static_cast<std::size_t>(match.segment)];
+    const auto nearest = static_cast<std::size_t>(std::lround(std::max(0.0, match.point)));
+    const bool measured = nearest < there.profile.points.size() && there.profile.points[nearest].sd_px > 0;
+    const FillingGate gate = nearest < there.gates.size() ? there.gates[nearest] : FillingGate::untested;
+    const bool may_be_narrow = !measured && gate != FillingGate::contrast && gate != FillingGate::growing;
+    return may_be_narrow && attenuation_ > 0 && clear && ratio < std::log(options_.traced_thread_share) ? Seen::thread : Seen::vessel;
   }
 
   void find_longest(std::size_t s, Segment& segment) const {
@@ -193,12 +205,94 @@ class Search {
     }
     return 2 * filled > reach;
   }
-  /// A lumen that has not filled yet looks like a thread too, but no filled vessel lies beyond it.
-  bool between_vessels(const Segment& segment, std::size_t i) const {
-    const auto least = static_cast<std::ptrdiff_t>(std::ceil(2 / mm_));
-    const auto vessels = [&](auto from, auto to) { return std::count(from, to, Seen::vessel); };
-    const auto middle = segment.seen.begin() + static_cast<std::ptrdiff_t>(i);
-    return vessels(segment.seen.begin(), middle) >= least && vessels(middle, segment.seen.end()) >= least;
+  /// Which segments' threads lie between filled vessels, in them or across branchings. A lumen that has not filled yet looks like a thread
+  /// too, but no filled vessel lies beyond it.
+  void connect_threads() {
+    threaded_.assign(segments_.size(), false);
+    for (std::size_t s = 0; s < segments_.size(); ++s) threaded_[s] = segments_[s].has_threads;
+    for (bool changed = true; changed;) {
+      changed = false;
+      for (std::size_t s = 0; s < segments_.size(); ++s) {
+        if (!threaded_[s]) continue;
+        std::size_t first = 0, last = segments_[s].seen.size() - 1;
+        while (!is_thread(segments_[s], first)) ++first;
+        while (!is_thread(segments_[s], last)) --last;
+        threaded_[s] = leads_to_vessel(s, first, 0) && leads_to_vessel(s, last, 1);
+        changed = changed || !threaded_[s];
+      }
+    }
+    keep_those_with_shoulders();
+  }
+  /// From point i on towards an end: a vessel in the segment itself, or beyond the branching there.
+  bool leads_to_vessel(std::size_t s, std::size_t i, std::size_t end) const {
+    const std::vector<Seen>& seen = segments_[s].seen;
+    const auto middle = seen.begin() + static_cast<std::ptrdiff_t>(i);
+    const auto vessels = end == 0 ? std::count(seen.begin(), middle, Seen::vessel) : std::count(middle, seen.end(), Seen::vessel);
+    if (static_cast<double>(vessels) * mm_ >= 2) return true;
+    const std::vector<double>& arc = calibre_.segments[s].arc_mm;
+    if ((end == 0 ? arc[i] - arc.front() : arc.back() - arc[i]) > options_.hidden_mm) return false;
+    const int branch = ends_[s][end];
+    if (branch < 0) return false;
+    const std::vector<int>& meet = reference_.branch_points[static_cast<std::size_t>(branch)].segments;
+    return std::any_of(meet.begin(), meet.end(), [&](int other) {
+      const auto o = static_cast<std::size_t>(other);
+      return o != s && (threaded_[o] || filled_at(o, ends_[o][0] == branch));
+    });
+  }
+
+  enum class Shoulder { unknown, none, narrows };
+  /// A shoulder anywhere in what hangs together tells for all of it, but for a segment that shows that it has none.
+  void keep_those_with_shoulders() {
+    std::vector<Shoulder> own;
+    std::vector<char> told(segments_.size(), false);
+    for (std::size_t s = 0; s < segments_.size(); ++s) {
+      own.push_back(threaded_[s] ? shoulder_of(s) : Shoulder::none);
+      told[s] = own[s] == Shoulder::narrows;
+    }
+    for (bool changed = true; changed;) {
+      changed = false;
+      for (const BranchPoint& branch : reference_.branch_points) {
+        const auto is_told = [&](int s) { return told[static_cast<std::size_t>(s)] != 0; };
+        if (std::none_of(branch.segments.begin(), branch.segments.end(), is_told)) continue;
+        for (const int s : branch.segments) {
+          const auto other = static_cast<std::size_t>(s);
+          if (told[other] || own[other] != Shoulder::unknown) continue;
+          told[other] = changed = true;
+        }
+      }
+    }
+    threaded_ = std::move(told);
+  }
+  /// What was measured beside a segment's threads.
+  Shoulder shoulder_of(std::size_t s) const {
+    constexpr int enough = 3;  // points
+    const std::vector<double>& arc = calibre_.segments[s].arc_mm;
+    const AlignedSegment& aligned = aligned_[s];
+    // In a thin vein, sized by its contrast, thinner contrast looks like a shoulder.
+    if (aligned.doubt > 0.5 || median_mm(s) < options_.least_calibre_mm) return Shoulder::none;
+    const double dense = usual_density(aligned) + std::log1p(options_.layered_density);
+    int narrow = 0, measured = 0;
+    for (std::size_t k = 0; k < arc.size(); ++k) {
+      if (!std::isfinite(aligned.ratio[k]) || !beside_thread(s, arc[k])) continue;
+      ++measured;
+      // Layered contrast narrows too, but holds more of it than a round lumen of that width.
+      narrow += aligned.ratio[k] < std::log(options_.shoulder_share) && !(aligned.density[k] > dense);
+    }
+    return narrow >= enough ? Shoulder::narrows : measured >= enough ? Shoulder::none : Shoulder::unknown;
+  }
+  bool beside_thread(std::size_t s, double mm) const {
+    const std::vector<double>& arc = calibre_.segments[s].arc_mm;
+    for (std::size_t i = 0; i < arc.size(); ++i)
+      if (is_thread(segments_[s], i) && std::abs(arc[i] - mm) <= options_.shoulder_mm) return true;
+    return false;
+  }
+  /// Where the vessel is as wide as it was; NaN: nowhere.
+  static double usual_density(const AlignedSegment& aligned) {
+    constexpr double as_wide = 0.95;
+    std::vector<double> values;
+    for (std::size_t i = 0; i < aligned.density.size(); ++i)
+      if (std::isfinite(aligned.density[i]) && aligned.ratio[i] > std::log(as_wide)) values.push_back(aligned.density[i]);
+    return in_place_median(values);
   }
 
   static double frame_ms(const Analysis& analysis) {
@@ -242,6 +336,8 @@ class Search {
     if (segment.lost) {
       result.from_mm = arc[static_cast<std::size_t>(segment.first_empty)];
       result.to_mm = arc[static_cast<std::size_t>(segment.last_empty)];
+      std::vector<double> bounds(segment.ratio_log.begin() + segment.first_empty, segment.ratio_log.begin() + segment.last_empty + 1);
+      result.bound = std::min(1.0, std::exp(in_place_median(bounds)));
       const auto missed = missed_from_ms(s);
       const bool long_enough = missed && run_.frame_times_ms.back() >= *missed;
       const bool thin = median_mm(s) < options_.least_calibre_mm;
@@ -255,15 +351,26 @@ class Search {
               : text("vessels on both sides of it fill; contrast is missed %.1f s before the run's end",
                      (run_.frame_times_ms.back() - *missed) / 1000);
     }
-    for (std::size_t i = 0; i < segment.seen.size(); ++i) {
-      const bool thread = segment.seen[i] == Seen::thread, gap = segment.seen[i] == Seen::empty && !segment.lost;
-      if ((!thread && !gap) || !between_vessels(segment, i)) continue;
-      const double least = std::log(options_.measurable_mm / (diameter_px(s, i) * mm_));
-      const bool below = gap || segment.ratio_log[i] < least;
-      result.bounded = result.bounded || below;
-      result.threads.push_back({arc[i], segment.ratio_log[i], options_.thread_sd});
-    }
+    if (threads_tell(s, segment)) add_threads(s, segment, result);
     return result;
+  }
+
+  /// Thin lumens look thin for other reasons too: veins through which little flows are passed by, and what the run ends on is still filling.
+  bool threads_tell(std::size_t s, const Segment& segment) const {
+    const auto missed = missed_from_ms(s);
+    const bool long_enough = missed && run_.frame_times_ms.back() >= *missed;
+    return segment.has_threads && threaded_[s] && long_enough && median_mm(s) >= options_.least_calibre_mm;
+  }
+  void add_threads(std::size_t s, const Segment& segment, LostContrast& result) const {
+    const std::vector<double>& arc = calibre_.segments[s].arc_mm;
+    for (std::size_t i = 0; i < segment.seen.size(); ++i) {
+      if (!is_thread(segment, i) || !(calibre_.segments[s].diameter_px[i] > 0)) continue;
+      const bool gap = segment.seen[i] == Seen::empty;
+      const double least = std::log(options_.measurable_mm / (diameter_px(s, i) * mm_));
+      result.bounded = result.bounded || gap || segment.ratio_log[i] < least;
+      result.threads.push_back(gap ? LogRatio{arc[i], segment.ratio_log[i] + std::log(0.5), options_.unseen_sd}
+                                   : LogRatio{arc[i], segment.ratio_log[i], options_.thread_sd});
+    }
   }
 
   const Analysis& reference_;
@@ -272,9 +379,11 @@ class Search {
   ImageView<const std::uint8_t> valid_;
   const RunRegistration& registration_;
   const VesselMatching& matching_;
+  const std::vector<AlignedSegment>& aligned_;
   const LostContrastOptions& options_;
   double mm_ = 1, attenuation_ = 0;
   std::vector<Segment> segments_;
+  std::vector<char> threaded_;
   std::vector<std::array<int, 2>> ends_;
   std::vector<char> on_the_way_;
 };
@@ -283,8 +392,9 @@ class Search {
 
 std::vector<LostContrast> find_lost_contrast(const Analysis& reference, const ReferenceCalibre& calibre, const Analysis& run,
                                              ImageView<const std::uint8_t> valid, const RunRegistration& registration,
-                                             const VesselMatching& matching, const LostContrastOptions& options) {
-  return Search(reference, calibre, run, valid, registration, matching, options).verdicts();
+                                             const VesselMatching& matching, const std::vector<AlignedSegment>& aligned,
+                                             const LostContrastOptions& options) {
+  return Search(reference, calibre, run, valid, registration, matching, aligned, options).verdicts();
 }
 
 }  // namespace cinelumen

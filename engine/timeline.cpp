@@ -51,7 +51,7 @@ struct SiteInRun {
   bool known = false, present = false, occluded = false;
   double ratio = 1, ratio_sd = 0;
   Narrowing narrowing;  // where present
-  double percent = 0;   // of narrowing, or of the mean ratio
+  double percent = 0;   // of narrowing, or the most that is seen of one
 };
 
 /// A narrowing of which less than this was seen is not taken for spasm, however far it may go on where it is hidden.
@@ -63,6 +63,7 @@ struct Verdict {
   std::vector<std::string> reasons;
   std::optional<Narrowing> narrowing;
   std::optional<double> recovery;
+  bool sees_lesion = false;  // something is narrow or shut there, whatever it may be called
 };
 
 class Rules {
@@ -113,6 +114,26 @@ class Rules {
     return sites;
   }
 
+  /// Whether a run measured the narrowest place of a site, or enough of it: what is long changes all along.
+  static bool covered(const CalibreChange& change, const Site& site) {
+    constexpr double near_mm = 0.5, least_mm = 1, enough_mm = 2, enough_share = 0.5;
+    double inside = 0;
+    bool at = false;
+    for (std::size_t i = 0; i < change.arc_mm.size(); ++i) {
+      const double mm = change.arc_mm[i];
+      at = at || std::abs(mm - site.at) <= near_mm;
+      if (i > 0 && mm >= site.from && mm <= site.to) inside += std::min(mm - change.arc_mm[i - 1], least_mm);
+    }
+    const double asked = std::max(least_mm, std::min(enough_mm, enough_share * (site.to - site.from)));
+    return (at && std::isfinite(change.ratio_between(site.from, site.to)[0])) || inside >= asked;
+  }
+  static double deepest_in(const CalibreChange& change, const Site& site) {
+    double least = 1;
+    for (std::size_t i = 0; i < change.arc_mm.size(); ++i)
+      if (change.arc_mm[i] >= site.from && change.arc_mm[i] <= site.to) least = std::min(least, std::exp(change.ratio_log[i]));
+    return 100 * (1 - least);
+  }
+
   SiteInRun look(const Site& site, std::size_t r) const {
     const TimelineEntry& entry = segment_.entries[r];
     SiteInRun seen;
@@ -123,13 +144,12 @@ class Rules {
       seen.percent = 100;
       return seen;
     }
-    if (!entry.change.known) return seen;
+    if (!entry.change.known || !covered(entry.change, site)) return seen;
     const auto [ratio, sd] = entry.change.ratio_between(site.from, site.to);
-    if (!std::isfinite(ratio)) return seen;
     seen.known = true;
     seen.ratio = ratio;
     seen.ratio_sd = sd;
-    seen.percent = 100 * (1 - ratio);
+    seen.percent = deepest_in(entry.change, site);
     for (const Narrowing& narrowing : entry.change.narrowings)
       if (narrowing.from_mm < site.to && narrowing.to_mm > site.from && narrowing.percent > (seen.present ? seen.narrowing.percent : 0) &&
           entry.significant && narrowing.probability_25 > 0.5 && narrowing.percent >= t_.narrowing_percent) {
@@ -149,6 +169,13 @@ class Rules {
     for (std::size_t r = after + 1; r <= to; ++r)
       if (runs_[r].event == EventKind::spasmolytic) return true;
     return false;
+  }
+
+  /// Whether a drug was given before run r, in its procedure.
+  bool drug_in_procedure(std::size_t r) const {
+    std::size_t first = r;
+    while (first > 0 && runs_[first - 1].procedure == runs_[r].procedure) --first;
+    return runs_[first].event == EventKind::spasmolytic || drug_between(first, r);
   }
 
   double recovery(const SiteInRun& before, const SiteInRun& after) const {
@@ -182,7 +209,7 @@ class Rules {
         return result;
       }
       if (!later.present && later.percent < t_.narrowing_percent) {
-        const bool tested = repeated || drug_between(first_present(site, r), r);
+        const bool tested = repeated || drug_in_procedure(r);
         // Opened by force, it says nothing of what the vessel would have done by itself.
         if (forced && !tested) break;
         result.label = tested ? refractory : relieved;
@@ -225,7 +252,8 @@ class Rules {
       const SiteInRun other = look(site, q);
       if (!other.known) continue;
       if (other.present && std::abs(other.percent - seen.percent) <= t_.same_size_percent) same.push_back(q);
-      if (q > r && !other.present && other.percent < t_.narrowing_percent && !gone) gone = q;
+      const bool less = other.percent < t_.narrowing_percent && seen.percent - other.percent > t_.same_size_percent;
+      if (q > r && !other.present && less && !gone) gone = q;
     }
     const std::string shape = text("short: %.1f mm at half its depth", site.half_depth);
     const std::size_t latest = same.empty() ? r : same.back();
@@ -253,6 +281,14 @@ class Rules {
     return site.extent <= t_.spasm_extent_mm &&
            (site.possible <= t_.spasm_extent_mm || site.extent < least_share_of_spasm * t_.spasm_extent_mm);
   }
+  /// Whether what was measured ends within it.
+  static bool reaches_an_end(const CalibreChange& change, const Narrowing& n) {
+    constexpr double near_mm = 1;
+    return n.extent_from_mm < change.arc_mm.front() + near_mm || n.extent_to_mm > change.arc_mm.back() - near_mm;
+  }
+  static bool is_settled(const Verdict& verdict) { return verdict.label != indeterminate; }
+  /// May be longer than was seen: what it does then tells more than its length.
+  bool may_be_focal(const Site& site) const { return !is_focal(site) && site.extent <= t_.spasm_extent_mm; }
 
   Verdict at_site(const Site& site, std::size_t r, std::size_t last) const {
     const SiteInRun seen = look(site, r);
@@ -268,12 +304,20 @@ class Rules {
       result.label = indeterminate;
       result.reasons = {!entry.doubt.empty() ? entry.doubt
                                              : std::string("no calibration: how long it is, and so what it is, can't be told")};
-    } else if (n.at_least && n.percent < t_.mild_percent) {
+    } else if (n.denser > t_.layered_density && n.percent < t_.mild_percent &&
+               !(is_focal(site) && n.half_depth_mm() <= t_.spasm_extent_mm && !reaches_an_end(entry.change, n) &&
+                 is_settled(focal(site, r, last, seen)))) {
+      result.label = indeterminate;
+      result.reasons = {text("holds %.0f %% more contrast than a round lumen of its width would, and no plaque is known there: layered contrast looks "
+                             "like this", 100 * n.denser)};
+    } else if (n.at_least && n.percent < t_.mild_percent && (site.extent > t_.spasm_extent_mm || !is_settled(focal(site, r, last, seen)))) {
       result.label = indeterminate;
       result.reasons = {"beside it the lumen failed the gates of filling: it may be narrower there, or not filled"};
     } else if (is_focal(site)) {
       result = focal(site, r, last, seen);
       if (result.label == indeterminate && n.percent < t_.mild_percent) result.label = below_grade;
+    } else if (may_be_focal(site) && is_settled(focal(site, r, last, seen))) {
+      result = focal(site, r, last, seen);
     } else if (n.percent < t_.mild_percent) {
       result.label = below_grade;
       result.reasons = {text("%.0f %% and more would be spasm, mild", t_.mild_percent)};
@@ -287,6 +331,7 @@ class Rules {
     }
     result.reasons.insert(result.reasons.begin(), figures.begin(), figures.end());
     result.narrowing = n;
+    result.sees_lesion = true;
     return result;
   }
 
@@ -304,7 +349,7 @@ class Rules {
                     entry.lost_mm[1] - entry.lost_mm[0]};
     Narrowing whole;
     whole.percent = 100;
-    whole.ci95 = {100 * (1 - t_.measurable_mm / std::max(t_.measurable_mm, reference_at(lost.at))), 100};
+    whole.ci95 = {100 * (1 - entry.lost_bound), 100};
     whole.probability_25 = whole.probability_50 = whole.probability_90 = 1;
     whole.at_mm = lost.at;
     whole.from_mm = lost.from;
@@ -313,15 +358,20 @@ class Rules {
     whole.extent_to_mm = lost.to;
     whole.spread_mm = lost.extent;
     result.narrowing = whole;
+    result.sees_lesion = true;
     // A vessel that opens by itself was not occluded. Whether it was shut or only passed by is told by its ends: spasm tapers.
     for (std::size_t q = r + 1; q <= last && !mechanical_between(r, q); ++q) {
       const SiteInRun later = look(lost, q);
       if (!later.known || later.present || later.percent >= t_.narrowing_percent) continue;
       Verdict opened = tapers_into(entry, lost) ? spasm(lost, r, last, look(lost, r)) : Verdict{indeterminate, {}, {}, {}};
+      opened.sees_lesion = true;
       opened.reasons.insert(opened.reasons.begin(), result.reasons.begin(), result.reasons.end());
       if (is_spasm(opened.label)) {
         opened.reasons.push_back(run_name(q) + ": open without a balloon, so it was shut by spasm, severe, and not occluded");
         opened.reasons.emplace_back(extrapolation);
+        // Any lumen that would not have been seen is as likely.
+        whole.percent = 100 * (1 - 0.5 * entry.lost_bound);
+        whole.probability_90 = std::min(1.0, 0.1 / std::max(0.1, entry.lost_bound));
         opened.narrowing = whole;
       } else {
         opened.reasons.push_back(run_name(q) +
@@ -338,16 +388,6 @@ class Rules {
              return n.percent >= t_.narrowing_percent && n.extent_from_mm < lost.to + beside_mm && n.extent_to_mm > lost.from - beside_mm;
            });
   }
-  double reference_at(double arc_mm) const {
-    double best = 0, nearest = 1e9;
-    for (std::size_t i = 0; i < segment_.arc_mm.size(); ++i)
-      if (const double away = std::abs(segment_.arc_mm[i] - arc_mm); away < nearest && segment_.reference_mm[i] > 0) {
-        nearest = away;
-        best = segment_.reference_mm[i];
-      }
-    return best;
-  }
-
   Verdict verdict(std::size_t r, std::size_t last, const std::vector<Site>& sites) const {
     const TimelineEntry& entry = segment_.entries[r];
     Verdict result;
@@ -384,10 +424,12 @@ class Rules {
   void conclude(std::vector<Verdict>& now) {
     std::size_t gravest = now.size();
     int unchanged = 0, unclear = 0;
+    bool lesion = false;
     for (std::size_t r = 0; r < now.size(); ++r) {
       if (runs_[r].is_reference && gravity(now[r].label) <= gravity(indeterminate)) continue;  // says nothing of a change
       unchanged += now[r].label == no_change;
       unclear += now[r].label == indeterminate || now[r].label == not_filled;
+      lesion = lesion || now[r].sees_lesion;
       const int gravity_here = gravity(now[r].label), so_far = gravest < now.size() ? gravity(now[gravest].label) : -1;
       const double here = now[r].narrowing ? now[r].narrowing->percent : -1e9;
       const double before = gravest < now.size() && now[gravest].narrowing ? now[gravest].narrowing->percent : -1e9;
@@ -399,7 +441,7 @@ class Rules {
     }
     // Runs that say nothing do not outweigh those that say that nothing changed.
     const std::string& word = now[gravest].label;
-    if ((word == indeterminate || word == not_filled) && unchanged > unclear)
+    if ((word == indeterminate || word == not_filled) && unchanged > unclear && !lesion)
       for (std::size_t r = 0; r < now.size(); ++r)
         if (now[r].label == no_change && !runs_[r].is_reference && now[gravest].label != no_change) gravest = r;
     const Verdict& worst = now[gravest];
@@ -407,6 +449,7 @@ class Rules {
     segment_.reasons = worst.reasons;
     if (runs_.size() > 2) segment_.reasons.insert(segment_.reasons.begin(), run_name(gravest));
     segment_.recovery = worst.recovery;
+    segment_.at_least = worst.sees_lesion && worst.narrowing && worst.narrowing->at_least;
     if (worst.narrowing) {
       segment_.narrowing_percent = std::max(0.0, worst.narrowing->percent);
       segment_.ci95 = worst.narrowing->ci95;
@@ -514,6 +557,29 @@ void control_false_discoveries(std::vector<SegmentTimeline>& segments, const Com
       segments[order[k].second].entries[r].significant = true;
     }
   }
+}
+
+void settle_by_neighbours(std::vector<SegmentTimeline>& segments, const std::vector<std::vector<std::size_t>>& joined) {
+  for (const std::vector<std::size_t>& group : joined)
+    for (const std::size_t open : group) {
+      const std::string before = segments[open].label;
+      if (before != not_settled && !(segments[open].at_least && (before == indeterminate || before == below_grade))) continue;
+      const auto settled = std::find_if(group.begin(), group.end(), [&](std::size_t s) {
+        return segments[s].label == relieved || segments[s].label == refractory;
+      });
+      if (settled == group.end()) continue;
+      SegmentTimeline& segment = segments[open];
+      const SegmentTimeline& neighbour = segments[*settled];
+      for (TimelineEntry& entry : segment.entries)
+        if (entry.label_now == before) entry.label_now = neighbour.label;
+      segment.label = neighbour.label;
+      segment.grade = segment.grade == "none" ? neighbour.grade : segment.grade;
+      segment.recovery = neighbour.recovery;
+      segment.reasons.push_back(text("goes on in segment %d, which tells: %s; spasm relaxes along the whole vessel at once", neighbour.id,
+                                     neighbour.label.c_str()));
+      for (auto& [label, probability] : segment.probabilities)
+        if (label == not_settled) label = neighbour.label;
+    }
 }
 
 TimelineSummary summarize_spasm(const std::vector<SegmentTimeline>& segments, const std::vector<TimelineRun>& runs,

@@ -46,6 +46,7 @@ struct ComparisonThresholds {
   double focal_mm = 20;                 ///< spasm_extent: one segment shorter than this is focal ...
   double diffuse_mm = 60;               ///< ... and two of this length in all diffuse
   int diffuse_segments = 3;             ///< as are so many segments
+  double layered_density = 0.1;         ///< so much more contrast than a round lumen of its width holds: flattened or layered
   double measurable_mm = 0.4;           ///< a lumen below this is not measured but bounded
   double measured_share = 0.3;          ///< of a segment that must have been measured in both runs
   double occluded_mm = 5;               ///< length without contrast that counts as an occlusion
@@ -75,6 +76,7 @@ struct TimelineEntry {
   bool significant = false;                      ///< narrowed, the number of segments looked at considered
   bool bounded = false;                          ///< the lumen at the narrowest is below what can be measured: narrowing is at least that
   std::array<double, 2> lost_mm = {0, 0};        ///< occluded: from where to where there is no contrast, along the reference's centreline
+  double lost_bound = 0;                         ///< ... and the share of the reference's calibre below which a lumen would not be seen there
   std::string note;                              ///< in words: why it was not measured or not filled
   std::string doubt;                             ///< in words: why a narrowing here is not to be graded; empty: it is
   std::optional<double> arrival_ms, velocity_mm_s, auc_relative_to_inlet;  ///< flow beside calibre
@@ -94,6 +96,7 @@ struct SegmentTimeline {
   std::vector<TimelineEntry> entries;                ///< one per run
   std::string label = "indeterminate", grade = "none";
   std::optional<double> narrowing_percent, extent_mm, recovery;
+  bool at_least = false;  ///< narrowing_percent is a lower bound: where it is narrowest, it could not be measured
   std::optional<std::array<double, 2>> ci95;
   std::vector<std::pair<std::string, double>> probabilities;  ///< label, posterior probability
   std::vector<std::string> reasons;
@@ -117,6 +120,10 @@ void label_timeline(SegmentTimeline& segment, const std::vector<TimelineRun>& ru
 /// Marks entries as TimelineEntry::significant, run by run: the largest set of segments whose expected share of false ones is within
 /// thresholds.false_discovery_rate.
 void control_false_discoveries(std::vector<SegmentTimeline>& segments, const ComparisonThresholds& thresholds = {});
+
+/// Spasm relaxes along the whole segment at once: where no later run could be measured, a segment takes the label of those into which its
+/// narrowing goes on; likewise where its own depth is hidden and theirs is not. `joined`: groups of indices into `segments`.
+void settle_by_neighbours(std::vector<SegmentTimeline>& segments, const std::vector<std::vector<std::size_t>>& joined);
 
 /// spasm_extent and response of all segments together.
 struct TimelineSummary {

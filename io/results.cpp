@@ -87,17 +87,19 @@ Json gates_of(const SegmentResult& segment) {
 
 // Along the centreline, point by point: what `compare` reads. 0 where nothing was measured.
 Json profile_of(const SegmentResult& segment) {
-  std::vector<double> diameter, sd, own_kappa, gates, radius;
+  std::vector<double> diameter, sd, own_kappa, area_ratio, gates, radius;
   for (const DiameterProfile::Point& point : segment.profile.points) {
     diameter.push_back(point.sd_px > 0 ? point.diameter_px : 0);
     sd.push_back(point.sd_px);
     own_kappa.push_back(point.own_kappa);
+    area_ratio.push_back(point.area_ratio);
   }
   for (const FillingGate gate : segment.gates) gates.push_back(static_cast<int>(gate));
   for (const CentrelinePoint& point : segment.centreline.points) radius.push_back(point.radius_px);
   return {{"diameter_px", json_numbers(diameter)},
           {"sd_px", json_numbers(sd)},
           {"own_attenuation", json_numbers(own_kappa)},
+          {"area_ratio", json_numbers(area_ratio)},
           {"gate", json_numbers(gates)},
           {"traced_radius_px", json_numbers(radius)}};
 }
