@@ -24,7 +24,7 @@ struct ChangePointOptions {
   double kappa_flat = 0.1;      ///< ... and no further (natural log) above that of two frames before
   double measured_share = 0.5;  ///< of a window's points, used: else the frame says nothing there
   double kept_share = 0.75;     ///< and of as many as there usually were: of those that get too narrow the widest would be left
-  int frames_before = 5;        ///< filled frames at the old calibre, at least
+  int frames_before = 8;        ///< filled frames at the old calibre, at least
   int frames_after = 3;         ///< and since it began to change
   double lasting_ms = 500;      ///< since then, at least: what frames share may stay for a few of them
   int frames_confirmed = 2;     ///< of these: with places wide enough to tell their own attenuation per mm; or else ...
