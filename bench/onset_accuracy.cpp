@@ -262,12 +262,13 @@ Json whole_narrowing(const OnsetSeries& series) {
 
 Json measure_onsets(const OnsetSeries& series) {
   Json root;
-  root["simulated_constant"] = simulated_constant(series);
+  if (series.simulated > 0) root["simulated_constant"] = simulated_constant(series);
   std::printf(
       "\n| narrowing | n | told | delay, frames: median / 95th | delay ms | onset error ms | onset in its 95 %% interval | percent, median "
       "error "
       "|\n|---|---|---|---|---|---|---|---|\n");
   for (const double share : {0.3, 0.5, 0.8}) {
+    if (series.simulated == 0) break;
     for (const double rise_s : {1.0, 2.0, 3.0}) root["narrowing"].push_back(simulated_narrowing(series, share, rise_s, true));
     root["narrowing"].push_back(simulated_narrowing(series, share, 2, false));
   }

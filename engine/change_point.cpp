@@ -439,14 +439,16 @@ std::optional<ChangeWithinRun> CalibreWatch::examine(const Window& window, int s
 
 // A lumen too narrow to tell its own attenuation is sized by its contrast, with the attenuation of wide places elsewhere. When contrast
 // leaves it, it looks narrower and narrower, and where blood without contrast joins, so does all that lies downstream; only a narrowing
-// settles and leaves the vessel either side of it as it was.
+// settles and leaves the vessel either side of it as it was. When contrast comes back it looks wider.
 bool CalibreWatch::is_vouched_for(const std::vector<CalibreReading>& readings, const RampFit& ramp, const ChangeWithinRun& change) const {
-  int confirmed = 0, settled = 0;
-  for (std::size_t i = ramp.before; i < readings.size(); ++i) {
-    confirmed += readings[i].confirmed;
+  int before = 0, after = 0, settled = 0;
+  for (std::size_t i = 0; i < readings.size(); ++i) {
+    (i < ramp.before ? before : after) += readings[i].confirmed;
     if (i >= ramp.settled) settled += readings[i].frames;
   }
-  if (confirmed >= options_.frames_confirmed) return true;
+  const bool confirmed = after >= options_.frames_confirmed;
+  if (!change.narrower()) return confirmed && 2 * before >= change.frames_before;
+  if (confirmed) return true;
   const int last = static_cast<int>(references_.size()) - 1;
   return settled >= options_.frames_settled && change.first_point > 0 && change.last_point < last;
 }
