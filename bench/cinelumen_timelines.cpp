@@ -89,7 +89,7 @@ TruthOfSegment truth_of(const std::vector<Place>& places, double step_mm, const 
   int most = 0;
   for (const auto& [vessel, count] : votes)
     if (count > most) most = count, truth.vessel = vessel;
-  std::string deepest_vessel, occluded_vessel;
+  std::set<std::string> narrowed;  // vessels
   for (std::size_t r = 0; r < maps.size(); ++r) {
     TruthInRun run;
     int occluded = 0, not_filled = 0;
@@ -97,7 +97,6 @@ TruthOfSegment truth_of(const std::vector<Place>& places, double step_mm, const 
       const PhantomSegmentTimeline* of = timeline_of(timeline, place.vessel);
       if (of && of->runs[r].state == "occluded") {
         ++occluded;
-        occluded_vessel = place.vessel;
         continue;
       }
       not_filled += of && of->runs[r].state == "not filled";
@@ -106,11 +105,12 @@ TruthOfSegment truth_of(const std::vector<Place>& places, double step_mm, const 
       if (point->gap_px < 0) continue;  // beneath another vessel: nothing can be seen of it
       const double percent = 100 * (1 - point->radius_mm / point->healthy_radius_mm);
       run.least_mm = std::min(run.least_mm, 2 * point->radius_mm);
-      if (percent > 25) run.extent_mm += step_mm;
-      if (percent > run.narrowing_percent) {
-        run.narrowing_percent = percent;
-        if (percent > truth.narrowing_percent) truth.narrowing_percent = percent, deepest_vessel = place.vessel;
+      if (percent > 25) {
+        run.extent_mm += step_mm;
+        narrowed.insert(place.vessel);
       }
+      run.narrowing_percent = std::max(run.narrowing_percent, percent);
+      truth.narrowing_percent = std::max(truth.narrowing_percent, percent);
     }
     run.occluded_share = static_cast<double>(occluded) / static_cast<double>(places.size());
     run.not_filled_share = static_cast<double>(not_filled) / static_cast<double>(places.size());
@@ -118,8 +118,9 @@ TruthOfSegment truth_of(const std::vector<Place>& places, double step_mm, const 
     truth.borderline = truth.borderline || near_a_border(run.narrowing_percent) || (occluded > 0 && occluded * step_mm < 5);
     truth.runs.push_back(run);
   }
-  if (truth.narrowing_percent > 25)
-    if (const PhantomSegmentTimeline* of = timeline_of(timeline, deepest_vessel)) {
+  // The gravest, as a timeline is named.
+  for (const std::string& vessel : narrowed)
+    if (const PhantomSegmentTimeline* of = timeline_of(timeline, vessel); of && label_gravity(of->label) > label_gravity(truth.label)) {
       truth.label = of->label;
       truth.grade = of->grade;
     }

@@ -317,17 +317,26 @@ ReferenceCalibre healthy_calibre(const Analysis& reference,
 }  // namespace
 
 ReferenceCalibre reference_calibre(const Analysis& reference, const AlignmentOptions& options) {
-  return healthy_calibre(reference, [](std::size_t, const ReferenceCalibre::Segment&) { return std::vector<double>{}; }, options);
+  return healthy_calibre(
+      reference, [](std::size_t, const ReferenceCalibre::Segment&) { return std::vector<double>{}; }, options);
 }
 
-ReferenceCalibre widened_by(const Analysis& reference, const std::vector<std::vector<AlignedSegment>>& runs, const AlignmentOptions& options) {
+ReferenceCalibre widened_by(const Analysis& reference, const std::vector<std::vector<AlignedSegment>>& runs,
+                            const AlignmentOptions& options) {
+  constexpr std::size_t most_runs = 3;
   const auto widest = [&](std::size_t s, const ReferenceCalibre::Segment& own) {
-    std::vector<double> most(own.measured_px.size(), 0.0);
-    for (const std::vector<AlignedSegment>& run : runs) {
-      const std::vector<double> dips = short_dips(own.arc_mm, options, wider_by(run[s], own));
-      for (std::size_t i = 0; i < most.size(); ++i) most[i] = std::max(most[i], dips[i]);
+    std::vector<std::vector<double>> by_run;
+    for (const std::vector<AlignedSegment>& run : runs) by_run.push_back(wider_by(run[s], own));
+    std::vector<double> wider(own.measured_px.size(), std::numeric_limits<double>::quiet_NaN()), values;
+    for (std::size_t i = 0; i < wider.size(); ++i) {
+      values.clear();
+      for (const std::vector<double>& run : by_run)
+        if (std::isfinite(run[i])) values.push_back(run[i]);
+      // What was opened stays open: the last ones of those that measured the place must all show it. One of them may err.
+      const std::size_t asked = std::min<std::size_t>(most_runs, (values.size() + 1) / 2);
+      if (!values.empty()) wider[i] = *std::min_element(values.end() - static_cast<std::ptrdiff_t>(asked), values.end());
     }
-    return most;
+    return short_dips(own.arc_mm, options, wider);
   };
   return healthy_calibre(reference, widest, options);
 }

@@ -44,7 +44,7 @@ struct AlignedSegment {
 };
 
 /// The same, where other runs show the vessel wider over a short stretch: what the reference has there is a lesion of its own. `runs`: per
-/// run the aligned segments, common factors taken out.
+/// run, in the order of time, the aligned segments, common factors taken out.
 ReferenceCalibre widened_by(const Analysis& reference, const std::vector<std::vector<AlignedSegment>>& runs,
                             const AlignmentOptions& options = {});
 

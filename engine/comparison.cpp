@@ -8,6 +8,7 @@
 #include <limits>
 #include <map>
 #include <numeric>
+#include <set>
 #include <stdexcept>
 
 #include "engine/calibre_alignment.h"
@@ -332,18 +333,20 @@ class RunAgainstReference {
 
   /// Places of which contrast told what the gates of filling had left open are no longer failed.
   static std::vector<double> without(std::vector<double> places_mm, const std::vector<LogRatio>& told) {
-    std::erase_if(places_mm, [&](double mm) { return std::any_of(told.begin(), told.end(), [&](const LogRatio& r) { return r.arc_mm == mm; }); });
+    std::erase_if(places_mm,
+                  [&](double mm) { return std::any_of(told.begin(), told.end(), [&](const LogRatio& r) { return r.arc_mm == mm; }); });
     return places_mm;
   }
-  /// By how much more contrast there is in a narrowing than a round lumen of its width would hold, compared with where the vessel is as wide
-  /// as it was; 0 where too little of either was sized by its edges.
+  /// By how much more contrast there is in a narrowing than a round lumen of its width would hold, compared with where the vessel is as
+  /// wide as it was; 0 where too little of either was sized by its edges.
   static double denser_there(const AlignedSegment& aligned, const std::vector<double>& arc_mm, const Narrowing& n) {
-    constexpr double as_wide = 0.95;
-    constexpr std::size_t enough = 5;  // points
+    constexpr double as_wide = 0.95, floor_share = 0.8;  // of the depth
+    constexpr std::size_t enough = 5;                    // points
+    const double floor = floor_share * std::log(1 - 0.01 * std::clamp(n.percent, 0.0, 99.0));
     std::vector<double> narrow, wide;
     for (std::size_t i = 0; i < aligned.density.size(); ++i) {
       if (!std::isfinite(aligned.density[i])) continue;
-      if (arc_mm[i] >= n.from_mm && arc_mm[i] <= n.to_mm)
+      if (arc_mm[i] >= n.from_mm && arc_mm[i] <= n.to_mm && aligned.ratio[i] < floor)
         narrow.push_back(aligned.density[i]);
       else if (aligned.ratio[i] > std::log(as_wide))
         wide.push_back(aligned.density[i]);
@@ -441,10 +444,7 @@ class AcrossBranchings {
       if (segments[s].length_mm < short_link_mm && ends_[s][0] >= 0 && ends_[s][1] >= 0) merge(places_, ends_[s][0], ends_[s][1]);
   }
 
-  /// Segments whose narrowings go on in one another.
-  using Group = std::vector<std::size_t>;
-
-  std::vector<Group> join(std::size_t run) {
+  void join(std::size_t run) {
     std::vector<Piece> pieces;
     for (std::size_t s = 0; s < segments_.size(); ++s) {
       CalibreChange& change = segments_[s].entries[run].change;
@@ -474,11 +474,15 @@ class AcrossBranchings {
         }
       }
     }
-    std::map<int, Group> groups;
-    for (std::size_t a = 0; a < pieces.size(); ++a) groups[root(together, static_cast<int>(a))].push_back(pieces[a].segment);
-    std::vector<Group> result;
-    for (auto& [first, group] : groups)
-      if (group.size() > 1) result.push_back(std::move(group));
+    for (const Piece& piece : pieces)
+      for (const End& end : piece.ends)
+        if (end.place >= 0) reached_[end.place].insert(piece.segment);
+  }
+  /// Segments whose narrowings reach the same branching, in whatever run.
+  std::vector<std::vector<std::size_t>> joined() const {
+    std::vector<std::vector<std::size_t>> result;
+    for (const auto& [place, segments] : reached_)
+      if (segments.size() > 1) result.emplace_back(segments.begin(), segments.end());
     return result;
   }
 
@@ -528,6 +532,7 @@ class AcrossBranchings {
   static void merge(std::vector<int>& parents, int a, int b) { parents[static_cast<std::size_t>(root(parents, a))] = root(parents, b); }
 
   std::vector<SegmentTimeline>& segments_;
+  std::map<int, std::set<std::size_t>> reached_;  // by place
   std::vector<int> places_;
   std::vector<std::array<int, 2>> ends_;
 };
@@ -654,12 +659,10 @@ Comparison compare_runs(const std::vector<ComparedRun>& given, const ComparisonO
   }
 
   AcrossBranchings branchings(reference.analysis, comparison.segments);
-  std::vector<std::vector<std::size_t>> joined;
-  for (std::size_t r = 0; r < runs.size(); ++r)
-    for (std::vector<std::size_t>& group : branchings.join(r)) joined.push_back(std::move(group));
+  for (std::size_t r = 0; r < runs.size(); ++r) branchings.join(r);
   control_false_discoveries(comparison.segments, options.thresholds);
   for (SegmentTimeline& segment : comparison.segments) label_timeline(segment, context, options.thresholds);
-  settle_by_neighbours(comparison.segments, joined);
+  settle_by_neighbours(comparison.segments, branchings.joined());
   for (std::size_t s = 0; s < comparison.segments.size(); ++s)
     comparison.segments[s].at_px = place_of(comparison.segments[s], reference.analysis.segments[s].centreline);
   comparison.summary = summarize_spasm(comparison.segments, context, options.thresholds);

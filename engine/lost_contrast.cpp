@@ -97,10 +97,11 @@ class Search {
       const PathContrast& c = contrast[i];
       const bool traced = matching_.points[s][i].segment >= 0, clear = c.area_px > options_.seen_sds * c.sd_px;
       const double area = clear ? c.area_px : std::max(0.0, c.area_px) + 2 * c.sd_px;
-      const double ratio = 0.5 * std::log(std::max(area, 1e-6) / std::max(attenuation_, 1e-9)) -
-                           std::log(diameter_px(s, i) * registration_.scale);
-      segment.seen.push_back(!c.in_view ? Seen::out_of_view : traced ? look_at_traced(matching_.points[s][i], clear, ratio)
-                                                                     : look_at_untraced(clear, ratio));
+      const double ratio =
+          0.5 * std::log(std::max(area, 1e-6) / std::max(attenuation_, 1e-9)) - std::log(diameter_px(s, i) * registration_.scale);
+      segment.seen.push_back(!c.in_view ? Seen::out_of_view
+                             : traced   ? look_at_traced(matching_.points[s][i], clear, ratio)
+                                        : look_at_untraced(clear, ratio));
       segment.ratio_log.push_back(ratio);
     }
     find_longest(s, segment);
@@ -114,7 +115,7 @@ class Search {
   /// How much contrast a lumen has may not be known.
   Seen look_at_untraced(bool clear, double ratio) const {
     if (!(attenuation_ > 0)) return Seen::contrast;
-    if (clear) return ratio < std::log(options_.thread_share) ? Seen::thread : Seen::contrast;
+    if (clear && ratio > std::log(options_.least_share)) return ratio < std::log(options_.thread_share) ? Seen::thread : Seen::contrast;
     // A bound that would let half the calibre through says nothing.
     return ratio > std::log(0.5) ? Seen::contrast : Seen::empty;
   }
@@ -263,28 +264,37 @@ class Search {
     }
     threaded_ = std::move(told);
   }
-  /// What was measured beside a segment's threads.
+  /// What was measured beside a segment's threads, on either side.
   Shoulder shoulder_of(std::size_t s) const {
-    constexpr int enough = 3;  // points
-    const std::vector<double>& arc = calibre_.segments[s].arc_mm;
     const AlignedSegment& aligned = aligned_[s];
     // In a thin vein, sized by its contrast, thinner contrast looks like a shoulder.
     if (aligned.doubt > 0.5 || median_mm(s) < options_.least_calibre_mm) return Shoulder::none;
-    const double dense = usual_density(aligned) + std::log1p(options_.layered_density);
-    int narrow = 0, measured = 0;
-    for (std::size_t k = 0; k < arc.size(); ++k) {
-      if (!std::isfinite(aligned.ratio[k]) || !beside_thread(s, arc[k])) continue;
-      ++measured;
-      // Layered contrast narrows too, but holds more of it than a round lumen of that width.
-      narrow += aligned.ratio[k] < std::log(options_.shoulder_share) && !(aligned.density[k] > dense);
-    }
-    return narrow >= enough ? Shoulder::narrows : measured >= enough ? Shoulder::none : Shoulder::unknown;
+    std::size_t first = 0, last = aligned.ratio.size() - 1;
+    while (!is_thread(segments_[s], first)) ++first;
+    while (!is_thread(segments_[s], last)) --last;
+    const Shoulder before = shoulder_beside(s, first, -1), after = shoulder_beside(s, last, 1);
+    if (before == Shoulder::narrows || after == Shoulder::narrows) return Shoulder::narrows;
+    return before == Shoulder::none || after == Shoulder::none ? Shoulder::none : Shoulder::unknown;
   }
-  bool beside_thread(std::size_t s, double mm) const {
+  /// The nearest places that were measured from point i on.
+  Shoulder shoulder_beside(std::size_t s, std::size_t i, std::ptrdiff_t step) const {
+    constexpr std::size_t enough = 3;  // points
+    const AlignedSegment& aligned = aligned_[s];
     const std::vector<double>& arc = calibre_.segments[s].arc_mm;
-    for (std::size_t i = 0; i < arc.size(); ++i)
-      if (is_thread(segments_[s], i) && std::abs(arc[i] - mm) <= options_.shoulder_mm) return true;
-    return false;
+    const double dense = usual_density(aligned) + std::log1p(options_.layered_density);
+    std::vector<double> ratios;
+    bool layered = false;
+    for (auto k = static_cast<std::ptrdiff_t>(i) + step; k >= 0 && k < static_cast<std::ptrdiff_t>(arc.size()) && ratios.size() < enough;
+         k += step) {
+      const auto at = static_cast<std::size_t>(k);
+      if (std::abs(arc[at] - arc[i]) > options_.shoulder_mm) break;
+      if (!std::isfinite(aligned.ratio[at])) continue;
+      ratios.push_back(aligned.ratio[at]);
+      // Layered contrast narrows too, but holds more of it than a round lumen of that width.
+      layered = layered || aligned.density[at] > dense;
+    }
+    if (ratios.size() < enough) return Shoulder::unknown;
+    return in_place_median(ratios) < std::log(options_.shoulder_share) && !layered ? Shoulder::narrows : Shoulder::none;
   }
   /// Where the vessel is as wide as it was; NaN: nowhere.
   static double usual_density(const AlignedSegment& aligned) {
@@ -355,7 +365,8 @@ class Search {
     return result;
   }
 
-  /// Thin lumens look thin for other reasons too: veins through which little flows are passed by, and what the run ends on is still filling.
+  /// Thin lumens look thin for other reasons too: veins through which little flows are passed by, and what the run ends on is still
+  /// filling.
   bool threads_tell(std::size_t s, const Segment& segment) const {
     const auto missed = missed_from_ms(s);
     const bool long_enough = missed && run_.frame_times_ms.back() >= *missed;

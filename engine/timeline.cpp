@@ -116,7 +116,7 @@ class Rules {
 
   /// Whether a run measured the narrowest place of a site, or enough of it: what is long changes all along.
   static bool covered(const CalibreChange& change, const Site& site) {
-    constexpr double near_mm = 0.5, least_mm = 1, enough_mm = 2, enough_share = 0.5;
+    constexpr double near_mm = 0.4, least_mm = 1, enough_mm = 2, enough_share = 0.5;
     double inside = 0;
     bool at = false;
     for (std::size_t i = 0; i < change.arc_mm.size(); ++i) {
@@ -221,10 +221,17 @@ class Rules {
         if (tested) result.reasons.emplace_back(recovery_note);
         return result;
       }
-      if (!forced && !same_procedure && later.present && !later.occluded && std::abs(later.percent - seen.percent) < t_.same_size_percent)
+    }
+    for (std::size_t q = 0; q <= last; ++q) {
+      if (runs_[q].procedure == runs_[r].procedure) continue;
+      const SiteInRun other = look(site, q);
+      if (other.present && !other.occluded && std::abs(other.percent - seen.percent) < t_.same_size_percent && !gone_between(site, q, r))
         persists = q;
     }
-    if (persists) {
+    if (persists && site.extent <= t_.focal_mm) {
+      result.label = fixed_stenosis;
+      result.reasons.push_back(run_name(*persists) + ": as narrow, at the same site, in another procedure: spasm does not last so long");
+    } else if (persists) {
       result.label = indeterminate;
       result.reasons.push_back(run_name(*persists) +
                                ": still as narrow, long after: spasm does not last so long, and a fixed stenosis is short");
@@ -232,6 +239,11 @@ class Rules {
       result.reasons.emplace_back("no later run has shown yet whether it gives way: spasm or an occlusion coming");
     }
     return result;
+  }
+  bool gone_between(const Site& site, std::size_t a, std::size_t b) const {
+    for (std::size_t q = std::min(a, b) + 1; q < std::max(a, b); ++q)
+      if (const SiteInRun other = look(site, q); other.known && !other.present) return true;
+    return false;
   }
   std::size_t first_present(const Site& site, std::size_t r) const {
     while (r > 0 && runs_[r - 1].procedure == runs_[r].procedure && look(site, r - 1).present) --r;
@@ -308,8 +320,10 @@ class Rules {
                !(is_focal(site) && n.half_depth_mm() <= t_.spasm_extent_mm && !reaches_an_end(entry.change, n) &&
                  is_settled(focal(site, r, last, seen)))) {
       result.label = indeterminate;
-      result.reasons = {text("holds %.0f %% more contrast than a round lumen of its width would, and no plaque is known there: layered contrast looks "
-                             "like this", 100 * n.denser)};
+      result.reasons = {
+          text("holds %.0f %% more contrast than a round lumen of its width would, and no plaque is known there: layered contrast looks "
+               "like this",
+               100 * n.denser)};
     } else if (n.at_least && n.percent < t_.mild_percent && (site.extent > t_.spasm_extent_mm || !is_settled(focal(site, r, last, seen)))) {
       result.label = indeterminate;
       result.reasons = {"beside it the lumen failed the gates of filling: it may be narrower there, or not filled"};
@@ -449,7 +463,7 @@ class Rules {
     segment_.reasons = worst.reasons;
     if (runs_.size() > 2) segment_.reasons.insert(segment_.reasons.begin(), run_name(gravest));
     segment_.recovery = worst.recovery;
-    segment_.at_least = worst.sees_lesion && worst.narrowing && worst.narrowing->at_least;
+    segment_.at_least = worst.sees_lesion && worst.narrowing && worst.narrowing->at_least && segment_.entries[gravest].doubt.empty();
     if (worst.narrowing) {
       segment_.narrowing_percent = std::max(0.0, worst.narrowing->percent);
       segment_.ci95 = worst.narrowing->ci95;
@@ -564,9 +578,8 @@ void settle_by_neighbours(std::vector<SegmentTimeline>& segments, const std::vec
     for (const std::size_t open : group) {
       const std::string before = segments[open].label;
       if (before != not_settled && !(segments[open].at_least && (before == indeterminate || before == below_grade))) continue;
-      const auto settled = std::find_if(group.begin(), group.end(), [&](std::size_t s) {
-        return segments[s].label == relieved || segments[s].label == refractory;
-      });
+      const auto settled = std::find_if(group.begin(), group.end(),
+                                        [&](std::size_t s) { return segments[s].label == relieved || segments[s].label == refractory; });
       if (settled == group.end()) continue;
       SegmentTimeline& segment = segments[open];
       const SegmentTimeline& neighbour = segments[*settled];

@@ -46,7 +46,7 @@ struct ComparisonThresholds {
   double focal_mm = 20;                 ///< spasm_extent: one segment shorter than this is focal ...
   double diffuse_mm = 60;               ///< ... and two of this length in all diffuse
   int diffuse_segments = 3;             ///< as are so many segments
-  double layered_density = 0.1;         ///< so much more contrast than a round lumen of its width holds: flattened or layered
+  double layered_density = 0.08;        ///< so much more contrast than a round lumen of its width holds: flattened or layered
   double measurable_mm = 0.4;           ///< a lumen below this is not measured but bounded
   double measured_share = 0.3;          ///< of a segment that must have been measured in both runs
   double occluded_mm = 5;               ///< length without contrast that counts as an occlusion
@@ -76,9 +76,9 @@ struct TimelineEntry {
   bool significant = false;                      ///< narrowed, the number of segments looked at considered
   bool bounded = false;                          ///< the lumen at the narrowest is below what can be measured: narrowing is at least that
   std::array<double, 2> lost_mm = {0, 0};        ///< occluded: from where to where there is no contrast, along the reference's centreline
-  double lost_bound = 0;                         ///< ... and the share of the reference's calibre below which a lumen would not be seen there
-  std::string note;                              ///< in words: why it was not measured or not filled
-  std::string doubt;                             ///< in words: why a narrowing here is not to be graded; empty: it is
+  double lost_bound = 0;  ///< ... and the share of the reference's calibre below which a lumen would not be seen there
+  std::string note;       ///< in words: why it was not measured or not filled
+  std::string doubt;      ///< in words: why a narrowing here is not to be graded; empty: it is
   std::optional<double> arrival_ms, velocity_mm_s, auc_relative_to_inlet;  ///< flow beside calibre
   std::string label_then, label_now;
   std::vector<std::string> reasons;  ///< of label_then

@@ -110,7 +110,8 @@ void read_centreline(const Fields& fields, SegmentResult& segment) {
   if (measured != 0 && measured != count)
     throw InputError(profile.place() + ".diameter_px: " + std::to_string(measured) + " numbers, expected " + std::to_string(count));
   const std::vector<double> diameter = profile.numbers("diameter_px"), sd = profile.numbers("sd_px", measured),
-                            own = profile.numbers("own_attenuation", measured), area_ratio = profile.numbers("area_ratio", measured), gates = profile.numbers("gate");
+                            own = profile.numbers("own_attenuation", measured), area_ratio = profile.numbers("area_ratio", measured),
+                            gates = profile.numbers("gate");
   for (std::size_t i = 0; i < diameter.size(); ++i) {
     DiameterProfile::Point point;
     point.arc_length_px = points[i].arc_length_px;

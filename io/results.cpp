@@ -96,12 +96,8 @@ Json profile_of(const SegmentResult& segment) {
   }
   for (const FillingGate gate : segment.gates) gates.push_back(static_cast<int>(gate));
   for (const CentrelinePoint& point : segment.centreline.points) radius.push_back(point.radius_px);
-  return {{"diameter_px", json_numbers(diameter)},
-          {"sd_px", json_numbers(sd)},
-          {"own_attenuation", json_numbers(own_kappa)},
-          {"area_ratio", json_numbers(area_ratio)},
-          {"gate", json_numbers(gates)},
-          {"traced_radius_px", json_numbers(radius)}};
+  return {{"diameter_px", json_numbers(diameter)},  {"sd_px", json_numbers(sd)},   {"own_attenuation", json_numbers(own_kappa)},
+          {"area_ratio", json_numbers(area_ratio)}, {"gate", json_numbers(gates)}, {"traced_radius_px", json_numbers(radius)}};
 }
 
 }  // namespace

@@ -68,7 +68,11 @@ TEST_F(Refractory, SpasmIsFoundAndSettledByTheNextDay) {
   for (const SegmentTimeline& segment : comparison->segments)
     if (segment.label == "spasm, refractory") {
       EXPECT_EQ(segment.entries[1].label_now, "spasm, refractory");
-      EXPECT_EQ(segment.entries[3].label_now, "no change");
+      // A segment that other vessels hide once it is wide again has its label from those into which its spasm went on.
+      if (segment.entries[3].change.known)
+        EXPECT_EQ(segment.entries[3].label_now, "no change") << segment.id;
+      else
+        EXPECT_NE(segment.reasons.back().find("goes on in segment"), std::string::npos) << segment.id;
       EXPECT_NE(segment.grade, "none");
       EXPECT_FALSE(segment.reasons.empty());
     }

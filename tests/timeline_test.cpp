@@ -235,6 +235,97 @@ TEST(Timeline, RunsThatSayNothingAreSaidSo) {
   EXPECT_EQ(timeline.labelled().label, "indeterminate");
 }
 
+TEST(Timeline, SpasmThatIsSeenOnlyAfterTheDrugsDidNotGiveWayToThem) {
+  Timeline timeline;
+  timeline.add({70}, EventKind::valvulotomy, 0);
+  timeline.segments[0].entries[1].change = {};
+  timeline.add({70}, EventKind::spasmolytic, 0);
+  timeline.add({3}, EventKind::next_day, 1);
+  EXPECT_EQ(timeline.labelled().label, "spasm, refractory");
+}
+
+TEST(Timeline, WhatIsAsNarrowInAnotherProcedureIsFixed) {
+  Timeline timeline;
+  const Seen narrowing{60, 26};
+  timeline.add(narrowing, EventKind::valvulotomy, 0);
+  timeline.add(narrowing, EventKind::balloon, 0);
+  timeline.add(narrowing, EventKind::follow_up, 1);
+  const SegmentTimeline& segment = timeline.labelled();
+  ASSERT_GT(segment.entries[1].change.largest.spread_mm, 10) << "no focal one";
+  for (int run = 1; run <= 3; ++run) EXPECT_EQ(segment.entries[run].label_now, "fixed stenosis") << run;
+}
+
+TEST(Timeline, WhatComesAgainWasNotFixed) {
+  Timeline timeline;
+  timeline.add({60, 26}, EventKind::valvulotomy, 0);
+  timeline.add({2}, EventKind::spasmolytic, 0);
+  timeline.add({60, 26}, EventKind::redo, 1);
+  const SegmentTimeline& segment = timeline.labelled();
+  EXPECT_EQ(segment.entries[1].label_now, "spasm, relieved");
+  EXPECT_EQ(segment.entries[3].label_now, "spasm, not yet settled");
+}
+
+TEST(Timeline, ANarrowingWithoutANameIsNotOutvoted) {
+  Timeline timeline;
+  timeline.add({60, 3}, EventKind::valvulotomy, 0);
+  for (int run = 0; run < 4; ++run) timeline.add({0}, EventKind::spasmolytic, 0);
+  EXPECT_EQ(timeline.labelled().label, "indeterminate");
+}
+
+TEST(Timeline, WhereASiteWasNotMeasuredItIsNotGone) {
+  Timeline timeline;
+  const Seen notch{60, 3};
+  timeline.add(notch, EventKind::valvulotomy, 0);
+  timeline.add({0}, EventKind::spasmolytic, 0);
+  std::vector<LogRatio> elsewhere;
+  for (double arc = 0; arc < 25; arc += 0.26) elsewhere.push_back({arc, 0, 0.03});
+  timeline.segments[0].entries[2].change = estimate_change(elsewhere, 0.01);
+  timeline.add({0}, EventKind::balloon, 0);
+  EXPECT_EQ(timeline.labelled().label, "valve remnant");
+}
+
+TEST(Timeline, LayeredContrastIsNoNarrowing) {
+  Timeline timeline;
+  timeline.add({36, 30}, EventKind::valvulotomy, 0);
+  for (Narrowing& narrowing : timeline.segments[0].entries[1].change.narrowings) narrowing.denser = 0.15;
+  EXPECT_EQ(timeline.labelled().label, "indeterminate");
+}
+
+TEST(Timeline, WhatWasShutIsAsNarrowAsCouldNotBeSeen) {
+  Timeline timeline;
+  timeline.add_occluded(EventKind::valvulotomy, 0);
+  TimelineEntry& entry = timeline.segments[0].entries[1];
+  entry.lost_bound = 0.3;
+  entry.change.known = true;
+  entry.change.narrowings.resize(1);
+  entry.change.narrowings[0].percent = 60;
+  entry.change.narrowings[0].extent_from_mm = 17;
+  entry.change.narrowings[0].extent_to_mm = 20;
+  timeline.add({4}, EventKind::spasmolytic, 0);
+  const SegmentTimeline& segment = timeline.labelled();
+  EXPECT_EQ(segment.label, "spasm, relieved");
+  EXPECT_NEAR(*segment.narrowing_percent, 85, 1e-9);
+  EXPECT_NEAR((*segment.ci95)[0], 70, 1e-9);
+  EXPECT_EQ(segment.grade, "mild");
+}
+
+TEST(Timeline, ASegmentThatCouldNotBeMeasuredAgainGoesWithTheNextOne) {
+  Timeline hidden, open;
+  hidden.add({70}, EventKind::valvulotomy, 0);
+  hidden.add({70}, EventKind::spasmolytic, 0);
+  hidden.segments[0].entries[2].change = {};
+  open.add({70}, EventKind::valvulotomy, 0);
+  open.add({5}, EventKind::spasmolytic, 0);
+  std::vector<SegmentTimeline> segments = {hidden.labelled(), open.labelled()};
+  ASSERT_EQ(segments[0].label, "spasm, not yet settled");
+  settle_by_neighbours(segments, {});
+  EXPECT_EQ(segments[0].label, "spasm, not yet settled");
+  settle_by_neighbours(segments, {{0, 1}});
+  EXPECT_EQ(segments[0].label, "spasm, relieved");
+  EXPECT_EQ(segments[0].entries[1].label_now, "spasm, relieved");
+  EXPECT_EQ(segments[0].entries[1].label_then, "spasm, not yet settled");
+}
+
 TEST(Timeline, FalseDiscoveriesAreBounded) {
   std::vector<SegmentTimeline> segments(40);
   for (std::size_t s = 0; s < segments.size(); ++s) {

@@ -1,0 +1,96 @@
+#include "engine/lost_contrast.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <random>
+
+#include "support/straight_vessels.h"
+
+namespace {
+
+using namespace cinelumen;
+using namespace cinelumen::test;
+
+constexpr double healthy_px = 10, thread_px = 2.5, kappa = 0.05, noise_sd = 0.004;
+
+/// A vein along y = 50 from x = 20 to 180: open, narrowing over 8 px to a lumen of `thread` from 60 to 140, open again.
+struct Scene {
+  double thread = thread_px;
+  bool shoulders = true;  // else contrast thins out at full width, and nothing is measured there
+  double last_ms = 4900;
+
+  double lumen(double x) const {
+    const double into = std::min((x - 60) / 8, (140 - x) / 8);
+    return healthy_px + (thread - healthy_px) * std::clamp(into, 0.0, 1.0);
+  }
+  Analysis run() const {
+    const auto piece = [this](int id, double x0, double x1) {
+      return straight_segment(id, 50, x0, x1, [this, x0](double s) {
+        const double d = lumen(x0 + s);
+        return d < 5 ? 0.0 : shoulders ? d : healthy_px;
+      });
+    };
+    Analysis analysis = straight_analysis({piece(1, 20, 65), piece(2, 135, 180)});
+    std::erase_if(analysis.frame_times_ms, [&](double ms) { return ms > last_ms; });
+    analysis.maximum_opacification = Image<float>(analysis.rows, analysis.columns);
+    std::mt19937 random(7);
+    std::normal_distribution<float> noise(0, noise_sd);
+    for (int y = 0; y < analysis.rows; ++y)
+      for (int x = 0; x < analysis.columns; ++x) {
+        const double r = 0.5 * lumen(x), u = y - 50;
+        const double chord = x >= 20 && x <= 180 && std::abs(u) < r ? 2 * std::sqrt(r * r - u * u) : 0;
+        analysis.maximum_opacification(y, x) = static_cast<float>(kappa * chord) + noise(random);
+      }
+    return analysis;
+  }
+};
+
+LostContrast look(const Scene& scene) {
+  const Analysis reference = straight_analysis({straight_segment(1, 50, 20, 180, [](double) { return healthy_px; })});
+  const ReferenceCalibre calibre = reference_calibre(reference);
+  const Analysis run = scene.run();
+  const VesselMatching matching = match_rows(reference, run);
+  const std::vector<AlignedSegment> aligned = align_calibres(reference, calibre, run, matching, 1);
+  return find_lost_contrast(reference, calibre, run, {}, matching.registration, matching, aligned)[0];
+}
+
+TEST(LostContrast, ALumenTooThinToBeTracedIsSizedByItsContrast) {
+  const LostContrast lost = look({});
+  EXPECT_FALSE(lost.occluded);
+  ASSERT_GT(lost.threads.size(), 50u);
+  int inside = 0;
+  for (const LogRatio& thread : lost.threads)
+    if (thread.arc_mm > 60 * straight_mm_per_px && thread.arc_mm < 100 * straight_mm_per_px) {
+      EXPECT_NEAR(thread.value, std::log(thread_px / healthy_px), 0.3) << thread.arc_mm;
+      ++inside;
+    }
+  EXPECT_GE(inside, 38);
+}
+
+TEST(LostContrast, ContrastThatThinsOutAtFullWidthIsNoThread) {
+  Scene scene;
+  scene.shoulders = false;
+  EXPECT_TRUE(look(scene).threads.empty());
+}
+
+TEST(LostContrast, WhatIsStillFillingAtTheRunsEndIsNoThread) {
+  Scene scene;
+  scene.last_ms = 600;
+  EXPECT_TRUE(look(scene).threads.empty());
+}
+
+TEST(LostContrast, AVesselWithoutContrastBetweenFilledOnesIsOccludedAndBounded) {
+  Scene scene;
+  scene.thread = 0;
+  const LostContrast lost = look(scene);
+  EXPECT_TRUE(lost.occluded) << lost.note;
+  EXPECT_NEAR(lost.from_mm, 48 * straight_mm_per_px, 2);
+  EXPECT_NEAR(lost.to_mm, 112 * straight_mm_per_px, 2);
+  EXPECT_GT(lost.bound, 0.02);
+  EXPECT_LT(lost.bound, 0.35);
+  scene.last_ms = 600;
+  EXPECT_FALSE(look(scene).occluded) << "too short a run";
+}
+
+}  // namespace
