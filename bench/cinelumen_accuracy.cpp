@@ -11,6 +11,7 @@
 #include <string>
 #include <tuple>
 
+#include "bench/onset_accuracy.h"
 #include "engine/diameter_rule.h"
 #include "engine/findings.h"
 #include "engine/frame_warp.h"
@@ -23,10 +24,12 @@ namespace {
 using Json = nlohmann::ordered_json;
 using namespace cinelumen::test;
 
+constexpr const char* onset_mode = "onset";
+
 struct Options {
   std::string scenario = "tubes", method = "fit", registration = "rigid", json;
   bool comparators = true;
-  int side = 1024, seeds = 1, first_seed = 101;
+  int side = 1024, seeds = 1, first_seed = 101, simulated = 1000;
   std::optional<double> noise, motion_px;
   std::optional<int> frames;
 };
@@ -421,6 +424,15 @@ Json to_json(const Options& options, const Report& report) {
   return root;
 }
 
+int write_json(const std::string& path, const Json& figures) {
+  if (path.empty()) return 0;
+  std::ofstream file(path);
+  file << figures.dump(1) << "\n";
+  if (file.flush()) return 0;
+  std::fprintf(stderr, "%s: can't be written\n", path.c_str());
+  return 4;
+}
+
 int compare_with_truth(const Options& options) {
   Report report;
   for (int seed = options.first_seed; seed < options.first_seed + options.seeds; ++seed) analyse_seed(options, seed, report);
@@ -440,15 +452,7 @@ int compare_with_truth(const Options& options) {
   print_counts("of even segments", report.findings.of_even);
   print_counts("filling", report.findings.filling);
   print_counts("gates of centreline points", report.findings.gates);
-  if (!options.json.empty()) {
-    std::ofstream file(options.json);
-    file << to_json(options, report).dump(1) << "\n";
-    if (!file.flush()) {
-      std::fprintf(stderr, "%s: can't be written\n", options.json.c_str());
-      return 4;
-    }
-  }
-  return 0;
+  return write_json(options.json, to_json(options, report));
 }
 
 }  // namespace
@@ -461,11 +465,18 @@ int main(int argc, char** argv) {
       "Phantom runs, analysed and compared with their truth: diameters against the Cramer-Rao bound and the classic rules, motion, "
       "centrelines, stenoses, filling gates");
   // By name or in this order.
-  app.add_option("SCENARIO,--scenario", options.scenario, "One of the phantom's")
-      ->check(CLI::IsMember(phantom_scenarios()))
+  std::vector<std::string> scenarios = phantom_scenarios();
+  scenarios.emplace_back(onset_mode);
+  app.add_option(
+         "SCENARIO,--scenario", options.scenario,
+         "One of the phantom's; or onset: changes of calibre within a run, false ones in runs that keep theirs (SEEDS of each of nine "
+         "scenarios, and simulated ones) and how soon narrowings are told")
+      ->check(CLI::IsMember(scenarios))
       ->capture_default_str();
   app.add_option("SIDE,--size", options.side, "Rows and columns")->check(CLI::Range(64, 4096))->capture_default_str();
-  app.add_option("SEEDS,--seeds", options.seeds, "How many runs")->check(CLI::Range(1, 1000000))->capture_default_str();
+  app.add_option("SEEDS,--seeds", options.seeds, "How many runs; onset: 0 for simulated ones alone")
+      ->check(CLI::Range(0, 1000000))
+      ->capture_default_str();
   app.add_option("FIRST,--first-seed", options.first_seed, "Seed of the first")->check(CLI::NonNegativeNumber)->capture_default_str();
   app.add_option("--method", options.method, "fit, fwhm, first-derivative or mean-derivatives: what is pooled and judged")
       ->check(CLI::IsMember({"fit", "fwhm", "first-derivative", "mean-derivatives"}))
@@ -477,9 +488,14 @@ int main(int argc, char** argv) {
       ->check(CLI::IsMember({"none", "rigid", "nonrigid"}))
       ->capture_default_str();
   app.add_flag("!--no-comparators", options.comparators, "Leave the classic rules out: they take longer than all the rest");
+  app.add_option("--simulated", options.simulated, "onset: runs that are simulated without pictures; half as many of each narrowing")
+      ->check(CLI::Range(0, 1000000))
+      ->capture_default_str();
   app.add_option("--json", options.json, "Also write the figures here");
   CLI11_PARSE(app, argc, argv);
   try {
+    if (options.scenario == onset_mode)
+      return write_json(options.json, measure_onsets({options.side, options.seeds, options.simulated, options.first_seed}));
     return compare_with_truth(options);
   } catch (const std::exception& error) {
     std::fprintf(stderr, "cinelumen_accuracy: %s\n", error.what());

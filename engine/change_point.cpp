@@ -3,7 +3,12 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <map>
 #include <numbers>
+#include <tuple>
+#include <utility>
+
+#include "engine/median.h"
 
 namespace cinelumen {
 namespace {
@@ -11,6 +16,9 @@ namespace {
 constexpr int reference_frames = 3;        // that make a point's reference: only an offset, common to all frames after
 constexpr std::size_t most_readings = 64;  // per window; older ones are merged by twos
 constexpr double news_share = 0.5;         // neighbouring points share pixels: about every second one is news
+
+// Share of the newest frame.
+float smoothing(int seen) { return std::max(0.3f, 1 / static_cast<float>(seen)); }
 
 double normal_cdf(double z) { return 0.5 * std::erfc(-z / std::numbers::sqrt2); }
 
@@ -20,6 +28,7 @@ CalibreReading merged(const CalibreReading& a, const CalibreReading& b) {
   both.last_ms = b.last_ms;
   both.last_frame = b.last_frame;
   both.frames += b.frames;
+  both.confirmed += b.confirmed;
   both.variance = 1 / (wa + wb);
   both.value = (wa * a.value + wb * b.value) * both.variance;
   both.kappa = (a.frames * a.kappa + b.frames * b.kappa) / both.frames;
@@ -47,26 +56,19 @@ struct Sums {
   Sums operator-(const Sums& o) const { return {w - o.w, t - o.t, tt - o.tt, y - o.y, ty - o.ty, yy - o.yy}; }
 };
 
-// D^2 = A + B / (t - start): contrast that goes ahead in the middle of the vessel and widens, which a step must explain better.
-bool grows_as_it_fills(const std::vector<CalibreReading>& readings, const RampFit& ramp, double least_gain) {
-  const double first = readings.front().mid_ms(), span = std::max(1.0, readings.back().mid_ms() - first);
-  double least = std::numeric_limits<double>::infinity();
-  for (const double earlier : {0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6}) {
-    double w = 0, u = 0, uu = 0, y = 0, uy = 0, yy = 0;
-    for (const CalibreReading& reading : readings) {
-      const double area = std::exp(2 * reading.value), weight = 1 / (4 * area * area * reading.variance);
-      const double x = 1 / ((reading.mid_ms() - first) / span + earlier);
-      w += weight, u += weight * x, uu += weight * x * x, y += weight * area, uy += weight * x * area, yy += weight * area * area;
-    }
-    const double determinant = w * uu - u * u;
-    if (!(determinant > 1e-12 * w * uu)) continue;
-    const double b = (w * uy - u * y) / determinant, a = (y - b * u) / w;
-    if (b < 0) least = std::min(least, yy - a * y - b * uy);
-  }
-  return least < ramp.chi2 + least_gain;
-}
-
 }  // namespace
+
+std::optional<std::size_t> find_point(const std::vector<PointBefore>& before, int segment, int point) {
+  constexpr int near = 4;  // points
+  std::optional<std::size_t> nearest;
+  int least = near + 1;
+  for (std::size_t i = 0; i < before.size(); ++i)
+    if (before[i][0] == segment && std::abs(before[i][1] - point) < least) {
+      least = std::abs(before[i][1] - point);
+      nearest = i;
+    }
+  return nearest;
+}
 
 void ChangePointPosterior::add(double value, double variance) {
   constexpr double least_weight = 1e-5;
@@ -205,7 +207,7 @@ std::optional<RampFit> fit_ramp(const std::vector<CalibreReading>& readings, dou
 }
 
 CalibreWatch::CalibreWatch(const Centreline& centreline, double mm_per_px, const ChangePointOptions& options)
-    : options_(options), mm_per_px_(mm_per_px), references_(centreline.points.size()), residuals_(centreline.points.size()) {
+    : options_(options), references_(centreline.points.size()), residuals_(centreline.points.size()) {
   for (const CentrelinePoint& point : centreline.points) arc_length_px_.push_back(point.arc_length_px);
   make_windows(mm_per_px);
 }
@@ -250,7 +252,19 @@ void CalibreWatch::refer(const std::vector<LumenPoint>& points) {
     residual.common = static_cast<float>(shared) / point.diameter_px;
     residual.kappa = point.kappa;
     residual.kappa_variance = point.kappa_sd * point.kappa_sd;
+    residual.own_kappa = point.own_kappa || !(point.kappa > 0);
+    residual.by_contrast = residual.value + (point.kappa > 0 ? 0.5f * std::log(point.kappa) : 0);
   }
+}
+
+// ln of calibre over the reference. What a narrow lumen holds of contrast, kappa D^2, is known better than either: D changes with kappa,
+// which comes from elsewhere and differs from frame to frame.
+double CalibreWatch::against_reference(std::size_t point) const {
+  const Residual& r = residuals_[point];
+  const Reference& reference = references_[point];
+  const bool wide = 2 * reference.own_kappa > reference.frames;
+  return wide ? r.value - reference.sum / static_cast<float>(reference.frames)
+              : r.by_contrast - reference.by_contrast / static_cast<float>(reference.frames);
 }
 
 // On its plateau, as far as the frames up to now tell; raises the plateau, and drops frames that turn out not to have been on it.
@@ -275,75 +289,95 @@ bool CalibreWatch::filled(Window& window, double kappa, double kappa_sd) const {
 }
 
 std::optional<CalibreReading> CalibreWatch::read(Window& window) const {
-  double kappa = 0, kappa_weight = 0;
+  struct Kappa {
+    double sum = 0, weight = 0;
+    std::size_t points = 0;
+    void add(const Residual& r) { sum += r.kappa / r.kappa_variance, weight += 1 / r.kappa_variance, ++points; }
+  };
+  Kappa own, any;
   std::size_t used = 0;
   for (std::size_t i = window.first; i <= window.last; ++i) {
     const Residual& r = residuals_[i];
     if (!(r.variance > 0)) continue;
     ++used;
     if (!(r.kappa_variance > 0) || !(r.kappa > 0)) continue;
-    kappa += r.kappa / r.kappa_variance;
-    kappa_weight += 1 / r.kappa_variance;
+    any.add(r);
+    if (r.own_kappa) own.add(r);
   }
   const auto points = static_cast<double>(window.last - window.first + 1);
   constexpr std::size_t least_points = 6;
-  if (used < least_points || static_cast<double>(used) < options_.measured_share * points || !(kappa_weight > 0)) return {};
+  if (used < least_points || static_cast<double>(used) < options_.measured_share * points || !(any.weight > 0)) return {};
   CalibreReading reading;
-  reading.kappa = kappa / kappa_weight;
-  if (!filled(window, reading.kappa, 1 / std::sqrt(news_share * kappa_weight))) return {};
-  if (static_cast<double>(used) < options_.kept_share * window.usual_used) return {};
+  reading.confirmed = own.points >= least_points;
+  const Kappa& kappa = reading.confirmed ? own : any;
+  reading.kappa = kappa.sum / kappa.weight;
+  if (!filled(window, reading.kappa, 1 / std::sqrt(news_share * kappa.weight))) return {};
+  const double share = static_cast<double>(used) / points;
+  if (share < options_.kept_share * window.usual_share) return {};
   constexpr double newest = 0.2;  // share of the newest frame
-  window.usual_used += (window.usual_used > 0 ? newest : 1) * (static_cast<double>(used) - window.usual_used);
+  window.usual_share += (window.usual_share > 0 ? newest : 1) * (share - window.usual_share);
 
-  // Huber's mean of what the points say against their own reference.
-  std::array<float, 256> values, variances;
-  const std::size_t step = points > static_cast<double>(values.size()) ? static_cast<std::size_t>(points) / values.size() + 1 : 1;
-  std::size_t n = 0;
+  // Huber's mean of what the points say against their own reference. Points that are not measured now say what they said before: their
+  // absence is no change, and no news either.
+  struct Said {
+    float value, variance;
+    bool news;
+  };
+  std::array<Said, 256> said;
+  const std::size_t step = points > static_cast<double>(said.size()) ? static_cast<std::size_t>(points) / said.size() + 1 : 1;
+  std::size_t n = 0, news = 0;
   double mean = 0, weights = 0, common = 0;
   for (std::size_t i = window.first; i <= window.last; i += step) {
     const Residual& r = residuals_[i];
     const Reference& reference = references_[i];
-    if (!(r.variance > 0) || reference.frames < reference_frames) continue;
-    common += r.common;
-    values[n] = r.value - reference.sum / static_cast<float>(reference.frames);
-    variances[n] = r.variance;
-    mean += values[n] / variances[n];
-    weights += 1 / variances[n++];
+    const bool measured = r.variance > 0 && reference.frames >= reference_frames;
+    if (!measured && reference.seen == 0) continue;
+    said[n] =
+        measured ? Said{static_cast<float>(against_reference(i)), r.variance, true} : Said{reference.recent, reference.variance, false};
+    if (measured) common += r.common, ++news;
+    mean += said[n].value / said[n].variance;
+    weights += 1 / said[n++].variance;
   }
-  if (n < least_points || static_cast<double>(n * step) < options_.measured_share * points) return {};
+  if (news < least_points || static_cast<double>(news * step) < options_.measured_share * points) return {};
   mean /= weights;
+  double news_weights = 0;
   for (int iteration = 0; iteration < 3; ++iteration) {
     double sum = 0;
-    weights = 0;
+    weights = news_weights = 0;
     for (std::size_t k = 0; k < n; ++k) {
-      const double away = std::abs(values[k] - mean) / std::sqrt(static_cast<double>(variances[k]));
-      const double weight = (away > 1.5 ? 1.5 / away : 1) / variances[k];
+      const double away = std::abs(said[k].value - mean) / std::sqrt(static_cast<double>(said[k].variance));
+      const double weight = (away > 1.5 ? 1.5 / away : 1) / said[k].variance;
       weights += weight;
-      sum += weight * values[k];
+      if (said[k].news) news_weights += weight;
+      sum += weight * said[k].value;
     }
     mean = sum / weights;
   }
-  reading.value = mean;
-  reading.common = common / static_cast<double>(n);
-  reading.variance = 1 / (weights * (step == 1 ? news_share : 1));
+  reading.value = mean + window.offset;
+  window.recent += smoothing(++window.seen) * (reading.value - window.recent);
+  reading.common = common / static_cast<double>(news);
+  reading.variance = 1 / (news_weights * (step == 1 ? news_share : 1));
   return reading;
 }
 
 void CalibreWatch::take(Window& window, CalibreReading reading) const {
-  // What successive frames differ by more than their errors; a step counts as little as it may.
+  // What frames differ by more than their errors, neighbours and those four apart, since what drifts shows little in neighbours; a step
+  // counts as little as it may.
   const double measured = reading.variance, prior = options_.between_sd * options_.between_sd;
-  const auto between = [&] {
-    return std::max(0.0, (options_.between_frames * prior + window.between_sum) / (options_.between_frames + window.between_frames));
+  const auto variance = [&](const Between& between) {
+    return std::max(0.0, (options_.between_frames * prior + between.sum) / (options_.between_frames + between.frames));
   };
-  if (!window.readings.empty()) {
-    const double expected = 0.5 * (measured + window.last_variance), away = reading.value - window.last_value;
+  const auto compare = [&](Between& between, const Recent& then) {
+    const double expected = 0.5 * (measured + then.variance), away = reading.value - then.value;
     constexpr double clip = 6;
-    window.between_sum += std::min(0.5 * away * away, clip * (expected + between())) - expected;
-    window.between_frames += 1;
-  }
-  window.last_value = reading.value;
-  window.last_variance = measured;
-  reading.variance += std::max(between(), 0.04 * prior);
+    between.sum += std::min(0.5 * away * away, clip * (expected + variance(between))) - expected;
+    between.frames += 1;
+  };
+  constexpr std::size_t apart = std::tuple_size_v<decltype(window.latest)>;
+  if (window.taken >= 1) compare(window.neighbours, window.latest[(window.taken - 1) % apart]);
+  if (window.taken >= apart) compare(window.apart, window.latest[window.taken % apart]);
+  window.latest[window.taken++ % apart] = {reading.value, measured};
+  reading.variance += std::max({variance(window.neighbours), window.apart.frames > 0 ? variance(window.apart) : 0.0, 0.04 * prior});
   window.posterior.add(reading.value, reading.variance);
   window.readings.push_back(reading);
   if (window.readings.size() > most_readings) thin(window.readings);
@@ -366,11 +400,11 @@ std::optional<ChangeWithinRun> CalibreWatch::examine(const Window& window, int s
   if (window.told == sign) readings = window.earlier;
   readings.insert(readings.end(), window.readings.begin(), window.readings.end());
   const std::optional<RampFit> ramp = fit_ramp(readings, options_.level_sd, bent);
-  if (!ramp || sign * ramp->change < 0) return {};
+  const double least = sign < 0 ? -std::log(1 - options_.least_change) : std::log(1 + options_.least_change);
+  if (!ramp || sign * ramp->change < least || readings.back().last_ms < ramp->onset_ms + options_.lasting_ms) return {};
   ChangeWithinRun change;
   for (std::size_t i = 0; i < readings.size(); ++i) (i < ramp->before ? change.frames_before : change.frames_after) += readings[i].frames;
   if (change.frames_before < options_.frames_before || change.frames_after < options_.frames_after) return {};
-  if (sign > 0 && grows_as_it_fills(readings, *ramp, options_.growth_chi2)) return {};
   change.onset_ms = ramp->onset_ms;
   change.onset_interval_ms = ramp->onset_interval_ms;
   change.onset_frame = readings[ramp->before - 1].last_frame;
@@ -391,7 +425,6 @@ std::optional<ChangeWithinRun> CalibreWatch::examine(const Window& window, int s
   // Fewer frames at the new level than make one.
   change.still_changing = readings.size() < ramp->settled + static_cast<std::size_t>(options_.frames_after);
   if (change.still_changing && sign < 0) change.ci95[1] = 100;
-  const double least = sign < 0 ? -std::log(1 - options_.least_change) : std::log(1 + options_.least_change);
   change.probability = sign < 0 ? window.posterior.probability_of_fall(least) : window.posterior.probability_of_rise(least);
 
   Cusum cusum;
@@ -400,7 +433,24 @@ std::optional<ChangeWithinRun> CalibreWatch::examine(const Window& window, int s
   for (const CalibreReading& reading : readings)
     change.cusum_agrees = cusum.add((reading.value - level / weight) / std::sqrt(reading.variance));
   locate(change, window);
+  if (!is_vouched_for(readings, *ramp, change)) return {};
   return change;
+}
+
+// A lumen too narrow to tell its own attenuation is sized by its contrast, with the attenuation of wide places elsewhere. When contrast
+// leaves it, it looks narrower and narrower, and where blood without contrast joins, so does all that lies downstream; only a narrowing
+// settles and leaves the vessel either side of it as it was. When contrast comes back it looks wider.
+bool CalibreWatch::is_vouched_for(const std::vector<CalibreReading>& readings, const RampFit& ramp, const ChangeWithinRun& change) const {
+  int before = 0, after = 0, settled = 0;
+  for (std::size_t i = 0; i < readings.size(); ++i) {
+    (i < ramp.before ? before : after) += readings[i].confirmed;
+    if (i >= ramp.settled) settled += readings[i].frames;
+  }
+  const bool confirmed = after >= options_.frames_confirmed;
+  if (!change.narrower()) return confirmed && 2 * before >= change.frames_before;
+  if (confirmed) return true;
+  const int last = static_cast<int>(references_.size()) - 1;
+  return settled >= options_.frames_settled && change.first_point > 0 && change.last_point < last;
 }
 
 // Where most, and as far to either side as it is half of that: from what points show in the last frames.
@@ -449,6 +499,8 @@ std::vector<ChangeWithinRun> CalibreWatch::add(int frame, double time_ms, const 
     reading->first_frame = reading->last_frame = frame;
     take(window, *reading);
     for (const int sign : {-1, 1}) {
+      // What fills widens: only what had narrowed within the run is said to.
+      if (sign > 0 && window.told >= 0) continue;
       const double probability = sign < 0 ? window.posterior.probability_of_fall(fall) : window.posterior.probability_of_rise(rise);
       if (probability < options_.probability) continue;
       if (const auto change = examine(window, sign, false)) alarms.push_back({w, *change});
@@ -460,13 +512,13 @@ std::vector<ChangeWithinRun> CalibreWatch::add(int frame, double time_ms, const 
     Reference& reference = references_[i];
     if (reference.frames < reference_frames) {
       reference.sum += r.value;
+      reference.by_contrast += r.by_contrast;
+      reference.own_kappa += r.own_kappa;
       ++reference.frames;
       continue;
     }
-    constexpr float newest = 0.3f;  // share of the newest frame
-    ++reference.seen;
-    reference.recent += std::max(newest, 1 / static_cast<float>(reference.seen)) *
-                        (r.value - reference.sum / static_cast<float>(reference.frames) - reference.recent);
+    reference.variance = r.variance;
+    reference.recent += smoothing(++reference.seen) * (static_cast<float>(against_reference(i)) - reference.recent);
   }
 
   // Of what is new, the deepest place speaks for the segment; what follows it the same way belongs to it.
@@ -491,60 +543,136 @@ std::vector<ChangeWithinRun> CalibreWatch::add(int frame, double time_ms, const 
   return news;
 }
 
+void CalibreWatch::level(const std::vector<LumenPoint>& before, const std::vector<LumenPoint>& now) {
+  refer(before);
+  const std::vector<Residual> as_before = residuals_;
+  refer(now);
+  level_references(as_before);
+  // A window that goes on with the readings of other points goes on at their level, or begins anew.
+  for (Window& window : windows_) {
+    double sum = 0, weight = 0;
+    std::size_t known = 0;
+    for (std::size_t i = window.first; i <= window.last; ++i) {
+      if (references_[i].seen == 0) continue;
+      ++known;
+      sum += references_[i].recent / as_before[i].variance;
+      weight += 1 / as_before[i].variance;
+    }
+    if (2 * known >= window.last - window.first + 1) {
+      if (window.seen > 0) window.offset = window.recent - sum / weight;
+    } else {
+      const std::size_t first = window.first, last = window.last;
+      window = Window();
+      window.first = first;
+      window.last = last;
+      window.posterior = fresh();
+    }
+  }
+}
+
+void CalibreWatch::level_references(const std::vector<Residual>& before) {
+  std::vector<double> kappa;
+  std::vector<std::size_t> known;
+  for (std::size_t i = 0; i < references_.size(); ++i) {
+    const Residual &was = before[i], &is = residuals_[i];
+    if (!(was.variance > 0) || !(is.variance > 0)) {
+      references_[i] = {};
+      continue;
+    }
+    known.push_back(i);
+    if (was.kappa > 0 && is.kappa > 0) kappa.push_back(is.kappa / was.kappa);
+  }
+  constexpr std::size_t reach = 4;  // points either side that are averaged
+  for (std::size_t k = 0, from = 0; k < known.size(); ++k) {
+    while (known[from] + reach < known[k]) ++from;
+    double calibre = 0, by_contrast = 0;
+    std::size_t to = from;
+    for (; to < known.size() && known[to] <= known[k] + reach; ++to) {
+      calibre += residuals_[known[to]].value - before[known[to]].value;
+      by_contrast += residuals_[known[to]].by_contrast - before[known[to]].by_contrast;
+    }
+    Reference& reference = references_[known[k]];
+    const double share = reference.frames / static_cast<double>(to - from);
+    reference.sum += static_cast<float>(share * calibre);
+    reference.by_contrast += static_cast<float>(share * by_contrast);
+  }
+  if (kappa.empty()) return;
+  const double ratio = middle_of(kappa);
+  for (Window& window : windows_) {
+    for (double* value : {&window.plateau, &window.kappa_before, &window.kappa_two_before}) *value *= ratio;
+    for (std::vector<CalibreReading>* readings : {&window.readings, &window.earlier})
+      for (CalibreReading& reading : *readings) reading.kappa *= ratio;
+  }
+}
+
 std::vector<ChangeWithinRun> CalibreWatch::changes() const {
   std::vector<ChangeWithinRun> result;
   for (const Told& told : told_) {
     result.push_back(told.change);
     if (told.settled) continue;
     const int sign = told.change.narrower() ? -1 : 1;
-    for (const Window& window : windows_) {
-      if (window.told != sign) continue;
-      auto now = examine(window, sign, true);
+    for (std::size_t w = 0; w < windows_.size(); ++w) {
+      if (windows_[w].told != sign) continue;
+      auto now = examine(windows_[w], sign, true);
       if (!now) continue;
       now->probability = std::max(now->probability, told.change.probability);
       const bool deeper = std::abs(now->narrowing_percent) > std::abs(result.back().narrowing_percent);
-      if (&window == &windows_[told.window] || deeper) result.back() = *now;
+      if (w == told.window || deeper) result.back() = *now;
     }
   }
   return result;
 }
 
-CalibreWatch CalibreWatch::moved_to(const Centreline& centreline, const std::vector<int>& before) const {
-  CalibreWatch moved(centreline, mm_per_px_, options_);
-  if (windows_.empty()) return moved;
-  for (std::size_t i = 0; i < moved.references_.size(); ++i)
-    if (before[i] >= 0) moved.references_[i] = references_[static_cast<std::size_t>(before[i])];
-  const std::size_t parts = windows_.size() > 1 ? windows_.size() - 1 : windows_.size();
-  std::vector<std::size_t> part_of(references_.size(), 0), now_of(windows_.size(), 0), votes(windows_.size());
-  for (std::size_t w = 0; w < parts; ++w)
-    for (std::size_t i = windows_[w].first; i <= windows_[w].last; ++i) part_of[i] = w;
-  for (std::size_t w = 0; w < moved.windows_.size(); ++w) {
-    Window& window = moved.windows_[w];
-    const bool whole = moved.windows_.size() > 1 && w + 1 == moved.windows_.size();
+CalibreWatch::CalibreWatch(const Centreline& centreline, double mm_per_px, const std::vector<const CalibreWatch*>& old,
+                           const std::vector<PointBefore>& before, const ChangePointOptions& options)
+    : CalibreWatch(centreline, mm_per_px, options) {
+  const auto known = [&](std::size_t i) { return before[i][0] >= 0; };
+  const auto watch_of = [&](std::size_t i) -> const CalibreWatch& { return *old[static_cast<std::size_t>(before[i][0])]; };
+  for (std::size_t i = 0; i < references_.size(); ++i)
+    if (known(i)) references_[i] = watch_of(i).references_[static_cast<std::size_t>(before[i][1])];
+  using Place = std::pair<const CalibreWatch*, std::size_t>;  // a window
+  std::map<Place, std::size_t> now_of;
+  for (std::size_t w = 0; w < windows_.size(); ++w) {
+    Window& window = windows_[w];
+    const bool whole = windows_.size() > 1 && w + 1 == windows_.size();
     // The old window that most of its points were in; the whole goes on as the whole.
-    std::fill(votes.begin(), votes.end(), 0);
-    for (std::size_t i = window.first; i <= window.last; ++i)
-      if (before[i] >= 0) ++votes[whole ? windows_.size() - 1 : part_of[static_cast<std::size_t>(before[i])]];
-    const auto most = static_cast<std::size_t>(std::max_element(votes.begin(), votes.end()) - votes.begin());
-    if (2 * votes[most] < window.last - window.first + 1) continue;
+    std::vector<std::pair<Place, std::size_t>> votes;
+    for (std::size_t i = window.first; i <= window.last; ++i) {
+      if (!known(i) || watch_of(i).windows_.empty()) continue;
+      const Place place{&watch_of(i),
+                        whole ? watch_of(i).windows_.size() - 1 : watch_of(i).window_at(static_cast<std::size_t>(before[i][1]))};
+      const auto vote = std::find_if(votes.begin(), votes.end(), [&](const auto& v) { return v.first == place; });
+      if (vote == votes.end())
+        votes.emplace_back(place, 1);
+      else
+        ++vote->second;
+    }
+    const auto most = std::max_element(votes.begin(), votes.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
+    if (most == votes.end() || 2 * most->second < window.last - window.first + 1) continue;
     const std::size_t first = window.first, last = window.last;
-    window = windows_[most];
+    window = most->first.first->windows_[most->first.second];
     window.first = first;
     window.last = last;
-    now_of[most] = w;
+    now_of.emplace(most->first, w);
   }
-  const auto now_at = [&](int point) {
-    std::size_t nearest = 0;
-    for (std::size_t i = 0; i < before.size(); ++i)
-      if (before[i] >= 0 && std::abs(before[i] - point) < std::abs(before[nearest] - point)) nearest = i;
-    return static_cast<int>(nearest);
-  };
-  moved.told_ = told_;
-  for (Told& told : moved.told_) {
-    told.window = now_of[told.window];
-    for (int* point : {&told.change.point, &told.change.first_point, &told.change.last_point}) *point = now_at(*point);
-  }
-  return moved;
+  for (std::size_t o = 0; o < old.size(); ++o)
+    for (Told told : old[o]->told_) {
+      const std::optional<std::size_t> at = find_point(before, static_cast<int>(o), told.change.point);
+      if (!at) continue;
+      const auto shift = static_cast<int>(*at) - told.change.point, most = static_cast<int>(before.size()) - 1;
+      told.change.point = static_cast<int>(*at);
+      told.change.first_point = std::clamp(told.change.first_point + shift, 0, told.change.point);
+      told.change.last_point = std::clamp(told.change.last_point + shift, told.change.point, most);
+      const auto window = now_of.find({old[o], told.window});
+      told.window = window == now_of.end() ? windows_.size() : window->second;
+      told_.push_back(told);
+    }
+}
+
+std::size_t CalibreWatch::window_at(std::size_t point) const {
+  std::size_t w = 0;
+  while (w + 1 < windows_.size() && windows_[w].last < point) ++w;
+  return w;
 }
 
 }  // namespace cinelumen

@@ -8,10 +8,12 @@
 
 namespace cinelumen {
 
-/// A polygon given by the user, in mask pixels: "wound", "inlet", or any name.
+/// A polygon given by the user, in mask pixels: "wound", "inlet", or any name. Where the name begins with "wound" it is read without the
+/// vessels that were traced in it and a rim around them: the blush of the tissue. Others are read whole.
 struct NamedRegion {
   std::string name;
   std::vector<std::array<double, 2>> polygon_px;  ///< (y, x)
+  bool is_tissue() const { return name.starts_with("wound"); }
 };
 
 /// The pixels (y, x) of a rows x columns image whose centres lie inside the polygon, even-odd rule, row by row. A polygon of fewer than

@@ -30,6 +30,21 @@ float region_mean(ImageView<const float> subtracted, const std::vector<std::arra
   return count ? static_cast<float>(sum / count) : unknown;
 }
 
+// Takes vessels out, wider than they look: their blur, and what registration leaves.
+void take_out_vessels(std::vector<std::array<int, 2>>& pixels, const VesselGraph& graph, int height, int width) {
+  constexpr float wider = 1.25f, rim_px = 3;
+  Image<std::uint8_t> vessel(height, width);
+  set_zero(Stream::cpu({.parallel = false}), vessel.view());
+  for (const VesselGraph::Segment& segment : graph.segments)
+    for (const CentrelinePoint& point : segment.centreline.points) {
+      const float radius = wider * point.radius_px + rim_px;
+      for (int y = std::max(0, static_cast<int>(point.y - radius)); y <= std::min(height - 1, static_cast<int>(point.y + radius)); ++y)
+        for (int x = std::max(0, static_cast<int>(point.x - radius)); x <= std::min(width - 1, static_cast<int>(point.x + radius)); ++x)
+          if (std::hypot(static_cast<float>(y) - point.y, static_cast<float>(x) - point.x) <= radius) vessel(y, x) = 1;
+    }
+  std::erase_if(pixels, [&](const std::array<int, 2>& p) { return vessel(p[0], p[1]) != 0; });
+}
+
 }  // namespace
 
 std::vector<bool> frames_of_picture(const std::vector<double>& frame_times_ms, int first, int last, int least) {
@@ -250,7 +265,10 @@ SegmentMeasurements FrameChain::measure(const Topology& topology, const Opacific
   const SegmentFollower follower = make_segment_follower(slots_[0]->stream(), setup_, topology, settings);
   for (const auto& slot : slots_) slot->follow(follower, settings);
   std::vector<std::vector<std::array<int, 2>>> regions;
-  for (const NamedRegion& region : options_.regions) regions.push_back(pixels_in(region, height, width));
+  for (const NamedRegion& region : options_.regions) {
+    regions.push_back(pixels_in(region, height, width));
+    if (region.is_tissue()) take_out_vessels(regions.back(), topology.graph, height, width);
+  }
   const std::size_t segments = topology.graph.segments.size();
   SegmentMeasurements result;
   result.lumen.resize(segments);

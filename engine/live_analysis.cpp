@@ -25,6 +25,8 @@ constexpr double unusual_residual = 1.5;  // times what registration leaves in t
 constexpr float same_vessel_px = 3;
 constexpr double settled_share = 0.03;  // of the vessels' length: by less than that they have not changed
 constexpr int most_renew_gaps = 8;
+constexpr double renew_ms = 500;
+constexpr double fewest_renew_frames = 2, most_renew_frames = 15;
 constexpr const char* background_row = "mask and vessels";  // of the trace
 
 /// Frames that have been gathered, as a run's.
@@ -60,6 +62,13 @@ auto in_background(Work work) {
     run_alone([&] { result = work(); });
     return result;
   });
+}
+
+// How many frames that takes, by the median step between them.
+int frames_of(double ms, const std::vector<double>& times_ms) {
+  std::vector<double> steps;
+  for (std::size_t i = 1; i < times_ms.size(); ++i) steps.push_back(times_ms[i] - times_ms[i - 1]);
+  return static_cast<int>(std::clamp(std::round(ms / middle_of(steps)), fewest_renew_frames, most_renew_frames));
 }
 
 // Points of centrelines by place: the nearest within same_vessel_px.
@@ -176,6 +185,7 @@ struct LiveAnalysis::Prepared {
   NoiseModel noise;
   MaskChoice choice;
   std::unique_ptr<FrameSetup> setup;
+  Image<float> picture;                         // of the mask, on the host
   std::vector<Image<float>> scene, brightness;  // planes of the first gathered frames: what the scene looks like
   std::string event;
   std::optional<Calibration> calibration;  // by an object in the mask
@@ -267,7 +277,7 @@ LiveAnalysis::LiveAnalysis(const Stream& stream, const Run& header, const LiveOp
   };
   if (options.diameter != DiameterRule::fit) warnings_.push_back(caution(options.diameter));
   require_within("mask_frames", options.mask_frames, 4, 64);
-  require_within("renew_frames", options.renew_frames, 1, 1 << 20);
+  require_within("renew_frames", options.renew_frames, 0, 1 << 20);
   require_within("kept_frames", options.kept_frames, 16, 1 << 20);
 }
 
@@ -297,7 +307,6 @@ const LiveFrame& LiveAnalysis::push(ImageView<const std::uint16_t> stored, doubl
   result_.mask = prepared_ ? MaskState::ready : next_id_ > 1 || gathered_from_ > 0 ? MaskState::again : MaskState::waiting;
   if (!prepared_) return result_;
 
-  if (result_.frame == vessels_due_) adopt_vessels();
   copy<std::uint16_t>(Stream::cpu({.parallel = false}), stored, slot_->stored());
   slot_->ingest(result_.frame, 0);
   const bool converged = slot_->register_mask();
@@ -328,8 +337,11 @@ void LiveAnalysis::gather(ImageView<const std::uint16_t> stored) {
   if (mask_due_ >= 0) return;  // enough have come; the mask is being made
   if (gathered_.empty()) gathered_from_ = result_.frame;
   gathered_.push_back(copy_of(stored));
+  gathered_ms_.push_back(result_.time_ms);
   if (static_cast<int>(gathered_.size()) < options_.mask_frames) return;
-  mask_due_ = result_.frame + std::max(1, options_.renew_frames);
+  renew_frames_ = options_.renew_frames > 0 ? options_.renew_frames : frames_of(renew_ms, gathered_ms_);
+  gathered_ms_.clear();
+  mask_due_ = result_.frame + renew_frames_;
   preparing_ = in_background([this, frames = std::move(gathered_), from = gathered_from_]() mutable {
     const Stream stream = background_of(stream_);
     const TraceSpan span("mask", from);
@@ -358,9 +370,10 @@ void LiveAnalysis::gather(ImageView<const std::uint16_t> stored) {
     const std::vector<int> used = choice.frames();
     prepared->noise = estimate_noise(run, intensity_, used);
     std::vector<MaskFrame> masks = make_mask_frames(stream, run, intensity_, choice, options_.registration);
+    prepared->picture = to_host<const float>(stream, masks.front().attenuation.view());
     if (options_.object.given() && !object_measured_)
-      prepared->calibration = calibrate_by(options_.object, to_host<const float>(stream, masks.front().attenuation.view()).view(),
-                                           run.field.valid(), calibration_, run.description.path);
+      prepared->calibration =
+          calibrate_by(options_.object, prepared->picture.view(), run.field.valid(), calibration_, run.description.path);
     prepared->setup = std::make_unique<FrameSetup>(stream, run, intensity_, prepared->noise, choice.reference_frame, std::move(masks),
                                                    options_.registration);
     Image<std::uint16_t> last(run.rows(), run.columns());
@@ -390,7 +403,7 @@ void LiveAnalysis::adopt_mask() {
   statistics_ = std::move(prepared_->statistics);
   since_mask_ = changed_in_a_row_ = 0;
   usual_residual_ = 0;
-  next_trace_ = renew_gap_ = options_.renew_frames;
+  next_trace_ = renew_gap_ = renew_frames_;
   result_.events.push_back(prepared_->event);
   if (!prepared_->calibration) return;
   calibration_ = *prepared_->calibration;
@@ -403,7 +416,7 @@ void LiveAnalysis::start_over(const std::string& why) {
   if (tracing_.valid()) tracing_.wait();
   tracing_ = {};
   vessels_due_ = -1;
-  for (std::size_t s = 0; s < segments_.size(); ++s) retire(segments_[s], traced_->topology.graph.segments[s].centreline);
+  for (std::size_t s = 0; s < segments_.size(); ++s) retire(static_cast<int>(s), {});
   traced_.reset();
   slot_.reset();
   prepared_.reset();
@@ -412,6 +425,7 @@ void LiveAnalysis::start_over(const std::string& why) {
   times_ms_.clear();
   subtractions_.clear();
   gathered_.clear();
+  gathered_ms_.clear();
   result_.events.push_back(why);
   if (object_measured_) warnings_.push_back("The scale is that of the first scene: a zoom or another table height changes it.");
   warnings_.push_back("frame " + std::to_string(result_.frame + 1) + ": " + why + "; figures of before are in lumen.csv only");
@@ -451,6 +465,7 @@ void LiveAnalysis::measure() {
   }
   slot.subtract();
   slot.filter(*filter_, filter_place_ = filter_->place_after(filter_place_));
+  if (vessels_due_ >= 0 && result_.frame >= vessels_due_) renew_vessels();
   flat_.clear();
   times_ms_.push_back(result_.time_ms);
   subtractions_.push_back(slot.subtraction());
@@ -489,10 +504,15 @@ void LiveAnalysis::watch_calibre() {
       result_.changes.push_back(finding_of(change, segments_[s].id, traced_->topology.graph.segments[s].centreline, calibration_, true));
 }
 
-// Its changes stay, though nothing more will be seen of it.
-void LiveAnalysis::retire(const Segment& segment, const Centreline& centreline) {
-  for (const ChangeWithinRun& change : segment.watch.changes()) {
-    past_.push_back(finding_of(change, segment.id, centreline, calibration_, true));
+// Changes stay though nothing more will be seen of their place.
+void LiveAnalysis::retire(int segment, const std::vector<std::vector<PointBefore>>& now) {
+  const Centreline& centreline = traced_->topology.graph.segments[static_cast<std::size_t>(segment)].centreline;
+  const Segment& old = segments_[static_cast<std::size_t>(segment)];
+  for (const ChangeWithinRun& change : old.watch.changes()) {
+    if (std::any_of(now.begin(), now.end(),
+                    [&](const std::vector<PointBefore>& before) { return find_point(before, segment, change.point).has_value(); }))
+      continue;
+    past_.push_back(finding_of(change, old.id, centreline, calibration_, true));
     past_.back().reasons.push_back("the segment was not followed to the end: its number is that of the frames' lines");
   }
 }
@@ -500,7 +520,7 @@ void LiveAnalysis::retire(const Segment& segment, const Centreline& centreline) 
 void LiveAnalysis::trace_if_due() {
   if (vessels_due_ >= 0 || since_mask_ < next_trace_ || statistics_->frame_count() < 3) return;
   // Those that are known do meanwhile: the first are found in the time between frames that measure nothing yet.
-  vessels_due_ = result_.frame + (traced_ ? 2 : 1) * options_.renew_frames;
+  vessels_due_ = result_.frame + (traced_ ? 2 : 1) * renew_frames_;
   FlowImages images = statistics_->finish(stream_, static_cast<float>(prepared_->setup->filtered_noise_sd()));
   // They come back with the vessels.
   std::vector<KeyFrame> keys(std::make_move_iterator(key_frames_.begin()), std::make_move_iterator(key_frames_.end()));
@@ -531,8 +551,43 @@ void LiveAnalysis::trace_if_due() {
   });
 }
 
-// Carries what is known of the vessels over to those found now: a vessel is the same where most of its points lie on one's.
-void LiveAnalysis::adopt_vessels() {
+// What was seen of the calibre goes with the place, whatever segment it is part of now.
+void LiveAnalysis::carry_watches(const std::vector<VesselGraph::Segment>& now, const std::vector<std::vector<PointBefore>>& before,
+                                 std::vector<Segment>& segments) {
+  const double mm_per_px = calibration_.known() ? calibration_.mm_per_px : 0;
+  std::vector<const CalibreWatch*> old;
+  for (const Segment& segment : segments_) old.push_back(&segment.watch);
+  parallel_for(static_cast<int>(now.size()), [&](int s) {
+    segments[s].watch =
+        before[s].empty() ? CalibreWatch(now[s].centreline, mm_per_px) : CalibreWatch(now[s].centreline, mm_per_px, old, before[s]);
+  });
+  for (std::size_t s = 0; s < segments_.size(); ++s) retire(static_cast<int>(s), before);
+}
+
+// Other centrelines, another point spread: what both say of this frame tells what is not the vessels' doing.
+void LiveAnalysis::renew_vessels() {
+  std::vector<std::vector<LumenPoint>> old;
+  if (traced_) {
+    slot_->measure(traced_->topology, traced_->settings);
+    old = slot_->lumen();
+  }
+  const std::vector<std::vector<PointBefore>> before = adopt_vessels();
+  if (old.empty()) return;
+  slot_->measure(traced_->topology, traced_->settings);
+  parallel_for(static_cast<int>(segments_.size()), [&](int s) {
+    std::vector<LumenPoint> as_before;
+    for (const auto& [segment, point] : before[static_cast<std::size_t>(s)]) {
+      const auto now = static_cast<int>(as_before.size());
+      as_before.push_back(segment < 0 ? LumenPoint() : old[static_cast<std::size_t>(segment)][static_cast<std::size_t>(point)]);
+      as_before.back().point = now;
+    }
+    segments_[static_cast<std::size_t>(s)].watch.level(as_before, slot_->lumen()[static_cast<std::size_t>(s)]);
+  });
+}
+
+// Carries what is known of the vessels over to those found now: a vessel is the same where most of its points lie on one's. Where points
+// lay before.
+std::vector<std::vector<PointBefore>> LiveAnalysis::adopt_vessels() {
   vessels_due_ = -1;
   std::unique_ptr<Traced> found = [&] {
     const TraceSpan waiting("wait for the vessels", result_.frame);
@@ -543,7 +598,7 @@ void LiveAnalysis::adopt_vessels() {
   const auto& now = found->topology.graph.segments;
   std::vector<Segment> segments(now.size());
   // Segment and point before, of each point now.
-  std::vector<std::vector<std::array<int, 2>>> before(now.size());
+  std::vector<std::vector<PointBefore>> before(now.size());
   if (traced_) {
     const NearestPoint nearest(traced_->topology.graph.segments);
     parallel_for(static_cast<int>(now.size()), [&](int s) {
@@ -565,10 +620,8 @@ void LiveAnalysis::adopt_vessels() {
     }
     segments[s].id = next_id_++;
     segments[s].contrast.assign(times_ms_.size(), std::numeric_limits<double>::quiet_NaN());
-    segments[s].watch = CalibreWatch(now[s].centreline, calibration_.known() ? calibration_.mm_per_px : 0);
   }
-  for (std::size_t old = 0; old < segments_.size(); ++old)
-    if (!taken[old]) retire(segments_[old], traced_->topology.graph.segments[old].centreline);
+  carry_watches(now, before, segments);
   parallel_for(static_cast<int>(now.size()), [&](int s) {
     if (same[s] < 0) return;
     Segment &segment = segments[s], &old = segments_[same[s]];
@@ -578,10 +631,6 @@ void LiveAnalysis::adopt_vessels() {
     segment.seen = old.seen;
     segment.filled_frames = old.filled_frames;
     segment.kept_ms = std::move(old.kept_ms);
-    std::vector<int> point_before(before[s].size());
-    std::transform(before[s].begin(), before[s].end(), point_before.begin(),
-                   [&](const std::array<int, 2>& at) { return at[0] == same[s] ? at[1] : -1; });
-    segment.watch = old.watch.moved_to(now[s].centreline, point_before);
     // A kept frame may have come through such a change before: not every point of the old centreline is in it.
     std::vector<int> at(traced_->topology.graph.segments[same[s]].centreline.points.size());
     for (std::vector<LumenPoint>& frame : old.kept) {
@@ -607,17 +656,19 @@ void LiveAnalysis::adopt_vessels() {
     return sum;
   };
   const bool settled = traced_ && std::abs(length(found->topology) - length(traced_->topology)) < settled_share * length(traced_->topology);
-  renew_gap_ = settled ? std::min(2 * renew_gap_, most_renew_gaps * options_.renew_frames) : options_.renew_frames;
+  renew_gap_ = settled ? std::min(2 * renew_gap_, most_renew_gaps * renew_frames_) : renew_frames_;
   next_trace_ = since_mask_ + renew_gap_;
   const std::size_t segments_before = segments_.size();
   segments_ = std::move(segments);
   traced_ = std::move(found);
   slot_->follow(*traced_->follower, traced_->settings);
   if (segments_.size() != segments_before) result_.events.push_back(std::to_string(segments_.size()) + " segments");
+  return before;
 }
 
 Analysis LiveAnalysis::finish() {
-  if (tracing_.valid()) adopt_vessels();
+  // No frame measured the vessels that are being looked for.
+  if (tracing_.valid()) tracing_.wait();
   Analysis analysis;
   analysis.device = device_name(stream_);
   analysis.threads = cpu_threads();
@@ -639,6 +690,7 @@ Analysis LiveAnalysis::finish() {
     return analysis;
   }
   analysis.subtracted = true;
+  analysis.mask_picture = to_host(Stream::cpu(), prepared_->picture.view());
   analysis.noise = prepared_->noise;
   analysis.subtraction.mask = prepared_->choice;
   analysis.subtraction.reference_frame = prepared_->choice.reference_frame;
@@ -652,9 +704,13 @@ Analysis LiveAnalysis::finish() {
     analysis.maximum_opacification = Image<float>(analysis.rows, analysis.columns);
     set_zero(Stream::cpu(), analysis.maximum_opacification.view());
   }
-  if (!traced_) return analysis;
+  if (!traced_) {
+    analysis.warnings.push_back("The stream ended before vessels were found: nothing was measured.");
+    return analysis;
+  }
   analysis.subtraction.topology_frame = traced_->topology.frame;
   analysis.subtraction.moving_vessels = traced_->topology.moving_vessels;
+  if (traced_->topology.moving_vessels) analysis.maximum_opacification = to_host<const float>(stream_, traced_->topology.picture.view());
   analysis.branch_points = traced_->topology.graph.branch_points;
   const double contrast_sd = prepared_->setup->noise_sd() / std::sqrt(2.0);
   double first_seen_ms = std::numeric_limits<double>::infinity();

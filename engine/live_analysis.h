@@ -24,8 +24,8 @@ struct LiveOptions {
   VesselnessResponse response = VesselnessResponse::noise_calibrated;
   DiameterRule diameter = DiameterRule::fit;  ///< others: for comparison
   int mask_frames = 8;                        ///< first frames that the mask is chosen from, 4 to 64
-  int renew_frames = 15;  ///< the vessels are looked for again this often, up to eight times less often while none are new; they count as
-                          ///< many frames later
+  int renew_frames = 0;   ///< the vessels are looked for again this often, up to eight times less often while none are new; they count as
+                          ///< many frames later; 0: as many as half a second takes, 2 to 15
   int kept_frames = 900;  ///< of the contrast curves, >= 16
 };
 
@@ -85,10 +85,13 @@ class LiveAnalysis {
   void gather(ImageView<const std::uint16_t> stored);
   void start_over(const std::string& why);
   void adopt_mask();
-  void adopt_vessels();
+  std::vector<std::vector<PointBefore>> adopt_vessels();
+  void renew_vessels();
   void trace_if_due();
   void watch_calibre();
-  void retire(const Segment& segment, const Centreline& centreline);
+  void retire(int segment, const std::vector<std::vector<PointBefore>>& now);
+  void carry_watches(const std::vector<VesselGraph::Segment>& now, const std::vector<std::vector<PointBefore>>& before,
+                     std::vector<Segment>& segments);
   bool scene_changed(ImageView<const std::uint16_t> stored);
   void measure();
 
@@ -106,6 +109,7 @@ class LiveAnalysis {
 
   // Waiting for a mask.
   std::vector<Image<std::uint16_t>> gathered_;
+  std::vector<double> gathered_ms_;
   int gathered_from_ = 0;
   std::future<std::unique_ptr<Prepared>> preparing_;
   int mask_due_ = -1;
@@ -118,7 +122,7 @@ class LiveAnalysis {
   int filter_place_ = 0, resting_filter_place_ = 0;
   double last_resting_ms_ = 0;
   double usual_residual_ = 0;  // SD of the subtracted background, log units
-  int since_mask_ = 0, changed_in_a_row_ = 0, next_trace_ = 0, renew_gap_ = 0;
+  int since_mask_ = 0, changed_in_a_row_ = 0, next_trace_ = 0, renew_frames_ = 0, renew_gap_ = 0;
   std::deque<KeyFrame> key_frames_;
   std::future<std::unique_ptr<Traced>> tracing_;
   int vessels_due_ = -1;

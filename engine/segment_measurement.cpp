@@ -96,7 +96,8 @@ void watch_calibre(const SegmentMeasurements& measurements, Analysis& analysis) 
     CalibreWatch watch(segment.centreline, mm_per_px);
     const auto& frames = measurements.lumen[s];
     for (std::size_t f = 0; f < frames.size(); ++f) {
-      const double time = analysis.frame_times_ms.empty() ? static_cast<double>(f) : analysis.frame_times_ms[f];
+      constexpr double unknown_step_ms = 1000;  // no time is told then
+      const double time = analysis.frame_times_ms.empty() ? unknown_step_ms * static_cast<double>(f) : analysis.frame_times_ms[f];
       (void)watch.add(analysis.first_frame + static_cast<int>(f), time, frames[f]);
     }
     segment.changes = watch.changes();

@@ -10,6 +10,7 @@
 
 #include "io/derived_dicom.h"
 #include "io/frame_stream.h"
+#include "io/log_picture.h"
 #include "io/lumen_csv.h"
 #include "io/output_folder.h"
 #include "io/pictures.h"
@@ -143,8 +144,8 @@ struct LiveResultWriter::State {
   State(const Run& h, const Calibration& calibration, LiveResultOptions o)
       : header(h),
         options(std::move(o)),
-        folder(options.folder,
-               {"analysis.json", "lumen.csv", "time_density.csv", "subtracted.dcm", "maximum_opacification.png", "report.html"}),
+        folder(options.folder, {"analysis.json", "lumen.csv", "time_density.csv", "subtracted.dcm", "maximum_opacification.png",
+                                "report.html", mask_picture_name, opacification_name}),
         lumen(folder.temporary("lumen.csv"), calibration),
         density(folder.temporary("time_density.csv")),
         ring(folder.scratch() / "frames", h.rows(), h.columns(), options.kept_frames) {
@@ -240,6 +241,7 @@ void LiveResultWriter::finish(Analysis& analysis) {
   }
   const std::vector<std::uint8_t> picture = draw_maximum_opacification(analysis, window);
   state.folder.write("maximum_opacification.png", {reinterpret_cast<const char*>(picture.data()), picture.size()});
+  write_log_pictures(state.folder, analysis, state.header.field.valid());
   state.folder.write("report.html", report_html(run, analysis, input));
   state.folder.write("analysis.json", analysis_json(run, analysis));
   state.folder.commit();

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <opencv2/imgcodecs.hpp>
+#include <utility>
 #include <vector>
 
 #include "engine/run.h"
@@ -27,6 +28,12 @@ std::string encode_log_picture(ImageView<const float> picture, ImageView<const s
   std::vector<unsigned char> bytes;
   cv::imencode(".png", stored, bytes, {cv::IMWRITE_PNG_COMPRESSION, 1});
   return {bytes.begin(), bytes.end()};
+}
+
+void write_log_pictures(OutputFolder& folder, const Analysis& analysis, ImageView<const std::uint8_t> valid) {
+  for (const auto& [name, picture] :
+       {std::pair{mask_picture_name, &analysis.mask_picture}, std::pair{opacification_name, &analysis.maximum_opacification}})
+    if (!picture->empty()) folder.write(name, encode_log_picture(picture->view(), valid));
 }
 
 LogPicture read_log_picture(const std::string& path) {

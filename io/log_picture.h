@@ -4,7 +4,8 @@
 #include <cstdint>
 #include <string>
 
-#include "kernels/image.h"
+#include "engine/analysis.h"
+#include "io/output_folder.h"
 
 namespace cinelumen {
 
@@ -14,6 +15,9 @@ inline constexpr const char* opacification_name = "opacification.png";
 
 /// A PNG file's bytes: 1 + (value + 2) x 4096, clipped; 0 where `valid` is 0, or the value is not a number. Host.
 std::string encode_log_picture(ImageView<const float> picture, ImageView<const std::uint8_t> valid);
+
+/// Writes those of an analysis that there are. `valid` as above. Throws OutputError.
+void write_log_pictures(OutputFolder& folder, const Analysis& analysis, ImageView<const std::uint8_t> valid);
 
 /// A picture and where it may be read.
 struct LogPicture {

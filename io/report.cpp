@@ -506,6 +506,22 @@ class Page {
     page_ += "</div>\n";
   }
 
+  // What the run says of the arch, of steal and of early venous return; nothing of what could not be told.
+  std::string flow_in_words() const {
+    const FlowSummary& flow = analysis_.flow;
+    std::string words;
+    if (flow.arch_filled && flow.arch_arrival_ms)
+      words += std::string("The pedal arch ") + (*flow.arch_filled ? "fills" : "fills in part") + ", from " +
+               fixed(*flow.arch_arrival_ms / 1000, 2) + " s on. ";
+    if (flow.steal_fraction && flow.steal_sd)
+      words += "Of what enters the image " + fixed(100 * *flow.steal_fraction, 0) + " ± " + fixed(100 * *flow.steal_sd, 0) +
+               " % does not go on to the arch. ";
+    if (flow.early_venous_return.empty()) return words;
+    words += "Early venous return, out of the image before the arch fills: segment";
+    for (const int id : flow.early_venous_return) words += (id == flow.early_venous_return.front() ? " " : ", ") + std::to_string(id);
+    return words + ". ";
+  }
+
   void curves() {
     const std::vector<double> axis = frame_axis();
     double low = 0, high = 0;
@@ -550,6 +566,7 @@ class Page {
              "</div><figcaption>Mean contrast of each segment" + std::string(analysis_.flow.regions.empty() ? "" : " and region") +
              ", corrected for the background's motion. Triangles: arrival. " +
              (analysis_.flow.inlet.empty() ? "" : "Areas under the curves are relative to " + escape_html(analysis_.flow.inlet) + ". ") +
+             flow_in_words() +
              (analysis_.segments.size() > shown.size() ? "In colour: the " + std::to_string(shown.size()) + " longest of " +
                                                              std::to_string(analysis_.segments.size()) + " segments. "
                                                        : "") +

@@ -440,9 +440,7 @@ void ResultWriter::finish(Analysis& analysis) {
     state.folder.write("time_density.csv", time_density_csv(analysis));
     const std::vector<std::uint8_t> picture = draw_maximum_opacification(analysis, state.window);
     state.folder.write("maximum_opacification.png", {reinterpret_cast<const char*>(picture.data()), picture.size()});
-    for (const auto& [name, image] :
-         {std::pair{mask_picture_name, &analysis.mask_picture}, std::pair{opacification_name, &analysis.maximum_opacification}})
-      if (!image->empty()) state.folder.write(name, encode_log_picture(image->view(), state.run.field.valid()));
+    write_log_pictures(state.folder, analysis, state.run.field.valid());
     ReportInput input;
     input.window = state.window;
     input.frames = std::move(state.frames);

@@ -9,59 +9,20 @@
 #include <functional>
 #include <random>
 
+#include "support/calibre_series.h"
 #include "support/matching.h"
 
 namespace cinelumen {
 namespace {
 
-constexpr double mm_per_px = 0.25, frame_ms = 100, kappa = 0.04;
+using test::Camera;
+using test::MeasuringNoise;
+using test::Shown;
+using test::straight;
+using test::Vessel;
+
+constexpr double mm_per_px = 0.25, frame_ms = 100;
 constexpr int points = 241;  // 60 mm
-
-/// What a place shows: diameter in px, and its attenuation per px over the undiluted one's.
-struct Shown {
-  double diameter = 10, kappa_share = 1;
-};
-using Vessel = std::function<Shown(int frame, int point)>;
-
-Centreline straight(int count) {
-  Centreline line;
-  for (int i = 0; i < count; ++i) {
-    CentrelinePoint point;
-    point.x = point.arc_length_px = static_cast<float>(i);
-    line.points.push_back(point);
-  }
-  return line;
-}
-
-/// Measures a vessel of that shape with noise of which neighbours share half.
-class Camera {
- public:
-  Camera(Vessel vessel, unsigned seed, double sd_px = 0.3) : vessel_(std::move(vessel)), sd_px_(sd_px), random_(seed) {}
-  std::vector<LumenPoint> frame(int f) {
-    std::vector<LumenPoint> line(points);
-    double last = normal_(random_);
-    for (int i = 0; i < points; ++i) {
-      const Shown shown = vessel_(f, i);
-      const double fresh = normal_(random_), noise = (fresh + last) / std::sqrt(2.0);
-      last = fresh;
-      LumenPoint& p = line[static_cast<std::size_t>(i)];
-      p.point = i;
-      p.used = shown.kappa_share > 0.1 && shown.diameter > 1;
-      p.sd_px = static_cast<float>(std::hypot(sd_px_ / shown.kappa_share, 0.1));
-      p.common_sd_px = 0.1f;
-      p.diameter_px = static_cast<float>(shown.diameter + sd_px_ / shown.kappa_share * noise);
-      p.kappa = static_cast<float>(kappa * shown.kappa_share * (1 + 0.05 * normal_(random_)));
-      p.kappa_sd = static_cast<float>(0.05 * kappa);
-    }
-    return line;
-  }
-
- private:
-  Vessel vessel_;
-  double sd_px_;
-  std::mt19937 random_;
-  std::normal_distribution<double> normal_;
-};
 
 struct Watched {
   std::vector<ChangeWithinRun> told;  // when they were
@@ -70,7 +31,7 @@ struct Watched {
 };
 
 Watched watch(const Vessel& vessel, unsigned seed, int frames = 60, double sd_px = 0.3) {
-  Camera camera(vessel, seed, sd_px);
+  Camera camera(vessel, points, seed, {.sd_px = sd_px});
   CalibreWatch watch(straight(points), mm_per_px);
   Watched result;
   for (int f = 0; f < frames; ++f)
@@ -213,15 +174,93 @@ TEST(CalibreWatch, WhatFillsOrEmptiesDoesNotChange) {
             0);
 }
 
+TEST(CalibreWatch, RunsLikeMeasuredOnesTellNothing) {
+  // As `cinelumen_accuracy onset` does with more of them.
+  constexpr int runs = 20, segments = 15;
+  int alarms = 0;
+  for (unsigned seed = 1; seed <= runs; ++seed) {
+    test::SimulatedRun run(seed);
+    for (unsigned s = 0; s < segments; ++s) {
+      const test::SimulatedSegment segment = run.segment();
+      Camera camera(segment.vessel, segment.points, seed * segments + s, segment.noise);
+      CalibreWatch watch(straight(segment.points), mm_per_px);
+      for (int f = 0; f < run.frames; ++f) alarms += !watch.add(f, f * run.frame_ms, camera.frame(f)).empty();
+    }
+  }
+  EXPECT_EQ(alarms, 0);
+}
+
+TEST(CalibreWatch, PlacesThatAreNotMeasuredAreNoChange) {
+  // Contrast goes ahead in the middle of the vessel: its first diameters differ from place to place, and now these are missing, now those.
+  const Vessel vessel = [](int f, int i) {
+    const double t = f - 4 - i / 40.0;
+    return t > 8 ? Shown{10 * std::sqrt(1 - 8 / t)} : Shown{0, 0.01};
+  };
+  int alarms = 0;
+  for (unsigned seed = 640; seed < 660; ++seed) {
+    Camera camera(vessel, points, seed, {.sd_px = 0.2, .missing = 0.4});
+    CalibreWatch watch(straight(points), mm_per_px);
+    for (int f = 0; f < 150; ++f) alarms += !watch.add(f, frame_ms * f, camera.frame(f)).empty();
+  }
+  EXPECT_EQ(alarms, 0);
+}
+
+TEST(CalibreWatch, WhatWidensMayBeFilling) {
+  const Vessel vessel = [](int f, int i) { return Shown{i >= 90 && i < 150 && f >= 30 ? 13.0 : 10.0}; };
+  EXPECT_TRUE(watch(vessel, 605).told.empty());
+}
+
+TEST(CalibreWatch, ANarrowLumenThatContrastLeavesIsNotNarrowed) {
+  // It is sized by its contrast, and what tells how much that is lies elsewhere.
+  MeasuringNoise noise{.sd_px = 0.1};
+  noise.elsewhere = [](int, int) { return Shown{10, 1}; };
+  const auto told = [&](const Vessel& vessel) {
+    int count = 0;
+    for (unsigned seed = 610; seed < 630; ++seed) {
+      Camera camera(vessel, points, seed, noise);
+      CalibreWatch watch(straight(points), mm_per_px);
+      bool any = false;
+      for (int f = 0; f < 60; ++f) any = !watch.add(f, frame_ms * f, camera.frame(f)).empty() || any;
+      count += any;
+    }
+    return count;
+  };
+  EXPECT_EQ(told([](int f, int) { return Shown{2.5, 1 / (1 + std::exp((f - 40.0) / 3))}; }), 0) << "washed out";
+  EXPECT_EQ(told([](int f, int i) { return Shown{2.5, f > 30 && i > 60 ? 0.4 : 1}; }), 0) << "diluted from a place on";
+  EXPECT_EQ(told([](int f, int i) { return Shown{2.5 * (f > 30 && i > 90 && i < 150 ? 0.6 : 1)}; }), 20) << "narrowed, open beyond";
+}
+
+TEST(CalibreWatch, AnotherPointSpreadIsNoChange) {
+  const auto measured_otherwise = [](std::vector<LumenPoint> line) {
+    for (LumenPoint& point : line) point.diameter_px *= 0.75f, point.kappa *= 1.04f;
+    return line;
+  };
+  std::vector<PointBefore> before;
+  for (int i = 0; i < points; ++i) before.push_back({0, i});
+  for (const bool levelled : {true, false}) {
+    Camera camera([](int, int) { return Shown{}; }, points, 606);
+    CalibreWatch first(straight(points), mm_per_px);
+    for (int f = 0; f < 25; ++f) ASSERT_TRUE(first.add(f, frame_ms * f, camera.frame(f)).empty());
+    CalibreWatch then(straight(points), mm_per_px, {&first}, before);
+    int told = 0;
+    for (int f = 25; f < 50; ++f) {
+      const std::vector<LumenPoint> line = camera.frame(f);
+      if (f == 25 && levelled) then.level(line, measured_otherwise(line));
+      told += !then.add(f, frame_ms * f, measured_otherwise(line)).empty();
+    }
+    EXPECT_EQ(told, levelled ? 0 : 1);
+  }
+}
+
 TEST(CalibreWatch, IsCarriedOverToAnotherCentreline) {
-  Camera camera(spasm(0.4), 603);
+  Camera camera(spasm(0.4), points, 603);
   CalibreWatch watch(straight(points), mm_per_px);
   for (int f = 0; f < 25; ++f) ASSERT_TRUE(watch.add(f, frame_ms * f, camera.frame(f)).empty());
   // The same vessel, found 12 px shorter at its start.
   constexpr int cut = 12;
-  std::vector<int> before;
-  for (int i = cut; i < points; ++i) before.push_back(i);
-  CalibreWatch moved = watch.moved_to(straight(points - cut), before);
+  std::vector<PointBefore> before;
+  for (int i = cut; i < points; ++i) before.push_back({0, i});
+  CalibreWatch moved(straight(points - cut), mm_per_px, {&watch}, before);
   std::vector<ChangeWithinRun> told;
   for (int f = 25; f < 50; ++f) {
     std::vector<LumenPoint> line = camera.frame(f);
@@ -233,6 +272,37 @@ TEST(CalibreWatch, IsCarriedOverToAnotherCentreline) {
   EXPECT_LT(told[0].before_first, 15) << "held against what was seen before";
   EXPECT_NEAR(moved.changes()[0].narrowing_percent, 40, 5);
   EXPECT_NEAR(moved.changes()[0].point, 120 - cut, 32);
+}
+
+TEST(CalibreWatch, GoesWithThePlaceWhenASegmentIsDivided) {
+  // Divided in the middle of what narrows, as it narrows: both halves have the frames before; what was told goes with its place.
+  Camera camera(spasm(0.5), points, 604);
+  CalibreWatch watch(straight(points), mm_per_px);
+  std::vector<ChangeWithinRun> told;
+  const auto gather = [&](const std::vector<ChangeWithinRun>& news) { told.insert(told.end(), news.begin(), news.end()); };
+  for (int f = 0; f < 32; ++f) gather(watch.add(f, frame_ms * f, camera.frame(f)));
+  constexpr int at = 120;
+  std::vector<PointBefore> first, second;
+  for (int i = 0; i < points; ++i) (i < at ? first : second).push_back({0, i});
+  CalibreWatch left(straight(at), mm_per_px, {&watch}, first), right(straight(points - at), mm_per_px, {&watch}, second);
+  for (int f = 32; f < 60; ++f) {
+    std::vector<LumenPoint> line = camera.frame(f), beyond(line.begin() + at, line.end());
+    line.resize(at);
+    for (int i = 0; i < points - at; ++i) beyond[static_cast<std::size_t>(i)].point = i;
+    gather(left.add(f, frame_ms * f, line));
+    gather(right.add(f, frame_ms * f, beyond));
+  }
+  ASSERT_EQ(left.changes().size(), 1u);
+  ASSERT_EQ(right.changes().size(), 1u);
+  EXPECT_LE(told.size(), 2u);
+  for (const CalibreWatch* half : {&left, &right}) {
+    EXPECT_NEAR(half->changes()[0].narrowing_percent, 50, 4);
+    EXPECT_NEAR(half->changes()[0].onset_ms, 3000, 400);
+  }
+  // And joined again.
+  std::vector<PointBefore> both;
+  for (int i = 0; i < points; ++i) both.push_back({i < at ? 0 : 1, i < at ? i : i - at});
+  EXPECT_EQ(CalibreWatch(straight(points), mm_per_px, {&left, &right}, both).changes().size(), 2u) << "each with its place";
 }
 
 TEST(CalibreWatch, NothingToWatchIsNoError) {

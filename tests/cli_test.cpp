@@ -359,7 +359,8 @@ TEST_F(Program, StreamsRawFrames) {
   EXPECT_GT(segment["sd_mm"].get<double>(), 0);
   EXPECT_NE(outcome.err.find("latency ms p50"), std::string::npos) << outcome.err;
   EXPECT_NE(outcome.err.find("idle timer p99"), std::string::npos) << outcome.err;
-  for (const char* name : {"analysis.json", "lumen.csv", "time_density.csv", "subtracted.dcm", "maximum_opacification.png", "report.html"})
+  for (const char* name : {"analysis.json", "lumen.csv", "time_density.csv", "subtracted.dcm", "maximum_opacification.png", "report.html",
+                           "mask.png", "opacification.png"})
     EXPECT_TRUE(fs::exists(root / "s" / name)) << name;
   for (const auto& entry : fs::directory_iterator(root / "s")) EXPECT_NE(entry.path().extension(), ".tmp") << entry.path();
   const auto summary = nlohmann::json::parse(contents(root / "s" / "analysis.json"));
@@ -369,6 +370,8 @@ TEST_F(Program, StreamsRawFrames) {
   OFString frames;
   derived.getDataset()->findAndGetOFString(DCM_NumberOfFrames, frames);
   EXPECT_EQ(frames, "16") << "the last ones";
+  const Outcome compared = run("compare s s --output compared");
+  EXPECT_EQ(compared.code, 0) << compared.err;
 }
 
 TEST_F(Program, StreamFaultsAreSaidAndWhatCameIsKept) {

@@ -367,9 +367,10 @@ void add_stream_command(CLI::App& app, const GlobalOptions& global, Command& com
   stream->add_option("--mask-frames", options->live.mask_frames, "First frames that the mask is chosen from")
       ->check(CLI::Range(4, 64))
       ->capture_default_str();
-  stream->add_option("--renew", options->live.renew_frames, "The vessels are looked for again every so many frames")
-      ->check(CLI::Range(1, 1 << 20))
-      ->capture_default_str();
+  stream
+      ->add_option("--renew", options->live.renew_frames,
+                   "The vessels are looked for again every so many frames [as many as half a second takes, 2 to 15]")
+      ->check(CLI::Range(1, 1 << 20));
   stream->add_option("--keep", options->results.kept_frames, "Last frames kept for subtracted.dcm, the report's loop and the curves")
       ->check(CLI::Range(16, 1 << 20))
       ->capture_default_str();
