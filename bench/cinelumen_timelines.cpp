@@ -16,6 +16,7 @@
 #include "engine/median.h"
 #include "support/compared.h"
 #include "support/matching.h"
+#include "support/upper_limit.h"
 
 namespace cinelumen {
 namespace {
@@ -216,21 +217,6 @@ Json make_timeline(const Options& options, const std::string& variant, int seed)
 // ---- tables ----
 
 double share(int part, int whole) { return whole > 0 ? 100.0 * part / whole : 0; }
-
-/// Upper end of the 95 % interval of a share of which `events` of `trials` were seen (Clopper-Pearson, by bisection).
-double upper_limit(int events, int trials) {
-  if (trials == 0 || events >= trials) return 1;
-  double low = 0, high = 1;
-  for (int i = 0; i < 60; ++i) {
-    const double p = 0.5 * (low + high);
-    double sum = 0;
-    for (int k = 0; k <= events; ++k)
-      sum += std::exp(std::lgamma(trials + 1.0) - std::lgamma(k + 1.0) - std::lgamma(trials - k + 1.0) + k * std::log(p) +
-                      (trials - k) * std::log1p(-p));
-    (sum > 0.025 ? low : high) = p;
-  }
-  return high;
-}
 
 bool is_spasm(const std::string& label) { return label.rfind("spasm", 0) == 0; }
 

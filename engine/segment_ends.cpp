@@ -2,19 +2,34 @@
 
 #include <cmath>
 #include <cstddef>
+#include <limits>
 
 namespace cinelumen {
 
 std::vector<std::array<int, 2>> segment_ends(const Analysis& analysis) {
+  std::vector<std::vector<int>> branches(analysis.segments.size());
+  for (std::size_t b = 0; b < analysis.branch_points.size(); ++b)
+    if (!analysis.branch_points[b].crossing)
+      for (const int s : analysis.branch_points[b].segments) branches[static_cast<std::size_t>(s)].push_back(static_cast<int>(b));
   std::vector<std::array<int, 2>> ends(analysis.segments.size(), {-1, -1});
-  for (std::size_t b = 0; b < analysis.branch_points.size(); ++b) {
-    const BranchPoint& branch = analysis.branch_points[b];
-    if (branch.crossing) continue;
-    for (const int s : branch.segments) {
-      const std::vector<CentrelinePoint>& points = analysis.segments[s].centreline.points;
-      if (points.size() < 2) continue;
-      const auto away = [&](const CentrelinePoint& p) { return std::hypot(p.y - branch.y, p.x - branch.x); };
-      ends[s][away(points.front()) < away(points.back()) ? 0 : 1] = static_cast<int>(b);
+  for (std::size_t s = 0; s < ends.size(); ++s) {
+    const std::vector<CentrelinePoint>& points = analysis.segments[s].centreline.points;
+    if (points.size() < 2) continue;
+    const auto away = [&](int branch, const CentrelinePoint& p) {
+      const BranchPoint& at = analysis.branch_points[static_cast<std::size_t>(branch)];
+      return std::hypot(p.y - at.y, p.x - at.x);
+    };
+    // A short or bent segment may have both nearer to one end: each end has its own.
+    double least = std::numeric_limits<double>::infinity();
+    for (const int front : branches[s])
+      for (const int back : branches[s])
+        if (front != back && away(front, points.front()) + away(back, points.back()) < least) {
+          least = away(front, points.front()) + away(back, points.back());
+          ends[s] = {front, back};
+        }
+    if (branches[s].size() == 1) {
+      const int only = branches[s].front();
+      ends[s][away(only, points.front()) < away(only, points.back()) ? 0 : 1] = only;
     }
   }
   return ends;

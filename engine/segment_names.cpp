@@ -139,7 +139,7 @@ std::vector<int> find_loop(const Graph& graph, const MainPath& path, int branch_
   const int from = graph.other_end(path.beyond[0], path.fork), to = graph.other_end(path.beyond[1], path.fork);
   if (from < 0 || to < 0 || from == path.fork || to == path.fork) return {};
   std::vector<double> way(static_cast<std::size_t>(branch_points), std::numeric_limits<double>::infinity());
-  std::vector<int> by(way.size(), -1);
+  std::vector<int> by(way.size(), -1), before(way.size(), -1);
   std::vector<char> done(way.size(), 0);
   way[from] = 0;
   done[path.fork] = 1;
@@ -156,10 +156,11 @@ std::vector<int> find_loop(const Graph& graph, const MainPath& path, int branch_
       if (beyond || next < 0 || done[next] || graph.calibre(s, at) < least || way[at] + graph.length(s) >= way[next]) continue;
       way[next] = way[at] + graph.length(s);
       by[next] = s;
+      before[next] = at;
     }
   }
   std::vector<int> loop = {path.beyond[1]};
-  for (int at = to; at != from; at = graph.other_end(by[at], at)) loop.push_back(by[at]);
+  for (int at = to; at != from; at = before[at]) loop.push_back(by[at]);
   loop.push_back(path.beyond[0]);
   return loop;
 }
