@@ -54,6 +54,9 @@ struct SiteInRun {
   double percent = 0;   // of narrowing, or the most that is seen of one
 };
 
+/// Of a segment: where less of it was compared, that is said.
+constexpr double whole_share = 0.9;
+
 /// A narrowing of which less than this was seen is not taken for spasm, however far it may go on where it is hidden.
 constexpr double least_share_of_spasm = 0.25;
 
@@ -429,6 +432,10 @@ class Rules {
     result.reasons = {
         text("calibre %.0f %% of the reference's on average; largest narrowing %.0f %% (95 %%: %.0f to %.0f), P(> 25 %%) %.2f",
              100 * entry.change.mean_ratio, std::max(0.0, largest.percent), largest.ci95[0], largest.ci95[1], largest.probability_25)};
+    // What no run could measure is not said to be as it was.
+    if (entry.compared_mm > 0 && entry.compared_mm < whole_share * segment_.length_mm)
+      result.reasons.push_back(
+          text("holds for %.0f %% of it: the rest is not seen in both runs", 100 * entry.compared_mm / segment_.length_mm));
     if (largest.probability_25 < t_.no_change_probability) return result;
     result.label = indeterminate;
     result.reasons.push_back(text("below the least significant change, but P(> 25 %%) is not below %.2f", t_.no_change_probability));
