@@ -3,6 +3,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "io/flow_json.h"
 #include "io/json_text.h"
 #include "io/lumen_csv.h"
 #include "io/results.h"
@@ -21,6 +22,7 @@ Json narrowing_json(const Narrowing& n) {
           {"probability_over_25", json_number(n.probability_25)},
           {"probability_over_50", json_number(n.probability_50)},
           {"probability_over_90", json_number(n.probability_90)},
+          {"at_least", n.at_least},
           {"at_mm", json_number(n.at_mm)},
           {"extent_mm", json_number(n.extent_mm())},
           {"extent_across_branchings_mm", json_number(n.spread_mm)},
@@ -109,7 +111,8 @@ std::string comparison_json(const Comparison& comparison, const std::vector<Comp
                             {"common_calibre_factor", json_number(std::exp(summary.scale_offset))},
                             {"common_calibre_factor_sd", json_number(summary.scale_offset_sd)},
                             {"matched_share", json_number(summary.matched_share)},
-                            {"segments_without_reference", summary.unmatched}});
+                            {"segments_without_reference", summary.unmatched},
+                            {"flow", flow_json(run.analysis.flow)}});
   }
   root["segments"] = Json::array();
   for (const SegmentTimeline& segment : comparison.segments) {

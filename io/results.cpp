@@ -9,6 +9,7 @@
 
 #include "io/byte_source.h"
 #include "io/derived_dicom.h"
+#include "io/flow_json.h"
 #include "io/json_text.h"
 #include "io/log_picture.h"
 #include "io/lumen_csv.h"
@@ -239,20 +240,7 @@ std::string analysis_json(const Run& run, const Analysis& analysis) {
         {{"at_px", json_pair(std::array{branch.y, branch.x})}, {"segments", ids}, {"crossing", branch.crossing}});
   }
 
-  Json regions = Json::array();
-  for (const RegionFlow& region : analysis.flow.regions)
-    regions.push_back({{"name", json_words(region.name)},
-                       {"peak", json_number(region.times.peak)},
-                       {"auc_relative_to_inlet", json_number(region.auc_relative_to_inlet)},
-                       {"arrival_ms", json_number(region.times.arrival_ms)}});
-  const FlowSummary& flow = analysis.flow;
-  root["flow"] = {{"arch_filled", flow.arch_filled ? Json(*flow.arch_filled) : Json(nullptr)},
-                  {"arch_arrival_ms", json_number(flow.arch_arrival_ms)},
-                  {"steal_fraction", json_number(flow.steal_fraction)},
-                  {"steal_sd", json_number(flow.steal_sd)},
-                  {"early_venous_return", flow.early_venous_return},
-                  {"inlet", json_words(flow.inlet)},
-                  {"regions", regions}};
+  root["flow"] = flow_json(analysis.flow);
 
   root["findings"] = Json::array();
   for (const Finding& finding : analysis.findings)
