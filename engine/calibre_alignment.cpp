@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
-#include <functional>
 #include <limits>
 #include <optional>
 
@@ -166,7 +165,7 @@ void bridge(const AlignmentOptions& options, const std::vector<double>& dips, Re
       own.diameter_px[i] = std::max(own.diameter_px[i], own.measured_px[i] * static_cast<float>(std::exp(dips[i])));
 }
 
-/// By how much ln D of a run exceeds what the reference measured, each the middle one of five neighbours; NaN where either has nothing.
+/// By how much ln D of a run exceeds the reference's, each the middle one of five neighbours; NaN where either was not measured.
 std::vector<double> wider_by(const AlignedSegment& run, const ReferenceCalibre::Segment& own) {
   constexpr std::size_t half = 2;
   const std::size_t n = own.measured_px.size();
@@ -176,7 +175,7 @@ std::vector<double> wider_by(const AlignedSegment& run, const ReferenceCalibre::
     if (!measured(i)) continue;
     values.clear();
     for (std::size_t k = i - std::min(i, half); k <= std::min(n - 1, i + half); ++k)
-      if (measured(k)) values.push_back(run.ratio[k] + std::log(own.diameter_px[k] / own.measured_px[k]));
+      if (measured(k)) values.push_back(run.ratio[k]);
     result[i] = in_place_median(values);
     if (result[i] < 2 * run.sd[i]) result[i] = std::min(result[i], 0.0);  // not sure of it
   }
@@ -209,9 +208,9 @@ std::vector<double> short_dips(const std::vector<double>& arc, const AlignmentOp
 }
 
 /// Segments of which hardly anything was measured, between branchings: the vessel that goes straight on there has nearly the same calibre.
-class AcrossBranchings {
+class HiddenLinks {
  public:
-  AcrossBranchings(const Analysis& reference, const AlignmentOptions& options, ReferenceCalibre& calibre)
+  HiddenLinks(const Analysis& reference, const AlignmentOptions& options, ReferenceCalibre& calibre)
       : reference_(reference), options_(options), calibre_(calibre), ends_(segment_ends(reference)) {}
 
   void carry_on() {
@@ -219,51 +218,51 @@ class AcrossBranchings {
     for (std::size_t s = 0; s < before.size(); ++s) {
       const auto measured = std::count_if(before[s].measured_px.begin(), before[s].measured_px.end(), [](float d) { return d > 0; });
       if (static_cast<double>(measured) * calibre_.mm_per_px >= few_mm) continue;
+      std::vector<Beyond> ends;
+      for (const std::size_t end : {0, 1})
+        if (const std::optional<Beyond> there = beyond(before, s, end)) ends.push_back(*there);
       for (std::size_t i = 0; i < before[s].diameter_px.size(); ++i) {
         if (before[s].diameter_px[i] > 0) continue;
-        std::vector<Known> known;
-        for (const std::size_t end : {0, 1})
-          if (const std::optional<Known> there = beyond(before, s, end, i)) known.push_back(*there);
-        if (known.empty()) continue;
-        double weights = 0, sum = 0;
-        for (const Known& k : known) weights += 1 / (k.sd * k.sd), sum += k.log_diameter / (k.sd * k.sd);
+        double weights = 0, sum = 0, least_sd = std::numeric_limits<double>::infinity();
+        for (const Beyond& there : ends) {
+          const double away = there.away_mm + std::abs(before[s].arc_mm[i] - there.end_mm);
+          if (away > 2 * options_.reach_mm) continue;
+          const double sd = std::hypot(options_.branching_sd, options_.reach_sd * away);
+          weights += 1 / (sd * sd);
+          sum += there.log_diameter / (sd * sd);
+          least_sd = std::min(least_sd, sd);  // both sides may err alike
+        }
+        if (!(weights > 0)) continue;
         const double value = std::exp(sum / weights);
         calibre_.segments[s].diameter_px[i] = static_cast<float>(value);
-        // Both sides may err alike.
-        calibre_.segments[s].sd_px[i] = static_cast<float>(value * std::min(known.front().sd, known.back().sd));
+        calibre_.segments[s].sd_px[i] = static_cast<float>(value * least_sd);
       }
     }
   }
 
  private:
-  struct Known {
-    double log_diameter = 0, sd = 0;
+  /// What was measured first beyond an end of a segment, and how far from that end.
+  struct Beyond {
+    double end_mm = 0, away_mm = 0, log_diameter = 0;
   };
-  /// What the segment that goes on beyond an end says of point i.
-  std::optional<Known> beyond(const std::vector<ReferenceCalibre::Segment>& segments, std::size_t s, std::size_t end, std::size_t i) const {
+  std::optional<Beyond> beyond(const std::vector<ReferenceCalibre::Segment>& segments, std::size_t s, std::size_t end) const {
     const int other = straight_on(s, end);
     if (other < 0 || straight_on(static_cast<std::size_t>(other), end_at(other, ends_[s][end])) != static_cast<int>(s)) return {};
-    const ReferenceCalibre::Segment &own = segments[s], &there = segments[static_cast<std::size_t>(other)];
+    const ReferenceCalibre::Segment& there = segments[static_cast<std::size_t>(other)];
     const std::size_t n = there.measured_px.size();
     const bool from_start = end_at(other, ends_[s][end]) == 0;
-    const double here = end == 0 ? own.arc_mm[i] : own.arc_mm.back() - own.arc_mm[i];
     for (std::size_t k = 0; k < n; ++k) {
       const std::size_t at = from_start ? k : n - 1 - k;
       if (!(there.measured_px[at] > 0)) continue;
-      const double away = here + (from_start ? there.arc_mm[at] : there.arc_mm.back() - there.arc_mm[at]);
-      if (away > 2 * options_.reach_mm) return {};
-      return Known{std::log(there.diameter_px[at]), std::hypot(options_.branching_sd, options_.reach_sd * away)};
+      return Beyond{end == 0 ? 0 : segments[s].arc_mm.back(), from_start ? there.arc_mm[at] : there.arc_mm.back() - there.arc_mm[at],
+                    std::log(there.diameter_px[at])};
     }
     return {};
   }
   std::size_t end_at(int s, int branch) const { return ends_[static_cast<std::size_t>(s)][0] == branch ? 0 : 1; }
-  /// Direction away from the branching.
   std::array<double, 2> outward(std::size_t s, std::size_t end) const {
-    const auto& points = reference_.segments[s].centreline.points;
-    const std::size_t reach = std::min<std::size_t>(points.size() - 1, 8);
-    const CentrelinePoint &a = end == 0 ? points.front() : points.back(), &b = end == 0 ? points[reach] : points[points.size() - 1 - reach];
-    const double length = std::max(1e-6F, std::hypot(b.y - a.y, b.x - a.x));
-    return {(b.y - a.y) / length, (b.x - a.x) / length};
+    constexpr std::size_t reach = 8;  // points
+    return direction_from_end(reference_.segments[s].centreline, end, reach);
   }
   int straight_on(std::size_t s, std::size_t end) const {
     constexpr double straight_cosine = 0.7;
@@ -287,10 +286,8 @@ class AcrossBranchings {
   std::vector<std::array<int, 2>> ends_;
 };
 
-/// `dips`: of a segment, by how much ln D is short of the vessel's; empty: not known.
-ReferenceCalibre healthy_calibre(const Analysis& reference,
-                                 const std::function<std::vector<double>(std::size_t, const ReferenceCalibre::Segment&)>& dips,
-                                 const AlignmentOptions& options) {
+/// `dips`: per segment, by how much ln D is short of the vessel's by what other runs show.
+ReferenceCalibre healthy_calibre(const Analysis& reference, const std::vector<std::vector<double>>& dips, const AlignmentOptions& options) {
   ReferenceCalibre result;
   result.calibrated = reference.calibration.known();
   if (result.calibrated) result.mm_per_px = reference.calibration.mm_per_px;
@@ -304,25 +301,26 @@ ReferenceCalibre healthy_calibre(const Analysis& reference,
       own.sd_px.push_back(measured ? segment.profile.points[i].sd_px : 0);
     }
     own.diameter_px = own.measured_px;
-    if (result.calibrated) bridge(options, dips(s, own), own);
+    if (result.calibrated) bridge(options, dips[s], own);
     carry_on(options, result.mm_per_px, own);
     result.segments.push_back(std::move(own));
   }
-  AcrossBranchings(reference, options, result).carry_on();
+  HiddenLinks(reference, options, result).carry_on();
   return result;
 }
 
 }  // namespace
 
 ReferenceCalibre reference_calibre(const Analysis& reference, const AlignmentOptions& options) {
-  return healthy_calibre(
-      reference, [](std::size_t, const ReferenceCalibre::Segment&) { return std::vector<double>{}; }, options);
+  return healthy_calibre(reference, std::vector<std::vector<double>>(reference.segments.size()), options);
 }
 
-ReferenceCalibre widened_by(const Analysis& reference, const std::vector<std::vector<AlignedSegment>>& runs,
-                            const AlignmentOptions& options) {
+ReferenceCalibre widened_by(const Analysis& reference, const ReferenceCalibre& calibre,
+                            const std::vector<std::vector<AlignedSegment>>& runs, const AlignmentOptions& options) {
   constexpr std::size_t most_runs = 3;
-  const auto widest = [&](std::size_t s, const ReferenceCalibre::Segment& own) {
+  std::vector<std::vector<double>> dips;
+  for (std::size_t s = 0; s < calibre.segments.size(); ++s) {
+    const ReferenceCalibre::Segment& own = calibre.segments[s];
     std::vector<std::vector<double>> by_run;
     for (const std::vector<AlignedSegment>& run : runs) by_run.push_back(wider_by(run[s], own));
     std::vector<double> wider(own.measured_px.size(), std::numeric_limits<double>::quiet_NaN()), values;
@@ -334,9 +332,17 @@ ReferenceCalibre widened_by(const Analysis& reference, const std::vector<std::ve
       const std::size_t asked = std::min<std::size_t>(most_runs, (values.size() + 1) / 2);
       if (!values.empty()) wider[i] = *std::min_element(values.end() - static_cast<std::ptrdiff_t>(asked), values.end());
     }
-    return short_dips(own.arc_mm, options, wider);
-  };
-  return healthy_calibre(reference, widest, options);
+    dips.push_back(short_dips(own.arc_mm, options, wider));
+  }
+  return healthy_calibre(reference, dips, options);
+}
+
+std::vector<double> densities_as_wide(const AlignedSegment& segment) {
+  constexpr double as_wide = 0.95;
+  std::vector<double> values;
+  for (std::size_t i = 0; i < segment.density.size(); ++i)
+    if (std::isfinite(segment.density[i]) && segment.ratio[i] > std::log(as_wide)) values.push_back(segment.density[i]);
+  return values;
 }
 
 std::vector<AlignedSegment> align_calibres(const Analysis& reference, const ReferenceCalibre& calibre, const Analysis& run,

@@ -43,10 +43,13 @@ struct AlignedSegment {
       0;  ///< of the measured points: not tested whether filled, or sized by contrast with no wide vessel either side to confirm it
 };
 
-/// The same, where other runs show the vessel wider over a short stretch: what the reference has there is a lesion of its own. `runs`: per
-/// run, in the order of time, the aligned segments, common factors taken out.
-ReferenceCalibre widened_by(const Analysis& reference, const std::vector<std::vector<AlignedSegment>>& runs,
-                            const AlignmentOptions& options = {});
+/// reference_calibre(), wider where other runs show the vessel wider over a short stretch: what the reference has there is a lesion of its
+/// own. `runs`: per run, in the order of time, the segments aligned with `calibre`, common factors taken out.
+ReferenceCalibre widened_by(const Analysis& reference, const ReferenceCalibre& calibre,
+                            const std::vector<std::vector<AlignedSegment>>& runs, const AlignmentOptions& options = {});
+
+/// AlignedSegment::density where the vessel is as wide as it was.
+std::vector<double> densities_as_wide(const AlignedSegment& segment);
 
 /// `scale`: run px per reference px of the same thing. One per reference segment.
 std::vector<AlignedSegment> align_calibres(const Analysis& reference, const ReferenceCalibre& calibre, const Analysis& run,

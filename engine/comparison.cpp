@@ -356,17 +356,13 @@ class RunAgainstReference {
   /// By how much more contrast there is in a narrowing than a round lumen of its width would hold, compared with where the vessel is as
   /// wide as it was; 0 where too little of either was sized by its edges.
   static double denser_there(const AlignedSegment& aligned, const std::vector<double>& arc_mm, const Narrowing& n) {
-    constexpr double as_wide = 0.95, floor_share = 0.8;  // of the depth
-    constexpr std::size_t enough = 5;                    // points
+    constexpr double floor_share = 0.8;  // of the depth
+    constexpr std::size_t enough = 5;    // points
     const double floor = floor_share * std::log(1 - 0.01 * std::clamp(n.percent, 0.0, 99.0));
-    std::vector<double> narrow, wide;
-    for (std::size_t i = 0; i < aligned.density.size(); ++i) {
-      if (!std::isfinite(aligned.density[i])) continue;
-      if (arc_mm[i] >= n.from_mm && arc_mm[i] <= n.to_mm && aligned.ratio[i] < floor)
+    std::vector<double> narrow, wide = densities_as_wide(aligned);
+    for (std::size_t i = 0; i < aligned.density.size(); ++i)
+      if (std::isfinite(aligned.density[i]) && arc_mm[i] >= n.from_mm && arc_mm[i] <= n.to_mm && aligned.ratio[i] < floor)
         narrow.push_back(aligned.density[i]);
-      else if (aligned.ratio[i] > std::log(as_wide))
-        wide.push_back(aligned.density[i]);
-    }
     if (narrow.size() < enough || wide.size() < enough) return 0;
     return std::expm1(in_place_median(narrow) - in_place_median(wide));
   }
@@ -662,7 +658,7 @@ Comparison compare_runs(const std::vector<ComparedRun>& given, const ComparisonO
     if (!is_reference) others.push_back(against[r]->aligned());
   }
 
-  const ReferenceCalibre calibre = widened_by(reference.analysis, others);
+  const ReferenceCalibre calibre = widened_by(reference.analysis, as_it_was, others);
   comparison.segments = start_timelines(reference, calibre);
   for (std::size_t r = 0; r < runs.size(); ++r) {
     if (against[r]) {

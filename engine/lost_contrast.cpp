@@ -112,6 +112,13 @@ class Search {
   static bool is_thread(const Segment& segment, std::size_t i) {
     return segment.seen[i] == Seen::thread || (segment.seen[i] == Seen::empty && !segment.lost);
   }
+  /// The first and the last point of a segment that has some.
+  static std::array<std::size_t, 2> ends_of_threads(const Segment& segment) {
+    std::size_t first = 0, last = segment.seen.size() - 1;
+    while (!is_thread(segment, first)) ++first;
+    while (!is_thread(segment, last)) --last;
+    return {first, last};
+  }
   /// How much contrast a lumen has may not be known.
   Seen look_at_untraced(bool clear, double ratio) const {
     if (!(attenuation_ > 0)) return Seen::contrast;
@@ -215,9 +222,7 @@ class Search {
       changed = false;
       for (std::size_t s = 0; s < segments_.size(); ++s) {
         if (!threaded_[s]) continue;
-        std::size_t first = 0, last = segments_[s].seen.size() - 1;
-        while (!is_thread(segments_[s], first)) ++first;
-        while (!is_thread(segments_[s], last)) --last;
+        const auto [first, last] = ends_of_threads(segments_[s]);
         threaded_[s] = leads_to_vessel(s, first, 0) && leads_to_vessel(s, last, 1);
         changed = changed || !threaded_[s];
       }
@@ -269,9 +274,7 @@ class Search {
     const AlignedSegment& aligned = aligned_[s];
     // In a thin vein, sized by its contrast, thinner contrast looks like a shoulder.
     if (aligned.doubt > 0.5 || median_mm(s) < options_.least_calibre_mm) return Shoulder::none;
-    std::size_t first = 0, last = aligned.ratio.size() - 1;
-    while (!is_thread(segments_[s], first)) ++first;
-    while (!is_thread(segments_[s], last)) --last;
+    const auto [first, last] = ends_of_threads(segments_[s]);
     const Shoulder before = shoulder_beside(s, first, -1), after = shoulder_beside(s, last, 1);
     if (before == Shoulder::narrows || after == Shoulder::narrows) return Shoulder::narrows;
     return before == Shoulder::none || after == Shoulder::none ? Shoulder::none : Shoulder::unknown;
@@ -281,7 +284,7 @@ class Search {
     constexpr std::size_t enough = 3;  // points
     const AlignedSegment& aligned = aligned_[s];
     const std::vector<double>& arc = calibre_.segments[s].arc_mm;
-    const double dense = usual_density(aligned) + std::log1p(options_.layered_density);
+    const double dense = middle_of(densities_as_wide(aligned)) + std::log1p(options_.layered_density);
     std::vector<double> ratios;
     bool layered = false;
     for (auto k = static_cast<std::ptrdiff_t>(i) + step; k >= 0 && k < static_cast<std::ptrdiff_t>(arc.size()) && ratios.size() < enough;
@@ -295,14 +298,6 @@ class Search {
     }
     if (ratios.size() < enough) return Shoulder::unknown;
     return in_place_median(ratios) < std::log(options_.shoulder_share) && !layered ? Shoulder::narrows : Shoulder::none;
-  }
-  /// Where the vessel is as wide as it was; NaN: nowhere.
-  static double usual_density(const AlignedSegment& aligned) {
-    constexpr double as_wide = 0.95;
-    std::vector<double> values;
-    for (std::size_t i = 0; i < aligned.density.size(); ++i)
-      if (std::isfinite(aligned.density[i]) && aligned.ratio[i] > std::log(as_wide)) values.push_back(aligned.density[i]);
-    return in_place_median(values);
   }
 
   static double frame_ms(const Analysis& analysis) {

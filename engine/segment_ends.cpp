@@ -1,5 +1,6 @@
 #include "engine/segment_ends.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <limits>
@@ -33,6 +34,14 @@ std::vector<std::array<int, 2>> segment_ends(const Analysis& analysis) {
     }
   }
   return ends;
+}
+
+std::array<double, 2> direction_from_end(const Centreline& centreline, std::size_t end, std::size_t reach) {
+  const std::vector<CentrelinePoint>& points = centreline.points;
+  const std::size_t steps = std::min(reach, points.size() - 1);
+  const CentrelinePoint &from = end == 0 ? points.front() : points.back(), &to = points[end == 0 ? steps : points.size() - 1 - steps];
+  const double dy = to.y - from.y, dx = to.x - from.x, length = std::max(1e-9, std::hypot(dy, dx));
+  return {dy / length, dx / length};
 }
 
 bool leaves_image(const Analysis& analysis, const CentrelinePoint& point) {

@@ -45,12 +45,7 @@ class Graph {
   // Unit vector (y, x) along a segment away from a branch point at one of its ends, over its first points.
   std::array<double, 2> direction_from(int segment, int branch) const {
     constexpr std::size_t reach = 15;
-    const std::vector<CentrelinePoint>& points = analysis_.segments[segment].centreline.points;
-    const std::size_t steps = std::min(reach, points.size() - 1);
-    const bool forwards = ends_[segment][0] == branch;
-    const CentrelinePoint &from = forwards ? points.front() : points.back(), &to = points[forwards ? steps : points.size() - 1 - steps];
-    const double dy = to.y - from.y, dx = to.x - from.x, length = std::max(1e-9, std::hypot(dy, dx));
-    return {dy / length, dx / length};
+    return direction_from_end(analysis_.segments[segment].centreline, ends_[segment][0] == branch ? 0 : 1, reach);
   }
   // Whether who comes along one segment turns back into the other, by more than a right angle.
   bool turns_back(int along, int into, int branch) const {

@@ -301,7 +301,6 @@ class Rules {
     constexpr double near_mm = 1;
     return n.extent_from_mm < change.arc_mm.front() + near_mm || n.extent_to_mm > change.arc_mm.back() - near_mm;
   }
-  static bool is_settled(const Verdict& verdict) { return verdict.label != indeterminate; }
   /// May be longer than was seen: what it does then tells more than its length.
   bool may_be_focal(const Site& site) const { return !is_focal(site) && site.extent <= t_.spasm_extent_mm; }
 
@@ -314,27 +313,27 @@ class Rules {
         "calibre %s%.0f %% below the reference's (95 %%: %.0f to %.0f) over %.0f mm, P(> 25 %%) %.2f, P(> 50 %%) %.2f, P(> 90 %%) %.2f",
         entry.bounded || n.at_least ? "at least " : "", n.percent, n.ci95[0], n.ci95[1], n.spread_mm, n.probability_25, n.probability_50,
         n.probability_90)};
-    Verdict result;
+    Verdict result, as_focal = focal(site, r, last, seen);
+    const bool focal_settles = as_focal.label != indeterminate;
     if (!entry.doubt.empty() || !segment_.lengths_known) {
       result.label = indeterminate;
       result.reasons = {!entry.doubt.empty() ? entry.doubt
                                              : std::string("no calibration: how long it is, and so what it is, can't be told")};
     } else if (n.denser > t_.layered_density && n.percent < t_.mild_percent &&
-               !(is_focal(site) && n.half_depth_mm() <= t_.spasm_extent_mm && !reaches_an_end(entry.change, n) &&
-                 is_settled(focal(site, r, last, seen)))) {
+               !(is_focal(site) && n.half_depth_mm() <= t_.spasm_extent_mm && !reaches_an_end(entry.change, n) && focal_settles)) {
       result.label = indeterminate;
       result.reasons = {
           text("holds %.0f %% more contrast than a round lumen of its width would, and no plaque is known there: layered contrast looks "
                "like this",
                100 * n.denser)};
-    } else if (n.at_least && n.percent < t_.mild_percent && (site.extent > t_.spasm_extent_mm || !is_settled(focal(site, r, last, seen)))) {
+    } else if (n.at_least && n.percent < t_.mild_percent && (site.extent > t_.spasm_extent_mm || !focal_settles)) {
       result.label = indeterminate;
       result.reasons = {"beside it the lumen failed the gates of filling: it may be narrower there, or not filled"};
     } else if (is_focal(site)) {
-      result = focal(site, r, last, seen);
+      result = std::move(as_focal);
       if (result.label == indeterminate && n.percent < t_.mild_percent) result.label = below_grade;
-    } else if (may_be_focal(site) && is_settled(focal(site, r, last, seen))) {
-      result = focal(site, r, last, seen);
+    } else if (may_be_focal(site) && focal_settles) {
+      result = std::move(as_focal);
     } else if (n.percent < t_.mild_percent) {
       result.label = below_grade;
       result.reasons = {text("%.0f %% and more would be spasm, mild", t_.mild_percent)};

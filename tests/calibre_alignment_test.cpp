@@ -48,7 +48,7 @@ TEST(ReferenceCalibre, ALaterRunShowsAShortNarrowingOfIt) {
   const Analysis later = straight_analysis({straight_segment(1, 50, 20, 120, [](double s) { return s > 85 ? 0.0 : 10.0; })});
   const ReferenceCalibre alone = reference_calibre(reference);
   EXPECT_NEAR(alone.segments[0].diameter_px[83], 5, 0.01);
-  const ReferenceCalibre widened = widened_by(reference, {against(reference, alone, later)});
+  const ReferenceCalibre widened = widened_by(reference, alone, {against(reference, alone, later)});
   EXPECT_NEAR(widened.segments[0].diameter_px[83], 10, 0.3);
   EXPECT_NEAR(widened.segments[0].measured_px[83], 5, 0.01);
   EXPECT_NEAR(widened.segments[0].diameter_px[40], 10, 0.01);
@@ -59,7 +59,7 @@ TEST(ReferenceCalibre, AVesselThatIsWiderAllAlongWasOnlySmallerThen) {
   const Analysis reference = straight_analysis({straight_segment(1, 50, 20, 120, part(8))});
   const Analysis later = straight_analysis({straight_segment(1, 50, 20, 120, part(11))});
   const ReferenceCalibre alone = reference_calibre(reference);
-  EXPECT_NEAR(widened_by(reference, {against(reference, alone, later)}).segments[0].diameter_px[30], 8, 0.01);
+  EXPECT_NEAR(widened_by(reference, alone, {against(reference, alone, later)}).segments[0].diameter_px[30], 8, 0.01);
 }
 
 TEST(AlignedSegment, DensityTellsLayersFromARoundLumen) {

@@ -52,6 +52,17 @@ struct Timeline {
     segments[0].entries.push_back(entry);
     runs.push_back({event, procedure, true, false});
   }
+  /// The same, and what is left of the vessel narrows towards where it is lost.
+  void add_occluded_by_a_taper(EventKind event, int procedure) {
+    add_occluded(event, procedure);
+    CalibreChange& change = segments[0].entries.back().change;
+    change.known = true;
+    change.narrowings.resize(1);
+    change.narrowings[0].percent = 60;
+    change.narrowings[0].probability_25 = 1;
+    change.narrowings[0].extent_from_mm = 17;
+    change.narrowings[0].extent_to_mm = 20;
+  }
   const SegmentTimeline& labelled() {
     control_false_discoveries(segments);
     label_timeline(segments[0], runs);
@@ -147,17 +158,7 @@ TEST(Timeline, OcclusionIsGravest) {
 
 TEST(Timeline, WhatOpensByItselfAndTapersWasShut) {
   Timeline timeline;
-  for (const EventKind event : {EventKind::valvulotomy, EventKind::spasmolytic}) {
-    timeline.add_occluded(event, 0);
-    // What is left of it narrows towards where it is lost.
-    CalibreChange& change = timeline.segments[0].entries.back().change;
-    change.known = true;
-    change.narrowings.resize(1);
-    change.narrowings[0].percent = 60;
-    change.narrowings[0].probability_25 = 1;
-    change.narrowings[0].extent_from_mm = 17;
-    change.narrowings[0].extent_to_mm = 20;
-  }
+  for (const EventKind event : {EventKind::valvulotomy, EventKind::spasmolytic}) timeline.add_occluded_by_a_taper(event, 0);
   timeline.add({4}, EventKind::next_day, 1);
   const SegmentTimeline& segment = timeline.labelled();
   EXPECT_EQ(segment.entries[1].label_then, "occlusion");
@@ -293,14 +294,8 @@ TEST(Timeline, LayeredContrastIsNoNarrowing) {
 
 TEST(Timeline, WhatWasShutIsAsNarrowAsCouldNotBeSeen) {
   Timeline timeline;
-  timeline.add_occluded(EventKind::valvulotomy, 0);
-  TimelineEntry& entry = timeline.segments[0].entries[1];
-  entry.lost_bound = 0.3;
-  entry.change.known = true;
-  entry.change.narrowings.resize(1);
-  entry.change.narrowings[0].percent = 60;
-  entry.change.narrowings[0].extent_from_mm = 17;
-  entry.change.narrowings[0].extent_to_mm = 20;
+  timeline.add_occluded_by_a_taper(EventKind::valvulotomy, 0);
+  timeline.segments[0].entries[1].lost_bound = 0.3;
   timeline.add({4}, EventKind::spasmolytic, 0);
   const SegmentTimeline& segment = timeline.labelled();
   EXPECT_EQ(segment.label, "spasm, relieved");
