@@ -51,7 +51,7 @@ TEST(RealMatching, ACoronaryRunIsItselfAgain) {
   }
   EXPECT_GE(matched / points, 0.7);
 
-  // Compared with itself it has nothing to show, and says of most vessels that they did not change.
+  // Compared with itself no change of it is named, and most vessels are said not to have changed.
   std::vector<ComparedRun> both;
   for (Analysis* analysis : {&part, &whole}) {
     ComparedRun compared;
