@@ -1,6 +1,7 @@
 #include "engine/calibre_alignment.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstddef>
 #include <limits>
@@ -25,11 +26,19 @@ constexpr double shape_tells_mm = 1.5;
 
 bool fails(FillingGate gate) { return gate == FillingGate::contrast || gate == FillingGate::growing || gate == FillingGate::diluted; }
 
-/// ln D with short narrowings filled up to the lower of both sides. A side is the upper quartile of what was measured there over half of
-/// `length`: neither the dip itself nor the widened end beside a branching. NaN where a side was hardly measured.
-std::vector<double> bridged(const std::vector<double>& arc, const std::vector<double>& log_diameter, double length) {
+/// ln D of a vessel on either side of a place: the upper quartile of what was measured there over a length, neither a dip itself nor the
+/// widened end beside a branching. NaN where a side was hardly measured.
+struct Sides {
+  double before = 0, after = 0;
+  double lower() const { return std::isfinite(before) && std::isfinite(after) ? std::min(before, after) : unknown(); }
+  double upper() const { return std::isfinite(before) && std::isfinite(after) ? std::max(before, after) : either(); }
+  double either() const { return std::isfinite(before) ? before : after; }
+  static double unknown() { return std::numeric_limits<double>::quiet_NaN(); }
+};
+
+/// Per point of a profile; `length`: of both sides together.
+std::vector<Sides> sides_of(const std::vector<double>& arc, const std::vector<double>& log_diameter, double length) {
   constexpr double least_side_mm = 1.5;
-  std::vector<double> result(log_diameter.size(), std::numeric_limits<double>::quiet_NaN());
   const auto level = [&](std::size_t i, std::ptrdiff_t step) {
     std::vector<double> values;
     double reached = 0;
@@ -40,15 +49,13 @@ std::vector<double> bridged(const std::vector<double>& arc, const std::vector<do
       values.push_back(log_diameter[at]);
       reached = std::abs(arc[at] - arc[i]);
     }
-    if (reached < least_side_mm || values.size() < 4) return std::numeric_limits<double>::quiet_NaN();
+    if (reached < least_side_mm || values.size() < 4) return Sides::unknown();
     const auto quartile = values.begin() + static_cast<std::ptrdiff_t>(3 * values.size() / 4);
     std::nth_element(values.begin(), quartile, values.end());
     return *quartile;
   };
-  for (std::size_t i = 0; i < result.size(); ++i)
-    if (const double before = level(i, -1), after = level(i, 1);
-        std::isfinite(log_diameter[i]) && std::isfinite(before) && std::isfinite(after))
-      result[i] = std::min(before, after);
+  std::vector<Sides> result;
+  for (std::size_t i = 0; i < arc.size(); ++i) result.push_back({level(i, -1), level(i, 1)});
   return result;
 }
 
@@ -145,39 +152,104 @@ std::optional<Calibre> calibre_at(const SegmentResult& segment, double place) {
   return calibre;
 }
 
-/// ln D of the vessel without its own short narrowings; `dips`: by how much ln D is short of that by what else is known, or empty.
-void bridge(const AlignmentOptions& options, const std::vector<double>& dips, ReferenceCalibre::Segment& own) {
-  const std::size_t n = own.measured_px.size();
-  const std::vector<double> smooth = middle_of_three(own.measured_px), healthy = bridged(own.arc_mm, smooth, options.bridge_mm);
-  const double least = -std::log(1 - 0.01 * options.bridge_percent);
-  // The whole dip is bridged, its shoulders too, where it is deep enough anywhere.
-  for (std::size_t i = 0; i < n;) {
-    const auto depth = [&](std::size_t k) { return healthy[k] - smooth[k]; };
-    std::size_t end = i;
-    double deepest = 0;
-    while (end < n && std::isfinite(smooth[end]) && depth(end) > 0.01) deepest = std::max(deepest, depth(end++));
-    if (deepest >= least)
-      for (std::size_t k = i; k < end; ++k) own.diameter_px[k] = static_cast<float>(std::exp(healthy[k]));
-    i = std::max(end, i + 1);
+/// First and last points of stretches above a level, across gaps that are no longer than a millimetre: the steepest place of a short
+/// narrowing is often not measured.
+std::vector<std::array<std::size_t, 2>> stretches_above(const std::vector<double>& arc, const std::vector<double>& values, double level) {
+  constexpr double gap_mm = 1;
+  std::vector<std::array<std::size_t, 2>> result;
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    if (!(values[i] > level)) continue;
+    std::size_t last = i, k = i + 1;
+    for (; k < values.size() && arc[k] - arc[last] <= gap_mm && !(values[k] <= level); ++k)
+      if (values[k] > level) last = k;
+    result.push_back({i, last});
+    i = last;
   }
-  for (std::size_t i = 0; i < dips.size(); ++i)
-    if (own.measured_px[i] > 0 && dips[i] > 0)
-      own.diameter_px[i] = std::max(own.diameter_px[i], own.measured_px[i] * static_cast<float>(std::exp(dips[i])));
+  return result;
 }
 
-/// By how much ln D of a run exceeds the reference's, each the middle one of five neighbours; NaN where either was not measured.
-std::vector<double> wider_by(const AlignedSegment& run, const ReferenceCalibre::Segment& own) {
+/// What other runs show of one of the reference's segments, per point; both empty where there are none.
+struct ShownElsewhere {
+  std::vector<double> dips;          // by how much ln D of the reference is short of theirs over a short stretch, else 0
+  std::vector<double> log_diameter;  // ln D, reference pixels, where the reference was not measured; NaN where they were not either
+};
+
+/// ln D of the vessel without its own short narrowings.
+void bridge(const AlignmentOptions& options, const ShownElsewhere& elsewhere, ReferenceCalibre::Segment& own) {
+  constexpr double any = 0.01, as_wide = 0.05;  // in ln D
+  const std::size_t n = own.measured_px.size();
+  const std::vector<double> smooth = middle_of_three(own.measured_px);
+  // A side that the reference does not show may be known all the same.
+  std::vector<double> known = smooth;
+  for (std::size_t i = 0; i < elsewhere.log_diameter.size(); ++i)
+    if (!std::isfinite(known[i])) known[i] = elsewhere.log_diameter[i];
+  const std::vector<Sides> sides = sides_of(own.arc_mm, smooth, options.bridge_mm);
+  const double least = -std::log(1 - 0.01 * options.bridge_percent);
+  // The whole dip is filled, its shoulders too, where it is deep enough anywhere.
+  const auto fill = [&](const std::vector<double>& healthy, const auto& serves) {
+    std::vector<double> depth;
+    for (std::size_t i = 0; i < n; ++i) depth.push_back(healthy[i] - smooth[i]);
+    for (const auto& [first, last] : stretches_above(own.arc_mm, depth, any)) {
+      double deepest = 0;
+      for (std::size_t k = first; k <= last; ++k)
+        if (std::isfinite(depth[k])) deepest = std::max(deepest, depth[k]);
+      if (deepest < least || !serves(first, last)) continue;
+      for (std::size_t k = first; k <= last; ++k)
+        if (depth[k] > 0) own.diameter_px[k] = std::max(own.diameter_px[k], static_cast<float>(std::exp(healthy[k])));
+    }
+  };
+  std::vector<double> lower, before, after;
+  for (const Sides& side : sides_of(own.arc_mm, known, options.bridge_mm)) lower.push_back(side.lower());
+  for (const Sides& side : sides) {
+    before.push_back(side.before);
+    after.push_back(side.after);
+  }
+  fill(lower, [](std::size_t, std::size_t) { return true; });
+  if (elsewhere.dips.empty()) return;
+  // One side is enough where other runs show a part of the dip to be as wide.
+  for (const std::vector<double>* side : {&before, &after})
+    fill(*side, [&](std::size_t first, std::size_t last) {
+      if (own.arc_mm[last] - own.arc_mm[first] > options.bridge_mm) return false;
+      for (std::size_t k = first; k <= last; ++k)
+        if (elsewhere.dips[k] >= least && smooth[k] + elsewhere.dips[k] > (*side)[k] - as_wide) return true;
+      return false;
+    });
+  for (std::size_t i = 0; i < n; ++i) {
+    if (!(own.measured_px[i] > 0) || !(elsewhere.dips[i] > 0)) continue;
+    // No wider than the vessel is beside it: else the others are wrong there.
+    const double shown = std::log(own.measured_px[i]) + elsewhere.dips[i], most = sides[i].upper() + as_wide;
+    own.diameter_px[i] = std::max(own.diameter_px[i], static_cast<float>(std::exp(shown > most ? most : shown)));
+  }
+}
+
+/// By how much ln D of a run exceeds the reference's calibre, each the middle one of five neighbours that were measured, or that the
+/// reference carries on (`carried`); NaN elsewhere.
+std::vector<double> wider_by(const AlignedSegment& run, const ReferenceCalibre::Segment& own, bool carried) {
   constexpr std::size_t half = 2;
   const std::size_t n = own.measured_px.size();
   std::vector<double> result(n, std::numeric_limits<double>::quiet_NaN()), values;
-  const auto measured = [&](std::size_t i) { return std::isfinite(run.ratio[i]) && own.measured_px[i] > 0; };
+  const auto counts = [&](std::size_t i) { return std::isfinite(run.ratio[i]) && (own.measured_px[i] > 0) != carried; };
   for (std::size_t i = 0; i < n; ++i) {
-    if (!measured(i)) continue;
+    if (!counts(i)) continue;
     values.clear();
     for (std::size_t k = i - std::min(i, half); k <= std::min(n - 1, i + half); ++k)
-      if (measured(k)) values.push_back(run.ratio[k]);
+      if (counts(k)) values.push_back(run.ratio[k]);
     result[i] = in_place_median(values);
-    if (result[i] < 2 * run.sd[i]) result[i] = std::min(result[i], 0.0);  // not sure of it
+    if (!carried && result[i] < 2 * run.sd[i]) result[i] = std::min(result[i], 0.0);  // not sure of it
+  }
+  return result;
+}
+
+/// The least that the last runs show of those that measured a place: what was opened stays open, and one of them may err.
+std::vector<double> least_of_the_last(const std::vector<std::vector<double>>& by_run, std::size_t points) {
+  constexpr std::size_t most_runs = 3;
+  std::vector<double> result(points, std::numeric_limits<double>::quiet_NaN()), values;
+  for (std::size_t i = 0; i < points; ++i) {
+    values.clear();
+    for (const std::vector<double>& run : by_run)
+      if (std::isfinite(run[i])) values.push_back(run[i]);
+    const std::size_t asked = std::min<std::size_t>(most_runs, (values.size() + 1) / 2);
+    if (!values.empty()) result[i] = *std::min_element(values.end() - static_cast<std::ptrdiff_t>(asked), values.end());
   }
   return result;
 }
@@ -194,15 +266,14 @@ std::vector<double> short_dips(const std::vector<double>& arc, const AlignmentOp
     return count >= enough;
   };
   std::vector<double> dips(wider.size(), 0.0);
-  for (std::size_t i = 0; i < wider.size();) {
-    std::size_t end = i;
+  for (const auto& [first, last] : stretches_above(arc, wider, edge)) {
     double deepest = 0;
-    while (end < wider.size() && wider[end] > edge) deepest = std::max(deepest, wider[end++]);
-    if (end > i && deepest >= least && arc[end - 1] - arc[i] <= options.bridge_mm &&
-        (as_wide(static_cast<std::ptrdiff_t>(i) - 1, -1) || as_wide(static_cast<std::ptrdiff_t>(end), 1)))
-      std::copy(wider.begin() + static_cast<std::ptrdiff_t>(i), wider.begin() + static_cast<std::ptrdiff_t>(end),
-                dips.begin() + static_cast<std::ptrdiff_t>(i));
-    i = std::max(end, i + 1);
+    for (std::size_t k = first; k <= last; ++k)
+      if (std::isfinite(wider[k])) deepest = std::max(deepest, wider[k]);
+    if (deepest >= least && arc[last] - arc[first] <= options.bridge_mm &&
+        (as_wide(static_cast<std::ptrdiff_t>(first) - 1, -1) || as_wide(static_cast<std::ptrdiff_t>(last) + 1, 1)))
+      for (std::size_t k = first; k <= last; ++k)
+        if (std::isfinite(wider[k])) dips[k] = wider[k];
   }
   return dips;
 }
@@ -286,8 +357,8 @@ class HiddenLinks {
   std::vector<std::array<int, 2>> ends_;
 };
 
-/// `dips`: per segment, by how much ln D is short of the vessel's by what other runs show.
-ReferenceCalibre healthy_calibre(const Analysis& reference, const std::vector<std::vector<double>>& dips, const AlignmentOptions& options) {
+/// `elsewhere`: per segment.
+ReferenceCalibre healthy_calibre(const Analysis& reference, const std::vector<ShownElsewhere>& elsewhere, const AlignmentOptions& options) {
   ReferenceCalibre result;
   result.calibrated = reference.calibration.known();
   if (result.calibrated) result.mm_per_px = reference.calibration.mm_per_px;
@@ -301,7 +372,7 @@ ReferenceCalibre healthy_calibre(const Analysis& reference, const std::vector<st
       own.sd_px.push_back(measured ? segment.profile.points[i].sd_px : 0);
     }
     own.diameter_px = own.measured_px;
-    if (result.calibrated) bridge(options, dips[s], own);
+    if (result.calibrated) bridge(options, elsewhere[s], own);
     carry_on(options, result.mm_per_px, own);
     result.segments.push_back(std::move(own));
   }
@@ -312,29 +383,26 @@ ReferenceCalibre healthy_calibre(const Analysis& reference, const std::vector<st
 }  // namespace
 
 ReferenceCalibre reference_calibre(const Analysis& reference, const AlignmentOptions& options) {
-  return healthy_calibre(reference, std::vector<std::vector<double>>(reference.segments.size()), options);
+  return healthy_calibre(reference, std::vector<ShownElsewhere>(reference.segments.size()), options);
 }
 
 ReferenceCalibre widened_by(const Analysis& reference, const ReferenceCalibre& calibre,
                             const std::vector<std::vector<AlignedSegment>>& runs, const AlignmentOptions& options) {
-  constexpr std::size_t most_runs = 3;
-  std::vector<std::vector<double>> dips;
+  std::vector<ShownElsewhere> elsewhere;
   for (std::size_t s = 0; s < calibre.segments.size(); ++s) {
     const ReferenceCalibre::Segment& own = calibre.segments[s];
-    std::vector<std::vector<double>> by_run;
-    for (const std::vector<AlignedSegment>& run : runs) by_run.push_back(wider_by(run[s], own));
-    std::vector<double> wider(own.measured_px.size(), std::numeric_limits<double>::quiet_NaN()), values;
-    for (std::size_t i = 0; i < wider.size(); ++i) {
-      values.clear();
-      for (const std::vector<double>& run : by_run)
-        if (std::isfinite(run[i])) values.push_back(run[i]);
-      // What was opened stays open: the last ones of those that measured the place must all show it. One of them may err.
-      const std::size_t asked = std::min<std::size_t>(most_runs, (values.size() + 1) / 2);
-      if (!values.empty()) wider[i] = *std::min_element(values.end() - static_cast<std::ptrdiff_t>(asked), values.end());
+    const std::size_t n = own.measured_px.size();
+    std::vector<std::vector<double>> where_measured, where_carried;
+    for (const std::vector<AlignedSegment>& run : runs) {
+      where_measured.push_back(wider_by(run[s], own, false));
+      where_carried.push_back(wider_by(run[s], own, true));
     }
-    dips.push_back(short_dips(own.arc_mm, options, wider));
+    ShownElsewhere& shown = elsewhere.emplace_back();
+    shown.dips = short_dips(own.arc_mm, options, least_of_the_last(where_measured, n));
+    shown.log_diameter = least_of_the_last(where_carried, n);
+    for (std::size_t i = 0; i < n; ++i) shown.log_diameter[i] += std::log(std::max(own.diameter_px[i], 1e-6F));
   }
-  return healthy_calibre(reference, dips, options);
+  return healthy_calibre(reference, elsewhere, options);
 }
 
 std::vector<double> densities_as_wide(const AlignedSegment& segment) {

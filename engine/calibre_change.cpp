@@ -12,7 +12,8 @@ namespace {
 
 constexpr std::size_t most_bins = 120;     // longer vessels get wider bins: the cost grows with the cube
 constexpr double points_that_share = 2.5;  // neighbouring points, about a pixel apart, of which one is news
-constexpr double narrowed_ratio = 0.75;    // where the extent of a narrowing ends: 25 %
+constexpr double gap_mm = 1.2, unknown_variance = 10;
+constexpr double narrowed_ratio = 0.75;  // where the extent of a narrowing ends: 25 %
 
 /// Lower triangular factor of a symmetric positive semidefinite matrix, row by row.
 class Cholesky {
@@ -61,7 +62,7 @@ class Cholesky {
 };
 
 struct Bins {
-  std::vector<double> arc, value, variance;
+  std::vector<double> arc, value, variance, over;
   double step = 0;
 };
 
@@ -71,7 +72,7 @@ Bins pool(const std::vector<LogRatio>& ratios, const CalibreChangeOptions& optio
       std::minmax_element(ratios.begin(), ratios.end(), [](const LogRatio& a, const LogRatio& b) { return a.arc_mm < b.arc_mm; });
   bins.step = std::max(options.bin_mm, (last->arc_mm - first->arc_mm) / most_bins);
   const auto count = static_cast<std::size_t>((last->arc_mm - first->arc_mm) / bins.step) + 1;
-  std::vector<double> weights(count), sums(count), arcs(count), spreads(count);
+  std::vector<double> weights(count), sums(count), arcs(count), spreads(count), overs(count);
   std::vector<int> points(count);
   for (const LogRatio& ratio : ratios) {
     const auto b = std::min(count - 1, static_cast<std::size_t>((ratio.arc_mm - first->arc_mm) / bins.step));
@@ -80,14 +81,24 @@ Bins pool(const std::vector<LogRatio>& ratios, const CalibreChangeOptions& optio
     sums[b] += weight * ratio.value;
     arcs[b] += ratio.arc_mm;
     spreads[b] += ratio.sd;
+    overs[b] = std::max(overs[b], ratio.over_mm);
     ++points[b];
   }
+  const auto add = [&](double arc, double value, double variance, double over) {
+    bins.arc.push_back(arc);
+    bins.value.push_back(value);
+    bins.variance.push_back(variance);
+    bins.over.push_back(over);
+  };
   for (std::size_t b = 0; b < count; ++b) {
     if (points[b] == 0) continue;
+    const double arc = arcs[b] / points[b];
+    // What lies in a short gap follows from both sides of it.
+    if (!bins.arc.empty() && arc - bins.arc.back() <= gap_mm)
+      for (double between = bins.arc.back() + bins.step; between < arc - 0.5 * bins.step; between += bins.step)
+        add(between, 0, unknown_variance, 0);
     const double sd = spreads[b] / points[b];
-    bins.arc.push_back(arcs[b] / points[b]);
-    bins.value.push_back(sums[b] / weights[b]);
-    bins.variance.push_back(sd * sd / std::max(1.0, points[b] / points_that_share));
+    add(arc, sums[b] / weights[b], sd * sd / std::max(1.0, points[b] / points_that_share), overs[b]);
   }
   return bins;
 }
@@ -100,6 +111,9 @@ struct Posterior {
   std::vector<double> mean, covariance;  // given that something changed
 };
 
+/// A short change: how much of its depth is at each bin.
+using Bump = std::vector<double>;
+
 /// What may have happened, as covariances between bins.
 class Models {
  public:
@@ -110,20 +124,25 @@ class Models {
         error_[i * n_ + j] = common_sd * common_sd +
                              options.shape_sd * options.shape_sd * bell(bins.arc[i] - bins.arc[j], options.shape_mm) +
                              (i == j ? bins.variance[i] : 0.0);
+    for (const double width : options.focal_mm)
+      for (std::size_t at = 0; at < n_; ++at) {
+        if (bins.over[at] > width) continue;
+        Bump& bump = bumps_.emplace_back();
+        for (std::size_t i = 0; i < n_; ++i) bump.push_back(bell(bins.arc[i] - bins.arc[at], width));
+      }
   }
-  /// Covariance of a change that spreads, and where `focal` of a short one besides.
-  std::vector<double> signal(bool focal) const {
+  /// Covariance of no change at all, and of one that spreads.
+  std::vector<double> nothing() const { return std::vector<double>(n_ * n_, 0.0); }
+  std::vector<double> spread() const {
     std::vector<double> result(n_ * n_);
     for (std::size_t i = 0; i < n_; ++i)
       for (std::size_t j = 0; j < n_; ++j) {
         const double d = bins_.arc[i] - bins_.arc[j];
         result[i * n_ + j] = options_.long_sd * options_.long_sd * bell(d, options_.long_mm) +
                              options_.shoulder_sd * options_.shoulder_sd * bell(d, options_.shoulder_mm);
-        if (focal) result[i * n_ + j] += options_.short_sd * options_.short_sd * bell(d, options_.short_mm);
       }
     return result;
   }
-  Cholesky nothing() const { return {error_, n_}; }
   Cholesky with(const std::vector<double>& signal) const {
     std::vector<double> both(n_ * n_);
     for (std::size_t i = 0; i < both.size(); ++i) both[i] = signal[i] + error_[i];
@@ -133,6 +152,39 @@ class Models {
     double squares = 0;
     for (const double z : factor.forward(bins_.value)) squares += z * z;
     return -0.5 * (squares + factor.log_determinant());
+  }
+
+  struct Focal {
+    double gain = 0;                  // of log likelihood, over all places and widths that it may have
+    const Bump* likeliest = nullptr;  // none: no place where one would show
+  };
+  /// What a focal narrowing besides would explain, its depth unknown: each place and width changes the covariance by a matrix of rank one.
+  Focal focal(const Cholesky& factor) const {
+    const std::vector<double> whitened = factor.forward(bins_.value);
+    std::vector<double> gains;
+    Focal result;
+    if (bumps_.empty()) return result;
+    for (const Bump& bump : bumps_) {
+      const std::vector<double> shape = factor.forward(bump);
+      double power = 0, match = 0;
+      for (std::size_t i = 0; i < n_; ++i) power += shape[i] * shape[i], match += shape[i] * whitened[i];
+      const double prior = options_.focal_sd * options_.focal_sd, variance = 1 / (1 / prior + power), mean = variance * match;
+      // Nothing widens a vessel at one place: half of a normal distribution.
+      const double narrower = std::erfc(mean / std::sqrt(2 * variance));
+      const double gain = 0.5 * (std::log(variance / prior) + mean * match) + std::log(std::max(narrower, 1e-300));
+      gains.push_back(gain);
+    }
+    const auto most_at = std::max_element(gains.begin(), gains.end());
+    result.likeliest = &bumps_[static_cast<std::size_t>(most_at - gains.begin())];
+    const double most = *most_at;
+    double sum = 0;
+    for (const double gain : gains) sum += std::exp(gain - most);
+    result.gain = most + std::log(sum / static_cast<double>(gains.size()));
+    return result;
+  }
+  void add(const Bump& bump, std::vector<double>& signal) const {
+    for (std::size_t i = 0; i < n_; ++i)
+      for (std::size_t j = 0; j < n_; ++j) signal[i * n_ + j] += options_.focal_sd * options_.focal_sd * bump[i] * bump[j];
   }
   /// mean = S B^-1 y, covariance = S - S B^-1 S, with B = L L'.
   void condition(const std::vector<double>& signal, const Cholesky& factor, Posterior& posterior) const {
@@ -159,23 +211,42 @@ class Models {
   const CalibreChangeOptions& options_;
   std::size_t n_;
   std::vector<double> error_;
+  std::vector<Bump> bumps_;
 };
 
-/// Nothing, a change that spreads, or a focal one besides: the likelier of the last two is carried on.
+/// Nothing, or a change that spreads, and focal narrowings with either: the likeliest that says that something changed is carried on.
 Posterior infer(const Bins& bins, double common_sd, const CalibreChangeOptions& options) {
   const Models models(bins, common_sd, options);
-  const std::vector<double> smooth_signal = models.signal(false), focal_signal = models.signal(true);
-  const Cholesky smooth = models.with(smooth_signal), focal = models.with(focal_signal);
-  const double nothing = models.log_likelihood(models.nothing()) + std::log(1 - options.changed_share);
-  const double spreads = models.log_likelihood(smooth) + std::log(options.changed_share * (1 - options.focal_share));
-  const double is_focal = models.log_likelihood(focal) + std::log(options.changed_share * options.focal_share);
+  struct Model {
+    std::vector<double> signal;
+    Cholesky factor;
+    double log_evidence;
+  };
+  const auto start = [&](std::vector<double> signal, double prior) {
+    Cholesky factor = models.with(signal);
+    const double likelihood = models.log_likelihood(factor);
+    return Model{std::move(signal), std::move(factor), likelihood + std::log(prior)};
+  };
+  const double changed = options.changed_share, focal = options.focal_share;
+  const Model nothing = start(models.nothing(), 1 - changed);
+  const Model spreads = start(models.spread(), changed * (1 - focal)), alone = start(models.nothing(), changed * (1 - focal));
+  Model best = spreads;
+  for (const Model* base : {&spreads, &alone}) {
+    // One after the other, as long as they explain more than they cost.
+    Model model = *base;
+    for (int count = 0; count < options.most_focal; ++count) {
+      const Models::Focal more = models.focal(model.factor);
+      const double gain = more.gain + std::log(focal / (1 - focal));
+      if (!more.likeliest || (count > 0 && gain <= 0)) break;
+      models.add(*more.likeliest, model.signal);
+      model.factor = models.with(model.signal);
+      model.log_evidence += gain;
+    }
+    if (model.log_evidence > best.log_evidence) best = std::move(model);
+  }
   Posterior posterior;
-  const double odds = std::max(spreads, is_focal) - nothing;
-  posterior.changed = 1 / (1 + std::exp(-std::clamp(odds, -50.0, 50.0)));
-  if (is_focal > spreads)
-    models.condition(focal_signal, focal, posterior);
-  else
-    models.condition(smooth_signal, smooth, posterior);
+  posterior.changed = 1 / (1 + std::exp(-std::clamp(best.log_evidence - nothing.log_evidence, -50.0, 50.0)));
+  models.condition(best.signal, best.factor, posterior);
   return posterior;
 }
 
@@ -348,6 +419,7 @@ CalibreChange estimate_change(const std::vector<LogRatio>& ratios, double common
   if (static_cast<double>(n) * bins.step < options.window_mm) return change;
   change.known = true;
   const Posterior posterior = infer(bins, common_sd, options);
+  change.probability = posterior.changed;
   double weights = 0, sum = 0;
   for (std::size_t i = 0; i < n; ++i) {
     const double weight = 1 / (bins.variance[i] + options.shape_sd * options.shape_sd);

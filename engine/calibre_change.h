@@ -11,21 +11,24 @@ namespace cinelumen {
 struct LogRatio {
   double arc_mm = 0;
   double value = 0, sd = 0;  ///< sd > 0: as measured, both runs
+  double over_mm = 0;        ///< length along the vessel that it is an average of: it shows nothing shorter
 };
 
 /// What is believed of changes before looking, and of errors that the SDs do not hold.
 struct CalibreChangeOptions {
-  double bin_mm = 0.4;                        ///< neighbouring points share pixels: figures are pooled over this
-  double long_mm = 12, long_sd = 0.5;         ///< a change that spreads along the vessel: length scale, SD of ln D ...
-  double shoulder_mm = 5, shoulder_sd = 0.3;  ///< ... and of how steeply it begins and ends
-  double short_mm = 0.8, short_sd = 0.45;     ///< a focal one
-  double changed_share = 0.15;                ///< of vessels between two runs, before looking
-  double focal_share = 0.3;                   ///< ... and of those that have a focal one
-  double shape_sd = 0.02;                     ///< of one bin: what of ln D the background's structure and the model leave open ...
-  double shape_mm = 2;                        ///< ... over this length
-  double window_mm = 0.5;                     ///< a narrowing counts where it holds over this length
-  double least_percent = 15;                  ///< a stretch narrower by this is listed
-  int draws = 400;                            ///< of the posterior
+  double bin_mm = 0.4;                                    ///< neighbouring points share pixels: figures are pooled over this
+  double long_mm = 12, long_sd = 0.5;                     ///< a change that spreads along the vessel: length scale, SD of ln D ...
+  double shoulder_mm = 5, shoulder_sd = 0.3;              ///< ... and of how steeply it begins and ends
+  std::array<double, 4> focal_mm = {0.4, 0.8, 1.5, 2.5};  ///< a focal narrowing is a bell of any of these SDs ...
+  double focal_sd = 0.7;                                  ///< ... and of this depth, in ln D; one in a place of its own
+  int most_focal = 3;                                     ///< of them in a segment
+  double changed_share = 0.15;                            ///< of vessels between two runs, before looking
+  double focal_share = 0.3;                               ///< ... and of those that have a focal one
+  double shape_sd = 0.02;     ///< of one bin: what of ln D the background's structure and the model leave open ...
+  double shape_mm = 2;        ///< ... over this length
+  double window_mm = 0.5;     ///< a narrowing counts where it holds over this length
+  double least_percent = 15;  ///< a stretch narrower by this is listed
+  int draws = 400;            ///< of the posterior
 };
 
 /// A stretch of a vessel that is narrower than the reference. Percentages are reductions of the calibre.
@@ -47,6 +50,7 @@ struct Narrowing {
 /// How a vessel's calibre differs from the reference's: posterior, along it and in figures.
 struct CalibreChange {
   bool known = false;                                   ///< false: too little was measured
+  double probability = 0;                               ///< that it differs at all
   double mean_ratio = 1, mean_ratio_sd = 0;             ///< geometric mean over what was measured
   Narrowing largest;                                    ///< also where nothing is narrow: percent may be negative
   std::vector<Narrowing> narrowings;                    ///< those deeper than CalibreChangeOptions::least_percent, deepest first

@@ -310,10 +310,12 @@ class RunAgainstReference {
     if (ratios.size() >= 5) entry.change = estimate_change(ratios, summary_.scale_offset_sd);
     entry.bounded = lost.bounded && !moves;
     const std::vector<double> failed = moves ? aligned.failed_mm : without(aligned.failed_mm, lost.threads);
-    for (Narrowing& n : entry.change.narrowings) {
+    const auto qualify = [&](Narrowing& n) {
       n.at_least = beside(n, failed) > least_beside_mm || deepens_to_an_end(entry.change, n);
       n.denser = denser_there(aligned, calibre_->segments[s].arc_mm, n);
-    }
+    };
+    if (entry.change.known) qualify(entry.change.largest);
+    for (Narrowing& n : entry.change.narrowings) qualify(n);
     if (moves && lost.empty_share > 0) {
       entry.state = aligned.measured_share >= t_.measured_share ? SegmentState::measured : SegmentState::not_filled;
       entry.note = "the vessels move against the background: where it is not seen, it may lie elsewhere";
@@ -322,6 +324,7 @@ class RunAgainstReference {
       entry.state = SegmentState::occluded;
       entry.lost_mm = {lost.from_mm, lost.to_mm};
       entry.lost_bound = lost.bound;
+      if (entry.change.known) entry.change.largest = unseen_lumen(entry);
     } else if (lost.empty_share > 0.5) {
       entry.state = SegmentState::not_filled;
       entry.change = {};
@@ -335,7 +338,9 @@ class RunAgainstReference {
               ? text("filled in part only: %.0f %% of what was seen of it failed the gates of filling", 100 * aligned.filling_failed_share)
               : text("only %.0f %% of it could be measured in both runs", 100 * aligned.measured_share);
     }
-    if (aligned.doubt > 0.5)
+    if (moves)
+      entry.doubt = "the vessels move against the background: another moment of their motion looks like another calibre";
+    else if (aligned.doubt > 0.5)
       entry.doubt =
           "whether it was filled could not be tested in most of it, or it is sized by its contrast alone: thinner contrast looks the same "
           "as a narrower lumen";
@@ -366,10 +371,20 @@ class RunAgainstReference {
     if (narrow.size() < enough || wide.size() < enough) return 0;
     return std::expm1(in_place_median(narrow) - in_place_median(wide));
   }
-  /// Narrowest where what could be measured ends.
+  /// Narrowest where what could be measured ends, and still narrowing there.
   static bool deepens_to_an_end(const CalibreChange& change, const Narrowing& n) {
-    constexpr double near_mm = 0.8;
-    return n.at_mm < change.arc_mm.front() + near_mm || n.at_mm > change.arc_mm.back() - near_mm;
+    constexpr double near_mm = 0.8, inner_mm = 2, steeper = 0.03;  // of ln D
+    const double first = change.arc_mm.front(), last = change.arc_mm.back();
+    const bool at_first = n.at_mm < first + near_mm;
+    if (!at_first && n.at_mm <= last - near_mm) return false;
+    const double inside = std::clamp(at_first ? first + inner_mm : last - inner_mm, first, last);
+    const auto nearest = [&](double mm) {
+      std::size_t at = 0;
+      for (std::size_t i = 1; i < change.arc_mm.size(); ++i)
+        if (std::abs(change.arc_mm[i] - mm) < std::abs(change.arc_mm[at] - mm)) at = i;
+      return change.ratio_log[at];
+    };
+    return nearest(inside) - nearest(n.at_mm) > steeper;
   }
   static constexpr double least_beside_mm = 1.5;
   /// Length of the places within 3 mm of a narrowing.

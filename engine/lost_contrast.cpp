@@ -97,8 +97,9 @@ class Search {
       const PathContrast& c = contrast[i];
       const bool traced = matching_.points[s][i].segment >= 0, clear = c.area_px > options_.seen_sds * c.sd_px;
       const double area = clear ? c.area_px : std::max(0.0, c.area_px) + 2 * c.sd_px;
-      const double ratio =
-          0.5 * std::log(std::max(area, 1e-6) / std::max(attenuation_, 1e-9)) - std::log(diameter_px(s, i) * registration_.scale);
+      // Less than what counts as contrast can't be told from what the subtraction leaves.
+      const double ratio = std::max(std::log(options_.least_share), 0.5 * std::log(std::max(area, 1e-6) / std::max(attenuation_, 1e-9)) -
+                                                                        std::log(diameter_px(s, i) * registration_.scale));
       segment.seen.push_back(!c.in_view ? Seen::out_of_view
                              : traced   ? look_at_traced(matching_.points[s][i], clear, ratio)
                                         : look_at_untraced(clear, ratio));
@@ -374,8 +375,8 @@ class Search {
       const bool gap = segment.seen[i] == Seen::empty;
       const double least = std::log(options_.measurable_mm / (diameter_px(s, i) * mm_));
       result.bounded = result.bounded || gap || segment.ratio_log[i] < least;
-      result.threads.push_back(gap ? LogRatio{arc[i], segment.ratio_log[i] + std::log(0.5), options_.unseen_sd}
-                                   : LogRatio{arc[i], segment.ratio_log[i], options_.thread_sd});
+      result.threads.push_back(gap ? LogRatio{arc[i], segment.ratio_log[i] + std::log(0.5), options_.unseen_sd, options_.window_mm}
+                                   : LogRatio{arc[i], segment.ratio_log[i], options_.thread_sd, options_.window_mm});
     }
   }
 

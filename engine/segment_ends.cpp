@@ -45,7 +45,8 @@ std::array<double, 2> direction_from_end(const Centreline& centreline, std::size
 }
 
 bool leaves_image(const Analysis& analysis, const CentrelinePoint& point) {
-  constexpr float edge_px = 12;  // a vessel that ends this near to the image's edge goes on beyond it
+  // A vessel that ends this near to the image's edge goes on beyond it; a wide one is traced less far.
+  const float edge_px = 10 + point.radius_px;
   return point.y < edge_px || point.x < edge_px || point.y > static_cast<float>(analysis.rows) - 1 - edge_px ||
          point.x > static_cast<float>(analysis.columns) - 1 - edge_px;
 }

@@ -261,22 +261,24 @@ class Rules {
   Verdict focal(const Site& site, std::size_t r, std::size_t last, const SiteInRun& seen) const {
     Verdict result;
     const bool notch = site.half_depth <= t_.notch_extent_mm;
-    std::vector<std::size_t> same;
-    std::optional<std::size_t> gone;
+    std::vector<std::size_t> same, gone_in;
     for (std::size_t q = 0; q <= last; ++q) {
       const SiteInRun other = look(site, q);
       if (!other.known) continue;
       if (other.present && std::abs(other.percent - seen.percent) <= t_.same_size_percent) same.push_back(q);
-      const bool less = other.percent < t_.narrowing_percent && seen.percent - other.percent > t_.same_size_percent;
-      if (q > r && !other.present && less && !gone) gone = q;
+      const bool less = other.percent < t_.narrowing_percent && other.percent < t_.recovery * seen.percent &&
+                        seen.percent - other.percent > t_.same_size_percent;
+      if (q > r && !other.present && less) gone_in.push_back(q);
     }
-    const std::string shape = text("short: %.1f mm at half its depth", site.half_depth);
     const std::size_t latest = same.empty() ? r : same.back();
-    if (gone && *gone > latest && mechanical_between(latest, *gone)) {
+    const auto after = std::upper_bound(gone_in.begin(), gone_in.end(), latest);
+    const std::optional<std::size_t> gone = after != gone_in.end() ? std::optional(*after) : std::nullopt;
+    const std::string shape = text("short: %.1f mm at half its depth", site.half_depth);
+    if (gone && mechanical_between(latest, *gone)) {
       result.label = notch ? valve_remnant : fixed_stenosis;
       result.reasons = {shape,
                         "gone in " + run_name(*gone) + ", after a balloon" + (drug_between(r, latest) ? ", and not after a drug" : "")};
-    } else if (gone && *gone > latest) {
+    } else if (gone) {
       result.label = indeterminate;
       result.reasons = {shape, "gone in " + run_name(*gone) + " without a balloon: neither fixed nor long enough for spasm"};
     } else if (same.size() >= 2 && (!notch || mechanical_between(same.front(), same.back()))) {
@@ -363,16 +365,9 @@ class Rules {
                     entry.lost_mm[1] - entry.lost_mm[0],
                     entry.lost_mm[1] - entry.lost_mm[0],
                     entry.lost_mm[1] - entry.lost_mm[0]};
-    Narrowing whole;
+    Narrowing whole = unseen_lumen(entry);
     whole.percent = 100;
-    whole.ci95 = {100 * (1 - entry.lost_bound), 100};
     whole.probability_25 = whole.probability_50 = whole.probability_90 = 1;
-    whole.at_mm = lost.at;
-    whole.from_mm = lost.from;
-    whole.to_mm = lost.to;
-    whole.extent_from_mm = lost.from;
-    whole.extent_to_mm = lost.to;
-    whole.spread_mm = lost.extent;
     result.narrowing = whole;
     result.sees_lesion = true;
     // A vessel that opens by itself was not occluded. Whether it was shut or only passed by is told by its ends: spasm tapers.
@@ -385,10 +380,7 @@ class Rules {
       if (is_spasm(opened.label)) {
         opened.reasons.push_back(run_name(q) + ": open without a balloon, so it was shut by spasm, severe, and not occluded");
         opened.reasons.emplace_back(extrapolation);
-        // Any lumen that would not have been seen is as likely.
-        whole.percent = 100 * (1 - 0.5 * entry.lost_bound);
-        whole.probability_90 = std::min(1.0, 0.1 / std::max(0.1, entry.lost_bound));
-        opened.narrowing = whole;
+        opened.narrowing = unseen_lumen(entry);
       } else {
         opened.reasons.push_back(run_name(q) +
                                  ": open without a balloon, so it was not occluded; no taper either side of it shows that it was shut");
@@ -435,6 +427,11 @@ class Rules {
     if (entry.compared_mm > 0 && entry.compared_mm < whole_share * segment_.length_mm)
       result.reasons.push_back(
           text("holds for %.0f %% of it: the rest is not seen in both runs", 100 * entry.compared_mm / segment_.length_mm));
+    if (largest.at_least && largest.percent >= t_.shoulder_percent && entry.change.probability > 0.5) {
+      result.label = indeterminate;
+      result.reasons.emplace_back("it is narrowest where what could be measured ends: it may be narrower beyond");
+      return result;
+    }
     if (largest.probability_25 < t_.no_change_probability) return result;
     result.label = indeterminate;
     result.reasons.push_back(text("below the least significant change, but P(> 25 %%) is not below %.2f", t_.no_change_probability));
@@ -555,6 +552,21 @@ const char* to_string(SegmentState state) {
       return "out of view";
   }
   return "";
+}
+
+Narrowing unseen_lumen(const TimelineEntry& entry) {
+  Narrowing result;
+  result.percent = 100 * (1 - 0.5 * entry.lost_bound);
+  result.ci95 = {100 * (1 - entry.lost_bound), 100};
+  const auto exceeds = [&](double percent) { return std::min(1.0, (1 - 0.01 * percent) / std::max(1e-9, entry.lost_bound)); };
+  result.probability_25 = exceeds(25);
+  result.probability_50 = exceeds(50);
+  result.probability_90 = exceeds(90);
+  result.from_mm = result.extent_from_mm = entry.lost_mm[0];
+  result.to_mm = result.extent_to_mm = entry.lost_mm[1];
+  result.at_mm = 0.5 * (result.from_mm + result.to_mm);
+  result.spread_mm = result.possible_mm = result.extent_mm();
+  return result;
 }
 
 int label_gravity(const std::string& label) { return gravity(label); }

@@ -47,6 +47,7 @@ struct ComparisonThresholds {
   double diffuse_mm = 60;               ///< ... and two of this length in all diffuse
   int diffuse_segments = 3;             ///< as are so many segments
   double layered_density = 0.08;        ///< so much more contrast than a round lumen of its width holds: flattened or layered
+  double shoulder_percent = 15;         ///< narrower than this where what could be measured ends, it may be the shoulder of more
   double measurable_mm = 0.4;           ///< a lumen below this is not measured but bounded
   double measured_share = 0.3;          ///< of a segment that must have been measured in both runs
   double occluded_mm = 5;               ///< length without contrast that counts as an occlusion
@@ -83,6 +84,10 @@ struct TimelineEntry {
   std::string label_then, label_now;
   std::vector<std::string> reasons;  ///< of label_then
 };
+
+/// The narrowing of an occluded entry, if there is a lumen at all: any that would not have been seen (TimelineEntry::lost_bound) is as
+/// likely.
+Narrowing unseen_lumen(const TimelineEntry& entry);
 
 /// One segment over all runs.
 struct SegmentTimeline {

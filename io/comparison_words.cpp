@@ -201,7 +201,7 @@ class Words {
     Segments segments;
     for (const SegmentTimeline& segment : comparison_.segments)
       if (!is_finding(segment.label) && std::any_of(segment.entries.begin(), segment.entries.end(), [&](const TimelineEntry& entry) {
-            return stands_out(entry, comparison_.thresholds) && entry.label_now == "indeterminate";
+            return stands_out(entry, comparison_.thresholds) && entry.doubt.empty() && entry.label_now == "indeterminate";
           }))
         segments.push_back(&segment);
     if (!segments.empty()) clauses_.push_back("a narrowing that can't be named in " + list(segments));

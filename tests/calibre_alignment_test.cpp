@@ -54,6 +54,39 @@ TEST(ReferenceCalibre, ALaterRunShowsAShortNarrowingOfIt) {
   EXPECT_NEAR(widened.segments[0].diameter_px[40], 10, 0.01);
 }
 
+TEST(ReferenceCalibre, ASideThatOnlyAnotherRunMeasuredTellsANarrowingToo) {
+  // The stenosis stands in every run; the reference does not see the vessel beyond it.
+  const auto stenosis = [](double s) { return s > 60 && s < 80 ? 5.0 : 10.0; };
+  const Analysis reference = straight_analysis({straight_segment(1, 50, 20, 140, [&](double s) { return s > 78 ? 0.0 : stenosis(s); })});
+  const Analysis other = straight_analysis({straight_segment(1, 50, 20, 140, stenosis)});
+  const ReferenceCalibre alone = reference_calibre(reference);
+  EXPECT_NEAR(alone.segments[0].diameter_px[70], 5, 0.01);
+  const ReferenceCalibre widened = widened_by(reference, alone, {against(reference, alone, other)});
+  EXPECT_NEAR(widened.segments[0].diameter_px[70], 10, 0.1);
+}
+
+TEST(ReferenceCalibre, ADipThatOthersShowInPartIsFilledAsAWhole) {
+  // Of a notch beside a hidden end, later runs measured the first half.
+  const auto notch = [](double s) { return s > 90 ? 0.0 : s > 78 ? 5.0 : 10.0; };
+  const Analysis reference = straight_analysis({straight_segment(1, 50, 20, 140, notch)});
+  const Analysis later = straight_analysis({straight_segment(1, 50, 20, 140, [](double s) { return s > 84 ? 0.0 : 10.0; })});
+  const ReferenceCalibre alone = reference_calibre(reference);
+  const ReferenceCalibre widened = widened_by(reference, alone, {against(reference, alone, later)});
+  EXPECT_NEAR(widened.segments[0].diameter_px[88], 10, 0.1);
+}
+
+TEST(ReferenceCalibre, OthersDoNotMakeItWiderThanItIsBesideThat) {
+  // Near its end others are measured together with the vessel that it joins.
+  const Analysis reference = straight_analysis({straight_segment(1, 50, 20, 140, [](double s) { return s > 90 ? 0.0 : 10.0; })});
+  const Analysis later =
+      straight_analysis({straight_segment(1, 50, 20, 140, [](double s) { return s > 90   ? 0.0
+                                                                                : s > 80 ? 14.0
+                                                                                         : 10.0; })});
+  const ReferenceCalibre alone = reference_calibre(reference);
+  const ReferenceCalibre widened = widened_by(reference, alone, {against(reference, alone, later)});
+  EXPECT_LT(widened.segments[0].diameter_px[86], 10.6);
+}
+
 TEST(ReferenceCalibre, AVesselThatIsWiderAllAlongWasOnlySmallerThen) {
   const auto part = [](double diameter) { return [diameter](double s) { return s > 20 && s < 44 ? diameter : 0.0; }; };
   const Analysis reference = straight_analysis({straight_segment(1, 50, 20, 120, part(8))});

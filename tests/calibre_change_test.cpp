@@ -63,6 +63,32 @@ TEST(CalibreChange, AShortOneIsNotSmoothedAway) {
   EXPECT_LT(change.narrowings.front().half_depth_mm(), 4);
 }
 
+TEST(CalibreChange, ANotchIsFoundWhereItsFloorWasNotMeasured) {
+  // 60 % over 2.4 mm; frames contradict one another at its steepest, and its floor is hidden.
+  std::vector<LogRatio> ratios = vessel(60, 2.4, 0.03, 3);
+  std::erase_if(ratios, [](const LogRatio& r) { return std::abs(r.arc_mm - 20) < 0.3; });
+  const CalibreChange change = estimate_change(ratios, 0.01);
+  ASSERT_EQ(change.narrowings.size(), 1u);
+  const Narrowing& n = change.narrowings.front();
+  EXPECT_GT(n.percent, 35) << "shoulders of 47 % were measured";
+  EXPECT_LT(n.percent, 65);
+  EXPECT_NEAR(n.at_mm, 20, 0.6);
+  EXPECT_GT(n.probability_25, 0.95);
+  EXPECT_LT(n.half_depth_mm(), 3);
+  EXPECT_GT(change.probability, 0.99);
+}
+
+TEST(CalibreChange, WhatWasAveragedShowsNoNotch) {
+  // A thread of a third of the calibre, known by contrast over 3 mm at a time; at one place less of it by chance.
+  const auto thread = [](double over_mm) {
+    std::vector<LogRatio> ratios;
+    for (double arc = 0; arc < 40; arc += 0.26) ratios.push_back({arc, std::log(std::abs(arc - 20) < 0.6 ? 0.12 : 0.33), 0.2, over_mm});
+    return estimate_change(ratios, 0.01).largest.percent;
+  };
+  EXPECT_GT(thread(0), 80);
+  EXPECT_LT(thread(3), 76);
+}
+
 TEST(CalibreChange, TwoNarrowingsAreTwo) {
   std::vector<LogRatio> both = vessel(60, 10, 0.03, 5);
   for (LogRatio& r : both)

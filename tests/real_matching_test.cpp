@@ -8,6 +8,7 @@
 #include <filesystem>
 
 #include "engine/comparison.h"
+#include "io/comparison_words.h"
 #include "io/run_reader.h"
 
 namespace cinelumen {
@@ -73,6 +74,7 @@ TEST(RealMatching, ACoronaryRunIsItselfAgain) {
   }
   EXPECT_GE(2 * unchanged, comparison.segments.size());
   EXPECT_EQ(comparison.summary.spastic_segments, 0);
+  EXPECT_EQ(conclude(comparison, both).main.rfind("No finding", 0), 0U) << conclude(comparison, both).main;
 }
 
 TEST(RealMatching, OtherProjectionsAreNotRegistered) {

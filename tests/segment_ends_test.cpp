@@ -38,4 +38,13 @@ TEST(SegmentEnds, AVesselThatGoesOnBeyondTheImage) {
   EXPECT_FALSE(leaves_image(analysis, analysis.segments[0].centreline.points.back()));
 }
 
+TEST(SegmentEnds, AWideVesselIsTracedLessFarTowardsTheEdge) {
+  const Analysis analysis = straight_analysis({straight_segment(1, 50, 15, 100, open_vessel)});
+  CentrelinePoint end = analysis.segments[0].centreline.points.front();
+  end.radius_px = 3;
+  EXPECT_FALSE(leaves_image(analysis, end));
+  end.radius_px = 9;
+  EXPECT_TRUE(leaves_image(analysis, end));
+}
+
 }  // namespace

@@ -207,6 +207,23 @@ TEST(Timeline, AValveRemnantGoesAfterABalloonNotAfterADrug) {
   EXPECT_EQ(timeline.labelled().label, "valve remnant");
 }
 
+TEST(Timeline, WhatIsHalfSeenInOneRunIsNotGoneInIt) {
+  Timeline timeline;
+  for (const double percent : {44.0, 42.0, 24.0}) timeline.add({percent, 4}, EventKind::valvulotomy, 0);
+  timeline.add({0, 4}, EventKind::balloon, 0);
+  EXPECT_EQ(timeline.labelled().label, "valve remnant");
+}
+
+TEST(Timeline, WhatIsNarrowestWhereTheMeasuredEndsIsNotUnchanged) {
+  Timeline timeline;
+  timeline.add({20, 30}, EventKind::valvulotomy, 0);
+  EXPECT_EQ(timeline.labelled().label, "no change");
+  timeline.segments[0].entries[1].change.largest.at_least = true;
+  EXPECT_EQ(timeline.labelled().label, "indeterminate");
+  timeline.segments[0].entries[1].change.probability = 0.1;
+  EXPECT_EQ(timeline.labelled().label, "no change") << "that there is anything is not likely";
+}
+
 TEST(Timeline, AShortNarrowingThatGoesByItselfIsNotNamed) {
   Timeline timeline;
   timeline.add({60, 3}, EventKind::valvulotomy, 0);
