@@ -72,6 +72,16 @@ Json lesion_json(const PhantomLesion& lesion) {
           {"area_percent", number(lesion.area_percent, 2)}};
 }
 
+Json stain_json(const PhantomStain& stain) {
+  return {{"kind", stain.kind},
+          {"segment", stain.segment},
+          {"range_mm", {number(stain.from_mm, 3), number(stain.to_mm, 3)}},
+          {"at_px", {number(stain.y_px, 3), number(stain.x_px, 3)}},
+          {"onset_ms", number(stain.onset_ms, 2)},
+          {"radius_mm", number(stain.radius_mm, 4)},
+          {"concentration", number(stain.concentration, 4)}};
+}
+
 Json segment_json(const PhantomSegment& segment, const PhantomTruth& truth) {
   const auto node = [&](int index) -> Json { return index < 0 ? Json(nullptr) : Json(truth.nodes[static_cast<std::size_t>(index)].name); };
   Json json = {{"id", segment.id},
@@ -424,6 +434,7 @@ Json run_json(const PhantomTruth& truth, const std::string& file) {
   Json lesions = Json::array(), crossings = Json::array();
   for (const PhantomLesion& lesion : truth.lesions) lesions.push_back(lesion_json(lesion));
   run["lesions"] = std::move(lesions);
+  for (const PhantomStain& stain : truth.stains) run["stains"].push_back(stain_json(stain));
   for (const PhantomCrossing& crossing : truth.crossings)
     crossings.push_back({{"segments", crossing.segments},
                          {"at_px", {number(crossing.y_px, 3), number(crossing.x_px, 3)}},

@@ -12,9 +12,9 @@ namespace cinelumen {
 
 /// truth.json, one line per array: {"schema": "cinelumen.phantom/1", "scenario", "seed", "events", "runs": [{"file", calibration, PSF,
 /// noise, motion and contrast mass per frame, "warp" (the spline's coefficients per frame, where there is one), "branch_points",
-/// "open_field_px", "pose", "devices", "lesions", "crossings", "flow_split" (of a foot), "segments"}]}. Frame numbers are 1-based,
-/// positions (y, x) those of frame 1, diameters those in the plane of calibration; null where a thing does not exist. Of a spasm within the
-/// run, "events" has
+/// "open_field_px", "pose", "devices", "lesions", "stains" (where there are any), "crossings", "flow_split" (of a foot), "segments"}]}.
+/// Frame numbers are 1-based, positions (y, x) those of frame 1, diameters those in the plane of calibration; null where a thing does not
+/// exist. Of a spasm within the run, "events" has
 /// {"run", "event": "spasm", "onset_ms", "complete_ms", "segments" (ids), "narrowing_percent" (in the end), "extent_mm"}, and a segment
 /// that takes part has "calibre": per frame and point its diameter relative to "diameter_mm".
 std::string truth_json(const PhantomRun& phantom);

@@ -694,6 +694,121 @@ TEST(PhantomSpasm, VeinsNarrowWhereAndWhenTheTruthSays) {
   EXPECT_GT(measured, 3);
 }
 
+/// A run in which nothing moves and nothing is noise, seen as ln of the first frame over a later one.
+class InjuryRun {
+ public:
+  explicit InjuryRun(std::uint64_t seed) {
+    PhantomOptions options = small("injury", 512, 16);
+    options.seed = seed;
+    options.frame_time_ms = 1000;
+    options.contrast_free_frames = 1;
+    options.noise_log_sd = options.motion_px = options.rotation_deg = 0;
+    phantom_ = make_phantom(options);
+  }
+  const PhantomTruth& truth() const { return phantom_.truth; }
+  const PhantomStain& stain(const std::string& kind) const {
+    return *std::find_if(truth().stains.begin(), truth().stains.end(), [&](const PhantomStain& s) { return s.kind == kind; });
+  }
+  const PhantomSegment& vein(const PhantomStain& stain) const { return truth().segments[static_cast<std::size_t>(stain.segment - 1)]; }
+  /// Of the vein's points the one beside the stain's middle.
+  std::size_t beside(const PhantomStain& stain) const {
+    const auto& points = vein(stain).points;
+    const auto away = [&](const PhantomPoint& p) { return std::abs(p.arc_length_mm - 0.5 * (stain.from_mm + stain.to_mm)); };
+    const auto nearest = std::min_element(points.begin(), points.end(), [&](const auto& a, const auto& b) { return away(a) < away(b); });
+    return static_cast<std::size_t>(nearest - points.begin());
+  }
+  double density(int frame, double y, double x) const {
+    const int iy = static_cast<int>(y), ix = static_cast<int>(x);
+    const double f = y - iy, g = x - ix;
+    const auto at = [&](int j, int i) {
+      return std::log(static_cast<double>(phantom_.frames[0](j, i)) / phantom_.frames[static_cast<std::size_t>(frame)](j, i));
+    };
+    return (1 - f) * ((1 - g) * at(iy, ix) + g * at(iy, ix + 1)) + f * ((1 - g) * at(iy + 1, ix) + g * at(iy + 1, ix + 1));
+  }
+  /// Densities added up within a distance.
+  double mass(int frame, double y, double x, double within_px) const {
+    double sum = 0;
+    for (int j = static_cast<int>(y - within_px); j <= y + within_px; ++j)
+      for (int i = static_cast<int>(x - within_px); i <= x + within_px; ++i)
+        if (std::hypot(j - y, i - x) <= within_px) sum += density(frame, j, i);
+    return sum;
+  }
+
+ private:
+  PhantomRun phantom_;
+};
+
+TEST(PhantomInjury, WhatLeaksGrowsAndStaysWhileTheVeinWashesOut) {
+  for (const std::uint64_t seed : {1, 2}) {
+    const InjuryRun run(seed);
+    const PhantomStain& leak = run.stain("extravasation");
+    const PhantomSegment& vein = run.vein(leak);
+    const std::size_t k = run.beside(leak);
+    const double mm = run.truth().mm_per_px, after_ms = leak.onset_ms - vein.points[k].arrival_ms;
+    EXPECT_GE(after_ms, 300);
+    EXPECT_LE(after_ms, 1000);
+    EXPECT_GE(leak.radius_mm, 2);
+    EXPECT_LE(leak.radius_mm, 3.5);
+    EXPECT_GE(leak.to_mm - leak.from_mm, 4.8);
+    EXPECT_LE(leak.to_mm - leak.from_mm, 9.2);
+    const double aside = std::hypot(leak.y_px - vein.points[k].y_px, leak.x_px - vein.points[k].x_px) * mm;
+    EXPECT_NEAR(aside, vein.points[k].radius_mm + leak.radius_mm - 0.4, 0.2) << "it touches the wall from outside";
+    double before = 0;
+    for (int frame = 0; frame < 16; ++frame) {
+      const double now = run.mass(frame, leak.y_px, leak.x_px, leak.radius_mm / mm);
+      EXPECT_GE(now, before - 0.2) << "frame " << frame;
+      if (frame * 1000 < leak.onset_ms) {
+        EXPECT_LT(run.density(frame, leak.y_px, leak.x_px), 0.02);
+      }
+      before = now;
+    }
+    EXPECT_GT(before, 2 * run.mass(static_cast<int>(leak.onset_ms / 1000) + 3, leak.y_px, leak.x_px, leak.radius_mm / mm));
+    const double chord = 2 * leak.radius_mm * leak.concentration * run.truth().attenuation_per_mm;
+    EXPECT_NEAR(run.density(15, leak.y_px, leak.x_px) / chord, 1, 0.06);
+    float highest = 0;
+    for (const auto& frame : vein.filling) highest = std::max(highest, frame[k]);
+    EXPECT_GT(highest, 0.95f);
+    EXPECT_LT(vein.filling.back()[k], 0.2f * highest);
+  }
+}
+
+TEST(PhantomInjury, FlapPartsTwoLuminaOfWhichTheFalseOneKeepsItsContrast) {
+  for (const std::uint64_t seed : {1, 4}) {
+    const InjuryRun run(seed);
+    const PhantomStain& lumen = run.stain("dissection");
+    const PhantomPoint& beside = run.vein(lumen).points[run.beside(lumen)];
+    const double diameter = 2 * beside.healthy_radius_mm;
+    EXPECT_GE(diameter, 2.95);
+    EXPECT_GE(lumen.to_mm - lumen.from_mm, 11.5);
+    EXPECT_LE(lumen.to_mm - lumen.from_mm, 20.5);
+    EXPECT_NEAR(beside.radius_mm / beside.healthy_radius_mm, 0.5, 0.05);
+    EXPECT_NEAR(2 * lumen.radius_mm / diameter, 0.4, 0.06);
+    const double apart = std::hypot(lumen.y_px - beside.y_px, lumen.x_px - beside.x_px) * run.truth().mm_per_px;
+    EXPECT_NEAR(apart - beside.radius_mm - lumen.radius_mm, 0.3, 0.12) << "the flap";
+    ASSERT_EQ(run.truth().lesions.size(), 1u);
+    EXPECT_EQ(run.truth().lesions[0].kind, "dissection");
+    EXPECT_EQ(run.truth().lesions[0].segment, lumen.segment);
+    EXPECT_GT(lumen.onset_ms, beside.arrival_ms + 500);
+    EXPECT_LT(lumen.onset_ms, beside.arrival_ms + 1500);
+
+    const int full = static_cast<int>(lumen.onset_ms / 1000) + 2;
+    const double of_true = run.density(full, beside.y_px, beside.x_px), of_false = run.density(full, lumen.y_px, lumen.x_px);
+    double between = of_true;
+    for (double f = 0; f <= 1; f += 0.05)
+      between =
+          std::min(between, run.density(full, lumen.y_px + f * (beside.y_px - lumen.y_px), lumen.x_px + f * (beside.x_px - lumen.x_px)));
+    EXPECT_LT(between, 0.8 * of_true);
+    EXPECT_LT(between, 0.8 * of_false);
+    EXPECT_GT(run.density(15, lumen.y_px, lumen.x_px), 0.9 * of_false);
+    EXPECT_LT(run.density(15, beside.y_px, beside.x_px), 0.3 * of_true);
+  }
+}
+
+TEST(PhantomInjury, NoOtherScenarioHasStains) {
+  for (const std::string& scenario : phantom_scenarios())
+    EXPECT_EQ(phantom_truth(small(scenario, 64, 2)).stains.size(), scenario == "injury" ? 2u : 0u) << scenario;
+}
+
 TEST(PhantomSteal, PerforatorsTakeTheFlowAndTheArchFillsLate) {
   const auto arch_arrival = [](const PhantomTruth& truth) {
     double latest = 0;

@@ -154,6 +154,14 @@ TEST_F(PhantomWriter, EachScenarioTellsWhatItIsMadeFor) {
   int narrowing = 0;
   for (const auto& segment : spasm.at("runs").at(0).at("segments")) narrowing += segment.contains("calibre");
   EXPECT_GE(narrowing, 3);
+  const auto stains = written("injury").at("stains");
+  ASSERT_EQ(stains.size(), 2u);
+  EXPECT_EQ(stains[0].at("kind"), "extravasation");
+  EXPECT_EQ(stains[1].at("kind"), "dissection");
+  EXPECT_EQ(stains[1].at("at_px").size(), 2u);
+  EXPECT_GT(stains[1].at("range_mm")[1], stains[1].at("range_mm")[0]);
+  EXPECT_TRUE(stains[0].at("onset_ms").is_null()) << "contrast comes later than the second frame";
+  EXPECT_FALSE(stenoses.contains("stains"));
   EXPECT_GT(written("steal").at("flow_split").at("perforators_before_arch"), 0.6);
   const auto devices = written("devices");
   ASSERT_EQ(devices.at("devices").size(), 6u);

@@ -58,7 +58,7 @@ void add_phantom_command(CLI::App& app, const GlobalOptions& global, Command& co
   phantom->add_option("--size", options->size, "Rows and columns, 64 to 4096; default 1024");
   phantom->add_option("--rows", options->phantom.rows, "Rows, 64 to 4096")->capture_default_str()->excludes("--size");
   phantom->add_option("--columns", options->phantom.columns, "Columns, 64 to 4096")->capture_default_str()->excludes("--size");
-  phantom->add_option("--frames", options->phantom.frames, "Number of frames; default 24 or 48, by scenario; spasm 18.5 s");
+  phantom->add_option("--frames", options->phantom.frames, "Number of frames; default 24 or 48, by scenario; spasm 18.5 s, injury 15 s");
   phantom->add_option("--frame-time", options->phantom.frame_time_ms, "ms from frame to frame")->capture_default_str();
   phantom->add_option("--contrast-free", options->phantom.contrast_free_frames, "Frames before contrast enters")->capture_default_str();
   phantom->add_option("--noise", options->phantom.noise_log_sd,

@@ -16,12 +16,6 @@ constexpr double steel = 1.3, nitinol = 1.0, platinum = 6, lead = 4, loaded_poly
 
 using Path = std::vector<Vec3>;
 
-double length(const Path& path) {
-  double sum = 0;
-  for (std::size_t i = 1; i < path.size(); ++i) sum += norm(path[i] - path[i - 1]);
-  return sum;
-}
-
 /// The point at `arc_mm` from the start, on the path or its end.
 Vec3 point_at(const Path& path, double arc_mm) {
   for (std::size_t i = 1; i < path.size(); ++i) {

@@ -6,6 +6,7 @@
 #include <numbers>
 #include <sstream>
 #include <stdexcept>
+#include <tuple>
 #include <utility>
 
 #include "engine/phantom/exposure.h"
@@ -354,6 +355,12 @@ class Studio {
   }
 
  private:
+  struct Stain {
+    StainPlan plan;
+    std::vector<ProjectedPoint> points;
+    double onset_ms;  // NaN: never
+  };
+
   void build_projector(const Scene& scene) {
     for (std::size_t e = 0; e < tree_.edges.size(); ++e) {
       // In the direction of flow from here on.
@@ -386,6 +393,9 @@ class Studio {
       // A ball would stand out of a vessel that is not filled all over.
       if (found && tree_.edges[static_cast<std::size_t>(widest.edge)].filling.mechanism == Mechanism::full) joints.push_back(widest);
     }
+    add_stains(scene);
+    std::vector<std::vector<ProjectedPoint>> drawn = points_;
+    for (const Stain& stain : stains_) drawn.push_back(stain.points);
     PointSpread spread;
     spread.focal_px = options_.focal_spot_mm * (options_.magnification - 1) / *options_.detector_pitch_mm;
     for (std::size_t g = 0; g < 2; ++g) spread.sigma_px[g] = scintillator_sigma_mm[g] / *options_.detector_pitch_mm;
@@ -396,7 +406,19 @@ class Studio {
     truth_.scintillator_sigma_px = spread.sigma_px;
     truth_.scintillator_weight = spread.weight;
     truth_.focal_blur_px = spread.focal_px;
-    projector_.emplace(scene.attenuation.view(), scene.margin, options_.rows, options_.columns, spread, points_, joints);
+    projector_.emplace(scene.attenuation.view(), scene.margin, options_.rows, options_.columns, spread, std::move(drawn), joints);
+  }
+
+  void add_stains(const Scene& scene) {
+    for (const StainPlan& plan : scene.stains)
+      for (std::size_t e = 0; e < tree_.edges.size(); ++e) {
+        if (tree_.edges[e].name != plan.host) continue;
+        const double middle = 0.5 * (plan.from_mm + plan.to_mm);
+        const ProjectedPoint& beside = *std::min_element(points_[e].begin(), points_[e].end(), [&](const auto& a, const auto& b) {
+          return std::abs(a.place_mm - middle) < std::abs(b.place_mm - middle);
+        });
+        stains_.push_back({plan, project(plan.tube, beam_, 0.5), arrival_ms(e, beside) + plan.delay_ms});
+      }
   }
 
   void describe_detector() {
@@ -444,10 +466,6 @@ class Studio {
                                 ? PhantomMass{unknown, unknown, unknown}
                                 : PhantomMass{perfusion_.bolus.injected[s], perfusion_.bolus.in_vessels[s], perfusion_.bolus.drained[s]});
     }
-    const auto inside = [&](const ProjectedPoint& p) {
-      const auto& [y0, x0, y1, x1] = truth_.open_field_px;
-      return p.y >= y0 && p.x >= x0 && p.y <= y1 && p.x <= x1;
-    };
     for (std::size_t n = 0; n < tree_.node_names.size(); ++n) {
       const auto at = beam_.project(tree_.node_positions[n]);
       truth_.nodes.push_back({at[0], at[1], tree_.node_names[n], {}});
@@ -516,6 +534,7 @@ class Studio {
     }
     describe_occlusions(scene);
     describe_onsets(scene);
+    describe_stains();
     describe_crossings();
     describe_flow_split();
     parallel_for(static_cast<int>(truth_.segments.size()), [&](int k) {
@@ -530,6 +549,11 @@ class Studio {
           if (point.gap_px > 50) point.gap_px = std::numeric_limits<double>::infinity();
         }
     });
+  }
+
+  bool inside(const ProjectedPoint& p) const {
+    const auto& [y0, x0, y1, x1] = truth_.open_field_px;
+    return p.y >= y0 && p.x >= x0 && p.y <= y1 && p.x <= x1;
   }
 
   void describe_filling(PhantomSegment& segment, std::size_t e, std::size_t point, int frame) const {
@@ -562,11 +586,7 @@ class Studio {
     PhantomLesion lesion;
     lesion.kind = plan.kind;
     lesion.segment = segment.id;
-    const PhantomPoint &first = segment.points.front(), &last = segment.points.back();
-    const double way = first.place_mm < last.place_mm ? 1 : -1;
-    const auto along = [&](double place) { return std::clamp(way * (place - first.place_mm), 0.0, last.arc_length_mm); };
-    lesion.from_mm = std::min(along(low), along(high));
-    lesion.to_mm = std::max(along(low), along(high));
+    std::tie(lesion.from_mm, lesion.to_mm) = range_along(segment, low, high);
     lesion.nominal_percent = 100 * plan.narrowing;
     lesion.at_mm = narrowest->arc_length_mm;
     lesion.minimal_diameter_mm = narrowest->diameter_calibration_mm;
@@ -574,6 +594,14 @@ class Studio {
     lesion.diameter_percent = 100 * (1 - remaining(*narrowest));
     lesion.area_percent = 100 * (1 - area_left(*smallest));
     truth_.lesions.push_back(std::move(lesion));
+  }
+
+  /// From place to place along the vessel as drawn: what a segment has of it, along the segment.
+  static std::pair<double, double> range_along(const PhantomSegment& segment, double low, double high) {
+    const PhantomPoint &first = segment.points.front(), &last = segment.points.back();
+    const double way = first.place_mm < last.place_mm ? 1 : -1;
+    const auto along = [&](double place) { return std::clamp(way * (place - first.place_mm), 0.0, last.arc_length_mm); };
+    return std::minmax({along(low), along(high)});
   }
 
   static double remaining(const PhantomPoint& p) { return p.radius_mm / p.healthy_radius_mm; }
@@ -627,6 +655,19 @@ class Studio {
       }
     std::stable_sort(truth_.onsets.begin(), truth_.onsets.end(),
                      [](const PhantomOnset& a, const PhantomOnset& b) { return a.onset_ms < b.onset_ms; });
+  }
+
+  /// Those whose middle is seen.
+  void describe_stains() {
+    for (const Stain& stain : stains_) {
+      const ProjectedPoint& middle = stain.points[stain.points.size() / 2];
+      for (const PhantomSegment& segment : truth_.segments) {
+        if (segment.name != stain.plan.host || !inside(middle)) continue;
+        const auto [from, to] = range_along(segment, stain.plan.from_mm, stain.plan.to_mm);
+        truth_.stains.push_back(
+            {stain.plan.kind, segment.id, from, to, middle.y, middle.x, stain.onset_ms, stain.plan.radius_mm, stain.plan.concentration});
+      }
+    }
   }
 
   void describe_crossings() {
@@ -739,12 +780,23 @@ class Studio {
             1 - lesion.narrowing * height_of(lesion, along_plan) * developed(lesion, frame * options_.frame_time_ms - *options_.onset_ms);
     return static_cast<float>(left);
   }
+  double since_ms(const Stain& stain, int frame) const {
+    const double since = frame * options_.frame_time_ms - stain.onset_ms;
+    return since > 0 ? since : 0;
+  }
   std::vector<std::vector<float>> calibres(int frame) const {
     std::vector<std::vector<float>> result;
-    if (developing_.empty()) return result;
+    if (developing_.empty() && stains_.empty()) return result;
     for (std::size_t e = 0; e < tree_.edges.size(); ++e) {
       auto& of_edge = result.emplace_back();
       for (std::size_t i = 0; i < points_[e].size() && is_developing(e); ++i) of_edge.push_back(calibre(e, i, frame));
+    }
+    const double last_ms = (*options_.frames - 1) * options_.frame_time_ms;
+    for (const Stain& stain : stains_) {
+      auto& of_stain = result.emplace_back();
+      const double elapsed = since_ms(stain, frame) / std::max(1.0, last_ms - stain.onset_ms);
+      for (const ProjectedPoint& p : stain.points)
+        of_stain.push_back(static_cast<float>(phantom::calibre(stain.plan, p.arc_mm / stain.plan.tube.length_mm, elapsed)));
     }
     return result;
   }
@@ -764,15 +816,19 @@ class Studio {
   std::vector<std::vector<float>> no_contrast() const {
     std::vector<std::vector<float>> none;
     for (const auto& points : points_) none.emplace_back(points.size(), 0.0f);
+    for (const Stain& stain : stains_) none.emplace_back(stain.points.size(), 0.0f);
     return none;
   }
   std::vector<std::vector<float>> attenuation(int frame) const {
     std::vector<std::vector<float>> result = no_contrast();
-    for (std::size_t e = 0; e < result.size(); ++e)
-      for (std::size_t i = 0; i < result[e].size(); ++i) {
-        const float c = concentration(e, i, frame);
-        result[e][i] = c > 1e-6f ? static_cast<float>(options_.attenuation_per_mm) * c : 0;
-      }
+    const auto per_mm = [&](float c) { return c > 1e-6f ? static_cast<float>(options_.attenuation_per_mm) * c : 0; };
+    for (std::size_t e = 0; e < points_.size(); ++e)
+      for (std::size_t i = 0; i < result[e].size(); ++i) result[e][i] = per_mm(concentration(e, i, frame));
+    for (std::size_t s = 0; s < stains_.size(); ++s) {
+      auto& of_stain = result[points_.size() + s];
+      std::fill(of_stain.begin(), of_stain.end(),
+                per_mm(static_cast<float>(phantom::concentration(stains_[s].plan, since_ms(stains_[s], frame)))));
+    }
     return result;
   }
 
@@ -783,6 +839,7 @@ class Studio {
   std::vector<std::size_t> developing_;  // edges whose calibre changes within the run
   Perfusion perfusion_;
   std::vector<std::vector<ProjectedPoint>> points_;
+  std::vector<Stain> stains_;
   std::optional<Projector> projector_;
   Image<float> scatter_;
   std::vector<float> open_rows_, open_columns_;

@@ -33,7 +33,7 @@ struct PhantomPose {
 struct PhantomOptions {
   std::string scenario = "foot";            ///< one of phantom_scenarios()
   int rows = 1024, columns = 1024;          ///< 64 to 4096
-  std::optional<int> frames;                ///< 1 to 10000; 24, scenarios of the foot 48, spasm as many as 18.5 s take
+  std::optional<int> frames;                ///< 1 to 10000; 24, scenarios of the foot 48, spasm 18.5 s of them, injury 15 s
   double frame_time_ms = 250;               ///< > 0
   int contrast_free_frames = 8;             ///< frames before the bolus enters; >= 0
   std::uint64_t seed = 1;                   ///< noise, motion and texture; the vessels are the same for every seed
@@ -93,7 +93,7 @@ struct PhantomSegment {
 
 /// A narrowing of known size.
 struct PhantomLesion {
-  std::string kind;                          ///< "smooth", "concentric", "eccentric", "web" or "occlusion"
+  std::string kind;                          ///< "smooth", "concentric", "eccentric", "web", "dissection" (its true lumen) or "occlusion"
   int segment = 0;                           ///< id; of an occlusion: of the stump before it, or of the segment that is closed all along
   int beyond = 0;                            ///< id of the segment beyond a stump's occlusion; else 0
   double from_mm = 0, to_mm = 0, at_mm = 0;  ///< along the segment; `at`: the least projected diameter. Occlusion: the segment's end
@@ -109,6 +109,17 @@ struct PhantomOnset {
   std::vector<int> segments;             ///< ids
   double narrowing_percent = 0;          ///< of the diameter, in the end
   double extent_mm = 0;                  ///< where that exceeds 25 %, across branch points
+};
+
+/// Contrast that has left the stream and stays while the veins wash out. It counts for no segment and no mass.
+struct PhantomStain {
+  std::string kind;               ///< "extravasation", beside the vein, or "dissection": the false lumen within its outline
+  int segment = 0;                ///< id of the vein that it comes from
+  double from_mm = 0, to_mm = 0;  ///< along the segment, in the end
+  double y_px = 0, x_px = 0;      ///< of its middle in the end, frame 0
+  double onset_ms = 0;            ///< it begins; NaN: contrast never arrives in the vein
+  double radius_mm = 0;           ///< half its width across the vein, in the end; in space
+  double concentration = 0;       ///< in the end, 1 = undiluted
 };
 
 /// Centrelines that cross in projection, at frame 0, without being connected.
@@ -171,6 +182,7 @@ struct PhantomTruth {
   std::vector<PhantomNode> nodes;
   std::vector<PhantomLesion> lesions;
   std::vector<PhantomCrossing> crossings;
+  std::vector<PhantomStain> stains;
   std::vector<PhantomOnset> onsets;            ///< in the order of their onset; flow and arrival are those before
   std::optional<PhantomFlowSplit> flow_split;  ///< of a foot
   std::vector<PhantomDevice> devices;

@@ -18,6 +18,8 @@ const std::vector<Scenario>& scenarios() {
       {"steal", "the foot, most of its flow leaving through perforators before the arch", make_steal, true, true, 48, 1.5, 0.02, 0, 0.12,
        false},
       {"spasm", "the foot; several deep veins narrow while the run goes on", make_spasm, true, true, 0, 1.5, 0.02, 0, 0.12, false, 18500},
+      {"injury", "the foot, one deep vein leaking contrast into the tissue and one split by a flap into two lumina", make_injury, true,
+       true, 0, 1.5, 0.02, 0, 0.12, false, 15000},
       {"devices", "the foot with wire, balloon markers, stent-graft, catheter, sheath, ruler and shutter", make_devices, true, true, 48,
        1.5, 0.02, 0, 0.12, false},
   };

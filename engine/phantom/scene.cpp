@@ -36,12 +36,6 @@ double lattice(int iy, int ix, std::uint32_t octave, std::uint64_t seed) {
   return words[0] * 0x1p-31 - 1;
 }
 
-double length(const std::vector<Vec3>& curve) {
-  double sum = 0;
-  for (std::size_t k = 1; k < curve.size(); ++k) sum += norm(curve[k] - curve[k - 1]);
-  return sum;
-}
-
 void narrow(Edge& edge, const LesionPlan& lesion) {
   const double step = edge.plan_length_mm / static_cast<double>(edge.curve.size() - 1);
   const bool round = lesion.wider_axis == 1;
@@ -56,9 +50,8 @@ void narrow(Edge& edge, const LesionPlan& lesion) {
     edge.radius_mm[k] = std::sqrt(smaller * larger);
     if (!round) edge.sections[k] = {smaller, larger, lesion.angle_rad};
     if (!lesion.eccentric) continue;
-    const Vec3 axis = unit(edge.curve[std::min(k + 1, curve.size() - 1)] - edge.curve[k > 0 ? k - 1 : 0]);
-    const Vec3 across = unit(cross(axis, {0, 0, -1})), along = cross(axis, across);
-    curve[k] = edge.curve[k] + (across * std::cos(lesion.angle_rad) + along * std::sin(lesion.angle_rad)) * (radius - smaller);
+    const Vec3 axis = axis_at(edge.curve, k), aside = across(axis), along = cross(axis, aside);
+    curve[k] = edge.curve[k] + (aside * std::cos(lesion.angle_rad) + along * std::sin(lesion.angle_rad)) * (radius - smaller);
   }
   edge.curve = std::move(curve);
 }
@@ -90,6 +83,18 @@ Vec3 turn(const Vec3& p, double c, double s, int axis) {
 
 }  // namespace
 
+double length(const std::vector<Vec3>& curve) {
+  double sum = 0;
+  for (std::size_t k = 1; k < curve.size(); ++k) sum += norm(curve[k] - curve[k - 1]);
+  return sum;
+}
+
+Vec3 axis_at(const std::vector<Vec3>& curve, std::size_t point) {
+  return unit(curve[std::min(point + 1, curve.size() - 1)] - curve[point > 0 ? point - 1 : 0]);
+}
+
+Vec3 across(const Vec3& axis) { return unit(cross(axis, {0, 0, -1})); }
+
 Placement3::Placement3(const PhantomPose& pose) : shift_{pose.shift_x_mm, pose.shift_y_mm, pose.towards_mm} {
   constexpr double degree = std::numbers::pi / 180;
   // Columns are where the axes go.
@@ -109,10 +114,13 @@ double height_of(const LesionPlan& lesion, double arc_mm) {
   return 0.5 * (1 + std::cos(std::numbers::pi * (x - 1 + lesion.shoulder) / lesion.shoulder));
 }
 
-double developed(const LesionPlan& lesion, double since_onset_ms) {
-  if (!lesion.develops) return 1;
-  const double f = std::clamp((since_onset_ms - lesion.delay_ms) / std::max(1.0, lesion.rise_ms), 0.0, 1.0);
+double risen(double since_ms, double rise_ms) {
+  const double f = std::clamp(since_ms / std::max(1.0, rise_ms), 0.0, 1.0);
   return f * f * (3 - 2 * f);
+}
+
+double developed(const LesionPlan& lesion, double since_onset_ms) {
+  return lesion.develops ? risen(since_onset_ms - lesion.delay_ms, lesion.rise_ms) : 1;
 }
 
 double fractal_noise(double y_mm, double x_mm, double longest_mm, double shortest_mm, std::uint64_t seed) {

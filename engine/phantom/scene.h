@@ -29,6 +29,13 @@ inline Vec3 cross(const Vec3& a, const Vec3& b) { return {a.y * b.z - a.z * b.y,
 inline double norm(const Vec3& a) { return std::sqrt(dot(a, a)); }
 inline Vec3 unit(const Vec3& a) { return a * (1 / norm(a)); }
 
+/// mm along a curve.
+double length(const std::vector<Vec3>& curve);
+
+/// Unit vectors along a curve at one of its points, and square to it and to the beam.
+Vec3 axis_at(const std::vector<Vec3>& curve, std::size_t point);
+Vec3 across(const Vec3& axis);
+
 /// A rigid motion from the patient's coordinates to the room's.
 class Placement3 {
  public:
@@ -98,6 +105,9 @@ struct LesionPlan {
   double delay_ms = 0, rise_ms = 0;                    ///< how long after the run's onset it begins, and from then until it is full
 };
 
+/// A smooth rise over `rise_ms`: 0 to 1.
+double risen(double since_ms, double rise_ms);
+
 /// How much of a lesion has developed `since_onset_ms`: 0 to 1, smoothly; 1 where it does not develop.
 double developed(const LesionPlan& lesion, double since_onset_ms);
 
@@ -121,6 +131,49 @@ struct TerminalPlan {
   double delay_ms = 0;      ///< of an inlet: the bolus comes later here
 };
 
+/// An elliptical section: half axes, and the angle of the first about the vessel's axis (0: across the ray).
+struct Section {
+  double first_mm = 1, second_mm = 1, angle_rad = 0;
+};
+
+/// A piece of vessel between two nodes as a dense curve with unit parameter steps of equal length.
+struct Edge {
+  std::string name, role;
+  int from = 0, to = 0;
+  std::vector<Vec3> curve;
+  std::vector<double> radius_mm;     ///< of the round lumen of the same area
+  std::vector<double> healthy_mm;    ///< the same without narrowing
+  std::vector<double> hydraulic_mm;  ///< the radius that the flow sees
+  std::vector<Section> sections;     ///< at each point of the curve; empty: round
+  std::vector<LesionPlan> lesions;   ///< those that reach into this edge, along it; what develops is not in the radii
+  FillingPlan filling;
+  double length_mm = 0;
+  double start_mm = 0, plan_length_mm = 0;  ///< along the vessel's plan: where the edge begins, and how long it is there
+  double drawn_length_mm = 0;               ///< with its wandering, without what lesions do to its axis
+  bool closed = false;
+};
+
+/// Contrast that has left the stream and stays: what leaks from a vein into the tissue beside it, or what fills the false lumen behind a
+/// flap. It has no part in flow.
+struct StainPlan {
+  std::string kind;               ///< as in PhantomStain
+  std::string host;               ///< the edge that it comes from, by name
+  double from_mm = 0, to_mm = 0;  ///< along that edge as drawn
+  Edge tube;                      ///< all that it fills in the end; where it grows: from the vein's wall outwards
+  double radius_mm = 1;           ///< half its width across the host, in the end
+  double delay_ms = 0;            ///< from contrast's arrival in the host until it begins
+  double rise_ms = 1;             ///< from then until it is as dense as it gets
+  double concentration = 1;       ///< then; 1: undiluted
+  bool grows = false;             ///< from the tube's start until the run's end, by as much in volume every second
+};
+
+/// Concentration of contrast in a stain, `since_ms` after it began.
+double concentration(const StainPlan& stain, double since_ms);
+
+/// Radius of a stain's tube relative to the tube's own, at `along` of its length and `elapsed` of the time that it has; both 0 to 1. One
+/// that grows is the same ellipsoid as in the end, smaller, and touches the tube's start.
+double calibre(const StainPlan& stain, double along, double elapsed);
+
 /// Vessels and background of one scenario; all in the patient's coordinates.
 struct Scene {
   std::vector<VesselPlan> vessels;
@@ -133,6 +186,7 @@ struct Scene {
   bool endless_bolus = false;     ///< contrast flows in to the end, whatever PhantomOptions::bolus_duration_ms says
   std::vector<std::array<std::string, 2>> occlusions;  ///< vessels that end at one, and those that begin beyond it
   std::vector<PhantomDevice> devices;                  ///< they are in `attenuation` already
+  std::vector<StainPlan> stains;
   double shutter = 0;               ///< width of the shuttered border, of the smaller side; it does not move with the scene
   std::vector<Limb> limbs;          ///< what moves as one in a non-rigid motion
   std::uint64_t wandering = 0;      ///< which way vessels wander and their calibre varies
@@ -176,6 +230,9 @@ Scene make_partial_fill(const ConeBeam& beam, int rows, int columns, std::uint64
 /// The foot; deep veins narrow by 40 to 80 % while the run goes on. The seed says which.
 Scene make_spasm(const ConeBeam& beam, int rows, int columns, std::uint64_t seed);
 
+/// The foot; contrast leaks from one deep vein, and a flap parts another into a true and a false lumen. The seed says where.
+Scene make_injury(const ConeBeam& beam, int rows, int columns, std::uint64_t seed);
+
 /// The foot with wide perforators before the arch, which take most of the flow.
 Scene make_steal(const ConeBeam& beam, int rows, int columns, std::uint64_t seed);
 
@@ -203,28 +260,6 @@ double fractal_noise(double y_mm, double x_mm, double longest_mm, double shortes
 
 /// Lets blood flow through a vessel that meets no other, `speed` times as fast as the scene's inlet velocity.
 void flow_through(Scene& scene, const VesselPlan& vessel, double speed = 1);
-
-/// An elliptical section: half axes, and the angle of the first about the vessel's axis (0: across the ray).
-struct Section {
-  double first_mm = 1, second_mm = 1, angle_rad = 0;
-};
-
-/// A piece of vessel between two nodes as a dense curve with unit parameter steps of equal length.
-struct Edge {
-  std::string name, role;
-  int from = 0, to = 0;
-  std::vector<Vec3> curve;
-  std::vector<double> radius_mm;     ///< of the round lumen of the same area
-  std::vector<double> healthy_mm;    ///< the same without narrowing
-  std::vector<double> hydraulic_mm;  ///< the radius that the flow sees
-  std::vector<Section> sections;     ///< at each point of the curve; empty: round
-  std::vector<LesionPlan> lesions;   ///< those that reach into this edge, along it; what develops is not in the radii
-  FillingPlan filling;
-  double length_mm = 0;
-  double start_mm = 0, plan_length_mm = 0;  ///< along the vessel's plan: where the edge begins, and how long it is there
-  double drawn_length_mm = 0;               ///< with its wandering, without what lesions do to its axis
-  bool closed = false;
-};
 
 /// Edges and nodes of a plan.
 struct VesselTree {
