@@ -13,6 +13,7 @@
 #include "engine/segment_measurement.h"
 #include "engine/segment_names.h"
 #include "engine/topology.h"
+#include "engine/vessel_injury.h"
 
 namespace cinelumen {
 
@@ -61,6 +62,33 @@ std::vector<int> well_filled_frames(const MaskChoice& mask, const Scene& scene, 
   std::vector<int> chosen;
   for (int i = 0; i < count; ++i) chosen.push_back(candidates[(2 * i + 1) * candidates.size() / (2 * count)]);
   return chosen;
+}
+
+// Some of the frames `of_picture`, evenly spaced, the last one among them: what they show tells what comes late and what stays. None where
+// nothing could be told from them.
+std::vector<int> frames_of_course(const Run& run, const Analysis& analysis, const MaskChoice& mask, const Scene& scene,
+                                  const std::vector<bool>& of_picture) {
+  constexpr std::size_t count = 12;
+  if (mask.source == MaskSource::none || run.frame_times_ms.empty() || !analysis.calibration.known()) return {};
+  std::vector<int> candidates;
+  for (int frame = scene.first; frame <= scene.last; ++frame)
+    if (!scene.is_odd(frame) && of_picture[static_cast<std::size_t>(frame - scene.first)]) candidates.push_back(frame);
+  if (candidates.size() <= count) return candidates;
+  std::vector<int> chosen;
+  for (std::size_t i = 0; i < count; ++i) chosen.push_back(candidates[i * (candidates.size() - 1) / (count - 1)]);
+  return chosen;
+}
+
+// What shows in the run's course, as findings.
+std::vector<Finding> find_injuries(const Stream& stream, const Run& run, std::vector<KeyFrame> frames, double noise_sd,
+                                   const Analysis& analysis) {
+  std::vector<CourseSample> course;
+  for (KeyFrame& frame : frames)
+    course.push_back({run.frame_times_ms[static_cast<std::size_t>(frame.frame)], to_host<const float>(stream, frame.image.view())});
+  std::vector<Finding> findings;
+  for (const Extravasation& injury : find_extravasations(course, analysis, noise_sd)) findings.push_back(finding_of(injury));
+  for (const Dissection& injury : find_dissections(course, analysis, noise_sd)) findings.push_back(finding_of(injury));
+  return findings;
 }
 
 std::string frames_in_words(int first, int last) {
@@ -161,7 +189,8 @@ Analysis analyze(const Stream& stream, const Run& run, const AnalysisOptions& op
 
   // Every frame once: register; of those that make the picture, subtract, filter, gather what they show.
   const std::vector<bool> of_picture = frames_of_picture(run.frame_times_ms, first, last, options.picture_frames);
-  Opacification opacification = chain.opacify(of_picture, well_filled_frames(mask, scene, of_picture, key_frame_count), observer);
+  Opacification opacification = chain.opacify(of_picture, well_filled_frames(mask, scene, of_picture, key_frame_count),
+                                              frames_of_course(run, analysis, mask, scene, of_picture), observer);
 
   // The vessels: once per run.
   Topology topology;
@@ -204,6 +233,8 @@ Analysis analyze(const Stream& stream, const Run& run, const AnalysisOptions& op
     const auto transits = measure_transits(measurements, analysis);
     summarize_foot_flow(name_segments(analysis, run.description.body_part, transits), transits, analysis);
     analysis.findings = find_single_run_findings(analysis);
+    for (Finding& injury : find_injuries(stream, run, std::move(opacification.course), opacification.noise_sd, analysis))
+      analysis.findings.push_back(std::move(injury));
   }
 
   clock.merge(chain.clock());

@@ -15,6 +15,7 @@
 #include "engine/lost_contrast.h"
 #include "engine/median.h"
 #include "engine/segment_ends.h"
+#include "engine/vessel_injury.h"
 #include "engine/words.h"
 
 namespace cinelumen {
@@ -276,6 +277,11 @@ class RunAgainstReference {
     }
     entry.compared_mm = static_cast<double>(ratios.size()) * calibre_->mm_per_px;
     judge(s, std::move(ratios), entry);
+    for (const Finding& finding : run_.analysis.findings)
+      if (const std::string injury = injury_of(finding); !injury.empty() && segment_nearest(finding) == static_cast<int>(s)) {
+        entry.injury = injury;
+        entry.injury_reasons = finding.reasons;
+      }
     return entry;
   }
 
@@ -352,6 +358,22 @@ class RunAgainstReference {
     entry.ci95 = {{100 * (ratio - 1.96 * sd), 100 * (ratio + 1.96 * sd)}};
   }
 
+  /// The reference's segment that lies nearest to a finding of the run, of those matched to the segment that it was found at; -1: none.
+  int segment_nearest(const Finding& finding) const {
+    int nearest = -1;
+    double least = std::numeric_limits<double>::infinity();
+    for (std::size_t s = 0; s < matching_.points.size(); ++s)
+      for (const PointMatch& match : matching_.points[s]) {
+        if (match.segment < 0) continue;
+        const SegmentResult& there = run_.analysis.segments[static_cast<std::size_t>(match.segment)];
+        if (there.id != finding.segment) continue;
+        const auto i = std::min(there.centreline.points.size() - 1, static_cast<std::size_t>(std::lround(std::max(0.0, match.point))));
+        const CentrelinePoint& p = there.centreline.points[i];
+        if (const double away = std::hypot(p.y - finding.at_px[0], p.x - finding.at_px[1]); away < least)
+          least = away, nearest = static_cast<int>(s);
+      }
+    return nearest;
+  }
   /// Places of which contrast told what the gates of filling had left open are no longer failed.
   static std::vector<double> without(std::vector<double> places_mm, const std::vector<LogRatio>& told) {
     std::erase_if(places_mm,

@@ -138,7 +138,8 @@ void FrameChain::take_times(FrameSlot& slot) {
   slot.clock() = {};
 }
 
-Opacification FrameChain::opacify(const std::vector<bool>& of_picture, const std::vector<int>& key_frames, AnalysisObserver* observer) {
+Opacification FrameChain::opacify(const std::vector<bool>& of_picture, const std::vector<int>& key_frames, const std::vector<int>& course,
+                                  AnalysisObserver* observer) {
   const int height = run_.rows(), width = run_.columns(), count = scene_.last - scene_.first + 1;
   Opacification result;
   result.frames.resize(count);
@@ -149,12 +150,13 @@ Opacification FrameChain::opacify(const std::vector<bool>& of_picture, const std
   TemporalFilter filter = make_filter();
   FlowStatistics statistics(stream_, height, width, {.area = !setup_.subtracting(), .mean_time = false});
   for (const int key : key_frames) result.key_frames.push_back({key, Image<float>(stream_, height, width)});
+  for (const int frame : course) result.course.push_back({frame, Image<float>(stream_, height, width)});
   const std::vector<Turn> turn = turns(filter, of_picture);
   std::vector<FlowTime> counted(static_cast<std::size_t>(count));
   for (int i = 0; i < count; ++i)
     if (turn[i].filtering == Filtering::filtered)
       counted[i] = statistics.next_frame(run_.frame_times_ms.empty() ? i : run_.frame_times_ms[scene_.first + i]);
-  std::size_t keys_taken = 0;
+  std::size_t keys_taken = 0, course_taken = 0;
 
   const auto register_and_subtract = [&](FrameSlot& slot, int i) {
     slot.send_numbers();
@@ -183,8 +185,11 @@ Opacification FrameChain::opacify(const std::vector<bool>& of_picture, const std
       slot.launch(stream_, recording_of(i, turn[i]));
     else
       filter_in_time(slot, i);
-    if (keys_taken < result.key_frames.size() && result.key_frames[keys_taken].frame == slot.frame())
-      copy<float>(stream_, slot.filtered(), result.key_frames[keys_taken++].image.view());
+    const auto keep = [&](std::vector<KeyFrame>& frames, std::size_t& taken) {
+      if (taken < frames.size() && frames[taken].frame == slot.frame()) copy<float>(stream_, slot.filtered(), frames[taken++].image.view());
+    };
+    keep(result.key_frames, keys_taken);
+    keep(result.course, course_taken);
   };
   const auto gather = [&](int i, int place) {
     FrameSlot& slot = *slots_[place];

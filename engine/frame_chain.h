@@ -19,6 +19,7 @@ struct Opacification {
   Image<float> picture;          ///< device: maximum opacification, or the mean where nothing can be subtracted
   Image<float> time_to_peak_ms;  ///< host: NaN where not opacified; empty where frame times are unknown
   std::vector<KeyFrame> key_frames;
+  std::vector<KeyFrame> course;  ///< some of the picture's frames, evenly spaced over the run, filtered; mask coordinates
   std::vector<FrameSubtraction> frames;
   std::vector<RigidMotion> motions;  ///< mask to frame
   std::vector<FrameWarp> warps;      ///< before it; empty without non-rigid registration
@@ -42,9 +43,10 @@ class FrameChain {
   FrameChain(const Stream& stream, const Run& run, const IntensityModel& intensity, const NoiseModel& noise, const MaskChoice& choice,
              std::vector<MaskFrame> masks, const Scene& scene, const AnalysisOptions& options);
 
-  /// Goes through the scene's frames once: registers each, gathers the picture from those `of_picture`, and keeps copies of the key frames,
-  /// which are among these.
-  Opacification opacify(const std::vector<bool>& of_picture, const std::vector<int>& key_frames, AnalysisObserver* observer);
+  /// Goes through the scene's frames once: registers each, gathers the picture from those `of_picture`, and keeps copies of the key frames
+  /// and of those of the run's course, which are among these, in order.
+  Opacification opacify(const std::vector<bool>& of_picture, const std::vector<int>& key_frames, const std::vector<int>& course,
+                        AnalysisObserver* observer);
   /// Goes through them again, measuring the vessels of `topology` in each, and hands every frame to the observer in order.
   SegmentMeasurements measure(const Topology& topology, const Opacification& opacification, const Calibration& calibration,
                               AnalysisObserver* observer);

@@ -272,15 +272,16 @@ class Rules {
     }
     const std::size_t latest = same.empty() ? r : same.back();
     const auto after = std::upper_bound(gone_in.begin(), gone_in.end(), latest);
-    const std::optional<std::size_t> gone = after != gone_in.end() ? std::optional(*after) : std::nullopt;
+    const bool goes = after != gone_in.end();
+    const std::size_t gone = goes ? *after : latest;
     const std::string shape = text("short: %.1f mm at half its depth", site.half_depth);
-    if (gone && mechanical_between(latest, *gone)) {
+    if (goes && mechanical_between(latest, gone)) {
       result.label = notch ? valve_remnant : fixed_stenosis;
       result.reasons = {shape,
-                        "gone in " + run_name(*gone) + ", after a balloon" + (drug_between(r, latest) ? ", and not after a drug" : "")};
-    } else if (gone) {
+                        "gone in " + run_name(gone) + ", after a balloon" + (drug_between(r, latest) ? ", and not after a drug" : "")};
+    } else if (goes) {
       result.label = indeterminate;
-      result.reasons = {shape, "gone in " + run_name(*gone) + " without a balloon: neither fixed nor long enough for spasm"};
+      result.reasons = {shape, "gone in " + run_name(gone) + " without a balloon: neither fixed nor long enough for spasm"};
     } else if (same.size() >= 2 && (!notch || mechanical_between(same.front(), same.back()))) {
       result.label = fixed_stenosis;
       result.reasons = {shape, text("at the same site and of the same size in %d runs", static_cast<int>(same.size())) +
@@ -404,12 +405,17 @@ class Rules {
       result.reasons = {entry.note.empty() ? std::string("out of view") : entry.note};
       return result;
     }
-    if (entry.state == SegmentState::not_filled) {
+    if (!entry.injury.empty()) {
+      result.label = entry.injury;
+      result.reasons = entry.injury_reasons;
+      result.sees_lesion = true;
+    } else if (entry.state == SegmentState::not_filled) {
       result.label = not_filled;
       result.reasons = {entry.note};
       return result;
     }
-    if (entry.state == SegmentState::occluded) result = occluded(r, last);
+    if (entry.state == SegmentState::occluded)
+      if (Verdict shut = occluded(r, last); gravity(shut.label) > gravity(result.label)) result = std::move(shut);
     for (const Site& site : sites)
       if (Verdict here = at_site(site, r, last); gravity(here.label) > gravity(result.label)) result = std::move(here);
     if (result.label != no_change) return result;

@@ -79,7 +79,9 @@ struct TimelineEntry {
   std::array<double, 2> lost_mm = {0, 0};        ///< occluded: from where to where there is no contrast, along the reference's centreline
   double lost_bound = 0;  ///< ... and the share of the reference's calibre below which a lumen would not be seen there
   std::string note;       ///< in words: why it was not measured or not filled
-  std::string doubt;      ///< in words: why a narrowing here is not to be graded; empty: it is
+  std::string injury;     ///< "extravasation" or "dissection", where the run by itself shows one; else empty
+  std::vector<std::string> injury_reasons;
+  std::string doubt;  ///< in words: why a narrowing here is not to be graded; empty: it is
   std::optional<double> arrival_ms, velocity_mm_s, auc_relative_to_inlet;  ///< flow beside calibre
   std::string label_then, label_now;
   std::vector<std::string> reasons;  ///< of label_then

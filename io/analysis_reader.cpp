@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "engine/vessel_injury.h"
 #include "io/byte_source.h"
 #include "io/log_picture.h"
 
@@ -211,6 +212,22 @@ void read_branch_points(const Fields& root, Analysis& analysis) {
   }
 }
 
+/// Of findings, what one run can tell of its vessels by itself.
+void read_injuries(const Fields& root, Analysis& analysis) {
+  for (const json& item : root.list("findings")) {
+    const Fields fields(item, root.place() + ".findings");
+    Finding finding;
+    finding.label = fields.words("label");
+    if (injury_of(finding).empty()) continue;
+    finding.segment = static_cast<int>(fields.number("segment"));
+    const auto at = fields.numbers("at_px", 2);
+    finding.at_px = {at[0], at[1]};
+    for (const json& reason : fields.list("reasons"))
+      if (reason.is_string()) finding.reasons.push_back(reason.get<std::string>());
+    analysis.findings.push_back(std::move(finding));
+  }
+}
+
 }  // namespace
 
 bool is_analysis_folder(const std::string& path) {
@@ -242,6 +259,7 @@ ComparedRun read_analysis(const std::string& folder) {
     analysis.segments.push_back(
         read_segment(Fields(item, path + ".segments[" + std::to_string(analysis.segments.size()) + "]"), analysis.calibration.mm_per_px));
   read_branch_points(root, analysis);
+  read_injuries(root, analysis);
   read_flow(root.object("flow"), analysis.flow);
   LogPicture mask = read_log_picture((base / mask_picture_name).string()), fullest = read_log_picture((base / opacification_name).string());
   for (const LogPicture* picture : {&mask, &fullest})

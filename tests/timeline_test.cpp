@@ -338,6 +338,21 @@ TEST(Timeline, ASegmentThatCouldNotBeMeasuredAgainGoesWithTheNextOne) {
   EXPECT_EQ(segments[0].entries[1].label_then, "spasm, not yet settled");
 }
 
+TEST(Timeline, AnInjuryIsGraverThanSpasmAndLessThanAnOcclusion) {
+  Timeline timeline;
+  timeline.add({80}, EventKind::valvulotomy, 0);
+  timeline.segments[0].entries[1].injury = "dissection";
+  timeline.segments[0].entries[1].injury_reasons = {"two lumina"};
+  const SegmentTimeline& segment = timeline.labelled();
+  EXPECT_EQ(segment.label, "dissection");
+  EXPECT_EQ(segment.entries[1].label_now, "dissection");
+  ASSERT_FALSE(segment.reasons.empty());
+  EXPECT_EQ(segment.reasons.back(), "two lumina");
+  timeline.add_occluded(EventKind::follow_up, 1);
+  EXPECT_EQ(timeline.labelled().label, "occlusion");
+  EXPECT_EQ(timeline.segments[0].entries[1].label_now, "dissection");
+}
+
 TEST(Timeline, FalseDiscoveriesAreBounded) {
   std::vector<SegmentTimeline> segments(40);
   for (std::size_t s = 0; s < segments.size(); ++s) {
