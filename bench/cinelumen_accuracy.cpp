@@ -11,6 +11,7 @@
 #include <string>
 #include <tuple>
 
+#include "bench/injury_accuracy.h"
 #include "bench/onset_accuracy.h"
 #include "engine/diameter_rule.h"
 #include "engine/findings.h"
@@ -24,7 +25,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 using namespace cinelumen::test;
 
-constexpr const char* onset_mode = "onset";
+constexpr const char *onset_mode = "onset", *injury_scenario = "injury";
 
 struct Options {
   std::string scenario = "tubes", method = "fit", registration = "rigid", json;
@@ -470,7 +471,9 @@ int main(int argc, char** argv) {
   app.add_option(
          "SCENARIO,--scenario", options.scenario,
          "One of the phantom's; or onset: changes of calibre within a run, false ones in runs that keep theirs (SEEDS of each of nine "
-         "scenarios, and simulated ones) and how soon narrowings are told")
+         "scenarios, and simulated ones) and how soon narrowings are told. injury: what is suspected of it, and of as many runs of "
+         "scenarios "
+         "without any")
       ->check(CLI::IsMember(scenarios))
       ->capture_default_str();
   app.add_option("SIDE,--size", options.side, "Rows and columns")->check(CLI::Range(64, 4096))->capture_default_str();
@@ -496,6 +499,8 @@ int main(int argc, char** argv) {
   try {
     if (options.scenario == onset_mode)
       return write_json(options.json, measure_onsets({options.side, options.seeds, options.simulated, options.first_seed}));
+    if (options.scenario == injury_scenario)
+      return write_json(options.json, measure_injuries({options.side, options.seeds, options.first_seed}));
     return compare_with_truth(options);
   } catch (const std::exception& error) {
     std::fprintf(stderr, "cinelumen_accuracy: %s\n", error.what());

@@ -282,6 +282,11 @@ class Rules {
     } else if (goes) {
       result.label = indeterminate;
       result.reasons = {shape, "gone in " + run_name(gone) + " without a balloon: neither fixed nor long enough for spasm"};
+    } else if (same.size() >= 2 && !seen_later(site, same, last)) {
+      result.label = indeterminate;
+      result.reasons = {shape,
+                        "of the same size in the runs of one procedure, but none later could measure its place: spasm that lasts "
+                        "looks like this, too"};
     } else if (same.size() >= 2 && (!notch || mechanical_between(same.front(), same.back()))) {
       result.label = fixed_stenosis;
       result.reasons = {shape, text("at the same site and of the same size in %d runs", static_cast<int>(same.size())) +
@@ -292,6 +297,18 @@ class Rules {
                                                 : "seen in one run: a fixed stenosis or valve remnant stays at its site"};
     }
     return result;
+  }
+
+  /// Of runs that are all of one procedure: whether there is no later one, or one that measured the place.
+  bool seen_later(const Site& site, const std::vector<std::size_t>& same, std::size_t last) const {
+    const int procedure = runs_[same.back()].procedure;
+    bool later = false;
+    for (std::size_t q = same.back() + 1; q <= last; ++q) {
+      if (runs_[q].procedure == procedure || !segment_.entries[q].change.known) continue;
+      later = true;
+      if (look(site, q).known) return true;
+    }
+    return !later || runs_[same.front()].procedure != procedure;
   }
 
   /// Short, wherever it may go on beside other vessels that hide it; or hardly seen.
@@ -375,7 +392,8 @@ class Rules {
     for (std::size_t q = r + 1; q <= last && !mechanical_between(r, q); ++q) {
       const SiteInRun later = look(lost, q);
       if (!later.known || later.present || later.percent >= t_.narrowing_percent) continue;
-      Verdict opened = tapers_into(entry, lost) ? spasm(lost, r, last, look(lost, r)) : Verdict{indeterminate, {}, {}, {}};
+      const bool shut = tapers_into(entry, lost) || narrowed_beside(lost, r, last);
+      Verdict opened = shut ? spasm(lost, r, last, look(lost, r)) : Verdict{indeterminate, {}, {}, {}};
       opened.sees_lesion = true;
       opened.reasons.insert(opened.reasons.begin(), result.reasons.begin(), result.reasons.end());
       if (is_spasm(opened.label)) {
@@ -389,6 +407,15 @@ class Rules {
       return opened;
     }
     return result;
+  }
+  /// Spasm of the same place in another run of the procedure: it was on its way, or is giving way.
+  bool narrowed_beside(const Site& lost, std::size_t r, std::size_t last) const {
+    for (std::size_t q = 0; q <= last; ++q) {
+      if (q == r || runs_[q].procedure != runs_[r].procedure) continue;
+      const SiteInRun other = look(lost, q);
+      if (other.present && !other.occluded && other.percent >= t_.mild_percent) return true;
+    }
+    return false;
   }
   /// A narrowing beside what is lost, or reaching into it.
   bool tapers_into(const TimelineEntry& entry, const Site& lost) const {

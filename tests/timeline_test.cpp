@@ -177,6 +177,34 @@ TEST(Timeline, WhatOpensByItselfWithoutATaperWasPassedBy) {
   EXPECT_EQ(segment.grade, "none");
 }
 
+TEST(Timeline, WhatOpensByItselfThroughASpasmWasShutByIt) {
+  // Nothing beside it could be measured while it was shut; the next run shows it on its way.
+  Timeline timeline;
+  timeline.add_occluded(EventKind::valvulotomy, 0);
+  timeline.add({72, 36}, EventKind::spasmolytic, 0);
+  timeline.add({0}, EventKind::spasmolytic, 0);
+  const SegmentTimeline& segment = timeline.labelled();
+  EXPECT_EQ(segment.label, "spasm, relieved");
+  EXPECT_EQ(segment.grade, "severe");
+}
+
+TEST(Timeline, WhatOneProcedureShowsAndNoneLaterMeasuredIsNotFixed) {
+  const auto seen_in_one_procedure = [](bool later_measured) {
+    Timeline timeline;
+    for (int i = 0; i < 3; ++i) timeline.add({60, 8}, i == 0 ? EventKind::valvulotomy : EventKind::spasmolytic, 0);
+    timeline.add({60, 8}, EventKind::next_day, 1);
+    if (later_measured) return timeline.labelled().label;
+    // Of the next day only a part far away from it.
+    CalibreChange& change = timeline.segments[0].entries.back().change;
+    std::vector<LogRatio> ratios;
+    for (double arc = 0; arc < 20; arc += 0.26) ratios.push_back({arc, 0, 0.03});
+    change = estimate_change(ratios, 0.01);
+    return timeline.labelled().label;
+  };
+  EXPECT_EQ(seen_in_one_procedure(true), "fixed stenosis");
+  EXPECT_EQ(seen_in_one_procedure(false), "indeterminate");
+}
+
 TEST(Timeline, WhatWasSaidThenKnewNothingOfLaterRuns) {
   Timeline timeline;
   timeline.add({60, 7}, EventKind::valvulotomy, 0);
