@@ -2,9 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <functional>
 
+#include "engine/phantom/phantom.h"
 #include "support/straight_vessels.h"
 
 namespace {
@@ -128,6 +130,25 @@ TEST(Dissection, OneLumenIsNone) {
   EXPECT_TRUE(find_dissections(course_of([](double y, double, double s) { return in_vein(y, s); }), vein(), noise_sd).empty());
   const Contrast layered = [](double y, double, double s) { return std::abs(y - 80) >= 6 ? 0 : 0.3 * (y > 80 ? stays(s) : washes_out(s)); };
   EXPECT_TRUE(find_dissections(course_of(layered), vein(), noise_sd).empty()) << "no line parts them";
+}
+
+TEST(VesselInjury, OfAFootBothAreFoundWhereTheyAreAndNoOthers) {
+  PhantomOptions options;
+  options.scenario = "injury";
+  options.rows = options.columns = 512;
+  options.seed = 3;
+  const PhantomRun phantom = make_phantom(options);
+  const Analysis analysis = analyze(Stream::cpu(), make_run(phantom), {});
+  ASSERT_EQ(phantom.truth.stains.size(), 2U);
+  int named = 0;
+  for (const Finding& finding : analysis.findings) named += !injury_of(finding).empty();
+  EXPECT_EQ(named, 2);
+  for (const PhantomStain& stain : phantom.truth.stains) {
+    const auto at = std::find_if(analysis.findings.begin(), analysis.findings.end(),
+                                 [&](const Finding& finding) { return injury_of(finding) == stain.kind; });
+    ASSERT_NE(at, analysis.findings.end()) << stain.kind;
+    EXPECT_LT(phantom.truth.mm_per_px * std::hypot(at->at_px[0] - stain.y_px, at->at_px[1] - stain.x_px), 4) << stain.kind;
+  }
 }
 
 }  // namespace
