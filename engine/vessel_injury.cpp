@@ -271,6 +271,17 @@ class Flaps {
     const double reach = options_.reach_mm / mm_;
     const int half = static_cast<int>(std::ceil(2 * reach));  // samples half a pixel apart
     const auto place = [&](int i) { return std::array{p.y + 0.5 * i * p.tangent_x, p.x - 0.5 * i * p.tangent_y}; };
+    // Most sections show at a glance that nothing stays in them, or nothing washes out.
+    bool some_stays = false, some_washes_out = false;
+    for (int i = -half; i <= half; i += 2) {
+      const auto [y, x] = place(i);
+      const int row = static_cast<int>(std::lround(y)), column = static_cast<int>(std::lround(x));
+      if (!course_.inside(row, column) || course_.peak(row, column) < least_) continue;
+      const double left = course_.end(row, column) / course_.peak(row, column);
+      some_stays = some_stays || left >= options_.stays;
+      some_washes_out = some_washes_out || left <= options_.washed_out;
+    }
+    if (!some_stays || !some_washes_out) return {};
     std::vector<double> full, end;
     for (int i = -half; i <= half; ++i) {
       const auto [y, x] = place(side * i);
