@@ -273,7 +273,11 @@ class RunAgainstReference {
       const double calibre = known ? calibre_->segments[s].diameter_px[i] * std::exp(ratio) * mm : 0;
       entry.calibre_mm.push_back(known ? static_cast<float>(calibre) : nothing);
       entry.calibre_sd_mm.push_back(known ? static_cast<float>(calibre * aligned.sd[i]) : nothing);
-      if (known) ratios.push_back({calibre_->segments[s].arc_mm[i], ratio, aligned.sd[i]});
+      if (!known) continue;
+      // Where the reference's calibre is carried on from far away nothing short can be told.
+      constexpr double carried_mm = 3, far_sd = 0.1;
+      const ReferenceCalibre::Segment& own = calibre_->segments[s];
+      ratios.push_back({own.arc_mm[i], ratio, aligned.sd[i], own.sd_px[i] > far_sd * own.diameter_px[i] ? carried_mm : 0});
     }
     entry.compared_mm = static_cast<double>(ratios.size()) * calibre_->mm_per_px;
     judge(s, std::move(ratios), entry);

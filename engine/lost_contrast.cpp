@@ -140,16 +140,22 @@ class Search {
     const std::vector<double>& arc = calibre_.segments[s].arc_mm;
     for (std::size_t i = 0; i < segment.seen.size(); ++i) {
       if (segment.seen[i] != Seen::empty) continue;
+      // What crosses it, or noise, does not part it.
+      constexpr double parted_mm = 1.5;
       std::size_t last = i;
-      while (last + 1 < segment.seen.size() && segment.seen[last + 1] == Seen::empty) ++last;
+      for (std::size_t k = i + 1; k < segment.seen.size() && arc[k] - arc[last] <= parted_mm; ++k) {
+        if (segment.seen[k] == Seen::vessel || segment.seen[k] == Seen::out_of_view) break;
+        if (segment.seen[k] == Seen::empty) last = k;
+      }
       if (segment.first_empty < 0 || arc[last] - arc[i] > length(s, segment)) {
         segment.first_empty = static_cast<int>(i);
         segment.last_empty = static_cast<int>(last);
       }
       i = last;
     }
-    // A short link between branchings that is empty as a whole belongs to what is lost about it.
-    const double least = std::min(options_.least_mm, 0.7 * (arc.empty() ? 0 : arc.back()));
+    // A short link between branchings that is empty as a whole, or what the field shows of a vessel, belongs to what is lost about it.
+    const auto in_view = std::count_if(segment.seen.begin(), segment.seen.end(), [](Seen seen) { return seen != Seen::out_of_view; });
+    const double least = std::min(options_.least_mm, 0.7 * mm_ * static_cast<double>(in_view));
     segment.lost = segment.first_empty >= 0 && length(s, segment) >= std::max(least, 1.0);
   }
   double length(std::size_t s, const Segment& segment) const {

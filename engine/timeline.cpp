@@ -304,7 +304,7 @@ class Rules {
     const int procedure = runs_[same.back()].procedure;
     bool later = false;
     for (std::size_t q = same.back() + 1; q <= last; ++q) {
-      if (runs_[q].procedure == procedure || !segment_.entries[q].change.known) continue;
+      if (runs_[q].procedure == procedure || !runs_[q].comparable) continue;
       later = true;
       if (look(site, q).known) return true;
     }
