@@ -80,14 +80,15 @@ std::vector<int> frames_of_course(const Run& run, const Analysis& analysis, cons
 }
 
 // What shows in the run's course, as findings.
-std::vector<Finding> find_injuries(const Stream& stream, const Run& run, std::vector<KeyFrame> frames, double noise_sd,
-                                   const Analysis& analysis) {
+std::vector<Finding> injury_findings(const Stream& stream, const Run& run, const std::vector<KeyFrame>& frames, double noise_sd,
+                                     const Analysis& analysis) {
   std::vector<CourseSample> course;
-  for (KeyFrame& frame : frames)
+  for (const KeyFrame& frame : frames)
     course.push_back({run.frame_times_ms[static_cast<std::size_t>(frame.frame)], to_host<const float>(stream, frame.image.view())});
   std::vector<Finding> findings;
-  for (const Extravasation& injury : find_extravasations(course, analysis, noise_sd)) findings.push_back(finding_of(injury));
-  for (const Dissection& injury : find_dissections(course, analysis, noise_sd)) findings.push_back(finding_of(injury));
+  const VesselInjuries injuries = find_injuries(course, analysis, noise_sd);
+  for (const Extravasation& injury : injuries.extravasations) findings.push_back(finding_of(injury));
+  for (const Dissection& injury : injuries.dissections) findings.push_back(finding_of(injury));
   return findings;
 }
 
@@ -233,7 +234,10 @@ Analysis analyze(const Stream& stream, const Run& run, const AnalysisOptions& op
     const auto transits = measure_transits(measurements, analysis);
     summarize_foot_flow(name_segments(analysis, run.description.body_part, transits), transits, analysis);
     analysis.findings = find_single_run_findings(analysis);
-    for (Finding& injury : find_injuries(stream, run, std::move(opacification.course), opacification.noise_sd, analysis))
+  }
+  {
+    const auto timed = clock.measure("injuries");
+    for (Finding& injury : injury_findings(stream, run, opacification.course, opacification.noise_sd, analysis))
       analysis.findings.push_back(std::move(injury));
   }
 

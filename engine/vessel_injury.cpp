@@ -22,16 +22,20 @@ constexpr std::size_t least_samples = 5, last_samples = 2;
 class Course {
  public:
   explicit Course(const std::vector<CourseSample>& samples) : samples_(samples), peak_(height(), width()), end_(height(), width()) {
-    for (int y = 0; y < height(); ++y)
-      for (int x = 0; x < width(); ++x) {
-        float most = 0, last = 0;
-        for (std::size_t k = 0; k < size(); ++k) {
-          most = std::max(most, at(k, y, x));
-          if (k + last_samples >= size()) last += at(k, y, x) / last_samples;
+    for (int y = 0; y < height(); ++y) {
+      float *const peak = peak_.row(y), *const end = end_.row(y);
+      std::fill(peak, peak + width(), 0.0f);
+      std::fill(end, end + width(), 0.0f);
+      for (std::size_t k = 0; k < size(); ++k) {
+        const float* const values = samples_[k].opacification.row(y);
+        const float share = k + last_samples >= size() ? 1.0f / last_samples : 0;
+        for (int x = 0; x < width(); ++x) {
+          const float value = values[x] == values[x] ? values[x] : 0;
+          peak[x] = std::max(peak[x], value);
+          end[x] += share * value;
         }
-        peak_(y, x) = most;
-        end_(y, x) = last;
       }
+    }
   }
 
   int height() const { return samples_.front().opacification.height(); }
@@ -47,16 +51,19 @@ class Course {
   float peak(int y, int x) const { return peak_(y, x); }
   /// In the last two pictures.
   float end(int y, int x) const { return end_(y, x); }
-  /// Between four pixels.
-  double between(std::size_t k, double y, double x) const {
+  /// The same between four pixels.
+  double peak(double y, double x) const { return between(peak_, y, x); }
+  double end(double y, double x) const { return between(end_, y, x); }
+
+ private:
+  double between(const Image<float>& image, double y, double x) const {
     const int y0 = static_cast<int>(std::floor(y)), x0 = static_cast<int>(std::floor(x));
     if (!inside(y0, x0) || !inside(y0 + 1, x0 + 1)) return 0;
     const double fy = y - y0, fx = x - x0;
-    return (1 - fy) * ((1 - fx) * at(k, y0, x0) + fx * at(k, y0, x0 + 1)) +
-           fy * ((1 - fx) * at(k, y0 + 1, x0) + fx * at(k, y0 + 1, x0 + 1));
+    return (1 - fy) * ((1 - fx) * image(y0, x0) + fx * image(y0, x0 + 1)) +
+           fy * ((1 - fx) * image(y0 + 1, x0) + fx * image(y0 + 1, x0 + 1));
   }
 
- private:
   const std::vector<CourseSample>& samples_;
   Image<float> peak_, end_;
 };
@@ -286,11 +293,9 @@ class Flaps {
     for (int i = -half; i <= half; ++i) {
       const auto [y, x] = place(side * i);
       double most = 0, last = 0;
-      for (std::size_t k = 0; k < course_.size(); ++k) {
-        double value = 0;  // three places along the vessel: less noise, and the line runs along it
-        for (const int along : {-1, 0, 1}) value += course_.between(k, y + along * p.tangent_y, x + along * p.tangent_x) / 3;
-        most = std::max(most, value);
-        if (k + last_samples >= course_.size()) last += value / last_samples;
+      for (const int along : {-1, 0, 1}) {  // three places along the vessel: less noise, and the line runs along it
+        most += course_.peak(y + along * p.tangent_y, x + along * p.tangent_x) / 3;
+        last += course_.end(y + along * p.tangent_y, x + along * p.tangent_x) / 3;
       }
       full.push_back(most);
       end.push_back(last);
@@ -402,18 +407,11 @@ class Flaps {
 
 }  // namespace
 
-std::vector<Extravasation> find_extravasations(const std::vector<CourseSample>& course, const Analysis& analysis, double noise_sd,
-                                               const InjuryOptions& options) {
+VesselInjuries find_injuries(const std::vector<CourseSample>& course, const Analysis& analysis, double noise_sd,
+                             const InjuryOptions& options) {
   if (!can_tell(course, analysis)) return {};
   const Course pixels(course);
-  return Leaks(pixels, analysis, noise_sd, options).find();
-}
-
-std::vector<Dissection> find_dissections(const std::vector<CourseSample>& course, const Analysis& analysis, double noise_sd,
-                                         const InjuryOptions& options) {
-  if (!can_tell(course, analysis)) return {};
-  const Course pixels(course);
-  return Flaps(pixels, analysis, noise_sd, options).find();
+  return {Leaks(pixels, analysis, noise_sd, options).find(), Flaps(pixels, analysis, noise_sd, options).find()};
 }
 
 Finding finding_of(const Dissection& injury) {

@@ -54,14 +54,16 @@ struct Dissection {
   double length_mm() const { return to_mm - from_mm; }
 };
 
-/// Looks for stains in the course of a run. `noise_sd`: of one picture, log units. Empty where fewer than five pictures, no calibration, or
-/// vessels that move against the background leave nothing to be told.
-std::vector<Extravasation> find_extravasations(const std::vector<CourseSample>& course, const Analysis& analysis, double noise_sd,
-                                               const InjuryOptions& options = {});
+/// What was found in a run.
+struct VesselInjuries {
+  std::vector<Extravasation> extravasations;
+  std::vector<Dissection> dissections;
+};
 
-/// Likewise.
-std::vector<Dissection> find_dissections(const std::vector<CourseSample>& course, const Analysis& analysis, double noise_sd,
-                                         const InjuryOptions& options = {});
+/// Looks at the course of a run. `noise_sd`: of one picture, log units. Empty where fewer than five pictures, no calibration, or vessels
+/// that move against the background leave nothing to be told.
+VesselInjuries find_injuries(const std::vector<CourseSample>& course, const Analysis& analysis, double noise_sd,
+                             const InjuryOptions& options = {});
 
 /// "extravasation (suspected)".
 Finding finding_of(const Extravasation& injury);

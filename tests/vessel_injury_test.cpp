@@ -52,7 +52,7 @@ Contrast leak(double radius, const std::function<double(double)>& over_time) {
 }
 
 TEST(Extravasation, GrowsBesideAVesselAndStays) {
-  const auto found = find_extravasations(course_of(leak(12, stays)), vein(), noise_sd);
+  const auto found = find_injuries(course_of(leak(12, stays)), vein(), noise_sd).extravasations;
   ASSERT_EQ(found.size(), 1U);
   EXPECT_EQ(found[0].segment, 1);
   EXPECT_NEAR(found[0].at_px[0], 97, 2);
@@ -66,18 +66,20 @@ TEST(Extravasation, GrowsBesideAVesselAndStays) {
   EXPECT_EQ(injury_of(finding), "extravasation");
 }
 
-TEST(Extravasation, WhatWashesOutIsNone) { EXPECT_TRUE(find_extravasations(course_of(leak(12, washes_out)), vein(), noise_sd).empty()); }
+TEST(Extravasation, WhatWashesOutIsNone) {
+  EXPECT_TRUE(find_injuries(course_of(leak(12, washes_out)), vein(), noise_sd).extravasations.empty());
+}
 
 TEST(Extravasation, WhatDoesNotGrowOrIsSmallOrFaintIsNone) {
   const Contrast at_once = [](double y, double x, double s) {
     return std::max(in_vein(y, s), std::hypot(y - 96, x - 80) < 12 ? 0.15 * stays(s) : 0);
   };
-  EXPECT_TRUE(find_extravasations(course_of(at_once), vein(), noise_sd).empty());
-  EXPECT_TRUE(find_extravasations(course_of(leak(4, stays)), vein(), noise_sd).empty());
+  EXPECT_TRUE(find_injuries(course_of(at_once), vein(), noise_sd).extravasations.empty());
+  EXPECT_TRUE(find_injuries(course_of(leak(4, stays)), vein(), noise_sd).extravasations.empty());
   const Contrast blush = [](double y, double x, double s) {
     return std::max(in_vein(y, s), std::hypot(y - 96, x - 80) < 12 * std::cbrt(std::clamp((s - 2) / 5, 0.0, 1.0)) ? 0.03 * stays(s) : 0);
   };
-  EXPECT_TRUE(find_extravasations(course_of(blush), vein(), noise_sd).empty());
+  EXPECT_TRUE(find_injuries(course_of(blush), vein(), noise_sd).extravasations.empty());
 }
 
 TEST(Extravasation, AVeinThatFillsLateIsNone) {
@@ -86,17 +88,17 @@ TEST(Extravasation, AVeinThatFillsLateIsNone) {
     const double front = 12 * (s - 2);
     return std::max(in_vein(y, s), std::abs(y - 96) < 6 && x > 40 && x < 40 + front ? 0.25 : 0);
   };
-  EXPECT_TRUE(find_extravasations(course_of(late), vein(), noise_sd).empty());
+  EXPECT_TRUE(find_injuries(course_of(late), vein(), noise_sd).extravasations.empty());
 }
 
 TEST(Extravasation, NothingIsSaidWhereTheVesselHasNotWashedOut) {
   const Contrast full = [](double y, double x, double s) {
     return std::max(std::abs(y - 80) < 6 ? 0.3 * stays(s) : 0, leak(12, stays)(y, x, s));
   };
-  EXPECT_TRUE(find_extravasations(course_of(full), vein(), noise_sd).empty());
+  EXPECT_TRUE(find_injuries(course_of(full), vein(), noise_sd).extravasations.empty());
   Analysis uncalibrated = vein();
   uncalibrated.calibration = {};
-  EXPECT_TRUE(find_extravasations(course_of(leak(12, stays)), uncalibrated, noise_sd).empty());
+  EXPECT_TRUE(find_injuries(course_of(leak(12, stays)), uncalibrated, noise_sd).extravasations.empty());
 }
 
 /// From x = 50 to 110: a lumen that flows, a line, and one that keeps its contrast, blurred as a detector does.
@@ -110,7 +112,7 @@ Contrast flap(double from_y, double line_y, double to_y) {
 }
 
 TEST(Dissection, TwoLuminaInOneOutlineOfWhichOneStays) {
-  const auto found = find_dissections(course_of(flap(74, 80.5, 86)), vein(), noise_sd);
+  const auto found = find_injuries(course_of(flap(74, 80.5, 86)), vein(), noise_sd).dissections;
   ASSERT_EQ(found.size(), 1U);
   EXPECT_EQ(found[0].segment, 1);
   EXPECT_NEAR(found[0].from_mm, (50 - 5) * straight_mm_per_px, 1);
@@ -123,13 +125,13 @@ TEST(Dissection, TwoLuminaInOneOutlineOfWhichOneStays) {
 
 TEST(Dissection, TwoVeinsBesideOneAnotherAreNone) {
   // Together they are much wider than the vein before and after.
-  EXPECT_TRUE(find_dissections(course_of(flap(74, 86.5, 99)), vein(), noise_sd).empty());
+  EXPECT_TRUE(find_injuries(course_of(flap(74, 86.5, 99)), vein(), noise_sd).dissections.empty());
 }
 
 TEST(Dissection, OneLumenIsNone) {
-  EXPECT_TRUE(find_dissections(course_of([](double y, double, double s) { return in_vein(y, s); }), vein(), noise_sd).empty());
+  EXPECT_TRUE(find_injuries(course_of([](double y, double, double s) { return in_vein(y, s); }), vein(), noise_sd).dissections.empty());
   const Contrast layered = [](double y, double, double s) { return std::abs(y - 80) >= 6 ? 0 : 0.3 * (y > 80 ? stays(s) : washes_out(s)); };
-  EXPECT_TRUE(find_dissections(course_of(layered), vein(), noise_sd).empty()) << "no line parts them";
+  EXPECT_TRUE(find_injuries(course_of(layered), vein(), noise_sd).dissections.empty()) << "no line parts them";
 }
 
 TEST(VesselInjury, OfAFootBothAreFoundWhereTheyAreAndNoOthers) {
