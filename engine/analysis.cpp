@@ -45,6 +45,11 @@ std::vector<int> noise_frames(const MaskChoice& mask, const Scene& scene) {
   return {mask.reference_frame};
 }
 
+// Whether the picture is gathered from a frame.
+bool makes_picture(const Scene& scene, const std::vector<bool>& of_picture, int frame) {
+  return !scene.is_odd(frame) && of_picture[static_cast<std::size_t>(frame - scene.first)];
+}
+
 // Up to `count` well-filled frames among those `of_picture`, spread over the run: where the vessels may be traced, and compared to see
 // whether they move.
 std::vector<int> well_filled_frames(const MaskChoice& mask, const Scene& scene, const std::vector<bool>& of_picture, int count) {
@@ -57,7 +62,7 @@ std::vector<int> well_filled_frames(const MaskChoice& mask, const Scene& scene, 
     for (int frame = first; frame <= last; ++frame)
       if (mask.contrast_score[frame - first] >= 0.75 * best) candidates.push_back(frame);
   }
-  std::erase_if(candidates, [&](int frame) { return scene.is_odd(frame) || !of_picture[static_cast<std::size_t>(frame - first)]; });
+  std::erase_if(candidates, [&](int frame) { return !makes_picture(scene, of_picture, frame); });
   if (static_cast<int>(candidates.size()) <= count) return candidates;
   std::vector<int> chosen;
   for (int i = 0; i < count; ++i) chosen.push_back(candidates[(2 * i + 1) * candidates.size() / (2 * count)]);
@@ -72,19 +77,22 @@ std::vector<int> frames_of_course(const Run& run, const Analysis& analysis, cons
   if (mask.source == MaskSource::none || run.frame_times_ms.empty() || !analysis.calibration.known()) return {};
   std::vector<int> candidates;
   for (int frame = scene.first; frame <= scene.last; ++frame)
-    if (!scene.is_odd(frame) && of_picture[static_cast<std::size_t>(frame - scene.first)]) candidates.push_back(frame);
+    if (makes_picture(scene, of_picture, frame)) candidates.push_back(frame);
   if (candidates.size() <= count) return candidates;
   std::vector<int> chosen;
   for (std::size_t i = 0; i < count; ++i) chosen.push_back(candidates[i * (candidates.size() - 1) / (count - 1)]);
   return chosen;
 }
 
-// What shows in the run's course, as findings.
-std::vector<Finding> injury_findings(const Stream& stream, const Run& run, const std::vector<KeyFrame>& frames, double noise_sd,
-                                     const Analysis& analysis) {
+std::vector<CourseSample> to_host(const Stream& stream, const Run& run, const std::vector<KeyFrame>& frames) {
   std::vector<CourseSample> course;
   for (const KeyFrame& frame : frames)
     course.push_back({run.frame_times_ms[static_cast<std::size_t>(frame.frame)], to_host<const float>(stream, frame.image.view())});
+  return course;
+}
+
+// What shows in the run's course, as findings.
+std::vector<Finding> injury_findings(const std::vector<CourseSample>& course, double noise_sd, const Analysis& analysis) {
   std::vector<Finding> findings;
   const VesselInjuries injuries = find_injuries(course, analysis, noise_sd);
   for (const Extravasation& injury : injuries.extravasations) findings.push_back(finding_of(injury));
@@ -201,7 +209,8 @@ Analysis analyze(const Stream& stream, const Run& run, const AnalysisOptions& op
     topology_options.vesselness = chain.setup().vesselness_options(options.response, opacification.noise_sd);
     topology = find_topology(stream, opacification.picture, opacification.key_frames, chain.setup().valid(), topology_options);
   }
-  opacification.key_frames.clear();  // planes that nobody needs any more
+  const std::vector<CourseSample> course = to_host(stream, run, opacification.course);
+  for (std::vector<KeyFrame>* planes : {&opacification.key_frames, &opacification.course}) planes->clear();  // nobody needs them any more
   analysis.subtracted = mask.source != MaskSource::none;
   analysis.subtraction.mask = mask;
   analysis.subtraction.registration = analysis.subtracted ? options.registration : Registration::none;
@@ -237,8 +246,7 @@ Analysis analyze(const Stream& stream, const Run& run, const AnalysisOptions& op
   }
   {
     const auto timed = clock.measure("injuries");
-    for (Finding& injury : injury_findings(stream, run, opacification.course, opacification.noise_sd, analysis))
-      analysis.findings.push_back(std::move(injury));
+    for (Finding& injury : injury_findings(course, opacification.noise_sd, analysis)) analysis.findings.push_back(std::move(injury));
   }
 
   clock.merge(chain.clock());

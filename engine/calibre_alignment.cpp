@@ -152,18 +152,27 @@ std::optional<Calibre> calibre_at(const SegmentResult& segment, double place) {
   return calibre;
 }
 
-/// First and last points of stretches above a level, across gaps that are no longer than a millimetre: the steepest place of a short
-/// narrowing is often not measured.
-std::vector<std::array<std::size_t, 2>> stretches_above(const std::vector<double>& arc, const std::vector<double>& values, double level) {
+/// Points `first` to `last` of a profile, and the largest value among them.
+struct Stretch {
+  std::size_t first = 0, last = 0;
+  double largest = 0;
+};
+
+/// Stretches above a level, across gaps that are no longer than a millimetre: the steepest place of a short narrowing is often not
+/// measured.
+std::vector<Stretch> stretches_above(const std::vector<double>& arc, const std::vector<double>& values, double level) {
   constexpr double gap_mm = 1;
-  std::vector<std::array<std::size_t, 2>> result;
+  std::vector<Stretch> result;
   for (std::size_t i = 0; i < values.size(); ++i) {
     if (!(values[i] > level)) continue;
-    std::size_t last = i, k = i + 1;
-    for (; k < values.size() && arc[k] - arc[last] <= gap_mm && !(values[k] <= level); ++k)
-      if (values[k] > level) last = k;
-    result.push_back({i, last});
-    i = last;
+    Stretch stretch{i, i, values[i]};
+    for (std::size_t k = i + 1; k < values.size() && arc[k] - arc[stretch.last] <= gap_mm && !(values[k] <= level); ++k)
+      if (values[k] > level) {
+        stretch.last = k;
+        stretch.largest = std::max(stretch.largest, values[k]);
+      }
+    result.push_back(stretch);
+    i = stretch.last;
   }
   return result;
 }
@@ -183,29 +192,27 @@ void bridge(const AlignmentOptions& options, const ShownElsewhere& elsewhere, Re
   std::vector<double> known = smooth;
   for (std::size_t i = 0; i < elsewhere.log_diameter.size(); ++i)
     if (!std::isfinite(known[i])) known[i] = elsewhere.log_diameter[i];
-  const std::vector<Sides> sides = sides_of(own.arc_mm, smooth, options.bridge_mm);
   const double least = -std::log(1 - 0.01 * options.bridge_percent);
   // The whole dip is filled, its shoulders too, where it is deep enough anywhere.
   const auto fill = [&](const std::vector<double>& healthy, const auto& serves) {
     std::vector<double> depth;
     for (std::size_t i = 0; i < n; ++i) depth.push_back(healthy[i] - smooth[i]);
-    for (const auto& [first, last] : stretches_above(own.arc_mm, depth, any)) {
-      double deepest = 0;
-      for (std::size_t k = first; k <= last; ++k)
-        if (std::isfinite(depth[k])) deepest = std::max(deepest, depth[k]);
+    for (const auto& [first, last, deepest] : stretches_above(own.arc_mm, depth, any)) {
       if (deepest < least || !serves(first, last)) continue;
       for (std::size_t k = first; k <= last; ++k)
         if (depth[k] > 0) own.diameter_px[k] = std::max(own.diameter_px[k], static_cast<float>(std::exp(healthy[k])));
     }
   };
-  std::vector<double> lower, before, after;
+  std::vector<double> lower;
   for (const Sides& side : sides_of(own.arc_mm, known, options.bridge_mm)) lower.push_back(side.lower());
+  fill(lower, [](std::size_t, std::size_t) { return true; });
+  if (elsewhere.dips.empty()) return;
+  const std::vector<Sides> sides = sides_of(own.arc_mm, smooth, options.bridge_mm);
+  std::vector<double> before, after;
   for (const Sides& side : sides) {
     before.push_back(side.before);
     after.push_back(side.after);
   }
-  fill(lower, [](std::size_t, std::size_t) { return true; });
-  if (elsewhere.dips.empty()) return;
   // One side is enough where other runs show a part of the dip to be as wide.
   for (const std::vector<double>* side : {&before, &after})
     fill(*side, [&](std::size_t first, std::size_t last) {
@@ -266,10 +273,7 @@ std::vector<double> short_dips(const std::vector<double>& arc, const AlignmentOp
     return count >= enough;
   };
   std::vector<double> dips(wider.size(), 0.0);
-  for (const auto& [first, last] : stretches_above(arc, wider, edge)) {
-    double deepest = 0;
-    for (std::size_t k = first; k <= last; ++k)
-      if (std::isfinite(wider[k])) deepest = std::max(deepest, wider[k]);
+  for (const auto& [first, last, deepest] : stretches_above(arc, wider, edge)) {
     if (deepest >= least && arc[last] - arc[first] <= options.bridge_mm &&
         (as_wide(static_cast<std::ptrdiff_t>(first) - 1, -1) || as_wide(static_cast<std::ptrdiff_t>(last) + 1, 1)))
       for (std::size_t k = first; k <= last; ++k)

@@ -222,14 +222,15 @@ Posterior infer(const Bins& bins, double common_sd, const CalibreChangeOptions& 
     Cholesky factor;
     double log_evidence;
   };
-  const auto start = [&](std::vector<double> signal, double prior) {
+  const auto start = [&](std::vector<double> signal) {
     Cholesky factor = models.with(signal);
     const double likelihood = models.log_likelihood(factor);
-    return Model{std::move(signal), std::move(factor), likelihood + std::log(prior)};
+    return Model{std::move(signal), std::move(factor), likelihood};
   };
   const double changed = options.changed_share, focal = options.focal_share;
-  const Model nothing = start(models.nothing(), 1 - changed);
-  const Model spreads = start(models.spread(), changed * (1 - focal)), alone = start(models.nothing(), changed * (1 - focal));
+  Model spreads = start(models.spread()), alone = start(models.nothing());
+  const double nothing = alone.log_evidence + std::log(1 - changed);
+  for (Model* base : {&spreads, &alone}) base->log_evidence += std::log(changed * (1 - focal));
   Model best = spreads;
   for (const Model* base : {&spreads, &alone}) {
     // One after the other, as long as they explain more than they cost.
@@ -245,7 +246,7 @@ Posterior infer(const Bins& bins, double common_sd, const CalibreChangeOptions& 
     if (model.log_evidence > best.log_evidence) best = std::move(model);
   }
   Posterior posterior;
-  posterior.changed = 1 / (1 + std::exp(-std::clamp(best.log_evidence - nothing.log_evidence, -50.0, 50.0)));
+  posterior.changed = 1 / (1 + std::exp(-std::clamp(best.log_evidence - nothing, -50.0, 50.0)));
   models.condition(best.signal, best.factor, posterior);
   return posterior;
 }

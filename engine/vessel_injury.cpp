@@ -261,9 +261,12 @@ class Flaps {
 
   std::vector<Dissection> find() const {
     std::vector<Dissection> found;
-    for (std::size_t s = 0; s < analysis_.segments.size(); ++s)
+    for (std::size_t s = 0; s < analysis_.segments.size(); ++s) {
+      std::vector<Profile> profiles;
+      for (const CentrelinePoint& p : analysis_.segments[s].centreline.points) profiles.push_back(profile(p));
       for (const int side : {-1, 1})
-        if (const std::optional<Dissection> flap = longest(s, side)) found.push_back(*flap);
+        if (const std::optional<Dissection> flap = longest(s, side, profiles)) found.push_back(*flap);
+    }
     return found;
   }
 
@@ -273,15 +276,20 @@ class Flaps {
     double width_px = 0, defect = 0, left = 0, left_beside = 0, y = 0, x = 0;
   };
 
-  /// Along the normal of a point, on one side of the lumen that washes out.
-  std::optional<Section> section(const CentrelinePoint& p, int side) const {
-    const double reach = options_.reach_mm / mm_;
-    const int half = static_cast<int>(std::ceil(2 * reach));  // samples half a pixel apart
-    const auto place = [&](int i) { return std::array{p.y + 0.5 * i * p.tangent_x, p.x - 0.5 * i * p.tangent_y}; };
-    // Most sections show at a glance that nothing stays in them, or nothing washes out.
+  /// Contrast along the normal of a point, half a pixel apart: the highest, and at the end. Empty where nothing stays or nothing washes
+  /// out.
+  struct Profile {
+    std::vector<double> full, end;
+  };
+
+  int half() const { return static_cast<int>(std::ceil(2 * options_.reach_mm / mm_)); }  // samples on one side
+  static std::array<double, 2> place(const CentrelinePoint& p, int i) { return {p.y + 0.5 * i * p.tangent_x, p.x - 0.5 * i * p.tangent_y}; }
+
+  Profile profile(const CentrelinePoint& p) const {
+    // Most sections show at a glance that there is nothing to see.
     bool some_stays = false, some_washes_out = false;
-    for (int i = -half; i <= half; i += 2) {
-      const auto [y, x] = place(i);
+    for (int i = -half(); i <= half(); i += 2) {
+      const auto [y, x] = place(p, i);
       const int row = static_cast<int>(std::lround(y)), column = static_cast<int>(std::lround(x));
       if (!course_.inside(row, column) || course_.peak(row, column) < least_) continue;
       const double left = course_.end(row, column) / course_.peak(row, column);
@@ -289,17 +297,27 @@ class Flaps {
       some_washes_out = some_washes_out || left <= options_.washed_out;
     }
     if (!some_stays || !some_washes_out) return {};
-    std::vector<double> full, end;
-    for (int i = -half; i <= half; ++i) {
-      const auto [y, x] = place(side * i);
+    Profile result;
+    for (int i = -half(); i <= half(); ++i) {
+      const auto [y, x] = place(p, i);
       double most = 0, last = 0;
       for (const int along : {-1, 0, 1}) {  // three places along the vessel: less noise, and the line runs along it
         most += course_.peak(y + along * p.tangent_y, x + along * p.tangent_x) / 3;
         last += course_.end(y + along * p.tangent_y, x + along * p.tangent_x) / 3;
       }
-      full.push_back(most);
-      end.push_back(last);
+      result.full.push_back(most);
+      result.end.push_back(last);
     }
+    return result;
+  }
+
+  /// On one side of the lumen that washes out.
+  std::optional<Section> section(const CentrelinePoint& p, int side, const Profile& profile) const {
+    if (profile.full.empty()) return {};
+    std::vector<double> full = profile.full, end = profile.end;
+    if (side < 0)
+      for (std::vector<double>* values : {&full, &end}) std::reverse(values->begin(), values->end());
+    const int half = this->half();
     const auto is_top = [&](int i) {
       return i > 0 && i + 1 < static_cast<int>(full.size()) && full[idx(i)] >= full[idx(i - 1)] && full[idx(i)] > full[idx(i + 1)] &&
              full[idx(i)] > least_;
@@ -324,7 +342,7 @@ class Flaps {
     while (from > 0 && full[idx(from)] > 0.5 * full[idx(*flowing)]) --from;
     while (to + 1 < static_cast<int>(full.size()) && full[idx(to)] > 0.5 * full[idx(*other)]) ++to;
     found.width_px = 0.5 * (to - from);
-    const auto [y, x] = place(side * ((*flowing + *other) / 2 - half));
+    const auto [y, x] = place(p, side * ((*flowing + *other) / 2 - half));
     found.y = y;
     found.x = x;
     return found;
@@ -332,11 +350,11 @@ class Flaps {
   static std::size_t idx(int i) { return static_cast<std::size_t>(i); }
 
   /// The longest stretch of a segment with two lumina, the staining one on the same side; a section in five may miss it.
-  std::optional<Dissection> longest(std::size_t s, int side) const {
+  std::optional<Dissection> longest(std::size_t s, int side, const std::vector<Profile>& profiles) const {
     const SegmentResult& segment = analysis_.segments[s];
     const std::size_t n = segment.centreline.points.size();
     std::vector<std::optional<Section>> sections;
-    for (std::size_t i = 0; i < n; ++i) sections.push_back(section(segment.centreline.points[i], side));
+    for (std::size_t i = 0; i < n; ++i) sections.push_back(section(segment.centreline.points[i], side, profiles[i]));
     const auto arc = [&](std::size_t i) { return mm_ * segment.centreline.points[i].arc_length_px; };
     std::optional<Dissection> best;
     constexpr double gap_mm = 1, least_share = 0.8;
