@@ -397,11 +397,15 @@ void weigh(const Posterior& posterior, const Windows& windows, const CalibreChan
 
 }  // namespace
 
-std::array<double, 2> CalibreChange::ratio_between(double from_mm, double to_mm) const {
+std::array<double, 2> CalibreChange::ratio_between(double from_mm, double to_mm, const CalibreChange* like) const {
+  constexpr double near_mm = 0.4;  // bins of two runs need not begin at the same place
+  const auto measured = [&](double mm) {
+    return !like || std::any_of(like->arc_mm.begin(), like->arc_mm.end(), [&](double other) { return std::abs(other - mm) <= near_mm; });
+  };
   double sum = 0, variance = 0;
   int count = 0;
   for (std::size_t i = 0; i < arc_mm.size(); ++i)
-    if (arc_mm[i] >= from_mm && arc_mm[i] <= to_mm) {
+    if (arc_mm[i] >= from_mm && arc_mm[i] <= to_mm && measured(arc_mm[i])) {
       sum += ratio_log[i];
       variance += ratio_log_sd[i] * ratio_log_sd[i];
       ++count;

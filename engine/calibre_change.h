@@ -56,8 +56,9 @@ struct CalibreChange {
   std::vector<Narrowing> narrowings;                    ///< those deeper than CalibreChangeOptions::least_percent, deepest first
   std::vector<double> arc_mm, ratio_log, ratio_log_sd;  ///< ln of the ratio along the vessel, bin by bin
 
-  /// Mean ratio of calibre to reference between two places, and its SD; NaN where nothing was measured there.
-  std::array<double, 2> ratio_between(double from_mm, double to_mm) const;
+  /// Mean ratio of calibre to reference between two places, and its SD; NaN where nothing was measured there. `like`: only where this one
+  /// measured, too.
+  std::array<double, 2> ratio_between(double from_mm, double to_mm, const CalibreChange* like = nullptr) const;
 };
 
 /// Gaussian process with a long and a short length scale for ln of the calibre ratio, mixed with "no change"; `common_sd`: SD of a factor

@@ -29,6 +29,8 @@ constexpr double profiles_alike = 12;     // neighbouring profiles err alike: so
 constexpr double beside_sd_px = 0.2;      // what the model of a neighbour leaves out moves a middle by this
 constexpr double ends_sd_px = 0.75;       // where a branch that is carried on is expected to be known worse than this, it ends
 constexpr double least_offset_sd = 0.03;  // no profile is better than this
+constexpr double most_narrowed = 0.8;     // of the radius beside it: what is hardly narrower needs no fit of its own ...
+constexpr double most_misfit = 9;         // ... and what fits no better than this is no round lumen
 
 // The chord of a blurred cylinder with its derivatives by x and R: a table of chord / R over x / R and log(s / R).
 class ChordTable {
@@ -872,6 +874,87 @@ class Refit {
     bool joined;
   };
 
+  // A profile, 2 half + 1 samples a step apart; those without weight are left out.
+  struct ProfileSamples {
+    const std::array<double, 97>&value, &weight, &precision;
+    int half;
+    double step, samples;  // how many have weight
+  };
+  // A cylinder on a sloping background: centre, radius, kappa, base, tilt; as a prior, then as found.
+  struct CylinderFit {
+    std::array<double, 5> value, sd;
+    double misfit = 0;  // mean square residual, in SDs
+  };
+  CylinderFit fit_cylinder(const ProfileSamples& profile, const CylinderFit& prior, int iterations) const {
+    const ChordTable& table = ChordTable::get();
+    CylinderFit found = prior;
+    auto& [centre, radius, kappa, base, tilt] = found.value;
+    std::array<std::array<double, 5>, 5> normal{};
+    std::array<double, 5> right{};
+    bool settled = false;
+    for (int iteration = 0; iteration <= iterations; ++iteration) {
+      for (auto& line : normal) line.fill(0);
+      right.fill(0);
+      found.misfit = 0;
+      const ChordTable::Row row = table.row(radius, s_);
+      for (int k = 0; k <= 2 * profile.half; ++k) {
+        if (profile.weight[k] == 0) continue;
+        const double u = (k - profile.half) * profile.step;
+        const ChordTable::Value model = ChordTable::at(row, u - centre);
+        const double residual = profile.value[k] - (kappa * model.chord + base + tilt * u);
+        const std::array<double, 5> slope = {-kappa * model.by_x, kappa * model.by_radius, model.chord, 1, u};
+        const double r2 = residual * residual * profile.precision[k], down = 1 / (1 + r2 * (1.0 / 9)),
+                     w = profile.precision[k] * down * down;
+        found.misfit += r2;
+        for (int a = 0; a < 5; ++a) {
+          for (int b = 0; b <= a; ++b) normal[a][b] += w * slope[a] * slope[b];
+          right[a] += w * slope[a] * residual;
+        }
+      }
+      found.misfit /= profile.samples;
+      for (int a = 0; a < 5; ++a) {
+        normal[a][a] += 1 / (prior.sd[a] * prior.sd[a]);
+        right[a] += (prior.value[a] - found.value[a]) / (prior.sd[a] * prior.sd[a]);
+      }
+      // Cholesky, in place.
+      for (int a = 0; a < 5; ++a)
+        for (int b = 0; b <= a; ++b) {
+          double sum = normal[a][b];
+          for (int c = 0; c < b; ++c) sum -= normal[a][c] * normal[b][c];
+          normal[a][b] = a == b ? std::sqrt(std::max(sum, 1e-30)) : sum / normal[b][b];
+        }
+      if (iteration == iterations || settled) break;
+      for (int a = 0; a < 5; ++a) {
+        for (int c = 0; c < a; ++c) right[a] -= normal[a][c] * right[c];
+        right[a] /= normal[a][a];
+      }
+      for (int a = 4; a >= 0; --a) {
+        for (int c = a + 1; c < 5; ++c) right[a] -= normal[c][a] * right[c];
+        right[a] /= normal[a][a];
+      }
+      const double limit = 0.4 * radius;
+      centre += std::clamp(right[0], -limit, limit);
+      radius = std::clamp(radius + std::clamp(right[1], -0.3 * radius, 0.3 * radius), 0.5, 2.5 * prior.value[1] + 1);
+      kappa = std::clamp(kappa + right[2], 0.1 * prior.value[2], 10 * prior.value[2]);
+      base += right[3];
+      tilt += right[4];
+      settled = std::abs(right[0]) < 0.015 && std::abs(right[1]) < 0.03 && std::abs(right[2]) < 0.01 * kappa;
+    }
+    // SDs: the inverse's diagonal.
+    found.sd.fill(0);
+    for (int a = 0; a < 5; ++a) {
+      std::array<double, 5> e{};
+      for (int b = a; b < 5; ++b) {
+        double sum = b == a ? 1 : 0;
+        for (int c = a; c < b; ++c) sum -= normal[b][c] * e[c];
+        e[b] = sum / normal[b][b];
+        found.sd[a] += e[b] * e[b];
+      }
+      found.sd[a] = std::sqrt(found.sd[a]);
+    }
+    return found;
+  }
+
   void fit_profile(const PointGrid& grid, const std::vector<char>& joins, double widest, int v, int at, int pass, Point& p) const {
     const double window = 1.4 * p.radius + 3 * s_ + 2;
     // The nearest point of every vessel whose lumen reaches into the window.
@@ -948,97 +1031,44 @@ class Refit {
     if (samples < 5 || high < -1e8) return;
     // Starts and priors.
     const bool known = p.kappa > 0;
-    double centre = 0, radius = p.radius, base = known ? p.base : std::min(0.0, least);
-    double kappa = known ? p.kappa : std::max(high - base, 2 * noise) / (2 * radius);
-    const double contrast = 2 * kappa * radius;
-    const double centre_sd = 0.35 * radius + 1, radius_sd = known ? std::max(p.radius_sd, 0.02 * radius) : 0.5 * radius,
-                 kappa_sd = known ? std::max(p.kappa_sd, 0.03 * kappa) : 0.6 * kappa,
-                 base_sd = known ? std::max(p.base_sd, 0.02 * contrast) : 0.3 * contrast + noise, tilt_sd = 0.03 * contrast / radius;
-    const double radius_0 = radius, kappa_0 = kappa, base_0 = base;
-    const double model_sd = 0.02 * contrast;
-    double tilt = 0;
-    std::array<std::array<double, 5>, 5> normal{};
-    std::array<double, 5> right{};
-    const int iterations = known ? 4 : 8;
-    double misfit = 0;
-    bool settled = false;
+    const double base = known ? p.base : std::min(0.0, least);
+    const double kappa = known ? p.kappa : std::max(high - base, 2 * noise) / (2 * p.radius), contrast = 2 * kappa * p.radius;
     std::array<double, 97> precision;
+    const double model_sd = 0.02 * contrast;
     for (int k = 0; k <= 2 * half; ++k)
       if (weight[k] != 0) precision[k] = 1 / (noise * noise + model_sd * model_sd + 0.04 * extra[k] * extra[k]);
-    for (int iteration = 0; iteration <= iterations; ++iteration) {
-      for (auto& line : normal) line.fill(0);
-      right.fill(0);
-      misfit = 0;
-      const ChordTable::Row row = table.row(radius, s_);
-      for (int k = 0; k <= 2 * half; ++k) {
-        if (weight[k] == 0) continue;
-        const double u = (k - half) * step;
-        const ChordTable::Value model = ChordTable::at(row, u - centre);
-        const double residual = value[k] - (kappa * model.chord + base + tilt * u);
-        const std::array<double, 5> slope = {-kappa * model.by_x, kappa * model.by_radius, model.chord, 1, u};
-        const double r2 = residual * residual * precision[k], down = 1 / (1 + r2 * (1.0 / 9)), w = precision[k] * down * down;
-        misfit += r2;
-        for (int a = 0; a < 5; ++a) {
-          for (int b = 0; b <= a; ++b) normal[a][b] += w * slope[a] * slope[b];
-          right[a] += w * slope[a] * residual;
-        }
-      }
-      misfit /= samples;
-      // What a step of less than a pixel samples twice counts once.
-      const std::array<double, 5> sd = {centre_sd, radius_sd, kappa_sd, base_sd, tilt_sd};
-      const std::array<double, 5> off = {-centre, radius_0 - radius, kappa_0 - kappa, base_0 - base, -tilt};
-      for (int a = 0; a < 5; ++a) {
-        normal[a][a] += 1 / (sd[a] * sd[a]);
-        right[a] += off[a] / (sd[a] * sd[a]);
-      }
-      // Cholesky, in place.
-      for (int a = 0; a < 5; ++a)
-        for (int b = 0; b <= a; ++b) {
-          double sum = normal[a][b];
-          for (int c = 0; c < b; ++c) sum -= normal[a][c] * normal[b][c];
-          normal[a][b] = a == b ? std::sqrt(std::max(sum, 1e-30)) : sum / normal[b][b];
-        }
-      if (iteration == iterations || settled) break;
-      for (int a = 0; a < 5; ++a) {
-        for (int c = 0; c < a; ++c) right[a] -= normal[a][c] * right[c];
-        right[a] /= normal[a][a];
-      }
-      for (int a = 4; a >= 0; --a) {
-        for (int c = a + 1; c < 5; ++c) right[a] -= normal[c][a] * right[c];
-        right[a] /= normal[a][a];
-      }
-      const double limit = 0.4 * radius;
-      centre += std::clamp(right[0], -limit, limit);
-      radius = std::clamp(radius + std::clamp(right[1], -0.3 * radius, 0.3 * radius), 0.5, 2.5 * radius_0 + 1);
-      kappa = std::clamp(kappa + right[2], 0.1 * kappa_0, 10 * kappa_0);
-      base += right[3];
-      tilt += right[4];
-      settled = std::abs(right[0]) < 0.015 && std::abs(right[1]) < 0.03 && std::abs(right[2]) < 0.01 * kappa;
+    const ProfileSamples samples_here{value, weight, precision, half, step, samples};
+    const CylinderFit prior{
+        {0, p.radius, kappa, base, 0},
+        {0.35 * p.radius + 1, known ? std::max(p.radius_sd, 0.02 * p.radius) : 0.5 * p.radius,
+         known ? std::max(p.kappa_sd, 0.03 * kappa) : 0.6 * kappa,
+         known ? std::max(p.base_sd, 0.02 * contrast) : 0.3 * contrast + noise, 0.03 * contrast / p.radius}};
+    CylinderFit fit = fit_cylinder(samples_here, prior, known ? 4 : 8);
+    const auto is_found = [&](const CylinderFit& found) { return std::abs(found.value[0]) < 0.8 * p.radius + 1.5; };
+    bool narrowed = false;
+    if (known && !(is_found(fit) && fit.sd[0] < known_sd_px && fit.misfit < most_misfit)) {
+      // A short narrowing: the calibre of what lies either side is no help.
+      CylinderFit narrower = prior;
+      narrower.value[1] = std::clamp((high - base) / (2 * kappa), 0.5, most_narrowed * p.radius);
+      narrower.sd[1] = 0.5 * p.radius;
+      narrower = fit_cylinder(samples_here, narrower, 8);
+      narrowed = narrower.value[1] < most_narrowed * p.radius && narrower.misfit < most_misfit && narrower.sd[0] < known_sd_px &&
+                 std::abs(narrower.value[0]) < 0.5 * p.radius;
+      if (narrowed) fit = narrower;
     }
-    // SDs: the inverse's diagonal.
-    std::array<double, 5> sd{};
-    for (int a = 0; a < 5; ++a) {
-      std::array<double, 5> e{};
-      for (int b = a; b < 5; ++b) {
-        double sum = b == a ? 1 : 0;
-        for (int c = a; c < b; ++c) sum -= normal[b][c] * e[c];
-        e[b] = sum / normal[b][b];
-        sd[a] += e[b] * e[b];
-      }
-      sd[a] = std::sqrt(sd[a]);
-    }
-    if (!(std::abs(centre) < 0.8 * p.radius + 1.5)) return;
+    if (!is_found(fit)) return;
+    const auto& [centre, radius, fitted_kappa, fitted_base, tilt] = fit.value;
     p.seen_y = p.y + centre * p.normal_y;
     p.seen_x = p.x + centre * p.normal_x;
     // What the model does not explain moves the middle too: another vessel that nobody knows of.
-    p.blind_sd = sd[0];
-    p.offset_sd = sd[0] * std::sqrt(std::max(1.0, misfit));
+    p.blind_sd = fit.sd[0];
+    p.offset_sd = fit.sd[0] * std::sqrt(std::max(1.0, fit.misfit));
     p.fit_radius = radius;
-    p.fit_kappa = kappa;
-    p.fit_base = base;
-    // What the prior itself says is no measurement.
-    const double news = known ? 1 - std::min(1.0, sd[1] * sd[1] / (radius_sd * radius_sd)) : 1;
-    p.fit = (sd[1] < 0.15 * radius && sd[2] < 0.3 * kappa && !p.beside && sd[0] < 1) ? std::max(news, 0.2) : 0;
+    p.fit_kappa = fitted_kappa;
+    p.fit_base = fitted_base;
+    // What the prior itself says is no measurement, and a narrowing not how the vessel goes on.
+    const double news = known ? 1 - std::min(1.0, fit.sd[1] * fit.sd[1] / (prior.sd[1] * prior.sd[1])) : 1;
+    p.fit = !narrowed && fit.sd[1] < 0.15 * radius && fit.sd[2] < 0.3 * fitted_kappa && !p.beside && fit.sd[0] < 1 ? std::max(news, 0.2) : 0;
   }
 
   // Radius, attenuation and background along the vessel: running means of what clear profiles say, with how much they scatter; between

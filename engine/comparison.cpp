@@ -531,6 +531,17 @@ class AcrossBranchings {
       for (const End& end : piece.ends)
         if (end.place >= 0) reached_[end.place].insert(piece.segment);
   }
+  /// Spasm that shuts a whole segment tapers in those beside it. Needs TimelineEntry::significant.
+  void look_around(std::size_t run) {
+    for (std::size_t s = 0; s < segments_.size(); ++s) {
+      TimelineEntry& entry = segments_[s].entries[run];
+      if (entry.state != SegmentState::occluded) continue;
+      const std::array<double, 2> left = {entry.lost_mm[0], segments_[s].length_mm - entry.lost_mm[1]};
+      entry.narrowed_around = true;
+      for (std::size_t end = 0; end < 2; ++end)
+        entry.narrowed_around = entry.narrowed_around && left[end] < hidden_mm && narrowed_at(ends_[s][end], s, run);
+    }
+  }
   /// Segments whose narrowings reach the same branching, in whatever run.
   std::vector<std::vector<std::size_t>> joined() const {
     std::vector<std::vector<std::size_t>> result;
@@ -566,6 +577,21 @@ class AcrossBranchings {
     const double hidden = std::max(0.0, end == 0 ? first : segments_[s].length_mm - last);
     const int branch = ends_[s][end];
     return {branch >= 0 && hidden < hidden_mm ? root(places_, branch) : -1, hidden, false};
+  }
+  /// Whether a segment other than `s` is narrowed near a branching (-1: none).
+  bool narrowed_at(int branch, std::size_t s, std::size_t run) {
+    if (branch < 0) return false;
+    const int place = root(places_, branch);
+    for (std::size_t other = 0; other < segments_.size(); ++other) {
+      const TimelineEntry& entry = segments_[other].entries[run];
+      if (other == s || !entry.change.known || !entry.significant) continue;
+      for (std::size_t end = 0; end < 2; ++end) {
+        if (ends_[other][end] < 0 || root(places_, ends_[other][end]) != place) continue;
+        for (const Narrowing& n : entry.change.narrowings)
+          if (n.extent_mm() > 0 && (end == 0 ? n.extent_from_mm : segments_[other].length_mm - n.extent_to_mm) < hidden_mm) return true;
+      }
+    }
+    return false;
   }
   /// Longest of the segments from a branching on of which nothing could be measured in this run.
   double hidden_beyond(int place, std::size_t run) {
@@ -714,6 +740,7 @@ Comparison compare_runs(const std::vector<ComparedRun>& given, const ComparisonO
   AcrossBranchings branchings(reference.analysis, comparison.segments);
   for (std::size_t r = 0; r < runs.size(); ++r) branchings.join(r);
   control_false_discoveries(comparison.segments, options.thresholds);
+  for (std::size_t r = 0; r < runs.size(); ++r) branchings.look_around(r);
   for (SegmentTimeline& segment : comparison.segments) label_timeline(segment, context, options.thresholds);
   settle_by_neighbours(comparison.segments, branchings.joined());
   for (std::size_t s = 0; s < comparison.segments.size(); ++s)

@@ -117,17 +117,19 @@ class Rules {
     return sites;
   }
 
-  /// Whether a run measured the narrowest place of a site, or enough of it: what is long changes all along.
-  static bool covered(const CalibreChange& change, const Site& site) {
-    constexpr double near_mm = 0.4, least_mm = 1, enough_mm = 2, enough_share = 0.5;
+  /// Whether a run measured the narrowest place of a site, or enough of it. Spasm relaxes along the whole vessel at once: an end tells.
+  bool covered(const CalibreChange& change, const Site& site) const {
+    constexpr double near_mm = 0.4, least_mm = 1, enough_mm = 2, enough_share = 0.5, end_mm = 0.6;
     double inside = 0;
     bool at = false;
     for (std::size_t i = 0; i < change.arc_mm.size(); ++i) {
       const double mm = change.arc_mm[i];
       at = at || std::abs(mm - site.at) <= near_mm;
-      if (i > 0 && mm >= site.from && mm <= site.to) inside += std::min(mm - change.arc_mm[i - 1], least_mm);
+      const std::size_t next = std::max<std::size_t>(i, 1);
+      if (mm >= site.from && mm <= site.to && next < change.arc_mm.size())
+        inside += std::min(change.arc_mm[next] - change.arc_mm[next - 1], least_mm);
     }
-    const double asked = std::max(least_mm, std::min(enough_mm, enough_share * (site.to - site.from)));
+    const double asked = is_focal(site) ? std::max(least_mm, std::min(enough_mm, enough_share * (site.to - site.from))) : end_mm;
     return (at && std::isfinite(change.ratio_between(site.from, site.to)[0])) || inside >= asked;
   }
   static double deepest_in(const CalibreChange& change, const Site& site) {
@@ -137,7 +139,8 @@ class Rules {
     return 100 * (1 - least);
   }
 
-  SiteInRun look(const Site& site, std::size_t r) const {
+  /// `like`: only where this run measured, too, so that one end of a narrowing is not set against its whole.
+  SiteInRun look(const Site& site, std::size_t r, std::optional<std::size_t> like = {}) const {
     const TimelineEntry& entry = segment_.entries[r];
     SiteInRun seen;
     if (!runs_[r].comparable) return seen;
@@ -148,7 +151,9 @@ class Rules {
       return seen;
     }
     if (!entry.change.known || !covered(entry.change, site)) return seen;
-    const auto [ratio, sd] = entry.change.ratio_between(site.from, site.to);
+    const bool shared = like && segment_.entries[*like].change.known && segment_.entries[*like].state != SegmentState::occluded;
+    const auto [ratio, sd] = entry.change.ratio_between(site.from, site.to, shared ? &segment_.entries[*like].change : nullptr);
+    if (!std::isfinite(ratio)) return seen;
     seen.known = true;
     seen.ratio = ratio;
     seen.ratio_sd = sd;
@@ -197,14 +202,15 @@ class Rules {
     std::optional<std::size_t> persists;
     bool repeated = false;
     for (std::size_t q = r + 1; q <= last; ++q) {
-      const SiteInRun later = look(site, q);
+      const SiteInRun later = look(site, q, r);
       if (!later.known) continue;
-      const double regained = recovery(seen, later);
+      const SiteInRun before = look(site, r, q);
+      const double regained = recovery(before, later);
       const bool forced = mechanical_between(r, q), same_procedure = runs_[q].procedure == runs_[r].procedure;
       if (same_procedure && !forced) {
         repeated = true;
         result.recovery = std::max(result.recovery.value_or(-1), regained);
-        if (!recovered(seen, later)) continue;
+        if (!recovered(before, later)) continue;
         result.label = relieved;
         result.reasons.push_back(text("%s: %.0f %% of the lost calibre has come back (recovery %.2f, asked %.2f), %.0f %% are left",
                                       run_name(q).c_str(), 100 * regained, regained, t_.recovery, std::max(0.0, later.percent)));
@@ -255,7 +261,7 @@ class Rules {
   std::optional<double> recovery_until(const Site& site, std::size_t r) const {
     const std::size_t first = first_present(site, r);
     if (first == r) return {};
-    return recovery(look(site, first), look(site, r));
+    return recovery(look(site, first, r), look(site, r, first));
   }
 
   Verdict focal(const Site& site, std::size_t r, std::size_t last, const SiteInRun& seen) const {
@@ -392,7 +398,7 @@ class Rules {
     for (std::size_t q = r + 1; q <= last && !mechanical_between(r, q); ++q) {
       const SiteInRun later = look(lost, q);
       if (!later.known || later.present || later.percent >= t_.narrowing_percent) continue;
-      const bool shut = tapers_into(entry, lost) || narrowed_beside(lost, r, last);
+      const bool shut = tapers_into(entry, lost) || entry.narrowed_around || narrowed_beside(lost, r, last);
       Verdict opened = shut ? spasm(lost, r, last, look(lost, r)) : Verdict{indeterminate, {}, {}, {}};
       opened.sees_lesion = true;
       opened.reasons.insert(opened.reasons.begin(), result.reasons.begin(), result.reasons.end());
@@ -413,7 +419,7 @@ class Rules {
     for (std::size_t q = 0; q <= last; ++q) {
       if (q == r || runs_[q].procedure != runs_[r].procedure) continue;
       const SiteInRun other = look(lost, q);
-      if (other.present && !other.occluded && other.percent >= t_.mild_percent) return true;
+      if (other.present && !other.occluded && other.percent >= t_.narrowing_percent) return true;
     }
     return false;
   }

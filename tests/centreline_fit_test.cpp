@@ -152,6 +152,33 @@ TEST(CentrelineFit, WhatLiesInsideTheParentIsInferredAndNothingElse) {
   EXPECT_NEAR(scene.fitted.branch_points[0].x, tubes[1].line[0].x, 1);
 }
 
+TEST(CentrelineFit, ANotchInABranchIsNoGap) {
+  // A valve remnant near the branching: the calibre of what lies beyond it is no help there, but its pixels tell.
+  const test::Tube whole = branch_of_parent(0.35, 60, 70, 4.5);
+  constexpr double points_per_px = 5, notch_from_px = 13, notch_px = 5;
+  const auto piece = [&](double from_px, double to_px, double radius_px) {
+    test::Tube tube{{}, radius_px, whole.group};
+    const auto first = static_cast<std::size_t>(from_px * points_per_px), last = static_cast<std::size_t>(to_px * points_per_px);
+    tube.line.assign(whole.line.begin() + static_cast<std::ptrdiff_t>(first),
+                     whole.line.begin() + static_cast<std::ptrdiff_t>(std::min(last, whole.line.size())));
+    return tube;
+  };
+  const std::vector<test::Tube> tubes = {parent(), piece(0, notch_from_px, 4.5), piece(notch_from_px, notch_from_px + notch_px, 1.6),
+                                         piece(notch_from_px + notch_px, 1e6, 4.5)};
+  const Scene scene = make_scene(224, 208, tubes);
+  int there = 0;
+  for (const VesselGraph::Segment& segment : scene.fitted.segments)
+    for (const CentrelinePoint& point : segment.centreline.points) {
+      const test::NearestOnTubes nearest = test::nearest_on_tubes({whole}, point.y, point.x);
+      const double along = nearest.index / points_per_px;
+      if (nearest.distance > 2 || along < notch_from_px + 1 || along > notch_from_px + notch_px - 1) continue;
+      ++there;
+      EXPECT_FALSE(point.inferred) << point.y << ", " << point.x;
+      EXPECT_LE(nearest.distance, 0.25) << point.y << ", " << point.x;
+    }
+  EXPECT_GE(there, 3);
+}
+
 TEST(CentrelineFit, ABranchEndsWhereNothingTellsItsWay) {
   // Thin, and leaving a wide parent at a small angle: most of the way to the parent's middle is hidden.
   const std::vector<test::Tube> tubes = {test::straight_tube({-20, 80}, {320, 80}, 14), test::straight_tube({60, 80}, {230, 150}, 4)};

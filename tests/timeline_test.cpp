@@ -110,6 +110,28 @@ TEST(Timeline, RelievedByADrug) {
   EXPECT_EQ(summary.spasm_extent, "segmental");
 }
 
+TEST(Timeline, OneEndOfASpasmTellsWhetherItGaveWay) {
+  // Open again it lies so near to another vessel that little more than its end can be measured; that is set against the same end.
+  Timeline timeline;
+  timeline.add({75, 40, 30}, EventKind::valvulotomy, 0);
+  timeline.add({}, EventKind::spasmolytic, 0);
+  const auto measure_to = [&](double end_mm, double percent) {
+    std::vector<LogRatio> ratios;
+    const CalibreChange whole = change_of({percent, 40, 30});
+    for (std::size_t i = 0; i < whole.arc_mm.size() && whole.arc_mm[i] < end_mm; ++i)
+      ratios.push_back({whole.arc_mm[i], whole.ratio_log[i], 0.02});
+    timeline.segments[0].entries[2].change = estimate_change(ratios, 0.01);
+    return timeline.labelled();
+  };
+  const double half_depth_mm = timeline.segments[0].entries[1].change.largest.from_mm;
+  const SegmentTimeline relieved = measure_to(half_depth_mm + 1.5, 0);
+  EXPECT_EQ(relieved.label, "spasm, relieved");
+  EXPECT_NEAR(*relieved.recovery, 1, 0.1);
+  const SegmentTimeline as_narrow = measure_to(half_depth_mm + 1.5, 75);
+  EXPECT_EQ(as_narrow.label, "spasm, not yet settled");
+  EXPECT_NEAR(*as_narrow.recovery, 0, 0.1) << "not what the end differs from the whole by";
+}
+
 TEST(Timeline, RefractoryIsSettledByTheNextDay) {
   Timeline timeline;
   timeline.add({70}, EventKind::valvulotomy, 0);
@@ -175,6 +197,15 @@ TEST(Timeline, WhatOpensByItselfWithoutATaperWasPassedBy) {
   EXPECT_EQ(segment.entries[1].label_then, "occlusion");
   EXPECT_EQ(segment.entries[1].label_now, "indeterminate");
   EXPECT_EQ(segment.grade, "none");
+}
+
+TEST(Timeline, WhatIsShutBetweenNarrowedVesselsWasShutBySpasm) {
+  Timeline timeline;
+  timeline.add_occluded(EventKind::valvulotomy, 0);
+  timeline.segments[0].entries.back().narrowed_around = true;
+  timeline.add({4}, EventKind::next_day, 1);
+  EXPECT_EQ(timeline.labelled().label, "spasm, relieved");
+  EXPECT_EQ(timeline.segments[0].grade, "severe");
 }
 
 TEST(Timeline, WhatOpensByItselfThroughASpasmWasShutByIt) {
