@@ -30,7 +30,8 @@ constexpr double beside_sd_px = 0.2;      // what the model of a neighbour leave
 constexpr double ends_sd_px = 0.75;       // where a branch that is carried on is expected to be known worse than this, it ends
 constexpr double least_offset_sd = 0.03;  // no profile is better than this
 constexpr double most_narrowed = 0.8;     // of the radius beside it: what is hardly narrower needs no fit of its own ...
-constexpr double most_misfit = 9;         // ... and what fits no better than this is no round lumen
+constexpr double most_misfit = 9;         // ... what fits no better than this is no round lumen ...
+constexpr double same_contrast = 0.15;    // ... and what differs more in ln of attenuation per px holds another vessel's contrast
 
 // The chord of a blurred cylinder with its derivatives by x and R: a table of chord / R over x / R and log(s / R).
 class ChordTable {
@@ -955,6 +956,20 @@ class Refit {
     return found;
   }
 
+  // Whether the profile is seen to fall to its base either side: half of another vessel's lumen looks like a narrow one.
+  bool ends_within(const ProfileSamples& profile, const CylinderFit& lumen) const {
+    constexpr double fallen = 0.25;  // of the lumen's contrast
+    const auto& [centre, radius, kappa, base, tilt] = lumen.value;
+    std::array<bool, 2> seen{};
+    for (int k = 0; k <= 2 * profile.half; ++k) {
+      const double u = (k - profile.half) * profile.step;
+      if (profile.weight[k] == 0 || std::abs(u - centre) < radius + s_) continue;
+      bool& side = seen[u > centre ? 1 : 0];
+      side = side || profile.value[k] - base - tilt * u < fallen * 2 * kappa * radius;
+    }
+    return seen[0] && seen[1];
+  }
+
   void fit_profile(const PointGrid& grid, const std::vector<char>& joins, double widest, int v, int at, int pass, Point& p) const {
     const double window = 1.4 * p.radius + 3 * s_ + 2;
     // The nearest point of every vessel whose lumen reaches into the window.
@@ -1038,11 +1053,10 @@ class Refit {
     for (int k = 0; k <= 2 * half; ++k)
       if (weight[k] != 0) precision[k] = 1 / (noise * noise + model_sd * model_sd + 0.04 * extra[k] * extra[k]);
     const ProfileSamples samples_here{value, weight, precision, half, step, samples};
-    const CylinderFit prior{
-        {0, p.radius, kappa, base, 0},
-        {0.35 * p.radius + 1, known ? std::max(p.radius_sd, 0.02 * p.radius) : 0.5 * p.radius,
-         known ? std::max(p.kappa_sd, 0.03 * kappa) : 0.6 * kappa,
-         known ? std::max(p.base_sd, 0.02 * contrast) : 0.3 * contrast + noise, 0.03 * contrast / p.radius}};
+    const CylinderFit prior{{0, p.radius, kappa, base, 0},
+                            {0.35 * p.radius + 1, known ? std::max(p.radius_sd, 0.02 * p.radius) : 0.5 * p.radius,
+                             known ? std::max(p.kappa_sd, 0.03 * kappa) : 0.6 * kappa,
+                             known ? std::max(p.base_sd, 0.02 * contrast) : 0.3 * contrast + noise, 0.03 * contrast / p.radius}};
     CylinderFit fit = fit_cylinder(samples_here, prior, known ? 4 : 8);
     const auto is_found = [&](const CylinderFit& found) { return std::abs(found.value[0]) < 0.8 * p.radius + 1.5; };
     bool narrowed = false;
@@ -1053,7 +1067,8 @@ class Refit {
       narrower.sd[1] = 0.5 * p.radius;
       narrower = fit_cylinder(samples_here, narrower, 8);
       narrowed = narrower.value[1] < most_narrowed * p.radius && narrower.misfit < most_misfit && narrower.sd[0] < known_sd_px &&
-                 std::abs(narrower.value[0]) < 0.5 * p.radius;
+                 std::abs(narrower.value[0]) < 0.5 * p.radius && std::abs(std::log(narrower.value[2] / kappa)) < same_contrast &&
+                 ends_within(samples_here, narrower);
       if (narrowed) fit = narrower;
     }
     if (!is_found(fit)) return;
@@ -1068,7 +1083,8 @@ class Refit {
     p.fit_base = fitted_base;
     // What the prior itself says is no measurement, and a narrowing not how the vessel goes on.
     const double news = known ? 1 - std::min(1.0, fit.sd[1] * fit.sd[1] / (prior.sd[1] * prior.sd[1])) : 1;
-    p.fit = !narrowed && fit.sd[1] < 0.15 * radius && fit.sd[2] < 0.3 * fitted_kappa && !p.beside && fit.sd[0] < 1 ? std::max(news, 0.2) : 0;
+    p.fit =
+        !narrowed && fit.sd[1] < 0.15 * radius && fit.sd[2] < 0.3 * fitted_kappa && !p.beside && fit.sd[0] < 1 ? std::max(news, 0.2) : 0;
   }
 
   // Radius, attenuation and background along the vessel: running means of what clear profiles say, with how much they scatter; between

@@ -551,8 +551,9 @@ class AcrossBranchings {
   }
 
  private:
-  static constexpr double short_link_mm = 6, hidden_mm = 6;  // near a branching the wider vessel hides what begins there
-  static constexpr double goes_on_share = 0.5, edge_mm = 2;  // of the depth, in ln D, somewhere within this from the end
+  static constexpr double short_link_mm = 6, hidden_mm = 6;   // near a branching the wider vessel hides what begins there
+  static constexpr double goes_on_share = 0.5, edge_mm = 2;   // of the depth, in ln D, somewhere within this from the end ...
+  static constexpr double notch_mm = 3, notch_edge_mm = 0.5;  // ... or, for what is shorter than this at half its depth, within this
   /// One end of a narrowing.
   struct End {
     int place = -1;        // that it reaches, as far as could be measured; -1: none
@@ -569,10 +570,10 @@ class AcrossBranchings {
     const double first = change.arc_mm.front(), last = change.arc_mm.back();
     const bool touches = end == 0 ? n.extent_from_mm < first + 1 : n.extent_to_mm > last - 1;
     // What has nearly come back there ends there.
-    const double deepest = std::log(std::max(0.01, 1 - 0.01 * n.percent));
+    const double deepest = std::log(std::max(0.01, 1 - 0.01 * n.percent)), edge = n.half_depth_mm() < notch_mm ? notch_edge_mm : edge_mm;
     double there = 0;
     for (std::size_t i = 0; i < change.arc_mm.size(); ++i)
-      if ((end == 0 ? change.arc_mm[i] - first : last - change.arc_mm[i]) <= edge_mm) there = std::min(there, change.ratio_log[i]);
+      if ((end == 0 ? change.arc_mm[i] - first : last - change.arc_mm[i]) <= edge) there = std::min(there, change.ratio_log[i]);
     if (!touches || there > goes_on_share * deepest) return {};
     const double hidden = std::max(0.0, end == 0 ? first : segments_[s].length_mm - last);
     const int branch = ends_[s][end];

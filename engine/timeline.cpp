@@ -150,7 +150,13 @@ class Rules {
       seen.percent = 100;
       return seen;
     }
-    if (!entry.change.known || !covered(entry.change, site)) return seen;
+    const auto here = [&](const Narrowing& n) {
+      return n.from_mm < site.to && n.to_mm > site.from && entry.significant && n.probability_25 > 0.5 && n.percent >= t_.narrowing_percent;
+    };
+    const std::vector<Narrowing>& narrowings = entry.change.narrowings;
+    // A narrowing of which only the beginning was measured is there all the same.
+    const bool begun = std::any_of(narrowings.begin(), narrowings.end(), [&](const Narrowing& n) { return n.at_least && here(n); });
+    if (!entry.change.known || !(begun || covered(entry.change, site))) return seen;
     const bool shared = like && segment_.entries[*like].change.known && segment_.entries[*like].state != SegmentState::occluded;
     const auto [ratio, sd] = entry.change.ratio_between(site.from, site.to, shared ? &segment_.entries[*like].change : nullptr);
     if (!std::isfinite(ratio)) return seen;
@@ -158,9 +164,8 @@ class Rules {
     seen.ratio = ratio;
     seen.ratio_sd = sd;
     seen.percent = deepest_in(entry.change, site);
-    for (const Narrowing& narrowing : entry.change.narrowings)
-      if (narrowing.from_mm < site.to && narrowing.to_mm > site.from && narrowing.percent > (seen.present ? seen.narrowing.percent : 0) &&
-          entry.significant && narrowing.probability_25 > 0.5 && narrowing.percent >= t_.narrowing_percent) {
+    for (const Narrowing& narrowing : narrowings)
+      if (here(narrowing) && narrowing.percent > (seen.present ? seen.narrowing.percent : 0)) {
         seen.present = true;
         seen.narrowing = narrowing;
         seen.percent = narrowing.percent;
@@ -234,8 +239,7 @@ class Rules {
     for (std::size_t q = 0; q <= last; ++q) {
       if (runs_[q].procedure == runs_[r].procedure) continue;
       const SiteInRun other = look(site, q);
-      if (other.present && !other.occluded && std::abs(other.percent - seen.percent) < t_.same_size_percent && !gone_between(site, q, r))
-        persists = q;
+      if (other.present && !other.occluded && same_size(other, seen) && !gone_between(site, q, r)) persists = q;
     }
     if (persists && site.extent <= t_.focal_mm) {
       result.label = fixed_stenosis;
@@ -264,6 +268,14 @@ class Rules {
     return recovery(look(site, first, r), look(site, r, first));
   }
 
+  /// Lower bounds are of the size of whatever is larger.
+  bool same_size(const SiteInRun& a, const SiteInRun& b) const {
+    const auto may_be = [&](const SiteInRun& smaller, const SiteInRun& larger) {
+      return smaller.present && smaller.narrowing.at_least && smaller.percent < larger.percent;
+    };
+    return std::abs(a.percent - b.percent) <= t_.same_size_percent || may_be(a, b) || may_be(b, a);
+  }
+
   Verdict focal(const Site& site, std::size_t r, std::size_t last, const SiteInRun& seen) const {
     Verdict result;
     const bool notch = site.half_depth <= t_.notch_extent_mm;
@@ -271,7 +283,7 @@ class Rules {
     for (std::size_t q = 0; q <= last; ++q) {
       const SiteInRun other = look(site, q);
       if (!other.known) continue;
-      if (other.present && std::abs(other.percent - seen.percent) <= t_.same_size_percent) same.push_back(q);
+      if (other.present && same_size(other, seen)) same.push_back(q);
       const bool less = other.percent < t_.narrowing_percent && other.percent < t_.recovery * seen.percent &&
                         seen.percent - other.percent > t_.same_size_percent;
       if (q > r && !other.present && less) gone_in.push_back(q);

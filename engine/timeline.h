@@ -77,7 +77,7 @@ struct TimelineEntry {
   bool significant = false;                      ///< narrowed, the number of segments looked at considered
   bool bounded = false;                          ///< the lumen at the narrowest is below what can be measured: narrowing is at least that
   std::array<double, 2> lost_mm = {0, 0};        ///< occluded: from where to where there is no contrast, along the reference's centreline
-  double lost_bound = 0;  ///< ... and the share of the reference's calibre below which a lumen would not be seen there
+  double lost_bound = 0;         ///< ... and the share of the reference's calibre below which a lumen would not be seen there
   bool narrowed_around = false;  ///< ... and what it reaches either side, across branchings, is narrowed
   std::string note;              ///< in words: why it was not measured or not filled
   std::string injury;            ///< "extravasation" or "dissection", where the run by itself shows one; else empty
