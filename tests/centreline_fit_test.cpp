@@ -153,30 +153,33 @@ TEST(CentrelineFit, WhatLiesInsideTheParentIsInferredAndNothingElse) {
 }
 
 TEST(CentrelineFit, ANotchInABranchIsNoGap) {
-  // A valve remnant near the branching: the calibre of what lies beyond it is no help there, but its pixels tell.
-  const test::Tube whole = branch_of_parent(0.35, 60, 70, 4.5);
-  constexpr double points_per_px = 5, notch_from_px = 13, notch_px = 5;
+  // A valve remnant where the branch leaves its parent: the calibre of what lies beyond is no help there, but its pixels tell.
+  constexpr double wide_px = 4.5, thin_px = 1, notch_px = 6, points_per_px = 5;
+  const test::Tube whole = branch_of_parent(0.35, 30, 85, wide_px);
   const auto piece = [&](double from_px, double to_px, double radius_px) {
-    test::Tube tube{{}, radius_px, whole.group};
-    const auto first = static_cast<std::size_t>(from_px * points_per_px), last = static_cast<std::size_t>(to_px * points_per_px);
-    tube.line.assign(whole.line.begin() + static_cast<std::ptrdiff_t>(first),
-                     whole.line.begin() + static_cast<std::ptrdiff_t>(std::min(last, whole.line.size())));
-    return tube;
+    const auto at = [&](double px) {
+      return whole.line.begin() + static_cast<std::ptrdiff_t>(std::min(px * points_per_px, static_cast<double>(whole.line.size())));
+    };
+    return test::Tube{{at(from_px), at(to_px)}, radius_px, whole.group};
   };
-  const std::vector<test::Tube> tubes = {parent(), piece(0, notch_from_px, 4.5), piece(notch_from_px, notch_from_px + notch_px, 1.6),
-                                         piece(notch_from_px + notch_px, 1e6, 4.5)};
-  const Scene scene = make_scene(224, 208, tubes);
-  int there = 0;
-  for (const VesselGraph::Segment& segment : scene.fitted.segments)
-    for (const CentrelinePoint& point : segment.centreline.points) {
-      const test::NearestOnTubes nearest = test::nearest_on_tubes({whole}, point.y, point.x);
-      const double along = nearest.index / points_per_px;
-      if (nearest.distance > 2 || along < notch_from_px + 1 || along > notch_from_px + notch_px - 1) continue;
-      ++there;
-      EXPECT_FALSE(point.inferred) << point.y << ", " << point.x;
-      EXPECT_LE(nearest.distance, 0.25) << point.y << ", " << point.x;
-    }
-  EXPECT_GE(there, 3);
+  for (const double from_px : {10, 11, 14}) {
+    const double to_px = from_px + notch_px;
+    // Pieces end in half discs.
+    const std::vector<test::Tube> tubes = {parent(), piece(0, from_px - wide_px, wide_px),
+                                           piece(from_px - wide_px, to_px + wide_px, thin_px), piece(to_px + wide_px, 1e6, wide_px)};
+    const Scene scene = make_scene(224, 208, tubes);
+    int there = 0;
+    for (const VesselGraph::Segment& segment : scene.fitted.segments)
+      for (const CentrelinePoint& point : segment.centreline.points) {
+        const test::NearestOnTubes nearest = test::nearest_on_tubes({whole}, point.y, point.x);
+        const double along = nearest.index / points_per_px;
+        if (nearest.distance > 2 || along < from_px || along > to_px) continue;
+        ++there;
+        EXPECT_FALSE(point.inferred) << from_px << " px: " << point.y << ", " << point.x;
+        EXPECT_LE(nearest.distance, 0.15) << from_px << " px: " << point.y << ", " << point.x;
+      }
+    EXPECT_GE(there, 5) << from_px;
+  }
 }
 
 TEST(CentrelineFit, ABranchEndsWhereNothingTellsItsWay) {
