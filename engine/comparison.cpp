@@ -282,9 +282,13 @@ class RunAgainstReference {
     entry.compared_mm = static_cast<double>(ratios.size()) * calibre_->mm_per_px;
     judge(s, std::move(ratios), entry);
     for (const Finding& finding : run_.analysis.findings)
-      if (const std::string injury = injury_of(finding); !injury.empty() && segment_nearest(finding) == static_cast<int>(s)) {
+      if (const std::string injury = injury_of(finding); !injury.empty()) {
+        const auto [segment, point] = place_nearest(finding);
+        if (segment != static_cast<int>(s)) continue;
+        const CentrelinePoint& p = reference_.analysis.segments[s].centreline.points[point];
         entry.injury = injury;
         entry.injury_reasons = finding.reasons;
+        entry.injury_at_px = {p.y, p.x};
       }
     return entry;
   }
@@ -362,19 +366,24 @@ class RunAgainstReference {
     entry.ci95 = {{100 * (ratio - 1.96 * sd), 100 * (ratio + 1.96 * sd)}};
   }
 
-  /// The reference's segment that lies nearest to a finding of the run, of those matched to the segment that it was found at; -1: none.
-  int segment_nearest(const Finding& finding) const {
-    int nearest = -1;
+  struct PlaceInReference {
+    int segment = -1;
+    std::size_t point = 0;
+  };
+  /// Where the reference lies nearest to a finding of the run, of its segments matched to the one that it was found at; -1: none.
+  PlaceInReference place_nearest(const Finding& finding) const {
+    PlaceInReference nearest;
     double least = std::numeric_limits<double>::infinity();
     for (std::size_t s = 0; s < matching_.points.size(); ++s)
-      for (const PointMatch& match : matching_.points[s]) {
+      for (std::size_t k = 0; k < matching_.points[s].size(); ++k) {
+        const PointMatch& match = matching_.points[s][k];
         if (match.segment < 0) continue;
         const SegmentResult& there = run_.analysis.segments[static_cast<std::size_t>(match.segment)];
         if (there.id != finding.segment) continue;
         const auto i = std::min(there.centreline.points.size() - 1, static_cast<std::size_t>(std::lround(std::max(0.0, match.point))));
         const CentrelinePoint& p = there.centreline.points[i];
         if (const double away = std::hypot(p.y - finding.at_px[0], p.x - finding.at_px[1]); away < least)
-          least = away, nearest = static_cast<int>(s);
+          least = away, nearest = {static_cast<int>(s), k};
       }
     return nearest;
   }

@@ -153,9 +153,11 @@ class Search {
       }
       i = last;
     }
-    // A short link between branchings that is empty as a whole, or what the field shows of a vessel, belongs to what is lost about it.
+    // A short link between branchings that is empty as a whole, or what the field shows of a vessel, belongs to what is lost about it. Its
+    // first millimetres are averaged with what fills the branching.
+    constexpr double empty_share = 0.55;
     const auto in_view = std::count_if(segment.seen.begin(), segment.seen.end(), [](Seen seen) { return seen != Seen::out_of_view; });
-    const double least = std::min(options_.least_mm, 0.7 * mm_ * static_cast<double>(in_view));
+    const double least = std::min(options_.least_mm, empty_share * mm_ * static_cast<double>(in_view));
     segment.lost = segment.first_empty >= 0 && length(s, segment) >= std::max(least, 1.0);
   }
   double length(std::size_t s, const Segment& segment) const {

@@ -82,7 +82,8 @@ struct TimelineEntry {
   std::string note;              ///< in words: why it was not measured or not filled
   std::string injury;            ///< "extravasation" or "dissection", where the run by itself shows one; else empty
   std::vector<std::string> injury_reasons;
-  std::string doubt;  ///< in words: why a narrowing here is not to be graded; empty: it is
+  std::array<double, 2> injury_at_px = {0, 0};  ///< ... and where: the nearest place of the reference's centreline, y and x
+  std::string doubt;                            ///< in words: why a narrowing here is not to be graded; empty: it is
   std::optional<double> arrival_ms, velocity_mm_s, auc_relative_to_inlet;  ///< flow beside calibre
   std::string label_then, label_now;
   std::vector<std::string> reasons;  ///< of label_then

@@ -263,7 +263,7 @@ class TimelinePage {
         "<h2>The same vessels in every run</h2><p class=lead>Maximum opacification, laid on the reference’s bones and vessels: a place "
         "of the foot is at the same place of every picture, in the same greys. Drawn in: the reference’s segments, coloured by how much "
         "narrower than there they are. Numbers: segments of the table below.</p>" +
-        key() + "<div class=views style=\"margin-top:12px\">";
+        key(injury_key()) + "<div class=views style=\"margin-top:12px\">";
     const double scale = std::min(largest_zoom, view_side / std::max(box.height, box.width));
     const bool subtracted = reference_.subtracted;
     const Image<float> reference_view =
@@ -283,7 +283,7 @@ class TimelinePage {
     page_ += "</div>\n";
   }
 
-  static std::string key() {
+  static std::string key(const std::string& more = "") {
     std::string text = "<div class=\"legend key\">";
     for (const Narrowness narrowness : {Narrowness::none, Narrowness::below, Narrowness::mild, Narrowness::severe, Narrowness::shut,
                                         Narrowness::unfilled, Narrowness::unjudged}) {
@@ -291,7 +291,16 @@ class TimelinePage {
       text += "<span><svg viewBox=\"0 0 34 10\" aria-hidden=true><path d=\"M0 5h34\" " + attributes(stroke) + "/></svg>" +
               std::string(stroke.words) + "</span>";
     }
-    return text + "</div>";
+    return text + more + "</div>";
+  }
+  std::string injury_key() const {
+    const bool injured = std::any_of(comparison_.segments.begin(), comparison_.segments.end(), [](const SegmentTimeline& segment) {
+      return std::any_of(segment.entries.begin(), segment.entries.end(), [](const TimelineEntry& entry) { return !entry.injury.empty(); });
+    });
+    return !injured ? ""
+                    : "<span><svg viewBox=\"0 0 34 10\" aria-hidden=true><circle cx=17 cy=5 r=5 fill=none stroke=\"#8b1fa9\" "
+                      "stroke-width=1.6 /></svg>"
+                      "extravasation or dissection, suspected</span>";
   }
   static std::string attributes(const Stroke& stroke) {
     return "stroke=\"" + std::string(stroke.colour) + "\" stroke-width=\"" + coordinate(stroke.width) + "\"" +
@@ -327,7 +336,7 @@ class TimelinePage {
     page_ += "<figure><div class=picture><img alt=\"Run " + std::to_string(r + 1) + ", maximum opacification\" src=\"" +
              page::data_uri("image/jpeg", encode_jpeg(grey.view(), static_cast<int>(view_side), 84)) + "\"><svg viewBox=\"" +
              std::to_string(box.x) + " " + std::to_string(box.y) + " " + std::to_string(box.width) + " " + std::to_string(box.height) +
-             "\">" + vessel_lines(r) + number_marks(r, numbers, radius) + scale_bar(box) + "</svg></div>";
+             "\">" + vessel_lines(r) + injury_marks(r, radius) + number_marks(r, numbers, radius) + scale_bar(box) + "</svg></div>";
   }
 
   /// Cannot be laid on the reference: as it is, and nothing drawn in.
@@ -361,6 +370,19 @@ class TimelinePage {
       }
     }
     return halos + lines;
+  }
+
+  std::string injury_marks(std::size_t r, double radius) const {
+    std::string marks;
+    for (const SegmentTimeline& segment : comparison_.segments) {
+      const TimelineEntry& entry = segment.entries[r];
+      if (entry.injury.empty()) continue;
+      const std::string place = "cx=" + coordinate(entry.injury_at_px[1] + 0.5) + " cy=" + coordinate(entry.injury_at_px[0] + 0.5);
+      marks += "<g class=injury><title>" + entry.injury + ", suspected</title><circle " + place + " r=" + coordinate(1.5 * radius) +
+               " stroke=\"#fff\" stroke-width=" + coordinate(radius / 2.5) + " /><circle " + place + " r=" + coordinate(1.5 * radius) +
+               " stroke=\"#8b1fa9\" stroke-width=" + coordinate(radius / 5) + " /></g>";
+    }
+    return marks;
   }
 
   /// The graver the segment is in this run, the stronger its number's colour.

@@ -158,6 +158,23 @@ TEST(ComparisonReport, ShowsEveryRunAndEveryFinding) {
   EXPECT_NE(page.find("out of view"), std::string::npos);
 }
 
+TEST(ComparisonReport, InjuriesAreMarkedWhereTheyAre) {
+  EXPECT_EQ(the_page().find("<g class=injury>"), std::string::npos);
+  EXPECT_EQ(the_page().find("extravasation or dissection"), std::string::npos) << "no key to what is not there";
+  test::FabricatedCase injured;
+  TimelineEntry& entry = injured.comparison.segments[2].entries[3];
+  entry.injury = "extravasation";
+  entry.injury_at_px = {70, 81};
+  const std::string page = comparison_report(injured.comparison, injured.runs, injured.folders);
+  EXPECT_EQ(TagWalk(page).complaint(), "");
+  EXPECT_EQ(occurrences(page, "<g class=injury><title>extravasation, suspected</title>"), 1) << "in that run's picture alone";
+  EXPECT_EQ(occurrences(page, "extravasation or dissection, suspected"), 1);
+  const auto mark = page.find("<g class=injury>");
+  EXPECT_NE(page.substr(mark, 160).find("cx=81.50 cy=70.50"), std::string::npos);
+  EXPECT_LT(page.find("alt=\"Run 4,"), mark);
+  EXPECT_GT(page.find("alt=\"Run 5,"), mark);
+}
+
 TEST(ComparisonReport, FlowOfTheFootAsAWhole) {
   const std::string& page = the_page();
   EXPECT_NE(page.find("<b>Pedal arch filled</b><td>yes<small>+ 0.80 s</small><td>no<td>yes"), std::string::npos);
