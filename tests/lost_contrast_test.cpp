@@ -93,4 +93,35 @@ TEST(LostContrast, AVesselWithoutContrastBetweenFilledOnesIsOccludedAndBounded) 
   EXPECT_FALSE(look(scene).occluded) << "too short a run";
 }
 
+TEST(LostContrast, TheShortInletOfAWideVeinMayBeShut) {
+  // What contrast is left at the branching is averaged into the inlet's first millimetres; the field shows little more of it.
+  const auto inlet = [](bool main) {
+    constexpr double branching_x = 30;
+    SegmentResult in = straight_segment(1, 50, 1, branching_x, [](double) { return healthy_px; });
+    if (main) in.role = "main";
+    in.flow.times.arrival_ms = main ? 300 : 1500;
+    Analysis reference = straight_analysis({in, straight_segment(2, 50, branching_x, 180, [](double) { return healthy_px; })});
+    reference.segments[1].flow.times.arrival_ms = 900;
+    reference.branch_points.push_back({50, branching_x, {0, 1}, false});
+    Analysis run = straight_analysis({straight_segment(1, 50, branching_x, 180, [](double) { return healthy_px; })});
+    run.maximum_opacification = Image<float>(run.rows, run.columns);
+    std::mt19937 random(7);
+    std::normal_distribution<float> noise(0, noise_sd);
+    for (int y = 0; y < run.rows; ++y)
+      for (int x = 0; x < run.columns; ++x) {
+        const double r = 0.5 * healthy_px, u = y - 50, chord = x >= branching_x - 4 && std::abs(u) < r ? 2 * std::sqrt(r * r - u * u) : 0;
+        run.maximum_opacification(y, x) = static_cast<float>(kappa * chord) + noise(random);
+      }
+    const ReferenceCalibre calibre = reference_calibre(reference);
+    VesselMatching matching = match_rows(reference, run);
+    matching.points[0].back() = {};  // the branching's own
+    const std::vector<AlignedSegment> aligned = align_calibres(reference, calibre, run, matching, 1);
+    return find_lost_contrast(reference, calibre, run, {}, matching.registration, matching, aligned)[0];
+  };
+  const LostContrast lost = inlet(true);
+  EXPECT_TRUE(lost.occluded) << lost.note;
+  EXPECT_LT(lost.to_mm - lost.from_mm, 5) << "shorter than what counts as lost elsewhere";
+  EXPECT_FALSE(inlet(false).occluded) << "a side branch may not have been reached";
+}
+
 }  // namespace
