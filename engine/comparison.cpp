@@ -497,8 +497,8 @@ std::array<double, 2> place_of(const SegmentTimeline& timeline, const Centreline
 /// Narrowings that reach a branching, and go on beyond it in another segment, are one: a vein is not shorter for its branches.
 class AcrossBranchings {
  public:
-  AcrossBranchings(const Analysis& reference, std::vector<SegmentTimeline>& segments)
-      : segments_(segments), ends_(segment_ends(reference)) {
+  AcrossBranchings(const Analysis& reference, std::vector<SegmentTimeline>& segments, const ComparisonThresholds& thresholds)
+      : segments_(segments), notch_mm_(thresholds.notch_extent_mm), ends_(segment_ends(reference)) {
     places_.resize(reference.branch_points.size());
     std::iota(places_.begin(), places_.end(), 0);
     // Two branchings with a link between them that is too short to be measured are one place.
@@ -560,9 +560,9 @@ class AcrossBranchings {
   }
 
  private:
-  static constexpr double short_link_mm = 6, hidden_mm = 6;   // near a branching the wider vessel hides what begins there
-  static constexpr double goes_on_share = 0.5, edge_mm = 2;   // of the depth, in ln D, somewhere within this from the end ...
-  static constexpr double notch_mm = 3, notch_edge_mm = 0.5;  // ... or, for what is shorter than this at half its depth, within this
+  static constexpr double short_link_mm = 6, hidden_mm = 6;  // near a branching the wider vessel hides what begins there
+  static constexpr double goes_on_share = 0.5, edge_mm = 2;  // of the depth, in ln D, somewhere within this from the end ...
+  static constexpr double notch_edge_mm = 0.5;               // ... or, where it is as short as a valve remnant, within this
   /// One end of a narrowing.
   struct End {
     int place = -1;        // that it reaches, as far as could be measured; -1: none
@@ -579,7 +579,7 @@ class AcrossBranchings {
     const double first = change.arc_mm.front(), last = change.arc_mm.back();
     const bool touches = end == 0 ? n.extent_from_mm < first + 1 : n.extent_to_mm > last - 1;
     // What has nearly come back there ends there.
-    const double deepest = std::log(std::max(0.01, 1 - 0.01 * n.percent)), edge = n.half_depth_mm() < notch_mm ? notch_edge_mm : edge_mm;
+    const double deepest = std::log(std::max(0.01, 1 - 0.01 * n.percent)), edge = n.half_depth_mm() < notch_mm_ ? notch_edge_mm : edge_mm;
     double there = 0;
     for (std::size_t i = 0; i < change.arc_mm.size(); ++i)
       if ((end == 0 ? change.arc_mm[i] - first : last - change.arc_mm[i]) <= edge) there = std::min(there, change.ratio_log[i]);
@@ -621,6 +621,7 @@ class AcrossBranchings {
   static void merge(std::vector<int>& parents, int a, int b) { parents[static_cast<std::size_t>(root(parents, a))] = root(parents, b); }
 
   std::vector<SegmentTimeline>& segments_;
+  double notch_mm_;
   std::map<int, std::set<std::size_t>> reached_;  // by place
   std::vector<int> places_;
   std::vector<std::array<int, 2>> ends_;
@@ -747,7 +748,7 @@ Comparison compare_runs(const std::vector<ComparedRun>& given, const ComparisonO
                                                           : not_compared(static_cast<int>(r), comparison.runs[r].note));
   }
 
-  AcrossBranchings branchings(reference.analysis, comparison.segments);
+  AcrossBranchings branchings(reference.analysis, comparison.segments, options.thresholds);
   for (std::size_t r = 0; r < runs.size(); ++r) branchings.join(r);
   control_false_discoveries(comparison.segments, options.thresholds);
   for (std::size_t r = 0; r < runs.size(); ++r) branchings.look_around(r);
