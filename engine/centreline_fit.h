@@ -20,8 +20,8 @@ struct CentrelineFitOptions {
 /// through a branch point are one vessel; where more than three meet, vessels that cross are told from those that branch by how they
 /// continue. Across each vessel a blurred cylinder is fitted to the pixels, with radius and attenuation known from along the vessel: pixels
 /// within a branch's lumen are left out, a crossing vessel's attenuation is subtracted. Where that fits nowhere, a lumen much narrower than
-/// the vessel is, of the same attenuation and seen to end on both sides, is fitted by itself: a notch is no gap. A branch is carried on from
-/// where its own lumen was last seen towards the middle line it joins, as the vessels of this image bend, and ends where its place is
+/// the vessel is, of the same attenuation and seen to end on both sides, is fitted by itself: a notch is no gap. A branch is carried on
+/// from where its own lumen was last seen towards the middle line it joins, as the vessels of this image bend, and ends where its place is
 /// expected to be known worse than 0.75 px: the branch point stays on the other's middle line. Points that no pixel speaks for are marked
 /// `inferred`; `sd_px` is what a random course with this image's bends leaves open (0 where a vessel could not be fitted). What lies wholly
 /// between two others and shows nowhere is left out. `z` is read anew. z, valid: of the image's size, valid 1 where the image may be read,

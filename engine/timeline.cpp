@@ -206,10 +206,11 @@ class Rules {
     result.label = not_settled;
     std::optional<std::size_t> persists;
     bool repeated = false;
+    const std::size_t worst = deepest_since(site, r);
     for (std::size_t q = r + 1; q <= last; ++q) {
-      const SiteInRun later = look(site, q, r);
+      const SiteInRun later = look(site, q, worst);
       if (!later.known) continue;
-      const SiteInRun before = look(site, r, q);
+      const SiteInRun before = look(site, worst, q);
       const double regained = recovery(before, later);
       const bool forced = mechanical_between(r, q), same_procedure = runs_[q].procedure == runs_[r].procedure;
       if (same_procedure && !forced) {
@@ -261,6 +262,13 @@ class Rules {
   std::size_t first_present(const Site& site, std::size_t r) const {
     while (r > 0 && runs_[r - 1].procedure == runs_[r].procedure && look(site, r - 1).present) --r;
     return r;
+  }
+  /// Of the same spasm, up to run r: what gives way step by step is measured from where it was worst.
+  std::size_t deepest_since(const Site& site, std::size_t r) const {
+    std::size_t deepest = r;
+    for (std::size_t q = first_present(site, r); q < r; ++q)
+      if (!mechanical_between(q, r) && look(site, q).ratio < look(site, deepest).ratio) deepest = q;
+    return deepest;
   }
   std::optional<double> recovery_until(const Site& site, std::size_t r) const {
     const std::size_t first = first_present(site, r);

@@ -132,6 +132,18 @@ TEST(Timeline, OneEndOfASpasmTellsWhetherItGaveWay) {
   EXPECT_NEAR(*as_narrow.recovery, 0, 0.1) << "not what the end differs from the whole by";
 }
 
+TEST(Timeline, WhatGivesWayStepByStepIsMeasuredFromItsWorst) {
+  Timeline timeline;
+  timeline.add({92}, EventKind::valvulotomy, 0);
+  timeline.add({61}, EventKind::spasmolytic, 0);
+  timeline.add({37}, EventKind::spasmolytic, 0);  // 60 % of what was lost at first have come back, and 39 % of what was lost then
+  const SegmentTimeline& segment = timeline.labelled();
+  EXPECT_EQ(segment.label, "spasm, relieved");
+  EXPECT_EQ(segment.entries[2].label_now, "spasm, relieved");
+  EXPECT_EQ(segment.entries[2].label_then, "spasm, not yet settled");
+  EXPECT_EQ(segment.grade, "severe");
+}
+
 TEST(Timeline, RefractoryIsSettledByTheNextDay) {
   Timeline timeline;
   timeline.add({70}, EventKind::valvulotomy, 0);
