@@ -545,10 +545,13 @@ class AcrossBranchings {
     for (std::size_t s = 0; s < segments_.size(); ++s) {
       TimelineEntry& entry = segments_[s].entries[run];
       if (entry.state != SegmentState::occluded) continue;
-      const std::array<double, 2> left = {entry.lost_mm[0], segments_[s].length_mm - entry.lost_mm[1]};
+      const double length = segments_[s].length_mm;
+      const std::array<std::array<double, 2>, 2> left = {{{0, entry.lost_mm[0]}, {entry.lost_mm[1], length}}};
       entry.narrowed_around = true;
-      for (std::size_t end = 0; end < 2; ++end)
-        entry.narrowed_around = entry.narrowed_around && left[end] < hidden_mm && narrowed_at(ends_[s][end], s, run);
+      for (std::size_t end = 0; end < 2; ++end) {
+        const bool hides_a_taper = left[end][1] - left[end][0] < hidden_mm || nothing_measured(segments_[s], entry, left[end]);
+        entry.narrowed_around = entry.narrowed_around && hides_a_taper && narrowed_at(ends_[s][end], s, run);
+      }
     }
   }
   /// Segments whose narrowings reach the same branching, in whatever run.
@@ -587,6 +590,11 @@ class AcrossBranchings {
     const double hidden = std::max(0.0, end == 0 ? first : segments_[s].length_mm - last);
     const int branch = ends_[s][end];
     return {branch >= 0 && hidden < hidden_mm ? root(places_, branch) : -1, hidden, false};
+  }
+  static bool nothing_measured(const SegmentTimeline& segment, const TimelineEntry& entry, const std::array<double, 2>& between_mm) {
+    for (std::size_t i = 0; i < std::min(segment.arc_mm.size(), entry.ratio.size()); ++i)
+      if (std::isfinite(entry.ratio[i]) && segment.arc_mm[i] >= between_mm[0] && segment.arc_mm[i] <= between_mm[1]) return false;
+    return true;
   }
   /// Whether a segment other than `s` is narrowed near a branching (-1: none).
   bool narrowed_at(int branch, std::size_t s, std::size_t run) {
