@@ -108,8 +108,11 @@ class Rules {
               {narrowing.from_mm, narrowing.to_mm, narrowing.at_mm, narrowing.spread_mm, narrowing.possible_mm, narrowing.half_depth_mm()});
           continue;
         }
-        known->extent = std::max(known->extent, narrowing.spread_mm);
-        known->possible = std::max(known->possible, narrowing.possible_mm);
+        // A notch that one run shows to end on both sides does not go on beyond a branching in another.
+        const bool notches = std::max(known->half_depth, narrowing.half_depth_mm()) <= t_.notch_extent_mm;
+        const bool ends = notches && std::min(known->possible, narrowing.possible_mm) <= t_.notch_extent_mm;
+        known->extent = ends ? std::min(known->extent, narrowing.spread_mm) : std::max(known->extent, narrowing.spread_mm);
+        known->possible = ends ? std::min(known->possible, narrowing.possible_mm) : std::max(known->possible, narrowing.possible_mm);
         if (narrowing.half_depth_mm() > known->half_depth)
           *known = {narrowing.from_mm, narrowing.to_mm, narrowing.at_mm, known->extent, known->possible, narrowing.half_depth_mm()};
       }

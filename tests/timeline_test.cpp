@@ -278,6 +278,16 @@ TEST(Timeline, AValveRemnantGoesAfterABalloonNotAfterADrug) {
   EXPECT_EQ(timeline.labelled().label, "valve remnant");
 }
 
+TEST(Timeline, ANotchThatOneRunShowsToEndDoesNotGoOnElsewhere) {
+  Timeline timeline;
+  for (int i = 0; i < 3; ++i) timeline.add({60, 4}, i == 0 ? EventKind::valvulotomy : EventKind::spasmolytic, 0);
+  for (int run = 1; run <= 3; ++run)
+    for (Narrowing& n : timeline.segments[0].entries[static_cast<std::size_t>(run)].change.narrowings)
+      n.spread_mm = n.possible_mm = run == 2 ? 21 : n.extent_mm();  // one run reads it as part of what lies beyond a branching
+  timeline.add({0}, EventKind::balloon, 0);
+  EXPECT_EQ(timeline.labelled().label, "valve remnant");
+}
+
 TEST(Timeline, WhatIsHalfSeenInOneRunIsNotGoneInIt) {
   Timeline timeline;
   for (const double percent : {44.0, 42.0, 24.0}) timeline.add({percent, 4}, EventKind::valvulotomy, 0);
