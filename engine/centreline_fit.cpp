@@ -1062,10 +1062,10 @@ class Refit {
     bool narrowed = false;
     if (known && !(is_found(fit) && fit.sd[0] < known_sd_px && fit.misfit < most_misfit)) {
       // A short narrowing: the calibre of what lies either side is no help.
-      CylinderFit narrower = prior;
-      narrower.value[1] = std::clamp((high - base) / (2 * kappa), 0.5, most_narrowed * p.radius);
-      narrower.sd[1] = 0.5 * p.radius;
-      narrower = fit_cylinder(samples_here, narrower, 8);
+      CylinderFit any_radius = prior;
+      any_radius.value[1] = std::clamp((high - base) / (2 * kappa), 0.5, most_narrowed * p.radius);
+      any_radius.sd[1] = 0.5 * p.radius;
+      const CylinderFit narrower = fit_cylinder(samples_here, any_radius, 8);
       narrowed = narrower.value[1] < most_narrowed * p.radius && narrower.misfit < most_misfit && narrower.sd[0] < known_sd_px &&
                  std::abs(narrower.value[0]) < 0.5 * p.radius && std::abs(std::log(narrower.value[2] / kappa)) < same_contrast &&
                  ends_within(samples_here, narrower);

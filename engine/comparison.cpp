@@ -234,6 +234,8 @@ class RunAgainstReference {
     int matched = 0;
     for (const int s : matching_.segment) matched += s >= 0;
     summary.matched_share = matching_.segment.empty() ? 0 : static_cast<double>(matched) / static_cast<double>(matching_.segment.size());
+    for (const Finding& finding : run.analysis.findings)
+      if (!injury_of(finding).empty()) injuries_.emplace_back(place_nearest(finding), &finding);
     align(calibre);
   }
 
@@ -281,15 +283,13 @@ class RunAgainstReference {
     }
     entry.compared_mm = static_cast<double>(ratios.size()) * calibre_->mm_per_px;
     judge(s, std::move(ratios), entry);
-    for (const Finding& finding : run_.analysis.findings)
-      if (const std::string injury = injury_of(finding); !injury.empty()) {
-        const auto [segment, point] = place_nearest(finding);
-        if (segment != static_cast<int>(s)) continue;
-        const CentrelinePoint& p = reference_.analysis.segments[s].centreline.points[point];
-        entry.injury = injury;
-        entry.injury_reasons = finding.reasons;
-        entry.injury_at_px = {p.y, p.x};
-      }
+    for (const auto& [place, finding] : injuries_) {
+      if (place.segment != static_cast<int>(s)) continue;
+      const CentrelinePoint& p = reference_.analysis.segments[s].centreline.points[place.point];
+      entry.injury = injury_of(*finding);
+      entry.injury_reasons = finding->reasons;
+      entry.injury_at_px = {p.y, p.x};
+    }
     return entry;
   }
 
@@ -440,6 +440,7 @@ class RunAgainstReference {
   VesselMatching matching_;
   std::vector<AlignedSegment> aligned_;
   std::vector<LostContrast> lost_;
+  std::vector<std::pair<PlaceInReference, const Finding*>> injuries_;  // of the run, in the order of its findings
 };
 
 std::vector<SegmentTimeline> start_timelines(const ComparedRun& reference, const ReferenceCalibre& calibre) {

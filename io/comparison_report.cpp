@@ -35,6 +35,7 @@ const std::string ink = "#1c2228";
 
 /// Of the runs besides the reference, in every plot; told apart by colour-blind eyes too (after Okabe and Ito, darkened for paper).
 constexpr std::array<const char*, 6> run_colours = {"#0072b2", "#c77700", "#00835f", "#a8488a", "#3a94cc", "#c2410c"};
+constexpr char injury_colour[] = "#8b1fa9";
 
 /// How a stretch of vessel is drawn: what is graver is also thicker, so that colour alone says nothing.
 struct Stroke {
@@ -294,13 +295,11 @@ class TimelinePage {
     return text + more + "</div>";
   }
   std::string injury_key() const {
-    const bool injured = std::any_of(comparison_.segments.begin(), comparison_.segments.end(), [](const SegmentTimeline& segment) {
-      return std::any_of(segment.entries.begin(), segment.entries.end(), [](const TimelineEntry& entry) { return !entry.injury.empty(); });
-    });
-    return !injured ? ""
-                    : "<span><svg viewBox=\"0 0 34 10\" aria-hidden=true><circle cx=17 cy=5 r=5 fill=none stroke=\"#8b1fa9\" "
-                      "stroke-width=1.6 /></svg>"
-                      "extravasation or dissection, suspected</span>";
+    bool marked = false;
+    for (std::size_t r = 0; r < comparison_.runs.size(); ++r) marked = marked || !injury_marks(r, 1).empty();
+    if (!marked) return "";
+    return "<span><svg viewBox=\"0 0 34 10\" aria-hidden=true><circle cx=17 cy=5 r=5 fill=none stroke=\"" + std::string(injury_colour) +
+           "\" stroke-width=1.6 /></svg>extravasation or dissection, suspected</span>";
   }
   static std::string attributes(const Stroke& stroke) {
     return "stroke=\"" + std::string(stroke.colour) + "\" stroke-width=\"" + coordinate(stroke.width) + "\"" +
@@ -377,10 +376,11 @@ class TimelinePage {
     for (const SegmentTimeline& segment : comparison_.segments) {
       const TimelineEntry& entry = segment.entries[r];
       if (entry.injury.empty()) continue;
-      const std::string place = "cx=" + coordinate(entry.injury_at_px[1] + 0.5) + " cy=" + coordinate(entry.injury_at_px[0] + 0.5);
-      marks += "<g class=injury><title>" + entry.injury + ", suspected</title><circle " + place + " r=" + coordinate(1.5 * radius) +
-               " stroke=\"#fff\" stroke-width=" + coordinate(radius / 2.5) + " /><circle " + place + " r=" + coordinate(1.5 * radius) +
-               " stroke=\"#8b1fa9\" stroke-width=" + coordinate(radius / 5) + " /></g>";
+      const std::string ring = "<circle cx=" + coordinate(entry.injury_at_px[1] + 0.5) + " cy=" + coordinate(entry.injury_at_px[0] + 0.5) +
+                               " r=" + coordinate(1.5 * radius);
+      marks += "<g class=injury><title>" + entry.injury + ", suspected</title>" + ring +
+               " stroke=\"#fff\" stroke-width=" + coordinate(radius / 2.5) + " />" + ring + " stroke=\"" + injury_colour +
+               "\" stroke-width=" + coordinate(radius / 5) + " /></g>";
     }
     return marks;
   }
