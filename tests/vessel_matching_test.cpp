@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstdio>
 #include <functional>
 #include <numbers>
 
@@ -250,6 +251,8 @@ TEST(VesselMatching, RunsOfOnePatientInOtherPoses) {
   matching_options.mm_per_px = reference.calibration.mm_per_px;
   const VesselMatching matching = match_vessels(reference.segments, run.segments, registration, matching_options);
   const test::MatchingFigures figures = test::compare_matching(reference, before.truth, run, after.truth, matching);
+  std::printf("  edges matched %d of %d, arc length %.3f mm rms, 95 %% within %.3f mm\n", figures.matched_edges, figures.edges,
+              figures.rms_mm(), figures.quantile_mm(0.95));
   EXPECT_GE(figures.edges, 20);
   EXPECT_GE(figures.matched_edges, 0.95 * figures.edges);
   EXPECT_LE(static_cast<double>(figures.wrong), 0.005 * static_cast<double>(figures.given));
