@@ -21,6 +21,7 @@ struct Block {
   double at_px = 0;
   std::vector<double> contrast, contrast_sd, diameter, diameter_sd, kappa, kappa_sd;
   std::vector<bool> filled;  // frames that speak of the lumen
+  bool wide = false;         // kappa is its own in some frame
   FillingGate gate = FillingGate::unmeasured;
   double usual_kappa = unknown, usual_kappa_sd = unknown;  // over filled frames, of a wide lumen
   double usual_diameter = unknown;                         // over filled frames
@@ -44,6 +45,21 @@ struct Readings {
   }
 };
 
+// The model is a cylinder: where the lumen is a cone, as at the shoulder of a stenosis, its kappa is not that of the contrast.
+bool is_cone(const std::vector<LumenPoint>& points, std::size_t at) {
+  constexpr std::size_t reach = 2;
+  constexpr float steep = 0.2F;  // of diameter per length
+  const LumenPoint& before = points[at - std::min(at, reach)];
+  const LumenPoint& after = points[std::min(at + reach, points.size() - 1)];
+  constexpr float allowance_sd = 2;
+  const LumenPoint& here = points[at];
+  const auto rises = [&](const LumenPoint& other) {
+    return other.used && std::abs(other.diameter_px - here.diameter_px) > steep * std::abs(other.arc_length_px - here.arc_length_px) +
+                                                                              allowance_sd * std::hypot(other.sd_px, here.sd_px);
+  };
+  return rises(before) || rises(after);
+}
+
 // What the points of all blocks say in one frame; appended.
 void read_frame(std::vector<Block>& blocks, const std::vector<LumenPoint>& points) {
   Readings contrast, diameter, kappa;
@@ -55,7 +71,7 @@ void read_frame(std::vector<Block>& blocks, const std::vector<LumenPoint>& point
       if (!point.used) continue;
       const double shared = std::min(point.common_sd_px, point.sd_px);
       diameter.add(point.diameter_px, std::sqrt(std::max(0.0, static_cast<double>(point.sd_px) * point.sd_px - shared * shared)));
-      if (point.own_kappa && point.kappa > 0) kappa.add(point.kappa, point.kappa_sd);
+      if (point.own_kappa && point.kappa > 0 && !is_cone(points, i)) kappa.add(point.kappa, point.kappa_sd);
     }
     contrast.append_median(block.contrast, block.contrast_sd);
     diameter.append_median(block.diameter, block.diameter_sd);
@@ -175,6 +191,13 @@ void test_growth(Block& block, const FillingSeries& series, const FillingOptions
   block.gate = FillingGate::growing;
 }
 
+// Whether a wide lumen near a place was filled, and did not grow.
+bool is_filled_beside(const std::vector<Block>& blocks, const Block& place, const FillingOptions& options) {
+  return std::any_of(blocks.begin(), blocks.end(), [&](const Block& block) {
+    return block.wide && block.gate == FillingGate::passed && std::abs(block.at_px - place.at_px) < options.beside_px;
+  });
+}
+
 void take_usual(Block& block) {
   std::vector<double> values, sds, diameters;
   for (std::size_t f = 0; f < block.kappa.size(); ++f) {
@@ -188,9 +211,8 @@ void take_usual(Block& block) {
   block.usual_kappa_sd = 1.2533 * middle_of(sds) / std::sqrt(static_cast<double>(values.size()));
 }
 
-// Kappa of the filled, wide lumen before and after a block: the nearest three blocks within reach; NaN: none.
-double kappa_beside(const std::vector<Block>& blocks, std::size_t at, int direction, const FillingOptions& options) {
-  constexpr std::size_t enough = 3;
+// Kappa of the filled, wide lumen before and after a block: the nearest blocks within reach, no more than `enough`; NaN: none.
+double kappa_beside(const std::vector<Block>& blocks, std::size_t at, int direction, std::size_t enough, const FillingOptions& options) {
   std::vector<double> values;
   for (auto k = static_cast<std::ptrdiff_t>(at) + direction; k >= 0 && k < static_cast<std::ptrdiff_t>(blocks.size()); k += direction) {
     const Block& block = blocks[static_cast<std::size_t>(k)];
@@ -230,7 +252,9 @@ class KappaAlong {
   FillingGate verdict_of(std::size_t b) const {
     const bool own = std::isfinite(blocks_[b].usual_kappa);
     if (!known_) return own ? FillingGate::passed : FillingGate::unconfirmed;
-    const double before = kappa_beside(blocks_, b, -1, options_), after = kappa_beside(blocks_, b, 1, options_);
+    // What has none of its own lies between its neighbours': kappa drifts where a vessel turns towards the beam.
+    const std::size_t places = own ? 3 : 1;
+    const double before = kappa_beside(blocks_, b, -1, places, options_), after = kappa_beside(blocks_, b, 1, places, options_);
     const bool both = std::isfinite(before) && std::isfinite(after);
     if (both && agree(before, after, options_.kappa_tolerance)) {
       if (!own || !differs(blocks_[b]) || agree(before, usual_, options_.kappa_tolerance)) return FillingGate::passed;
@@ -239,19 +263,40 @@ class KappaAlong {
     } else if (!both) {
       return FillingGate::unconfirmed;
     }
-    return looks_narrow(b) ? FillingGate::diluted : FillingGate::passed;
-  }
-  // Against the nearest places that hold the vessel's kappa.
-  bool looks_narrow(std::size_t b) const {
-    constexpr std::size_t enough = 3;
     constexpr double narrower = 0.1;
+    const double width = blocks_[b].usual_diameter / diameter_beside(b);
+    if (width >= 1 - narrower) return FillingGate::passed;
+    // Sized by contrast it may be too narrow by what kappa may be wrong, and by no more.
+    if (!own) return width < (1 - narrower) * std::min(before / after, after / before) ? FillingGate::unconfirmed : FillingGate::diluted;
+    // An eccentric lumen seen from its narrow side is deeper than it is wide; nothing thinned looks so.
+    return blocks_[b].usual_kappa > usual_ && begins_abruptly(b) ? FillingGate::unconfirmed : FillingGate::diluted;
+  }
+  // Streams mix and layers sink over lengths; a wall has shoulders. `b`: narrow.
+  bool begins_abruptly(std::size_t b) const {
+    constexpr double steep = 0.15;  // of diameter per length
+    for (const int step : {-1, 1}) {
+      const Block* inner = &blocks_[b];
+      for (auto k = static_cast<std::ptrdiff_t>(b) + step; k >= 0 && k < static_cast<std::ptrdiff_t>(blocks_.size()); k += step) {
+        const Block& outer = blocks_[static_cast<std::size_t>(k)];
+        if (std::abs(outer.at_px - blocks_[b].at_px) > options_.beside_px) break;
+        if (!std::isfinite(outer.usual_diameter)) continue;
+        if (outer.usual_diameter - inner->usual_diameter > steep * std::abs(outer.at_px - inner->at_px)) return true;
+        if (tells(outer) && !differs(outer)) break;
+        inner = &outer;
+      }
+    }
+    return false;
+  }
+  // Of the nearest places that hold the vessel's kappa.
+  double diameter_beside(std::size_t b) const {
+    constexpr std::size_t enough = 3;
     std::vector<std::pair<double, double>> near;  // how far, how wide
     for (const Block& block : blocks_)
       if (tells(block) && !differs(block)) near.emplace_back(std::abs(block.at_px - blocks_[b].at_px), block.usual_diameter);
     std::sort(near.begin(), near.end());
     std::vector<double> diameters;
     for (std::size_t i = 0; i < std::min(near.size(), enough); ++i) diameters.push_back(near[i].second);
-    return !(blocks_[b].usual_diameter >= (1 - narrower) * middle_of(std::move(diameters)));
+    return middle_of(std::move(diameters));
   }
 
   std::vector<Block>& blocks_;
@@ -346,9 +391,16 @@ FillingVerdict gate_filling(std::vector<std::vector<LumenPoint>>& frames, const 
     }
     const bool flat = std::find(block.filled.begin(), block.filled.end(), true) != block.filled.end();
     block.gate = flat ? FillingGate::passed : FillingGate::contrast;
-    if (flat) test_growth(block, series, options);
-    take_usual(block);
+    block.wide = std::any_of(block.kappa.begin(), block.kappa.end(), [](double kappa) { return std::isfinite(kappa); });
   }
+  // The wide ones first. They tell of narrow places beside them, which are sized by contrast with the wide ones' kappa: their size rises
+  // with the contrast that comes later there, too.
+  for (const bool wide : {true, false})
+    for (Block& block : blocks) {
+      if (block.wide != wide || block.gate != FillingGate::passed) continue;
+      if (wide || !is_filled_beside(blocks, block, options)) test_growth(block, series, options);
+      take_usual(block);
+    }
   if (options.compare_kappa) KappaAlong(blocks, options).judge();
   for (const Block& block : blocks) {
     const bool out = block.gate == FillingGate::diluted;

@@ -16,6 +16,7 @@ struct FillingOptions {
   double growth = 0.05;            ///< share of the final diameter that a lumen may still lack while it fills
   double growth_significance = 4;  ///< SDs of the slope of D^2 on 1/t that tell it
   double block_px = 8;             ///< places are stretches of this length
+  double beside_px = 40;           ///< so near a wide lumen that was filled a narrow place is a narrowing, and no core that grows
   bool compare_kappa = true;       ///< attenuation is that of the contrast
   double near_px = 400;            ///< how far away the vessel still says what its kappa should be
 };
