@@ -230,7 +230,7 @@ void bridge(const AlignmentOptions& options, const ShownElsewhere& elsewhere, Re
 }
 
 /// By how much ln D of a run exceeds the reference's calibre, each the middle one of five neighbours that were measured, or that the
-/// reference carries on (`carried`); NaN elsewhere.
+/// reference carries on (`carried`), of fewer at their ends; NaN elsewhere.
 std::vector<double> wider_by(const AlignedSegment& run, const ReferenceCalibre::Segment& own, bool carried) {
   constexpr std::size_t half = 2;
   const std::size_t n = own.measured_px.size();
@@ -238,9 +238,10 @@ std::vector<double> wider_by(const AlignedSegment& run, const ReferenceCalibre::
   const auto counts = [&](std::size_t i) { return std::isfinite(run.ratio[i]) && (own.measured_px[i] > 0) != carried; };
   for (std::size_t i = 0; i < n; ++i) {
     if (!counts(i)) continue;
+    std::size_t reach = 0;  // to both sides alike: what ends steeply is not to be flattened
+    while (reach < std::min({half, i, n - 1 - i}) && counts(i - reach - 1) && counts(i + reach + 1)) ++reach;
     values.clear();
-    for (std::size_t k = i - std::min(i, half); k <= std::min(n - 1, i + half); ++k)
-      if (counts(k)) values.push_back(run.ratio[k]);
+    for (std::size_t k = i - reach; k <= i + reach; ++k) values.push_back(run.ratio[k]);
     result[i] = in_place_median(values);
     if (!carried && result[i] < 2 * run.sd[i]) result[i] = std::min(result[i], 0.0);  // not sure of it
   }
@@ -262,8 +263,10 @@ std::vector<double> least_of_the_last(const std::vector<std::vector<double>>& by
 }
 
 /// Of what is wider elsewhere, the stretches that are deep enough and short: a vessel that is wider all along was only smaller then. So one
-/// side of it must have been seen to be as wide as elsewhere.
-std::vector<double> short_dips(const std::vector<double>& arc, const AlignmentOptions& options, const std::vector<double>& wider) {
+/// side of it must have been seen to be as wide as elsewhere, or the reference itself widens to both by half of what it lacks.
+std::vector<double> short_dips(const ReferenceCalibre::Segment& own, const AlignmentOptions& options, const std::vector<double>& wider) {
+  constexpr double comes_back = 0.5;
+  const std::vector<double>& arc = own.arc_mm;
   const double least = -std::log(1 - 0.01 * options.bridge_percent), edge = 0.3 * least;
   const auto as_wide = [&](std::ptrdiff_t from, std::ptrdiff_t step) {
     constexpr int enough = 4, looked_at = 8;  // points
@@ -274,8 +277,13 @@ std::vector<double> short_dips(const std::vector<double>& arc, const AlignmentOp
   };
   std::vector<double> dips(wider.size(), 0.0);
   for (const auto& [first, last, deepest] : stretches_above(arc, wider, edge)) {
-    if (deepest >= least && arc[last] - arc[first] <= options.bridge_mm &&
-        (as_wide(static_cast<std::ptrdiff_t>(first) - 1, -1) || as_wide(static_cast<std::ptrdiff_t>(last) + 1, 1)))
+    if (deepest < least || arc[last] - arc[first] > options.bridge_mm) continue;
+    float narrowest = own.measured_px[first];
+    for (std::size_t k = first; k <= last; ++k)
+      if (own.measured_px[k] > 0) narrowest = std::min(narrowest, own.measured_px[k]);
+    const double ends = std::log(std::min(own.measured_px[first], own.measured_px[last]) / narrowest);
+    if (ends >= comes_back * deepest || as_wide(static_cast<std::ptrdiff_t>(first) - 1, -1) ||
+        as_wide(static_cast<std::ptrdiff_t>(last) + 1, 1))
       for (std::size_t k = first; k <= last; ++k)
         if (std::isfinite(wider[k])) dips[k] = wider[k];
   }
@@ -402,7 +410,7 @@ ReferenceCalibre widened_by(const Analysis& reference, const ReferenceCalibre& c
       where_carried.push_back(wider_by(run[s], own, true));
     }
     ShownElsewhere& shown = elsewhere.emplace_back();
-    shown.dips = short_dips(own.arc_mm, options, least_of_the_last(where_measured, n));
+    shown.dips = short_dips(own, options, least_of_the_last(where_measured, n));
     shown.log_diameter = least_of_the_last(where_carried, n);
     for (std::size_t i = 0; i < n; ++i) shown.log_diameter[i] += std::log(std::max(own.diameter_px[i], 1e-6F));
   }

@@ -95,6 +95,17 @@ TEST(ReferenceCalibre, AVesselThatIsWiderAllAlongWasOnlySmallerThen) {
   EXPECT_NEAR(widened_by(reference, alone, {against(reference, alone, later)}).segments[0].diameter_px[30], 8, 0.01);
 }
 
+TEST(ReferenceCalibre, ANotchBetweenTwoBranchingsIsToldByItsOwnShape) {
+  // 11 px (2.8 mm) are all that was measured, and nowhere is it as wide as later: but it widens to both ends.
+  const auto part = [](const auto& inside) { return [inside](double s) { return s > 30 && s < 42 ? inside(s) : 0.0; }; };
+  const auto notch = part([](double s) { return 14 - 8 * std::exp(-0.5 * std::pow((s - 36) / 2.2, 2)); });
+  const Analysis reference = straight_analysis({straight_segment(1, 50, 20, 120, notch)});
+  const Analysis later = straight_analysis({straight_segment(1, 50, 20, 120, part([](double) { return 14.0; }))});
+  const ReferenceCalibre alone = reference_calibre(reference);
+  EXPECT_LT(alone.segments[0].diameter_px[36], 8);
+  EXPECT_GT(widened_by(reference, alone, {against(reference, alone, later)}).segments[0].diameter_px[36], 11);
+}
+
 TEST(AlignedSegment, DensityTellsLayersFromARoundLumen) {
   const Analysis reference = straight_analysis({straight_segment(1, 50, 20, 120, [](double) { return 10.0; })});
   Analysis run = straight_analysis({straight_segment(1, 50, 20, 120, [](double s) { return s > 60 ? 7.0 : 10.0; })});
