@@ -108,9 +108,9 @@ class Rules {
               {narrowing.from_mm, narrowing.to_mm, narrowing.at_mm, narrowing.spread_mm, narrowing.possible_mm, narrowing.half_depth_mm()});
           continue;
         }
-        // A notch that one run shows to end on both sides does not go on beyond a branching in another.
+        // A notch that one run shows to end on both sides, short of spasm's length, does not go on beyond a branching in another.
         const bool notches = std::max(known->half_depth, narrowing.half_depth_mm()) <= t_.notch_extent_mm;
-        const bool ends = notches && std::min(known->possible, narrowing.possible_mm) <= t_.notch_extent_mm;
+        const bool ends = notches && std::min(known->possible, narrowing.possible_mm) <= t_.spasm_extent_mm;
         known->extent = ends ? std::min(known->extent, narrowing.spread_mm) : std::max(known->extent, narrowing.spread_mm);
         known->possible = ends ? std::min(known->possible, narrowing.possible_mm) : std::max(known->possible, narrowing.possible_mm);
         if (narrowing.half_depth_mm() > known->half_depth)
@@ -369,7 +369,8 @@ class Rules {
       result.reasons = {!entry.doubt.empty() ? entry.doubt
                                              : std::string("no calibration: how long it is, and so what it is, can't be told")};
     } else if (n.denser > t_.layered_density && n.percent < t_.mild_percent &&
-               !(is_focal(site) && n.half_depth_mm() <= t_.spasm_extent_mm && !reaches_an_end(entry.change, n) && focal_settles)) {
+               !(site.extent <= t_.spasm_extent_mm && n.half_depth_mm() <= t_.spasm_extent_mm && !reaches_an_end(entry.change, n) &&
+                 focal_settles)) {
       result.label = indeterminate;
       result.reasons = {
           text("holds %.0f %% more contrast than a round lumen of its width would, and no plaque is known there: layered contrast looks "

@@ -282,8 +282,11 @@ TEST(Timeline, ANotchThatOneRunShowsToEndDoesNotGoOnElsewhere) {
   Timeline timeline;
   for (int i = 0; i < 3; ++i) timeline.add({60, 4}, i == 0 ? EventKind::valvulotomy : EventKind::spasmolytic, 0);
   for (int run = 1; run <= 3; ++run)
-    for (Narrowing& n : timeline.segments[0].entries[static_cast<std::size_t>(run)].change.narrowings)
-      n.spread_mm = n.possible_mm = run == 2 ? 21 : n.extent_mm();  // one run reads it as part of what lies beyond a branching
+    for (Narrowing& n : timeline.segments[0].entries[static_cast<std::size_t>(run)].change.narrowings) {
+      // One run reads it as part of what lies beyond a branching; the others do not see 2 mm beside it.
+      n.spread_mm = run == 2 ? 21 : n.extent_mm();
+      n.possible_mm = run == 2 ? 21 : n.extent_mm() + 2;
+    }
   timeline.add({0}, EventKind::balloon, 0);
   EXPECT_EQ(timeline.labelled().label, "valve remnant");
 }
@@ -388,6 +391,20 @@ TEST(Timeline, LayeredContrastIsNoNarrowing) {
   timeline.add({36, 30}, EventKind::valvulotomy, 0);
   for (Narrowing& narrowing : timeline.segments[0].entries[1].change.narrowings) narrowing.denser = 0.15;
   EXPECT_EQ(timeline.labelled().label, "indeterminate");
+}
+
+TEST(Timeline, AFocalOneThatHoldsMoreContrastIsEccentricWhereAllRunsSayTheSame) {
+  Timeline timeline;
+  const Seen stenosis{42, 9};
+  timeline.add(stenosis, EventKind::valvulotomy, 0);
+  timeline.add(stenosis, EventKind::spasmolytic, 0);
+  timeline.add(stenosis, EventKind::next_day, 1);
+  for (int run = 1; run <= 3; ++run)
+    for (Narrowing& n : timeline.segments[0].entries[static_cast<std::size_t>(run)].change.narrowings) {
+      n.denser = 0.4;
+      if (run == 3) n.possible_mm = 14;  // in one of them what lies beside it is hidden
+    }
+  EXPECT_EQ(timeline.labelled().label, "fixed stenosis");
 }
 
 TEST(Timeline, WhatWasShutIsAsNarrowAsCouldNotBeSeen) {
