@@ -32,7 +32,7 @@ class Words {
   Conclusion conclude() {
     add_spasm();
     add_occlusion();
-    for (const char* label : {"dissection", "extravasation"}) add_label(label);
+    for (const char* label : {"dissection", "extravasation"}) add_label(label, "suspected ");
     Conclusion words;
     words.main = take_sentence();
     for (const char* label : {"fixed stenosis", "valve remnant", "narrowing below spasm grade"}) add_label(label);
@@ -190,11 +190,11 @@ class Words {
     }
   }
 
-  void add_label(const char* label) {
+  void add_label(const char* label, const char* how = "") {
     Segments segments;
     for (const SegmentTimeline& segment : comparison_.segments)
       if (segment.label == label) segments.push_back(&segment);
-    if (!segments.empty()) clauses_.push_back(std::string(label) + " in " + list(segments));
+    if (!segments.empty()) clauses_.push_back(std::string(how) + label + " in " + list(segments));
   }
 
   void add_unnamed() {

@@ -162,6 +162,7 @@ TEST(ComparisonReport, InjuriesAreMarkedWhereTheyAre) {
   EXPECT_EQ(the_page().find("<g class=injury>"), std::string::npos);
   EXPECT_EQ(the_page().find("extravasation or dissection"), std::string::npos) << "no key to what is not there";
   test::FabricatedCase injured;
+  injured.comparison.segments[2].label = "extravasation";
   TimelineEntry& entry = injured.comparison.segments[2].entries[3];
   entry.injury = "extravasation";
   entry.injury_at_px = {70, 81};
@@ -169,6 +170,7 @@ TEST(ComparisonReport, InjuriesAreMarkedWhereTheyAre) {
   EXPECT_EQ(TagWalk(page).complaint(), "");
   EXPECT_EQ(occurrences(page, "<g class=injury><title>extravasation, suspected</title>"), 1) << "in that run's picture alone";
   EXPECT_EQ(occurrences(page, "extravasation or dissection, suspected"), 1);
+  EXPECT_NE(conclude(injured.comparison, injured.runs).main.find("suspected extravasation in "), std::string::npos);
   const auto mark = page.find("<g class=injury>");
   EXPECT_NE(page.substr(mark, 160).find("cx=81.50 cy=70.50"), std::string::npos);
   EXPECT_LT(page.find("alt=\"Run 4,"), mark);
