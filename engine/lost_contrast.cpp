@@ -158,7 +158,15 @@ class Search {
     constexpr double empty_share = 0.55;
     const auto in_view = std::count_if(segment.seen.begin(), segment.seen.end(), [](Seen seen) { return seen != Seen::out_of_view; });
     const double least = std::min(options_.least_mm, empty_share * mm_ * static_cast<double>(in_view));
-    segment.lost = segment.first_empty >= 0 && length(s, segment) >= std::max(least, 1.0);
+    // Where the field cuts a stretch off, all that averaging takes from it lies on its other side, and counts.
+    const double averaged = is_cut_off(segment) ? 0.5 * options_.window_mm : 0;
+    segment.lost = segment.first_empty >= 0 && length(s, segment) + averaged >= std::max(least, 1.0);
+  }
+  static bool is_cut_off(const Segment& segment) {
+    if (segment.first_empty < 0) return false;
+    const auto first = static_cast<std::size_t>(segment.first_empty), beyond = static_cast<std::size_t>(segment.last_empty) + 1;
+    return (first > 0 && segment.seen[first - 1] == Seen::out_of_view) ||
+           (beyond < segment.seen.size() && segment.seen[beyond] == Seen::out_of_view);
   }
   double length(std::size_t s, const Segment& segment) const {
     const std::vector<double>& arc = calibre_.segments[s].arc_mm;

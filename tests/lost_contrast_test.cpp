@@ -95,8 +95,7 @@ TEST(LostContrast, AVesselWithoutContrastBetweenFilledOnesIsOccludedAndBounded) 
 
 TEST(LostContrast, TheShortInletOfAWideVeinMayBeShut) {
   // What contrast is left at the branching is averaged into the inlet's first millimetres; the field shows little more of it.
-  const auto inlet = [](bool main) {
-    constexpr double branching_x = 30;
+  const auto inlet = [](bool main, double branching_x = 30, double stump_px = 4, int first_seen_x = 0) {
     SegmentResult in = straight_segment(1, 50, 1, branching_x, [](double) { return healthy_px; });
     if (main) in.role = "main";
     in.flow.times.arrival_ms = main ? 300 : 1500;
@@ -109,19 +108,26 @@ TEST(LostContrast, TheShortInletOfAWideVeinMayBeShut) {
     std::normal_distribution<float> noise(0, noise_sd);
     for (int y = 0; y < run.rows; ++y)
       for (int x = 0; x < run.columns; ++x) {
-        const double r = 0.5 * healthy_px, u = y - 50, chord = x >= branching_x - 4 && std::abs(u) < r ? 2 * std::sqrt(r * r - u * u) : 0;
+        const double r = 0.5 * healthy_px, u = y - 50,
+                     chord = x >= branching_x - stump_px && std::abs(u) < r ? 2 * std::sqrt(r * r - u * u) : 0;
         run.maximum_opacification(y, x) = static_cast<float>(kappa * chord) + noise(random);
       }
     const ReferenceCalibre calibre = reference_calibre(reference);
     VesselMatching matching = match_rows(reference, run);
     matching.points[0].back() = {};  // the branching's own
     const std::vector<AlignedSegment> aligned = align_calibres(reference, calibre, run, matching, 1);
-    return find_lost_contrast(reference, calibre, run, {}, matching.registration, matching, aligned)[0];
+    Image<std::uint8_t> field(run.rows, run.columns);
+    for (int y = 0; y < run.rows; ++y)
+      for (int x = 0; x < run.columns; ++x) field(y, x) = x >= first_seen_x;
+    return find_lost_contrast(reference, calibre, run, field.view(), matching.registration, matching, aligned)[0];
   };
   const LostContrast lost = inlet(true);
   EXPECT_TRUE(lost.occluded) << lost.note;
   EXPECT_LT(lost.to_mm - lost.from_mm, 5) << "shorter than what counts as lost elsewhere";
   EXPECT_FALSE(inlet(false).occluded) << "a side branch may not have been reached";
+  // A longer one, of which the field shows 9 mm and a stump of 3.
+  EXPECT_TRUE(inlet(true, 60, 12, 24).occluded) << "the stump is averaged over what is shut beside it";
+  EXPECT_FALSE(inlet(true, 60, 24, 24).occluded) << "3 mm";
 }
 
 }  // namespace
