@@ -210,7 +210,7 @@ class Search {
       if (o == s) continue;
       if (on_the_way_[o]) return true;
       const bool at_start = ends_[o][0] == branch;
-      if (filled_at(o, at_start)) return true;
+      if (filled_at(o, at_start, true)) return true;
     }
     return false;
   }
@@ -219,14 +219,15 @@ class Search {
     const auto& arrival = reference_.segments[s].flow.times.arrival_ms;
     return reference_.segments[s].role == "main" || (arrival && *arrival <= first_arrival(reference_) + 1.5 * frame_ms(reference_));
   }
-  bool filled_at(std::size_t s, bool at_start) const {
+  /// `thinly`: a thread fills it, too.
+  bool filled_at(std::size_t s, bool at_start, bool thinly = false) const {
     const Segment& segment = segments_[s];
     const std::size_t n = segment.seen.size(),
                       reach = std::min<std::size_t>(n, static_cast<std::size_t>(std::ceil(options_.least_mm / mm_)));
     std::size_t filled = 0;
     for (std::size_t k = 0; k < reach; ++k) {
       const Seen seen = segment.seen[at_start ? k : n - 1 - k];
-      filled += seen == Seen::vessel || seen == Seen::contrast;
+      filled += seen == Seen::vessel || seen == Seen::contrast || (thinly && seen == Seen::thread);
     }
     return 2 * filled > reach;
   }

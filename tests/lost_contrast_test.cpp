@@ -93,6 +93,30 @@ TEST(LostContrast, AVesselWithoutContrastBetweenFilledOnesIsOccludedAndBounded) 
   EXPECT_FALSE(look(scene).occluded) << "too short a run";
 }
 
+TEST(LostContrast, AShutInletBesideALinkThatIsAThread) {
+  // Shut up to where a small branch parts it into an inlet and a link; in the link some contrast is left.
+  constexpr double inlet_x = 40, link_x = 56;
+  const auto pieces = [](double) { return healthy_px; };
+  Analysis reference = straight_analysis({straight_segment(1, 50, 1, inlet_x, pieces), straight_segment(2, 50, inlet_x, link_x, pieces),
+                                          straight_segment(3, 50, link_x, 180, pieces)});
+  for (SegmentResult& segment : reference.segments) segment.role = "main";
+  reference.branch_points = {{50, inlet_x, {0, 1}, false}, {50, link_x, {1, 2}, false}};
+  Analysis run = straight_analysis({straight_segment(1, 50, link_x, 180, pieces)});
+  run.maximum_opacification = Image<float>(run.rows, run.columns);
+  std::mt19937 random(7);
+  std::normal_distribution<float> noise(0, noise_sd);
+  for (int y = 0; y < run.rows; ++y)
+    for (int x = 0; x < run.columns; ++x) {
+      const double r = 0.5 * (x >= link_x ? 1 : x >= inlet_x ? 0.4 : 0) * healthy_px, u = y - 50;
+      run.maximum_opacification(y, x) = static_cast<float>(std::abs(u) < r ? kappa * 2 * std::sqrt(r * r - u * u) : 0) + noise(random);
+    }
+  const ReferenceCalibre calibre = reference_calibre(reference);
+  const VesselMatching matching = match_rows(reference, run);
+  const std::vector<AlignedSegment> aligned = align_calibres(reference, calibre, run, matching, 1);
+  const LostContrast lost = find_lost_contrast(reference, calibre, run, {}, matching.registration, matching, aligned)[0];
+  EXPECT_TRUE(lost.occluded) << lost.note;
+}
+
 TEST(LostContrast, TheShortInletOfAWideVeinMayBeShut) {
   // What contrast is left at the branching is averaged into the inlet's first millimetres; the field shows little more of it.
   const auto inlet = [](bool main, double branching_x = 30, double stump_px = 4, int first_seen_x = 0) {
