@@ -48,16 +48,13 @@ struct Readings {
 // The model is a cylinder: where the lumen is a cone, as at the shoulder of a stenosis, its kappa is not that of the contrast.
 bool is_cone(const std::vector<LumenPoint>& points, std::size_t at) {
   constexpr std::size_t reach = 2;
-  constexpr float steep = 0.2F;  // of diameter per length
-  const LumenPoint& before = points[at - std::min(at, reach)];
-  const LumenPoint& after = points[std::min(at + reach, points.size() - 1)];
-  constexpr float allowance_sd = 2;
+  constexpr float steep = 0.2F, allowance_sd = 2;  // of diameter per length; of both diameters
   const LumenPoint& here = points[at];
   const auto rises = [&](const LumenPoint& other) {
     return other.used && std::abs(other.diameter_px - here.diameter_px) > steep * std::abs(other.arc_length_px - here.arc_length_px) +
                                                                               allowance_sd * std::hypot(other.sd_px, here.sd_px);
   };
-  return rises(before) || rises(after);
+  return rises(points[at - std::min(at, reach)]) || rises(points[std::min(at + reach, points.size() - 1)]);
 }
 
 // What the points of all blocks say in one frame; appended.

@@ -490,8 +490,7 @@ class Rules {
     if (entry.compared_mm > 0 && entry.compared_mm < whole_share * segment_.length_mm)
       result.reasons.push_back(
           text("holds for %.0f %% of it: the rest is not seen in both runs", 100 * entry.compared_mm / segment_.length_mm));
-    constexpr double surely = 0.5;  // of what counts as a shoulder, at least
-    if (largest.at_least && largest.percent >= t_.shoulder_percent && largest.ci95[0] >= surely * t_.shoulder_percent &&
+    if (largest.at_least && largest.percent >= t_.shoulder_percent && largest.ci95[0] >= t_.shoulder_least_percent &&
         entry.change.probability > 0.5) {
       result.label = indeterminate;
       result.reasons.emplace_back("it is narrowest where what could be measured ends: it may be narrower beyond");

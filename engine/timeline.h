@@ -47,7 +47,8 @@ struct ComparisonThresholds {
   double diffuse_mm = 60;               ///< ... and two of this length in all diffuse
   int diffuse_segments = 3;             ///< as are so many segments
   double layered_density = 0.08;        ///< so much more contrast than a round lumen of its width holds: flattened or layered
-  double shoulder_percent = 15;         ///< narrower than this where what could be measured ends, it may be the shoulder of more
+  double shoulder_percent = 15;         ///< narrower than this where what could be measured ends, it may be the shoulder of more ...
+  double shoulder_least_percent = 7.5;  ///< ... where it is narrower than this with 97.5 % probability
   double measurable_mm = 0.4;           ///< a lumen below this is not measured but bounded
   double measured_share = 0.3;          ///< of a segment that must have been measured in both runs
   double occluded_mm = 5;               ///< length without contrast that counts as an occlusion

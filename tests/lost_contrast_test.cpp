@@ -14,6 +14,27 @@ using namespace cinelumen::test;
 
 constexpr double healthy_px = 10, thread_px = 2.5, kappa = 0.05, noise_sd = 0.004;
 
+/// Contrast in a lumen along y = 50, its diameter by x.
+template <class Lumen>
+Image<float> contrast_in(const Analysis& analysis, const Lumen& lumen_at) {
+  Image<float> image(analysis.rows, analysis.columns);
+  std::mt19937 random(7);
+  std::normal_distribution<float> noise(0, noise_sd);
+  for (int y = 0; y < analysis.rows; ++y)
+    for (int x = 0; x < analysis.columns; ++x) {
+      const double r = 0.5 * lumen_at(x), u = y - 50, chord = std::abs(u) < r ? 2 * std::sqrt(r * r - u * u) : 0;
+      image(y, x) = static_cast<float>(kappa * chord) + noise(random);
+    }
+  return image;
+}
+
+LostContrast first_lost(const Analysis& reference, const Analysis& run, const VesselMatching& matching,
+                        ImageView<const std::uint8_t> field = {}) {
+  const ReferenceCalibre calibre = reference_calibre(reference);
+  const std::vector<AlignedSegment> aligned = align_calibres(reference, calibre, run, matching, 1);
+  return find_lost_contrast(reference, calibre, run, field, matching.registration, matching, aligned)[0];
+}
+
 /// A vein along y = 50 from x = 20 to 180: open, narrowing over 8 px to a lumen of `thread` from 60 to 140, open again.
 struct Scene {
   double thread = thread_px;
@@ -33,26 +54,15 @@ struct Scene {
     };
     Analysis analysis = straight_analysis({piece(1, 20, 65), piece(2, 135, 180)});
     std::erase_if(analysis.frame_times_ms, [&](double ms) { return ms > last_ms; });
-    analysis.maximum_opacification = Image<float>(analysis.rows, analysis.columns);
-    std::mt19937 random(7);
-    std::normal_distribution<float> noise(0, noise_sd);
-    for (int y = 0; y < analysis.rows; ++y)
-      for (int x = 0; x < analysis.columns; ++x) {
-        const double r = 0.5 * lumen(x), u = y - 50;
-        const double chord = x >= 20 && x <= 180 && std::abs(u) < r ? 2 * std::sqrt(r * r - u * u) : 0;
-        analysis.maximum_opacification(y, x) = static_cast<float>(kappa * chord) + noise(random);
-      }
+    analysis.maximum_opacification = contrast_in(analysis, [this](int x) { return x >= 20 && x <= 180 ? lumen(x) : 0; });
     return analysis;
   }
 };
 
 LostContrast look(const Scene& scene) {
   const Analysis reference = straight_analysis({straight_segment(1, 50, 20, 180, [](double) { return healthy_px; })});
-  const ReferenceCalibre calibre = reference_calibre(reference);
   const Analysis run = scene.run();
-  const VesselMatching matching = match_rows(reference, run);
-  const std::vector<AlignedSegment> aligned = align_calibres(reference, calibre, run, matching, 1);
-  return find_lost_contrast(reference, calibre, run, {}, matching.registration, matching, aligned)[0];
+  return first_lost(reference, run, match_rows(reference, run));
 }
 
 TEST(LostContrast, ALumenTooThinToBeTracedIsSizedByItsContrast) {
@@ -102,18 +112,8 @@ TEST(LostContrast, AShutInletBesideALinkThatIsAThread) {
   for (SegmentResult& segment : reference.segments) segment.role = "main";
   reference.branch_points = {{50, inlet_x, {0, 1}, false}, {50, link_x, {1, 2}, false}};
   Analysis run = straight_analysis({straight_segment(1, 50, link_x, 180, pieces)});
-  run.maximum_opacification = Image<float>(run.rows, run.columns);
-  std::mt19937 random(7);
-  std::normal_distribution<float> noise(0, noise_sd);
-  for (int y = 0; y < run.rows; ++y)
-    for (int x = 0; x < run.columns; ++x) {
-      const double r = 0.5 * (x >= link_x ? 1 : x >= inlet_x ? 0.4 : 0) * healthy_px, u = y - 50;
-      run.maximum_opacification(y, x) = static_cast<float>(std::abs(u) < r ? kappa * 2 * std::sqrt(r * r - u * u) : 0) + noise(random);
-    }
-  const ReferenceCalibre calibre = reference_calibre(reference);
-  const VesselMatching matching = match_rows(reference, run);
-  const std::vector<AlignedSegment> aligned = align_calibres(reference, calibre, run, matching, 1);
-  const LostContrast lost = find_lost_contrast(reference, calibre, run, {}, matching.registration, matching, aligned)[0];
+  run.maximum_opacification = contrast_in(run, [](int x) { return x >= link_x ? healthy_px : x >= inlet_x ? 0.4 * healthy_px : 0; });
+  const LostContrast lost = first_lost(reference, run, match_rows(reference, run));
   EXPECT_TRUE(lost.occluded) << lost.note;
 }
 
@@ -127,23 +127,13 @@ TEST(LostContrast, TheShortInletOfAWideVeinMayBeShut) {
     reference.segments[1].flow.times.arrival_ms = 900;
     reference.branch_points.push_back({50, branching_x, {0, 1}, false});
     Analysis run = straight_analysis({straight_segment(1, 50, branching_x, 180, [](double) { return healthy_px; })});
-    run.maximum_opacification = Image<float>(run.rows, run.columns);
-    std::mt19937 random(7);
-    std::normal_distribution<float> noise(0, noise_sd);
-    for (int y = 0; y < run.rows; ++y)
-      for (int x = 0; x < run.columns; ++x) {
-        const double r = 0.5 * healthy_px, u = y - 50,
-                     chord = x >= branching_x - stump_px && std::abs(u) < r ? 2 * std::sqrt(r * r - u * u) : 0;
-        run.maximum_opacification(y, x) = static_cast<float>(kappa * chord) + noise(random);
-      }
-    const ReferenceCalibre calibre = reference_calibre(reference);
+    run.maximum_opacification = contrast_in(run, [=](int x) { return x >= branching_x - stump_px ? healthy_px : 0; });
     VesselMatching matching = match_rows(reference, run);
     matching.points[0].back() = {};  // the branching's own
-    const std::vector<AlignedSegment> aligned = align_calibres(reference, calibre, run, matching, 1);
     Image<std::uint8_t> field(run.rows, run.columns);
     for (int y = 0; y < run.rows; ++y)
       for (int x = 0; x < run.columns; ++x) field(y, x) = x >= first_seen_x;
-    return find_lost_contrast(reference, calibre, run, field.view(), matching.registration, matching, aligned)[0];
+    return first_lost(reference, run, matching, field.view());
   };
   const LostContrast lost = inlet(true);
   EXPECT_TRUE(lost.occluded) << lost.note;

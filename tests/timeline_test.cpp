@@ -44,6 +44,12 @@ struct Timeline {
     segments[0].entries.push_back(entry);
     runs.push_back({event, procedure, true, false});
   }
+  /// The same after valvulotomy, after a drug and on the next day.
+  void add_lasting(const Seen& seen) {
+    add(seen, EventKind::valvulotomy, 0);
+    add(seen, EventKind::spasmolytic, 0);
+    add(seen, EventKind::next_day, 1);
+  }
   void add_occluded(EventKind event, int procedure) {
     TimelineEntry entry;
     entry.run = static_cast<int>(runs.size());
@@ -259,10 +265,7 @@ TEST(Timeline, WhatWasSaidThenKnewNothingOfLaterRuns) {
 
 TEST(Timeline, FixedStenosisStays) {
   Timeline timeline;
-  const Seen stenosis{60, 7};
-  timeline.add(stenosis, EventKind::valvulotomy, 0);
-  timeline.add(stenosis, EventKind::spasmolytic, 0);
-  timeline.add(stenosis, EventKind::next_day, 1);
+  timeline.add_lasting({60, 7});
   const SegmentTimeline& segment = timeline.labelled();
   EXPECT_EQ(segment.entries[1].label_then, "indeterminate");
   EXPECT_EQ(segment.label, "fixed stenosis");
@@ -304,6 +307,9 @@ TEST(Timeline, WhatIsNarrowestWhereTheMeasuredEndsIsNotUnchanged) {
   EXPECT_EQ(timeline.labelled().label, "no change");
   timeline.segments[0].entries[1].change.largest.at_least = true;
   EXPECT_EQ(timeline.labelled().label, "indeterminate");
+  timeline.segments[0].entries[1].change.largest.ci95[0] = 6;
+  EXPECT_EQ(timeline.labelled().label, "no change") << "it may be as good as nothing";
+  timeline.segments[0].entries[1].change.largest.ci95[0] = 15;
   timeline.segments[0].entries[1].change.probability = 0.1;
   EXPECT_EQ(timeline.labelled().label, "no change") << "that there is anything is not likely";
 }
@@ -395,10 +401,7 @@ TEST(Timeline, LayeredContrastIsNoNarrowing) {
 
 TEST(Timeline, AFocalOneThatHoldsMoreContrastIsEccentricWhereAllRunsSayTheSame) {
   Timeline timeline;
-  const Seen stenosis{42, 9};
-  timeline.add(stenosis, EventKind::valvulotomy, 0);
-  timeline.add(stenosis, EventKind::spasmolytic, 0);
-  timeline.add(stenosis, EventKind::next_day, 1);
+  timeline.add_lasting({42, 9});
   for (int run = 1; run <= 3; ++run)
     for (Narrowing& n : timeline.segments[0].entries[static_cast<std::size_t>(run)].change.narrowings) {
       n.denser = 0.4;
