@@ -154,15 +154,17 @@ struct GammaVariate {
   double onset() const { return p[1]; }
   double rise() const { return std::exp(p[2]); }
   double shape() const { return std::exp(p[3]); }
-  // Where it reaches `fraction` of its height on the way up.
-  double rise_time(double fraction) const {
+  // Where it reaches half of its height on the way up, in units of its rise.
+  double half() const {
+    const double below_top = std::log(0.5) / shape();
     double low = 0, high = 1;
     for (int i = 0; i < 60; ++i) {
       const double middle = 0.5 * (low + high);
-      (middle > 0 && std::exp(shape() * (std::log(middle) + 1 - middle)) >= fraction ? high : low) = middle;
+      (middle > 0 && std::log(middle) + 1 - middle >= below_top ? high : low) = middle;
     }
-    return onset() + rise() * high;
+    return high;
   }
+  double half_time() const { return onset() + rise() * half(); }
 };
 
 // The curve at many times: what its parameters stand for is worked out once.
@@ -171,10 +173,6 @@ class GammaCurve {
   explicit GammaCurve(const GammaVariate& g)
       : height_(g.height()), onset_(g.onset()), rise_(g.rise()), shape_(g.shape()), baseline_(g.p[4]) {}
 
-  double at(double t) const {
-    const double x = (t - onset_) / rise_;
-    return baseline_ + (x > 0 ? height_ * std::exp(shape_ * (std::log(x) + 1 - x)) : 0);
-  }
   // Value and derivatives by the parameters.
   double derivatives(double t, std::array<double, 5>& d) const {
     const double x = (t - onset_) / rise_;
@@ -209,82 +207,83 @@ std::optional<GammaFit> fit_gamma_variate(const Samples& s, GammaVariate start, 
     g.p[3] = std::clamp(g.p[3], std::log(0.8), std::log(60.0));
     return g;
   };
-  const auto cost = [&](const GammaVariate& g) {
-    double sum = std::pow((g.p[3] - usual_log_shape) / log_shape_sd, 2) + std::pow(g.p[4] / baseline_sd, 2);
-    const GammaCurve curve(g);
-    for (std::size_t i = 0; i < s.size(); ++i) sum += std::pow((s.c[i] - curve.at(s.t[i])) / s.sd[i], 2);
-    return sum;
+  // Of the squares at a curve, and their sum: value and derivatives share what is dear, so each curve is looked at once.
+  struct NormalEquations {
+    Matrix<5> a{};
+    std::array<double, 5> b{};
+    double cost = 0;
   };
-  GammaFit fit{bounded(start), {}, 0, 0};
-  double best = cost(fit.curve), damping = 1e-2;
-  const auto normal_equations = [&](Matrix<5>& a, std::array<double, 5>& b) {
-    a = {};
-    b = {};
+  const auto equations_at = [&](const GammaVariate& g) {
+    NormalEquations at;
     std::array<double, 5> d{};
-    const GammaCurve curve(fit.curve);
+    const GammaCurve curve(g);
+    at.cost = std::pow((g.p[3] - usual_log_shape) / log_shape_sd, 2) + std::pow(g.p[4] / baseline_sd, 2);
     for (std::size_t i = 0; i < s.size(); ++i) {
       const double w = 1 / (s.sd[i] * s.sd[i]), r = s.c[i] - curve.derivatives(s.t[i], d);
+      at.cost += w * r * r;
       for (std::size_t j = 0; j < 5; ++j) {
-        b[j] += w * r * d[j];
-        for (std::size_t k = 0; k < 5; ++k) a[j][k] += w * d[j] * d[k];
+        at.b[j] += w * r * d[j];
+        for (std::size_t k = 0; k <= j; ++k) at.a[j][k] += w * d[j] * d[k];
       }
     }
-    a[3][3] += 1 / (log_shape_sd * log_shape_sd);
-    b[3] += (usual_log_shape - fit.curve.p[3]) / (log_shape_sd * log_shape_sd);
-    a[4][4] += 1 / (baseline_sd * baseline_sd);
-    b[4] -= fit.curve.p[4] / (baseline_sd * baseline_sd);
+    for (std::size_t j = 0; j < 5; ++j)
+      for (std::size_t k = j + 1; k < 5; ++k) at.a[j][k] = at.a[k][j];
+    at.a[3][3] += 1 / (log_shape_sd * log_shape_sd);
+    at.b[3] += (usual_log_shape - g.p[3]) / (log_shape_sd * log_shape_sd);
+    at.a[4][4] += 1 / (baseline_sd * baseline_sd);
+    at.b[4] -= g.p[4] / (baseline_sd * baseline_sd);
+    return at;
   };
-  Matrix<5> a{}, inverse{};
-  std::array<double, 5> b{};
+  GammaFit fit{bounded(start), {}, 0, 0};
+  NormalEquations here = equations_at(fit.curve);
+  Matrix<5> inverse{};
+  double damping = 1e-2;
   for (int iteration = 0; iteration < 50 && damping < 1e10; ++iteration) {
-    normal_equations(a, b);
-    Matrix<5> damped = a;
-    for (std::size_t j = 0; j < 5; ++j) damped[j][j] += damping * a[j][j] + 1e-12;
+    Matrix<5> damped = here.a;
+    for (std::size_t j = 0; j < 5; ++j) damped[j][j] += damping * here.a[j][j] + 1e-12;
     if (!invert(damped, inverse)) return std::nullopt;
     GammaVariate next = fit.curve;
     for (std::size_t j = 0; j < 5; ++j)
-      for (std::size_t k = 0; k < 5; ++k) next.p[j] += inverse[j][k] * b[k];
+      for (std::size_t k = 0; k < 5; ++k) next.p[j] += inverse[j][k] * here.b[k];
     next = bounded(next);
-    const double now = cost(next);
-    if (std::isfinite(now) && now <= best) {
-      const bool settled = best - now <= 1e-7 * (1 + best);
+    const NormalEquations there = equations_at(next);
+    if (std::isfinite(there.cost) && there.cost <= here.cost) {
+      const bool settled = here.cost - there.cost <= 1e-7 * (1 + here.cost);
       fit.curve = next;
-      best = now;
+      here = there;
       damping = std::max(1e-9, damping * 0.2);
       if (settled) break;
     } else {
       damping *= 6;
     }
   }
-  normal_equations(a, b);
-  if (!invert(a, fit.covariance)) return std::nullopt;
-  fit.chi_square = best;
-  fit.reduced = best / std::max(1.0, static_cast<double>(s.size()) - 5);
+  if (!invert(here.a, fit.covariance)) return std::nullopt;
+  fit.chi_square = here.cost;
+  fit.reduced = here.cost / std::max(1.0, static_cast<double>(s.size()) - 5);
   return fit;
 }
 
 std::optional<GammaFit> best_gamma_fit(const Samples& s, double peak, double half_time, double peak_time) {
   std::optional<GammaFit> best;
   const double half_rise = std::max(peak_time - half_time, 0.5 * frame_interval(s));
-  for (const double shape : {1.5, 3.0, 8.0}) {
+  constexpr double as_good_as_any = 1.3;  // reduced chi square: what is left is noise, another start would end no nearer
+  for (const double shape : {3.0, 1.5, 8.0}) {
     // For this shape, where between onset and peak the half lies: start from the half-rise and the peak that were seen.
     GammaVariate unit{{0, 0, 0, std::log(shape), 0}};
-    const double tau = half_rise / (1 - unit.rise_time(0.5));
+    const double tau = half_rise / (1 - unit.half());
     const auto fit = fit_gamma_variate(s, {{std::log(peak), peak_time - tau, std::log(tau), std::log(shape), 0}}, 0.05 * peak);
     if (fit && (!best || fit->chi_square < best->chi_square)) best = fit;
+    if (best && best->reduced < as_good_as_any) break;
   }
   return best;
 }
 
 // SD of the fitted curve's half-rise, by its gradient.
 double half_rise_sd(const GammaFit& fit) {
-  std::array<double, 5> gradient{};
-  for (std::size_t i = 1; i < 4; ++i) {
-    GammaVariate up = fit.curve, down = fit.curve;
-    up.p[i] += 1e-4;
-    down.p[i] -= 1e-4;
-    gradient[i] = (up.rise_time(0.5) - down.rise_time(0.5)) / 2e-4;
-  }
+  const GammaVariate& curve = fit.curve;
+  const double x = curve.half();
+  // By ln height, onset, ln rise, ln shape and baseline.
+  const std::array<double, 5> gradient = {0, 1, curve.rise() * x, -curve.rise() * (std::log(x) + 1 - x) / (1 / x - 1), 0};
   double variance = 0;
   for (std::size_t i = 0; i < 5; ++i)
     for (std::size_t j = 0; j < 5; ++j) variance += gradient[i] * fit.covariance[i][j] * gradient[j];
@@ -380,10 +379,10 @@ FlowTimes read_times(const TimeDensityCurve& curve, double noise_sd) {
   if (s.size() >= 8 && rise && shape.falls) gamma = best_gamma_fit(s, top, rise->half_time, std::max(peak_time, rise->half_time));
   // The fit speaks only of what was seen: its peak within the run, its half-rise too.
   const bool fits =
-      gamma && gamma->reduced < 2 && gamma->curve.onset() + gamma->curve.rise() < s.t.back() && gamma->curve.rise_time(0.5) > s.t.front();
+      gamma && gamma->reduced < 2 && gamma->curve.onset() + gamma->curve.rise() < s.t.back() && gamma->curve.half_time() > s.t.front();
   if (fits) {
     const GammaVariate& g = gamma->curve;
-    times.arrival_ms = on_clock(g.rise_time(0.5));
+    times.arrival_ms = on_clock(g.half_time());
     times.arrival_sd_ms = 1000 * half_rise_sd(*gamma);
     times.time_to_peak_ms = on_clock(g.onset() + g.rise());
     times.peak = g.height();

@@ -11,6 +11,7 @@
 
 #include "engine/median.h"
 #include "engine/words.h"
+#include "kernels/stream.h"
 
 namespace cinelumen {
 namespace {
@@ -22,7 +23,7 @@ constexpr std::size_t least_samples = 5, last_samples = 2;
 class Course {
  public:
   explicit Course(const std::vector<CourseSample>& samples) : samples_(samples), peak_(height(), width()), end_(height(), width()) {
-    for (int y = 0; y < height(); ++y) {
+    parallel_for(height(), [&](int y) {
       float *const peak = peak_.row(y), *const end = end_.row(y);
       std::fill(peak, peak + width(), 0.0f);
       std::fill(end, end + width(), 0.0f);
@@ -35,7 +36,7 @@ class Course {
           end[x] += share * value;
         }
       }
-    }
+    });
   }
 
   int height() const { return samples_.front().opacification.height(); }
@@ -125,8 +126,9 @@ class Leaks {
     for (const VesselPoint& p : points_) peaks.push_back(p.peak);
     least_ = std::max(options.seen_sds * noise_sd, peaks.empty() ? 0 : options.least_contrast * in_place_median(peaks));
     label_ = Image<std::int32_t>(course.height(), course.width());
-    for (int y = 0; y < course.height(); ++y)
+    parallel_for(course.height(), [&](int y) {
       for (int x = 0; x < course.width(); ++x) label_(y, x) = stays(y, x) ? candidate : nothing;
+    });
     take_out_vessels();
   }
 
@@ -260,13 +262,15 @@ class Flaps {
       : course_(course), analysis_(analysis), options_(options), mm_(analysis.calibration.mm_per_px), least_(options.seen_sds * noise_sd) {}
 
   std::vector<Dissection> find() const {
-    std::vector<Dissection> found;
-    for (std::size_t s = 0; s < analysis_.segments.size(); ++s) {
+    std::vector<std::vector<Dissection>> of_segment(analysis_.segments.size());
+    parallel_for(static_cast<int>(of_segment.size()), [&](int s) {
       std::vector<Profile> profiles;
-      for (const CentrelinePoint& p : analysis_.segments[s].centreline.points) profiles.push_back(profile(p));
+      for (const CentrelinePoint& p : analysis_.segments[idx(s)].centreline.points) profiles.push_back(profile(p));
       for (const int side : {-1, 1})
-        if (const std::optional<Dissection> flap = longest(s, side, profiles)) found.push_back(*flap);
-    }
+        if (const std::optional<Dissection> flap = longest(idx(s), side, profiles)) of_segment[idx(s)].push_back(*flap);
+    });
+    std::vector<Dissection> found;
+    for (const std::vector<Dissection>& flaps : of_segment) found.insert(found.end(), flaps.begin(), flaps.end());
     return found;
   }
 
