@@ -176,6 +176,70 @@ void drop_isolated(VesselGraph& graph, float minimum_px) {
   replace_segments(graph, std::move(kept), part_of);
 }
 
+// Drops segments with a free end that are shorter than `minimum_px`.
+void drop_short_spurs(VesselGraph& graph, float minimum_px) {
+  std::vector<VesselGraph::Segment> kept;
+  std::vector<int> part_of;
+  for (std::size_t i = 0; i < graph.segments.size(); ++i) {
+    VesselGraph::Segment& segment = graph.segments[i];
+    const bool free = segment.start_branch < 0 || segment.end_branch < 0;
+    if (free && segment.centreline.length_px() < minimum_px) continue;
+    kept.push_back(std::move(segment));
+    part_of.push_back(static_cast<int>(i));
+  }
+  replace_segments(graph, std::move(kept), part_of);
+}
+
+void turn_round(VesselGraph::Segment& segment) {
+  std::vector<CentrelinePoint>& points = segment.centreline.points;
+  const float length = points.back().arc_length_px;
+  std::reverse(points.begin(), points.end());
+  for (CentrelinePoint& point : points) {
+    point.arc_length_px = length - point.arc_length_px;
+    point.tangent_y = -point.tangent_y;
+    point.tangent_x = -point.tangent_x;
+  }
+  std::swap(segment.start_branch, segment.end_branch);
+}
+
+// Where nothing branches off any more, two segments are one.
+void join_two_way(VesselGraph& graph) {
+  std::vector<char> gone(graph.segments.size(), 0);
+  for (int n = 0; n < static_cast<int>(graph.branch_points.size()); ++n) {
+    if (graph.branch_points[n].crossing) continue;
+    std::vector<int> ends;
+    for (std::size_t i = 0; i < graph.segments.size(); ++i)
+      for (const int branch : {graph.segments[i].start_branch, graph.segments[i].end_branch})
+        if (branch == n && !gone[i]) ends.push_back(static_cast<int>(i));
+    if (ends.size() != 2 || ends[0] == ends[1]) continue;
+    VesselGraph::Segment &first = graph.segments[ends[0]], &second = graph.segments[ends[1]];
+    if (first.end_branch != n) turn_round(first);
+    if (second.start_branch != n) turn_round(second);
+    std::vector<CentrelinePoint>& points = first.centreline.points;
+    const CentrelinePoint& last = points.back();
+    const CentrelinePoint& next = second.centreline.points.front();
+    const float before = last.arc_length_px + std::hypot(next.y - last.y, next.x - last.x);
+    const bool same_place = before == last.arc_length_px;
+    for (CentrelinePoint point : second.centreline.points) {
+      point.arc_length_px += before;
+      points.push_back(point);
+    }
+    if (same_place) points.erase(points.end() - static_cast<std::ptrdiff_t>(second.centreline.points.size()));
+    first.end_branch = second.end_branch;
+    gone[ends[1]] = 1;
+    for (BranchPoint& branch : graph.branch_points)
+      std::replace(branch.segments.begin(), branch.segments.end(), ends[1], ends[0]);  // a crossing's
+  }
+  std::vector<VesselGraph::Segment> kept;
+  std::vector<int> part_of;
+  for (std::size_t i = 0; i < graph.segments.size(); ++i)
+    if (!gone[i]) {
+      kept.push_back(std::move(graph.segments[i]));
+      part_of.push_back(static_cast<int>(i));
+    }
+  replace_segments(graph, std::move(kept), part_of);
+}
+
 std::string percent(double share) { return std::to_string(static_cast<int>(std::lround(100 * share))) + " %"; }
 
 constexpr int judged_side_px = 512;  // larger images are compared at half their size
@@ -299,6 +363,11 @@ double agreement_in_half_size(const Stream& stream, const std::vector<KeyFrame>&
 
 }  // namespace
 
+void prune_spurs(VesselGraph& graph, float minimum_px) {
+  drop_short_spurs(graph, minimum_px);
+  join_two_way(graph);
+}
+
 double confirmed_share(const VesselGraph& a, const VesselGraph& b, float tolerance_px, float minimum_z) {
   const PointGrid grid(b, tolerance_px);
   long points = 0, confirmed = 0;
@@ -410,9 +479,11 @@ Topology find_topology(const Stream& stream, ImageView<const float> whole_run, c
   fit.spline_knot_px = options.centreline.spline_knot_px;
   topology.graph = fit_centrelines(stream, topology.picture.view(), map.z.view(), valid, topology.graph, fit);
   // The fit straightens: what it has laid along a residue goes too.
-  if (topology.moving_vessels)
+  if (topology.moving_vessels) {
     topology.removed_displaced_points += cut_segments(topology.graph, options.minimum_part_px,
                                                       [&](const CentrelinePoint& point) { return !point.inferred && is_displaced(point); });
+    prune_spurs(topology.graph, options.minimum_part_px);
+  }
   return topology;
 }
 

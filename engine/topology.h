@@ -45,6 +45,10 @@ struct TopologyOptions {
 /// Share of a's centreline points with z >= minimum_z that lie within `tolerance_px` of a centreline point of b. 1 where a has none.
 double confirmed_share(const VesselGraph& a, const VesselGraph& b, float tolerance_px, float minimum_z = 0);
 
+/// Drops segments with a free end that are shorter than `minimum_px`, and makes one of two segments that only they parted. Segments are
+/// longest first again.
+void prune_spurs(VesselGraph& graph, float minimum_px);
+
 /// Traces `whole_run` (maximum opacification, or mean) if the key frames agree on where the vessels lie; else the key frame with the
 /// longest, clearest centrelines. Then cuts off what runs along the field's edge and, where vessels move, what has a ridge of
 /// lost attenuation running beside it: a catheter, a wire or a rib that was elsewhere in the mask leaves both. What is left is refitted

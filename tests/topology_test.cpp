@@ -130,6 +130,40 @@ TEST(Topology, ConfirmedShare) {
   EXPECT_DOUBLE_EQ(confirmed_share(a, {}, 2), 0);
 }
 
+TEST(Topology, SpursGoAndWhatTheyPartedIsOneSegment) {
+  const auto line = [](float y, float x, float dy, float dx, int points, int start, int end) {
+    VesselGraph::Segment segment;
+    for (int i = 0; i < points; ++i) {
+      CentrelinePoint point;
+      point.y = y + dy * static_cast<float>(i), point.x = x + dx * static_cast<float>(i);
+      point.tangent_y = dy, point.tangent_x = dx;
+      point.arc_length_px = static_cast<float>(i);
+      segment.centreline.points.push_back(point);
+    }
+    segment.start_branch = start, segment.end_branch = end;
+    return segment;
+  };
+  // A vessel along x, traced from its left end and from its right one towards (20, 50), a spur of 8 px there and a branch of 30 px at 80.
+  VesselGraph graph;
+  graph.segments = {line(20, 10, 0, 1, 41, -1, 0), line(20, 80, 0, -1, 31, 1, 0), line(20, 80, 1, 0, 31, 1, -1),
+                    line(20, 80, 0, 1, 21, 1, -1), line(20, 50, 1, 0, 9, 0, -1)};
+  graph.branch_points = {{20, 50, {0, 1, 4}, false}, {20, 80, {1, 2, 3}, false}, {20, 60, {1, 2}, true}};
+  prune_spurs(graph, 12);
+  ASSERT_EQ(graph.segments.size(), 3u);
+  const VesselGraph::Segment& vessel = graph.segments[0];
+  ASSERT_EQ(vessel.centreline.points.size(), 71u) << "the place where both met counts once";
+  EXPECT_FLOAT_EQ(vessel.centreline.length_px(), 70);
+  EXPECT_EQ(vessel.start_branch, -1);
+  EXPECT_EQ(vessel.end_branch, 1);
+  for (std::size_t i = 0; i < vessel.centreline.points.size(); ++i) {
+    EXPECT_FLOAT_EQ(vessel.centreline.points[i].x, 10 + static_cast<float>(i));
+    EXPECT_FLOAT_EQ(vessel.centreline.points[i].arc_length_px, static_cast<float>(i));
+    EXPECT_FLOAT_EQ(vessel.centreline.points[i].tangent_x, 1);
+  }
+  EXPECT_EQ(graph.branch_points[1].segments, (std::vector<int>{0, 1, 2})) << "three meet there as before";
+  EXPECT_EQ(graph.branch_points[2].segments, (std::vector<int>{0, 1})) << "a crossing goes with its vessel";
+}
+
 TEST(Topology, CrossingsAreNoBifurcations) {
   int crossings = 0, found = 0;
   for (std::uint64_t seed = 600; seed < 603; ++seed) {
