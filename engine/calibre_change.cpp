@@ -446,6 +446,7 @@ CalibreChange estimate_change(const std::vector<LogRatio>& ratios, double common
   for (std::size_t s = 0; s < stretches.size(); ++s) *narrowings[s] = describe(bins, posterior.mean, windows, stretches[s].at);
   weigh(posterior, windows, options, stretches, narrowings);
   change.arc_mm = bins.arc;
+  change.bin_mm = bins.step;
   change.ratio_log = posterior.mean;
   for (std::size_t i = 0; i < n; ++i) change.ratio_log_sd.push_back(std::sqrt(std::max(0.0, posterior.covariance[i * n + i])));
   return change;

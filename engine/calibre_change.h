@@ -55,6 +55,7 @@ struct CalibreChange {
   Narrowing largest;                                    ///< also where nothing is narrow: percent may be negative
   std::vector<Narrowing> narrowings;                    ///< those deeper than CalibreChangeOptions::least_percent, deepest first
   std::vector<double> arc_mm, ratio_log, ratio_log_sd;  ///< ln of the ratio along the vessel, bin by bin
+  double bin_mm = 0;                                    ///< their width: that of the options, or wider in a long vessel
 
   /// Mean ratio of calibre to reference between two places, and its SD; NaN where nothing was measured there. `like`: only where this one
   /// measured, too.

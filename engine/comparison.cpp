@@ -321,7 +321,9 @@ class RunAgainstReference {
     const bool moves = run_.analysis.subtraction.moving_vessels || reference_.analysis.subtraction.moving_vessels;
     if (!moves) ratios.insert(ratios.end(), lost.threads.begin(), lost.threads.end());
     std::sort(ratios.begin(), ratios.end(), [](const LogRatio& a, const LogRatio& b) { return a.arc_mm < b.arc_mm; });
-    if (ratios.size() >= 5) entry.change = estimate_change(ratios, summary_.scale_offset_sd);
+    CalibreChangeOptions options;
+    if (moves) options.shape_sd = t_.moving_calibre_sd;
+    if (ratios.size() >= 5) entry.change = estimate_change(ratios, summary_.scale_offset_sd, options);
     entry.bounded = lost.bounded && !moves;
     const std::vector<double> failed = moves ? aligned.failed_mm : without(aligned.failed_mm, lost.threads);
     const auto qualify = [&](Narrowing& n) {
@@ -659,6 +661,7 @@ void to_pixels(std::vector<SegmentTimeline>& segments, double mm_per_px) {
       all(entry.calibre_sd_mm);
       all(entry.lost_mm);
       all(entry.change.arc_mm);
+      entry.change.bin_mm /= mm_per_px;
       narrowing(entry.change.largest);
       for (Narrowing& n : entry.change.narrowings) narrowing(n);
     }

@@ -496,6 +496,14 @@ class Rules {
       result.reasons.emplace_back("it is narrowest where what could be measured ends: it may be narrower beyond");
       return result;
     }
+    if (100 * (entry.change.mean_ratio - 1.96 * entry.change.mean_ratio_sd - 1) > t_.narrowing_percent) {
+      result.reasons.emplace_back("wider than the reference: not narrowed, and no word here says by what it was widened");
+      if (!entry.doubt.empty()) {
+        result.label = indeterminate;
+        result.reasons.push_back(entry.doubt);
+        return result;
+      }
+    }
     if (largest.probability_25 < t_.no_change_probability) return result;
     result.label = indeterminate;
     result.reasons.push_back(text("below the least significant change, but P(> 25 %%) is not below %.2f", t_.no_change_probability));

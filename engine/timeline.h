@@ -57,6 +57,7 @@ struct ComparisonThresholds {
   double procedure_scale_sd = 0.03;     ///< common factor between runs of one procedure and geometry
   double other_scale_sd = 0.08;         ///< ... and of different ones
   double bone_scale_sd = 0.015;         ///< ... and where bone in the same picture gives the scale
+  double moving_calibre_sd = 0.08;      ///< of ln of a place's calibre, where vessels move: another moment of the beat is another calibre
 };
 
 /// What became of one reference segment in one run.

@@ -625,7 +625,7 @@ class TimelinePage {
     for (std::size_t b = 0; b < change.arc_mm.size(); ++b) {
       while (at + 1 < segment.arc_mm.size() && segment.arc_mm[at + 1] <= change.arc_mm[b]) ++at;
       const double reference = segment.reference_mm[at];
-      if (b > 0 && change.arc_mm[b] - change.arc_mm[b - 1] > 2.5 * CalibreChangeOptions{}.bin_mm) {
+      if (b > 0 && change.arc_mm[b] - change.arc_mm[b - 1] > 2.5 * change.bin_mm) {
         arc.push_back(change.arc_mm[b]);
         calibre.push_back(nan);
       }

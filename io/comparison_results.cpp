@@ -16,22 +16,23 @@ Json pair_or_null(const std::optional<Pair>& values) {
   return values ? json_pair(*values) : Json(nullptr);
 }
 
-Json narrowing_json(const Narrowing& n) {
+Json narrowing_json(const Narrowing& n, bool calibrated) {
+  const auto mm = [&](double value) { return calibrated ? json_number(value) : Json(nullptr); };
   return {{"narrowing_percent", json_number(n.percent)},
           {"ci95", json_pair(n.ci95)},
           {"probability_over_25", json_number(n.probability_25)},
           {"probability_over_50", json_number(n.probability_50)},
           {"probability_over_90", json_number(n.probability_90)},
           {"at_least", n.at_least},
-          {"at_mm", json_number(n.at_mm)},
-          {"extent_mm", json_number(n.extent_mm())},
-          {"extent_across_branchings_mm", json_number(n.spread_mm)},
-          {"half_depth_mm", json_number(n.half_depth_mm())}};
+          {"at_mm", mm(n.at_mm)},
+          {"extent_mm", mm(n.extent_mm())},
+          {"extent_across_branchings_mm", mm(n.spread_mm)},
+          {"half_depth_mm", mm(n.half_depth_mm())}};
 }
 
 Json entry_json(const TimelineEntry& entry, bool calibrated) {
   Json narrowings = Json::array();
-  for (const Narrowing& narrowing : entry.change.narrowings) narrowings.push_back(narrowing_json(narrowing));
+  for (const Narrowing& narrowing : entry.change.narrowings) narrowings.push_back(narrowing_json(narrowing, calibrated));
   const auto mm = [&](const std::optional<double>& value) { return calibrated ? json_number(value) : Json(nullptr); };
   return {{"run", entry.run + 1},
           {"segment", entry.segment > 0 ? Json(entry.segment) : Json(nullptr)},
@@ -40,7 +41,7 @@ Json entry_json(const TimelineEntry& entry, bool calibrated) {
           {"sd_mm", mm(entry.sd_mm)},
           {"percent_of_reference", json_number(entry.percent_of_reference)},
           {"ci95", pair_or_null(entry.ci95)},
-          {"largest_narrowing", entry.change.known ? narrowing_json(entry.change.largest) : Json(nullptr)},
+          {"largest_narrowing", entry.change.known ? narrowing_json(entry.change.largest, calibrated) : Json(nullptr)},
           {"narrowings", narrowings},
           {"arrival_ms", json_number(entry.arrival_ms)},
           {"velocity_mm_s", json_number(entry.velocity_mm_s)},
@@ -68,11 +69,18 @@ Json thresholds_json(const ComparisonThresholds& t) {
           {"focal_mm", t.focal_mm},
           {"diffuse_mm", t.diffuse_mm},
           {"diffuse_segments", t.diffuse_segments},
+          {"layered_density", t.layered_density},
+          {"shoulder_percent", t.shoulder_percent},
+          {"shoulder_least_percent", t.shoulder_least_percent},
           {"measurable_mm", t.measurable_mm},
           {"measured_share", t.measured_share},
           {"occluded_mm", t.occluded_mm},
           {"arrival_sds", t.arrival_sds},
-          {"arrival_relative_sd", t.arrival_relative_sd}};
+          {"arrival_relative_sd", t.arrival_relative_sd},
+          {"procedure_scale_sd", t.procedure_scale_sd},
+          {"other_scale_sd", t.other_scale_sd},
+          {"bone_scale_sd", t.bone_scale_sd},
+          {"moving_calibre_sd", t.moving_calibre_sd}};
 }
 
 std::string event_words(const RunEvent& event) {

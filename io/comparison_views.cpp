@@ -17,7 +17,7 @@ double ratio_at(const CalibreChange& change, double arc_mm) {
   const auto above = std::lower_bound(arcs.begin(), arcs.end(), arc_mm);
   auto nearest = above == arcs.end() ? arcs.end() - 1 : above;
   if (above != arcs.begin() && (above == arcs.end() || arc_mm - *(above - 1) < *above - arc_mm)) nearest = above - 1;
-  if (std::abs(*nearest - arc_mm) > bin_reach * CalibreChangeOptions{}.bin_mm) return std::numeric_limits<double>::quiet_NaN();
+  if (std::abs(*nearest - arc_mm) > bin_reach * change.bin_mm) return std::numeric_limits<double>::quiet_NaN();
   return change.ratio_log[static_cast<std::size_t>(nearest - arcs.begin())];
 }
 

@@ -328,5 +328,22 @@ TEST(ComparisonViews, StretchesAreWhatWasMeasured) {
   for (std::size_t i = 1; i < stretches.size(); ++i) EXPECT_EQ(stretches[i].first, stretches[i - 1].last) << "no gap";
 }
 
+TEST(ComparisonViews, ALongVesselIsDrawnWithoutGaps) {
+  SegmentTimeline segment;
+  std::vector<LogRatio> ratios;
+  for (double arc = 0; arc < 200; arc += 0.26) {
+    segment.arc_mm.push_back(static_cast<float>(arc));
+    ratios.push_back({arc, 0, 0.03});
+  }
+  TimelineEntry entry;
+  entry.state = SegmentState::measured;
+  entry.change = estimate_change(ratios, 0.01);
+  ASSERT_GT(entry.change.bin_mm, CalibreChangeOptions{}.bin_mm) << "figures are pooled over longer stretches there";
+  segment.entries = {entry};
+  const auto stretches = narrow_stretches(segment, 0, true);
+  ASSERT_EQ(stretches.size(), 1U);
+  EXPECT_EQ(stretches[0].narrowness, Narrowness::none);
+}
+
 }  // namespace
 }  // namespace cinelumen

@@ -63,6 +63,23 @@ TEST_F(ComparisonResults, ALowerBoundIsMarked) {
   EXPECT_NE(root().dump().find("\"at_least\":true"), std::string::npos);
 }
 
+TEST_F(ComparisonResults, WithoutACalibrationNothingIsInMillimetres) {
+  made.comparison.calibrated = false;
+  const auto is_mm = [](const std::string& key) { return key.size() > 3 && key.compare(key.size() - 3, 3, "_mm") == 0; };
+  std::size_t seen = 0;
+  const auto look = [&](const auto& self, const json& value) -> void {
+    for (const auto& [key, inside] : value.items())
+      if (inside.is_structured())
+        self(self, inside);
+      else if (value.is_object() && is_mm(key)) {
+        ++seen;
+        EXPECT_TRUE(inside.is_null()) << key << " " << inside;
+      }
+  };
+  look(look, root()["segments"]);
+  EXPECT_GE(seen, made.comparison.segments.size() * made.runs.size());
+}
+
 TEST_F(ComparisonResults, OneRowPerSegmentAndRun) {
   const std::string text = comparison_csv(made.comparison, made.runs);
   const auto lines = static_cast<std::size_t>(std::count(text.begin(), text.end(), '\n'));

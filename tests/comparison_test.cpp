@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "engine/median.h"
 #include "support/compared.h"
 
 namespace {
@@ -126,6 +127,15 @@ TEST_F(Refractory, WithoutACalibrationNothingIsNamed) {
     EXPECT_TRUE(segment.label == "no change" || segment.label == "indeterminate" || segment.label == "not filled" ||
                 segment.label == "occlusion")
         << segment.label;
+  // Lengths along a vessel are pixels then, all of them.
+  for (const SegmentTimeline& segment : pixels.segments)
+    for (const TimelineEntry& entry : segment.entries) {
+      if (entry.change.arc_mm.size() < 3) continue;
+      std::vector<double> steps;
+      for (std::size_t i = 1; i < entry.change.arc_mm.size(); ++i) steps.push_back(entry.change.arc_mm[i] - entry.change.arc_mm[i - 1]);
+      EXPECT_LT(in_place_median(steps), 1.5 * entry.change.bin_mm) << segment.id;
+      EXPECT_GE(segment.length_mm, entry.change.arc_mm.back()) << segment.id;
+    }
   (*runs)[1].analysis.calibration = kept;
 }
 

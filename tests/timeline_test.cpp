@@ -314,6 +314,20 @@ TEST(Timeline, WhatIsNarrowestWhereTheMeasuredEndsIsNotUnchanged) {
   EXPECT_EQ(timeline.labelled().label, "no change") << "that there is anything is not likely";
 }
 
+TEST(Timeline, WhatIsWiderIsSaidToBe) {
+  Timeline timeline;
+  timeline.add({}, EventKind::valvulotomy, 0);
+  TimelineEntry& entry = timeline.segments[0].entries[1];
+  entry.change.mean_ratio = 1.5, entry.change.mean_ratio_sd = 0.05;
+  EXPECT_EQ(timeline.labelled().label, "no change") << "of the words that there are";
+  EXPECT_EQ(timeline.segments[0].reasons.back().rfind("wider than the reference", 0), 0U) << timeline.segments[0].reasons.back();
+  entry.doubt = "the vessels move";
+  EXPECT_EQ(timeline.labelled().label, "indeterminate") << "and what is doubtful is not as it was";
+  EXPECT_EQ(timeline.segments[0].reasons.back(), "the vessels move");
+  entry.change.mean_ratio_sd = 0.2;
+  EXPECT_EQ(timeline.labelled().label, "no change") << "it may be as wide as it was";
+}
+
 TEST(Timeline, AShortNarrowingThatGoesByItselfIsNotNamed) {
   Timeline timeline;
   timeline.add({60, 3}, EventKind::valvulotomy, 0);

@@ -151,7 +151,8 @@ void print_summary(const Comparison& comparison, const std::vector<ComparedRun>&
   }
   print_table(rows);
   std::printf("\n");
-  rows = {{"segment", "reference mm", "label", "grade", "narrowing %", "extent mm", "recovery"}};
+  const std::string unit = comparison.calibrated ? " mm" : " px";
+  rows = {{"segment", "reference" + unit, "label", "grade", "narrowing %", "extent" + unit, "recovery"}};
   for (const SegmentTimeline& segment : comparison.segments) {
     std::vector<double> known;
     for (const float d : segment.reference_mm)
