@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "bench/reliability_page.h"
 #include "engine/median.h"
 #include "support/compared.h"
 #include "support/matching.h"
@@ -27,7 +28,7 @@ using namespace cinelumen::test;
 struct Options {
   std::vector<std::string> variants;
   int side = 512, frames = 36, timelines = 2, first_seed = 601;
-  std::string file = "timelines.jsonl";
+  std::string file = "timelines.jsonl", plot;
   bool only_tables = false, list = false, check = false;
 };
 
@@ -300,33 +301,30 @@ void false_finding_table(const std::vector<Json>& lines) {
                 variant.c_str(), of[0], of[1], 100 * upper_limit(of[0], of[1]), of[2], of[3]);
 }
 
-void reliability_table(const std::vector<Json>& lines) {
+/// Of P(narrowing > 25, 50, 90 %), in all runs but the first.
+std::vector<bench::Reliability> reliability_of(const std::vector<Json>& lines) {
   constexpr std::array borders = {25.0, 50.0, 90.0};
-  std::printf("\nreliability of P(narrowing > x), all runs but the first\n");
+  std::vector<bench::Reliability> curves(borders.size());
   for (std::size_t b = 0; b < borders.size(); ++b) {
-    std::array<double, 10> said{}, was{};
-    std::array<int, 10> count{};
-    int all = 0;
+    curves[b].border_percent = borders[b];
     for (const Json& line : lines)
       for (const Json& segment : line["segments"])
         for (std::size_t r = 1; r < segment["runs"].size(); ++r) {
           const Json& run = segment["runs"][r];
           if (!run["known"].get<bool>() || run["occluded"].get<double>() > 0 || run["true_least_mm"].get<double>() > 1e8) continue;
-          const double p = run["p"][b];
-          const auto bin = std::min<std::size_t>(9, static_cast<std::size_t>(10 * p));
-          said[bin] += p;
-          was[bin] += run["true_percent"].get<double>() > borders[b];
-          ++count[bin];
-          ++all;
+          curves[b].add(run["p"][b], run["true_percent"].get<double>() > borders[b]);
         }
-    double error = 0;
-    std::printf("  > %2.0f %%:", borders[b]);
-    for (std::size_t bin = 0; bin < count.size(); ++bin) {
-      if (count[bin] == 0) continue;
-      std::printf("  %.2f said %.2f was (%d)", said[bin] / count[bin], was[bin] / count[bin], count[bin]);
-      error += std::abs(said[bin] - was[bin]);
-    }
-    std::printf("\n        calibration error %.4f of %d\n", all > 0 ? error / all : 0, all);
+  }
+  return curves;
+}
+
+void reliability_table(const std::vector<bench::Reliability>& curves) {
+  std::printf("\nreliability of P(narrowing > x), all runs but the first\n");
+  for (const bench::Reliability& curve : curves) {
+    std::printf("  > %2.0f %%:", curve.border_percent);
+    for (std::size_t bin = 0; bin < curve.count.size(); ++bin)
+      if (const int n = curve.count[bin]; n > 0) std::printf("  %.2f said %.2f was (%d)", curve.said[bin] / n, curve.came_true[bin] / n, n);
+    std::printf("\n        calibration error %.4f of %d\n", curve.calibration_error(), curve.all());
   }
 }
 
@@ -463,7 +461,13 @@ int run(const Options& options) {
   false_finding_table(lines);
   occlusion_table(lines);
   roc_table(lines);
-  reliability_table(lines);
+  const std::vector<bench::Reliability> curves = reliability_of(lines);
+  reliability_table(curves);
+  if (!options.plot.empty())
+    bench::write_reliability_page(curves,
+                                  "Narrowings of the phantom's clinical cases, all runs but the first, of " + std::to_string(lines.size()) +
+                                      " timelines of seven runs",
+                                  options.plot);
   return options.check && !holds(lines) ? 1 : 0;
 }
 
@@ -481,6 +485,7 @@ int main(int argc, char** argv) {
   app.add_option("--side", options.side, "Rows and columns")->capture_default_str();
   app.add_option("--frames", options.frames, "Per run")->capture_default_str();
   app.add_option("--file", options.file, "Where timelines are kept, one line each")->capture_default_str();
+  app.add_option("--plot", options.plot, "Where the reliability diagrams go, a page (HTML)");
   app.add_flag("--tables", options.only_tables, "Tables of what the file holds, no more timelines");
   app.add_flag("--check", options.check, "Fails where spasm is said of what has none, or less is found than must be");
   app.add_flag("--list", options.list, "Also every segment that was labelled otherwise than it is");
