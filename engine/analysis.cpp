@@ -84,10 +84,12 @@ std::vector<int> frames_of_course(const Run& run, const Analysis& analysis, cons
   return chosen;
 }
 
-std::vector<CourseSample> to_host(const Stream& stream, const Run& run, const std::vector<KeyFrame>& frames) {
+// Takes the pictures along.
+std::vector<CourseSample> to_host(const Stream& stream, const Run& run, std::vector<KeyFrame> frames) {
   std::vector<CourseSample> course;
-  for (const KeyFrame& frame : frames)
-    course.push_back({run.frame_times_ms[static_cast<std::size_t>(frame.frame)], to_host<const float>(stream, frame.image.view())});
+  for (KeyFrame& frame : frames)
+    course.push_back({run.frame_times_ms[static_cast<std::size_t>(frame.frame)],
+                      stream.on_cuda() ? to_host<const float>(stream, frame.image.view()) : std::move(frame.image)});
   return course;
 }
 
@@ -209,8 +211,8 @@ Analysis analyze(const Stream& stream, const Run& run, const AnalysisOptions& op
     topology_options.vesselness = chain.setup().vesselness_options(options.response, opacification.noise_sd);
     topology = find_topology(stream, opacification.picture, opacification.key_frames, chain.setup().valid(), topology_options);
   }
-  const std::vector<CourseSample> course = to_host(stream, run, opacification.course);
-  for (std::vector<KeyFrame>* planes : {&opacification.key_frames, &opacification.course}) planes->clear();  // nobody needs them any more
+  const std::vector<CourseSample> course = to_host(stream, run, std::move(opacification.course));
+  opacification.key_frames.clear();  // nobody needs them any more
   analysis.subtracted = mask.source != MaskSource::none;
   analysis.subtraction.mask = mask;
   analysis.subtraction.registration = analysis.subtracted ? options.registration : Registration::none;

@@ -8,7 +8,8 @@
 namespace cinelumen {
 namespace {
 
-constexpr double bin_px = 12;           // stretches whose arrivals are compared
+constexpr double bin_px = 12;           // stretches whose arrivals are compared ...
+constexpr std::size_t most_bins = 8;    // ... longer ones in a long segment: a line through more of them is no better known
 constexpr double arrival_share = 0.03;  // of a frame: what is left of an arrival's error however little noise there is ...
 constexpr double arrival_s = 0.003;     // ... and however fast the frames come
 constexpr double amount_sd = 0.08;      // relative, of contrast per length: diameter, mixing, overlap
@@ -134,7 +135,7 @@ std::vector<std::optional<SegmentTransit>> measure_transits(const SegmentMeasure
     const std::vector<CentrelinePoint>& points = analysis.segments[s].centreline.points;
     if (points.size() < 2) return;
     const double length = analysis.segments[s].centreline.length_px();
-    const auto count = std::max<std::size_t>(2, static_cast<std::size_t>(length / bin_px));
+    const auto count = std::clamp<std::size_t>(static_cast<std::size_t>(length / bin_px), 2, most_bins);
     std::vector<double> at, arrival, sd;
     for (std::size_t k = 0; k < count; ++k) {
       const std::size_t from = points.size() * k / count, to = points.size() * (k + 1) / count;

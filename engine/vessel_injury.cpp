@@ -155,9 +155,12 @@ class Leaks {
     for (const VesselPoint& p : points_) {
       if (!p.flows || p.left >= options_.stays) continue;
       const double reach = p.radius_px + options_.outside_mm / mm_;
-      for (int y = static_cast<int>(p.y - reach); y <= p.y + reach; ++y)
-        for (int x = static_cast<int>(p.x - reach); x <= p.x + reach; ++x)
-          if (course_.inside(y, x) && std::hypot(y - p.y, x - p.x) <= reach) label_(y, x) = nothing;
+      const int rows = static_cast<int>(reach);
+      for (int y = std::max(0, p.y - rows); y <= std::min(course_.height() - 1, p.y + rows); ++y) {
+        const int half = static_cast<int>(std::sqrt(reach * reach - (y - p.y) * (y - p.y)));
+        const int from = std::max(0, p.x - half), to = std::min(course_.width() - 1, p.x + half);
+        if (from <= to) std::fill(label_.row(y) + from, label_.row(y) + to + 1, nothing);
+      }
     }
   }
   std::vector<std::array<int, 2>> flood(int y, int x) {
