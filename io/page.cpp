@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <limits>
+#include <sstream>
 
 #include "io/byte_source.h"
 
@@ -78,9 +79,29 @@ std::string birth_date(const std::string& dicom) {
 }
 }  // namespace
 
+std::string person_name(const std::string& value) {
+  // Up to three ways of writing it, parted by '='; of each the family name, given names, middle names, prefix and suffix, parted by '^'.
+  std::string written;
+  for (std::stringstream groups(value); written.empty() && std::getline(groups, written, '=');) continue;
+  std::vector<std::string> parts;
+  std::stringstream components(written);
+  for (std::string part; std::getline(components, part, '^');) {
+    const auto first = part.find_first_not_of(' '), last = part.find_last_not_of(' ');
+    parts.push_back(first == std::string::npos ? "" : part.substr(first, last - first + 1));
+  }
+  parts.resize(std::max<std::size_t>(parts.size(), 5));
+  std::string others;
+  for (const std::size_t i : {3, 1, 2})
+    if (!parts[i].empty()) others += (others.empty() ? "" : " ") + parts[i];
+  std::string name;
+  for (const std::string& part : {parts[0], others, parts[4]})
+    if (!part.empty()) name += (name.empty() ? "" : ", ") + part;
+  return name;
+}
+
 std::string patient(const RunDescription& d) {
   std::string lines;
-  if (!d.patient_name.empty()) lines += "<b>" + escape_html(d.patient_name) + "</b><br>";
+  if (!d.patient_name.empty()) lines += "<b>" + escape_html(person_name(d.patient_name)) + "</b><br>";
   if (!d.patient_id.empty()) lines += "ID " + escape_html(d.patient_id) + "<br>";
   if (!d.patient_birth_date.empty()) lines += "born " + birth_date(d.patient_birth_date);
   if (!d.patient_sex.empty()) lines += (d.patient_birth_date.empty() ? "" : ", ") + escape_html(d.patient_sex);

@@ -19,6 +19,8 @@ namespace page {
 std::string head(const std::string& title, const std::string& more_style = "");
 /// The end: the common script, `more_script`, and what closes the page.
 std::string tail(const std::string& more_script = "");
+/// A DICOM person name (PS3.5, 6.2.1) as people write it: "Doe^John^^Dr" is "Doe, Dr John". Not escaped.
+std::string person_name(const std::string& value);
 /// Who it is, as lines for the header's right; empty where nothing is known.
 std::string patient(const RunDescription& description);
 /// The line below the header that says what this is not.
