@@ -3,9 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
-#include <fstream>
-#include <stdexcept>
 
+#include "io/output_folder.h"
 #include "io/page.h"
 
 namespace cinelumen::bench {
@@ -70,9 +69,9 @@ void write_reliability_page(const std::vector<Reliability>& curves, const std::s
       "share; the larger a point, the more statements.</p><div style=\"display:flex;flex-wrap:wrap;gap:1.5rem\">";
   for (const Reliability& curve : curves) text += diagram(curve);
   text += "</div></main>" + page::tail();
-  std::ofstream out(file, std::ios::binary);
-  out << text << std::flush;
-  if (!out) throw std::runtime_error(file + ": can't be written");
+  OutputFile out(file);
+  out.write(text);
+  out.close();
 }
 
 }  // namespace cinelumen::bench

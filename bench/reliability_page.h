@@ -23,8 +23,7 @@ struct Reliability {
 /// 95 % interval of a share (Wilson).
 std::array<double, 2> share_interval(double events, int trials);
 
-/// One diagram per kind of statement. `what`: a sentence that says of what. Throws std::runtime_error naming the file where it can't be
-/// written.
+/// One diagram per kind of statement. `what`: a sentence that says of what. Throws OutputError where the file can't be written.
 void write_reliability_page(const std::vector<Reliability>& curves, const std::string& what, const std::string& file);
 
 }  // namespace cinelumen::bench

@@ -154,6 +154,19 @@ int cut_segments(VesselGraph& graph, float minimum_px, Bad bad) {
   return removed;
 }
 
+// Keeps the segments that `keep`, called with their index, says so of.
+template <class Keep>
+void keep_segments(VesselGraph& graph, Keep keep) {
+  std::vector<VesselGraph::Segment> kept;
+  std::vector<int> part_of;
+  for (std::size_t i = 0; i < graph.segments.size(); ++i) {
+    if (!keep(i)) continue;
+    kept.push_back(std::move(graph.segments[i]));
+    part_of.push_back(static_cast<int>(i));
+  }
+  replace_segments(graph, std::move(kept), part_of);
+}
+
 // Drops trees (segments joined by branch points) whose length in all is below `minimum_px`.
 void drop_isolated(VesselGraph& graph, float minimum_px) {
   std::vector<int> tree(graph.segments.size());
@@ -166,28 +179,15 @@ void drop_isolated(VesselGraph& graph, float minimum_px) {
     for (int segment : branch.crossing ? std::vector<int>() : branch.segments) tree[root(segment)] = root(branch.segments.front());
   std::vector<double> length(graph.segments.size(), 0);
   for (std::size_t i = 0; i < graph.segments.size(); ++i) length[root(static_cast<int>(i))] += graph.segments[i].centreline.length_px();
-  std::vector<VesselGraph::Segment> kept;
-  std::vector<int> part_of;
-  for (std::size_t i = 0; i < graph.segments.size(); ++i) {
-    if (length[root(static_cast<int>(i))] < minimum_px) continue;
-    kept.push_back(std::move(graph.segments[i]));
-    part_of.push_back(static_cast<int>(i));
-  }
-  replace_segments(graph, std::move(kept), part_of);
+  keep_segments(graph, [&](std::size_t i) { return length[root(static_cast<int>(i))] >= minimum_px; });
 }
 
 // Drops segments with a free end that are shorter than `minimum_px`.
 void drop_short_spurs(VesselGraph& graph, float minimum_px) {
-  std::vector<VesselGraph::Segment> kept;
-  std::vector<int> part_of;
-  for (std::size_t i = 0; i < graph.segments.size(); ++i) {
-    VesselGraph::Segment& segment = graph.segments[i];
-    const bool free = segment.start_branch < 0 || segment.end_branch < 0;
-    if (free && segment.centreline.length_px() < minimum_px) continue;
-    kept.push_back(std::move(segment));
-    part_of.push_back(static_cast<int>(i));
-  }
-  replace_segments(graph, std::move(kept), part_of);
+  keep_segments(graph, [&](std::size_t i) {
+    const VesselGraph::Segment& segment = graph.segments[i];
+    return (segment.start_branch >= 0 && segment.end_branch >= 0) || segment.centreline.length_px() >= minimum_px;
+  });
 }
 
 void turn_round(VesselGraph::Segment& segment) {
@@ -230,14 +230,7 @@ void join_two_way(VesselGraph& graph) {
     for (BranchPoint& branch : graph.branch_points)
       std::replace(branch.segments.begin(), branch.segments.end(), ends[1], ends[0]);  // a crossing's
   }
-  std::vector<VesselGraph::Segment> kept;
-  std::vector<int> part_of;
-  for (std::size_t i = 0; i < graph.segments.size(); ++i)
-    if (!gone[i]) {
-      kept.push_back(std::move(graph.segments[i]));
-      part_of.push_back(static_cast<int>(i));
-    }
-  replace_segments(graph, std::move(kept), part_of);
+  keep_segments(graph, [&](std::size_t i) { return !gone[i]; });
 }
 
 std::string percent(double share) { return std::to_string(static_cast<int>(std::lround(100 * share))) + " %"; }

@@ -16,29 +16,33 @@ Json pair_or_null(const std::optional<Pair>& values) {
   return values ? json_pair(*values) : Json(nullptr);
 }
 
+/// A length: null where it would be of pixels.
+template <class Value>
+Json json_mm(const Value& value, bool calibrated) {
+  return calibrated ? json_number(value) : Json(nullptr);
+}
+
 Json narrowing_json(const Narrowing& n, bool calibrated) {
-  const auto mm = [&](double value) { return calibrated ? json_number(value) : Json(nullptr); };
   return {{"narrowing_percent", json_number(n.percent)},
           {"ci95", json_pair(n.ci95)},
           {"probability_over_25", json_number(n.probability_25)},
           {"probability_over_50", json_number(n.probability_50)},
           {"probability_over_90", json_number(n.probability_90)},
           {"at_least", n.at_least},
-          {"at_mm", mm(n.at_mm)},
-          {"extent_mm", mm(n.extent_mm())},
-          {"extent_across_branchings_mm", mm(n.spread_mm)},
-          {"half_depth_mm", mm(n.half_depth_mm())}};
+          {"at_mm", json_mm(n.at_mm, calibrated)},
+          {"extent_mm", json_mm(n.extent_mm(), calibrated)},
+          {"extent_across_branchings_mm", json_mm(n.spread_mm, calibrated)},
+          {"half_depth_mm", json_mm(n.half_depth_mm(), calibrated)}};
 }
 
 Json entry_json(const TimelineEntry& entry, bool calibrated) {
   Json narrowings = Json::array();
   for (const Narrowing& narrowing : entry.change.narrowings) narrowings.push_back(narrowing_json(narrowing, calibrated));
-  const auto mm = [&](const std::optional<double>& value) { return calibrated ? json_number(value) : Json(nullptr); };
   return {{"run", entry.run + 1},
           {"segment", entry.segment > 0 ? Json(entry.segment) : Json(nullptr)},
           {"state", to_string(entry.state)},
-          {"diameter_mm", mm(entry.diameter_mm)},
-          {"sd_mm", mm(entry.sd_mm)},
+          {"diameter_mm", json_mm(entry.diameter_mm, calibrated)},
+          {"sd_mm", json_mm(entry.sd_mm, calibrated)},
           {"percent_of_reference", json_number(entry.percent_of_reference)},
           {"ci95", pair_or_null(entry.ci95)},
           {"largest_narrowing", entry.change.known ? narrowing_json(entry.change.largest, calibrated) : Json(nullptr)},
@@ -131,12 +135,12 @@ std::string comparison_json(const Comparison& comparison, const std::vector<Comp
                                 {"name", json_words(segment.name)},
                                 {"role", json_words(segment.role)},
                                 {"at_px", json_pair(segment.at_px)},
-                                {"length_mm", comparison.calibrated ? json_number(segment.length_mm) : Json(nullptr)},
+                                {"length_mm", json_mm(segment.length_mm, comparison.calibrated)},
                                 {"label", segment.label},
                                 {"grade", segment.grade},
                                 {"narrowing_percent", json_number(segment.narrowing_percent)},
                                 {"ci95", pair_or_null(segment.ci95)},
-                                {"extent_mm", comparison.calibrated ? json_number(segment.extent_mm) : Json(nullptr)},
+                                {"extent_mm", json_mm(segment.extent_mm, comparison.calibrated)},
                                 {"recovery", json_number(segment.recovery)},
                                 {"probabilities", probabilities},
                                 {"reasons", json_texts(segment.reasons)},
@@ -145,7 +149,7 @@ std::string comparison_json(const Comparison& comparison, const std::vector<Comp
   root["summary"] = {{"spasm_extent", comparison.summary.spasm_extent},
                      {"response", comparison.summary.response},
                      {"spastic_segments", comparison.summary.spastic_segments},
-                     {"spastic_mm", comparison.calibrated ? json_number(comparison.summary.spastic_mm) : Json(nullptr)}};
+                     {"spastic_mm", json_mm(comparison.summary.spastic_mm, comparison.calibrated)}};
   root["thresholds"] = thresholds_json(comparison.thresholds);
   root["warnings"] = json_texts(comparison.warnings);
   return json_text(root);
